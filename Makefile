@@ -1,0 +1,41 @@
+# Everything here works on a fresh Debian or Ubuntu with git, make and a shell: what is missing
+# is installed first (Debian packages as root or through sudo, Python packages into .venv).
+.DEFAULT_GOAL := help
+.PHONY: help setup build demo test lint bench peers test-rdma clean
+
+help:  ## this list
+	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' Makefile | expand -t 20
+
+setup:  ## install what is missing, make .venv, build
+	@scripts/setup
+
+build:  ## compile what changed, in place (EXT=rpmem._pmem: only that)
+	@scripts/build $(EXT)
+
+demo:  ## show a replicated pool at work (TARGET=user@host: on another machine too)
+	@scripts/setup demo
+	@.venv/bin/rpmem demo $(TARGET)
+
+test:  ## lint and every test that can run here (ARGS="-k header": options of pytest)
+	@scripts/setup test
+	@scripts/lint; lint=$$?; .venv/bin/python -m pytest $(ARGS) && exit $$lint
+
+lint:  ## ruff, mypy, cython-lint
+	@scripts/setup test
+	@scripts/lint
+
+bench:  ## measure rpmem beside its rivals (ARGS=--help)
+	@scripts/setup bench
+	@.venv/bin/python -m benchmarks $(ARGS)
+
+peers:  ## talk to the originals: PMDK's librpmem and rpmemd
+	@scripts/setup test
+	@scripts/peers $(ARGS)
+
+test-rdma:  ## the tests that need RDMA and pmem, in a virtual machine
+	@scripts/setup test
+	@scripts/test-rdma $(ARGS)
+
+clean:  ## remove what was built; .venv stays
+	@rm -rf build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	@find rpmem rpmemd tests benchmarks examples -name '*.so' -delete -o -name '*.pyc' -delete 2>/dev/null || true

@@ -1,0 +1,136 @@
+"""The other end of a `Driver`, for contestants written in Python."""
+
+from __future__ import annotations
+
+import json
+import sys
+import threading
+import time
+from array import array
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+#: Most places that one job goes through.
+PLACES = 1024
+
+
+@dataclass(frozen=True)
+class Order:
+    """A job as it came in; see `benchmarks.driver.Job`."""
+
+    op: str
+    size: int
+    count: int
+    warmup: int
+    threads: int
+    depth: int
+    chunk: int
+    span: int
+
+    @classmethod
+    def parse(cls, line: str) -> Order:
+        op, *numbers = line.split()
+        return cls(op, *map(int, numbers))
+
+    def places(self, thread: int, start: int) -> list[int]:
+        """Return the offsets that a thread goes through, again and again.
+
+        At most `PLACES`, all over the span: so the number of cache lines and pages touched does
+        not grow with the span.
+        """
+        stride = max(self.size, 64)
+        slots = max(self.span // stride, 1)
+        if slots > PLACES:
+            stride *= slots // PLACES
+            slots = PLACES
+        home = start + thread * self.span
+        return [home + slot * stride for slot in range(slots)]
+
+
+Call = tuple[Callable[..., object], Sequence[tuple[object, ...]]]
+
+
+def measure(call: Callable[..., object], arguments: Sequence[tuple[object, ...]], count: int):
+    """Call with one tuple of arguments after the other; return the nanoseconds of each call."""
+    clock = time.perf_counter_ns
+    turns = len(arguments)
+    taken = array("Q", bytes(8 * count))
+    if turns == 1:
+        only = arguments[0]
+        for index in range(count):
+            start = clock()
+            call(*only)
+            taken[index] = clock() - start
+        return taken
+    for index in range(count):
+        these = arguments[index % turns]
+        start = clock()
+        call(*these)
+        taken[index] = clock() - start
+    return taken
+
+
+def _work(call: Call, order: Order, gate: threading.Barrier, out: list, index: int) -> None:
+    function, arguments = call
+    try:
+        measure(function, arguments, order.warmup)
+        gate.wait()
+        begun = time.perf_counter_ns()
+        taken = measure(function, arguments, order.count)
+        out[index] = (begun, time.perf_counter_ns(), taken)
+    except BaseException as error:
+        gate.abort()
+        out[index] = error
+
+
+def perform(order: Order, calls: Sequence[Call]) -> tuple[array, int]:
+    """Run an order's calls, one thread for each; return the samples and the time in all."""
+    gate = threading.Barrier(len(calls))
+    out: list = [None] * len(calls)
+    threads = [
+        threading.Thread(target=_work, args=(call, order, gate, out, index))
+        for index, call in enumerate(calls[1:], 1)
+    ]
+    for thread in threads:
+        thread.start()
+    _work(calls[0], order, gate, out, 0)
+    for thread in threads:
+        thread.join()
+    broken = [one for one in out if isinstance(one, BaseException)]
+    for error in broken:
+        if not isinstance(error, threading.BrokenBarrierError):
+            raise error
+    samples = array("Q")
+    for _, _, taken in out:
+        samples.extend(taken)
+    return samples, max(one[1] for one in out) - min(one[0] for one in out)
+
+
+def answer(order: Order, samples: array, wall: int, size: int | None = None) -> None:
+    """Send what a job took."""
+    each = order.size if size is None else size
+    head = {
+        "exchange": order.op,
+        "size": order.size,
+        "wall_ns": wall,
+        "bytes": each * len(samples),
+        "count": len(samples),
+    }
+    out = sys.stdout.buffer
+    out.write(json.dumps(head).encode() + b"\n")
+    out.write(samples.tobytes())
+    out.flush()
+
+
+def serve(hello: dict, handle: Callable[[Order], tuple[array, int]]) -> None:
+    """Say hello, then take jobs until there are no more."""
+    print(json.dumps(hello), flush=True)
+    for line in sys.stdin:
+        order = Order.parse(line)
+        samples, wall = handle(order)
+        answer(order, samples, wall)
+
+
+def serve_calls(hello: dict, calls: Callable[[Order], Sequence[Call]]) -> None:
+    """As `serve`, for contestants whose ops are calls with arguments."""
+    serve(hello, lambda order: perform(order, calls(order)))

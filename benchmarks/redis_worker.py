@@ -1,0 +1,59 @@
+"""A Redis client that does one thing: SET, WAIT 1, both in one write."""
+
+from __future__ import annotations
+
+import argparse
+import socket
+import time
+
+from benchmarks.jobs import Call, Order, serve_calls
+
+
+class Client:
+    """A connection to the first server."""
+
+    def __init__(self, port: int) -> None:
+        self._socket = socket.create_connection(("127.0.0.1", port), 30)
+        self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+
+    def lines(self, request: bytes, count: int) -> bytes:
+        """Send, and read until so many lines are there."""
+        self._socket.sendall(request)
+        got = b""
+        while got.count(b"\r\n") < count:
+            got += self._socket.recv(4096)
+        return got
+
+    def set_wait(self, request: bytes) -> None:
+        """Store, and wait for the replica."""
+        if not self.lines(request, 2).endswith(b":1\r\n"):
+            raise SystemExit("the replica did not acknowledge")
+
+    def await_replica(self) -> None:
+        """Wait until the replica follows."""
+        deadline = time.monotonic() + 30
+        request = b"SET ready 1\r\nWAIT 1 100\r\n"
+        while not self.lines(request, 2).endswith(b":1\r\n"):
+            if time.monotonic() > deadline:
+                raise SystemExit("the replica does not follow")
+            time.sleep(0.05)
+
+
+def main() -> None:
+    """Take jobs."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("port", type=int)
+    client = Client(parser.parse_args().port)
+    client.await_replica()
+
+    def calls(order: Order) -> list[Call]:
+        value = b"Z" * order.size
+        request = b"*3\r\n$3\r\nSET\r\n$1\r\nk\r\n$%d\r\n%s\r\n" % (order.size, value)
+        request += b"*3\r\n$4\r\nWAIT\r\n$1\r\n1\r\n$5\r\n10000\r\n"
+        return [(client.set_wait, [(request,)])]
+
+    serve_calls({"connected": 1}, calls)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,206 @@
+"""Where a run lives: its folders, the programs it builds, what of the outside world there is."""
+
+from __future__ import annotations
+
+import functools
+import os
+import shlex
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+PROJECT = Path(__file__).resolve().parents[1]
+SOURCES = PROJECT / "benchmarks" / "raw"
+BUILD = PROJECT / "build" / "benchmarks"
+MIB = 1 << 20
+
+
+class Absent(Exception):
+    """A rival cannot take part here; the text says why."""
+
+
+@dataclass(frozen=True)
+class Setting:
+    """How a contestant is set up; a rival that cannot do one of them says so by `Absent`.
+
+    Attributes
+    ----------
+    pool : int
+        Bytes of the pool.
+    lanes : int
+        Connections; as many threads can be at work.
+    polling : {"spin", "auto", "sleep"}
+        Both sides poll; poll for a bounded time, then sleep; sleep at once.
+    medium : {"memory", "pmem"}
+        The target's pool lies on tmpfs; treat it as plain memory, or as persistent memory.
+    step : str
+        The durability step, where there is a choice.
+    replicas : int
+        How many targets.
+    ssh : bool
+        Start the target through a real ssh server, not as a child process.
+    """
+
+    pool: int = 64 * MIB
+    lanes: int = 1
+    polling: str = "spin"
+    medium: str = "memory"
+    step: str = "auto"
+    replicas: int = 1
+    ssh: bool = False
+
+
+@dataclass
+class Room:
+    """The folders of one run, and what it has started."""
+
+    provider: str = "tcp"
+    pinned: bool = True
+    folder: Path = field(init=False)
+    _serial: int = 0
+
+    def __post_init__(self) -> None:
+        shm = Path("/dev/shm")
+        parent = shm if shm.is_dir() and os.access(shm, os.W_OK) else None
+        self.folder = Path(tempfile.mkdtemp(prefix="rpmem-bench-", dir=parent))
+        self.on_tmpfs = parent is not None
+        self._sshd: object | None = None
+
+    def __enter__(self) -> Room:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._sshd is not None:
+            self._sshd.stop()  # type: ignore[attr-defined]
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def pin(self, setting: Setting, side: str) -> list[str]:
+        """Return the words that keep a side of a contestant on a processor of its own.
+
+        Two processes that poll may otherwise share one, each waiting for the other's time slice
+        to end. Only where there is one process on each side.
+        """
+        processors = sorted(os.sched_getaffinity(0))
+        alone = setting.lanes == 1 and setting.replicas == 1
+        if not self.pinned or not alone or len(processors) < 2 or shutil.which("taskset") is None:
+            return []
+        which = {"initiator": processors[0], "target": processors[1]}[side]
+        return ["taskset", "-c", str(which)]
+
+    def place(self, name: str) -> Path:
+        """Return a new folder, on tmpfs where there is one."""
+        self._serial += 1
+        path = self.folder / f"{name}-{self._serial}"
+        path.mkdir()
+        return path
+
+    def sshd(self):
+        """Return a running ssh server of our own on loopback."""
+        if self._sshd is None:
+            from tests.support.sshd import Sshd, SshdAbsent
+
+            try:
+                self._sshd = Sshd(self.place("sshd")).start()
+            except SshdAbsent as error:
+                raise Absent(str(error)) from error
+        return self._sshd
+
+    def no_ssh(self) -> Path:
+        """Return a program to be taken for ssh, which runs the command right here.
+
+        Only the start differs; what is measured afterwards does not pass through ssh.
+        """
+        script = self.folder / "no-ssh"
+        if not script.exists():
+            script.write_text(
+                "#!/bin/sh\n"
+                "# the command is the last argument; rpmemd listens on the third word of this\n"
+                "for word; do command=$word; done\n"
+                'SSH_CONNECTION="127.0.0.1 1 127.0.0.1 22" exec /bin/sh -c "exec $command"\n'
+            )
+            script.chmod(0o755)
+        return script
+
+
+@functools.cache
+def compiled(
+    name: str, sources: tuple[str, ...], packages: tuple[str, ...] = (), flags: tuple[str, ...] = ()
+) -> Path:
+    """Compile a program of ``raw/`` when it is out of date, and return where it is.
+
+    Raises
+    ------
+    Absent
+        There is no compiler, or a library's development files are missing.
+    """
+    program = BUILD / name
+    inputs = [SOURCES / source for source in sources]
+    newest = max(path.stat().st_mtime for path in [*inputs, *SOURCES.glob("*.h")])
+    if program.exists() and program.stat().st_mtime > newest:
+        return program
+    compiler = shlex.split(os.environ.get("CC", "cc"))
+    if shutil.which(compiler[0]) is None:
+        raise Absent(f"no C compiler ({compiler[0]})")
+    found: list[str] = []
+    if packages:
+        asked = subprocess.run(
+            ["pkg-config", "--cflags", "--libs", *packages],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        if asked.returncode:
+            raise Absent(f"pkg-config does not know {' '.join(packages)}")
+        found = asked.stdout.split()
+    BUILD.mkdir(parents=True, exist_ok=True)
+    command = [*compiler, "-O2", "-g", "-Wall", "-Wextra", "-pthread", "-o", str(program)]
+    result = subprocess.run(
+        [*command, *map(str, inputs), *flags, *found], capture_output=True, text=True, check=False
+    )
+    if result.returncode:
+        raise Absent(f"{name} does not compile: {result.stderr.strip()[-300:]}")
+    return program
+
+
+def python_module(name: str, *arguments: object) -> list[str]:
+    """Return the command that runs a module of this tree with this interpreter."""
+    return [sys.executable, "-P", "-m", name, *map(str, arguments)]
+
+
+def source_tree() -> dict[str, str]:
+    """Return the variables with which a child finds this tree's modules."""
+    rest = os.environ.get("PYTHONPATH")
+    return {"PYTHONPATH": os.pathsep.join([str(PROJECT), *([rest] if rest else [])])}
+
+
+def first_line(process: subprocess.Popen[bytes], log: Path) -> bytes:
+    """Return the first line a server prints.
+
+    Raises
+    ------
+    Absent
+        It ended instead.
+    """
+    assert process.stdout is not None
+    line = process.stdout.readline()
+    if not line:
+        process.wait(10)
+        last = log.read_text(errors="replace").strip().splitlines()[-1:] or ["it said nothing"]
+        raise Absent(f"{Path(str(process.args[0])).name} ended: {last[0]}")  # type: ignore[index]
+    return line
+
+
+def serve(words: Sequence[object], log: Path, variables: dict[str, str]) -> subprocess.Popen[bytes]:
+    """Start a server that tells where it listens, and ends with its standard input."""
+    with log.open("ab") as stream:
+        return subprocess.Popen(
+            list(map(str, words)),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=stream,
+            env={**os.environ, **variables},
+        )

@@ -1,0 +1,48 @@
+"""Fibonacci numbers, one per run, with a state that no crash can tear.
+
+    python examples/fibonacci.py [TARGET [POOL_SET]]
+
+Two slots hold a state each; one 8-byte word says which of them counts. A run writes the slot that
+does not count, makes it durable, and then turns the word over: a strict persist, the default,
+leaves the old word or the new one on the target, whatever crashes when.
+"""
+
+import sys
+
+import numpy as np
+
+import rpmem
+
+HEADER = 4096
+STATE = np.dtype([("index", "<u8"), ("previous", "<u8"), ("current", "<u8")])
+
+
+def connect(target: str, pool_set: str, memory: np.ndarray) -> rpmem.Replica:
+    """Open the pool, or create it when there is none."""
+    try:
+        return rpmem.open(target, pool_set, memory)
+    except rpmem.PoolSetNotFound:
+        attributes = rpmem.PoolAttributes(signature=b"FIBO", major=1)
+        return rpmem.create(target, pool_set, memory, attributes=attributes, parts=1)
+
+
+target, pool_set = (sys.argv[1:] + ["local:", "fibonacci.set"][len(sys.argv) - 1 :])[:2]
+
+memory = np.zeros(2 << 20, "u1")
+which = memory[HEADER : HEADER + 8].view("<u8")  # 0: nothing yet, else 1 + the slot
+slots = memory[HEADER + 64 : HEADER + 64 + 2 * STATE.itemsize].view(STATE)
+
+with connect(target, pool_set, memory) as replica:
+    replica.read(memory[HEADER : HEADER + 4096], HEADER)
+    if which[0] == 0:
+        new, state = 0, (0, 1, 0)
+    else:
+        index, previous, current = slots[which[0] - 1].tolist()
+        new, state = 2 - int(which[0]), (index + 1, current, (previous + current) % 2**64)
+
+    slots[new] = state
+    replica.persist(HEADER + 64 + new * STATE.itemsize, STATE.itemsize)
+    which[0] = 1 + new
+    replica.persist(HEADER, 8)
+
+print(f"F({state[0]}) = {state[2]}")

@@ -1,0 +1,77 @@
+"""A ring of trades in a structured array: every trade is on two machines before it counts.
+
+    python examples/trades.py LOCAL_FILE REPLICA [HOW_MANY]
+
+    python examples/trades.py trades.pool "local: trades.set" 1000
+    python examples/trades.py trades.pool "user@node2 trades.set" 1000
+
+Each run adds trades to those of the runs before, and shows the newest.
+"""
+
+import os
+import random
+import sys
+
+import numpy as np
+
+import rpmem
+
+ROOM = 4096
+AT_ONCE = 50
+TRADE = np.dtype([("time", "M8[us]"), ("symbol", "S8"), ("price", "f8"), ("size", "u4")])
+
+
+class Ring:
+    """The newest trades, and how many there ever were.
+
+    The oldest `AT_ONCE` rows of a full ring are nobody's: the next trades may be half in them.
+    """
+
+    def __init__(self, pool: rpmem.Pool) -> None:
+        self.pool = pool
+        self.trades = pool.array("trades", ROOM, TRADE)
+        self.count = pool.array("count", 1, "u8")
+
+    def add(self, *trades: tuple) -> None:
+        """Add up to `AT_ONCE` trades: all of them or, after a crash, none."""
+        first = int(self.count[0])
+        rows = [(first + index) % ROOM for index in range(len(trades))]
+        for row, trade in zip(rows, trades, strict=True):
+            self.trades[row] = trade
+        self.pool.persist_many(self.trades[row : row + 1] for row in rows)
+        # Until this word is durable, the rows above belong to nobody.
+        self.count[0] = first + len(trades)
+        self.pool.persist(self.count)
+
+    def newest(self, how_many: int) -> np.ndarray:
+        """Return the newest trades, the oldest of them first."""
+        count = int(self.count[0])
+        how_many = min(how_many, count, ROOM - AT_ONCE)
+        return self.trades[np.arange(count - how_many, count) % ROOM]
+
+
+def made_up() -> tuple:
+    """Return a trade that nobody made."""
+    symbol = random.choice([b"ALPHA", b"BETA", b"GAMMA"])
+    return np.datetime64("now", "us"), symbol, random.gauss(100, 5), random.randint(1, 500)
+
+
+def main(path: str, replica: str, how_many: str = "1000") -> None:
+    if os.path.exists(path):
+        pool = rpmem.Pool.open(path, replica)
+    else:
+        pool = rpmem.Pool.create(path, "4MiB", replica, parts=1)
+    with pool:
+        ring = Ring(pool)
+        print(f"{ring.count[0]} trades so far")
+        for begin in range(0, int(how_many), AT_ONCE):
+            ring.add(*(made_up() for _ in range(min(AT_ONCE, int(how_many) - begin))))
+        print(f"{ring.count[0]} trades now, the newest:")
+        for time, symbol, price, size in ring.newest(5).tolist():
+            print(f"  {time:%H:%M:%S}  {symbol.decode():6} {price:8.2f} x {size}")
+
+
+if __name__ == "__main__":
+    if len(sys.argv) not in (3, 4):
+        sys.exit(__doc__)
+    main(*sys.argv[1:])

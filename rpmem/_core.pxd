@@ -1,0 +1,44 @@
+# cython: language_level=3
+"""The core: a region, its replicas, and the calls that make ranges durable on all of them."""
+
+from libc.stdint cimport int32_t, uint32_t, uint64_t
+
+from rpmem._engine cimport engine_t, group_t, outcome_t
+from rpmem._pmem cimport Region
+from rpmem._steps cimport range_t
+
+
+cdef class LaneGroup:
+    """The lanes of one replica."""
+    cdef group_t c
+    cdef list lanes
+    cdef readonly object owner   # has explain(fault, refusal, detail) -> RpmemError
+    cdef readonly str step
+
+
+cdef class Replicator:
+    """A region and its replicas."""
+    cdef Region region           # the memory that is replicated
+    cdef const char *pool
+    cdef readonly uint64_t size
+    cdef readonly uint64_t floor  # bytes before it are the header, not to be written
+    cdef bint local              # make durable here, too
+    cdef bint spans              # local medium: one flush over all ranges of a call
+    cdef list groups
+    cdef engine_t engine
+    cdef unsigned int born       # fork generation
+    cdef object closed_error
+    cdef Py_ssize_t busy
+    # the hot path
+    cdef outcome_t run(self, const range_t *ranges, size_t count, uint32_t flags,
+                       int32_t lane) noexcept nogil
+    cdef int local_durable(self, const range_t *ranges, size_t count, uint32_t flags) noexcept nogil
+    cdef int32_t check(self, const range_t *ranges, size_t count) noexcept nogil
+    # around it
+    cdef int usable(self) except -1
+    cdef int32_t lane_number(self, object lane) except -2
+    cdef int call(self, object x, uint32_t flags, int32_t lane) except -1
+    cdef int checked_run(self, const range_t *ranges, size_t count, uint32_t flags,
+                         int32_t lane) except -1
+    cdef int outside(self, const range_t *ranges, size_t count) except -1
+    cdef int finish(self, outcome_t outcome) except -1

@@ -1,0 +1,72 @@
+from typing import Any, Protocol
+
+from typing_extensions import Buffer
+
+from rpmem._lane import Lane
+from rpmem._pmem import Region
+from rpmem.errors import RpmemError
+
+class Owner(Protocol):
+    def explain(self, fault: int, refusal: int, detail: int) -> RpmemError: ...
+
+class LaneGroup:
+    owner: Owner
+    step: str
+    def __init__(
+        self,
+        lanes: list[Lane],
+        step: str,
+        pool: Region,
+        *,
+        message_size: int,
+        window: int,
+        owner: Owner,
+        copy_limit: int = ...,
+        put_limit: int = ...,
+        remote_base: int = 0,
+        dialect: str = "native",
+        staging: int = 0,
+    ) -> None: ...
+    def __len__(self) -> int: ...
+    def abort(self) -> None: ...
+    @property
+    def failed(self) -> bool: ...
+    def close(self) -> None: ...
+
+class Replicator:
+    size: int
+    floor: int
+    def __init__(
+        self,
+        region: Region,
+        groups: list[LaneGroup],
+        *,
+        local: bool,
+        floor: int = 4096,
+        size: int | None = None,
+        spin: float = ...,
+        timeout: float = 30.0,
+    ) -> None: ...
+    def persist(self, x: Any = None, *, relaxed: bool = False, lane: int | None = None) -> None: ...
+    def deep_persist(self, x: Any = None, *, lane: int | None = None) -> None: ...
+    def flush(self, x: Any = None, *, relaxed: bool = False, lane: int | None = None) -> None: ...
+    def drain(self, *, lane: int | None = None) -> None: ...
+    def persist_many(
+        self, ranges: Any, *, relaxed: bool = False, lane: int | None = None
+    ) -> None: ...
+    def read(
+        self,
+        index: int,
+        buffer: Buffer,
+        offset: int,
+        *,
+        lane: int | None = None,
+        handle: int = 0,
+    ) -> None: ...
+    def ranges_of(self, x: Any) -> list[tuple[int, int]]: ...
+    @property
+    def lanes(self) -> int: ...
+    @property
+    def calls(self) -> int: ...
+    def check_usable(self) -> None: ...
+    def close(self, what: str = "the pool is closed") -> None: ...

@@ -1,0 +1,480 @@
+"""One call, every replica, on a free lane: posts, flushes here meanwhile, waits for all.
+
+Nothing here knows which fabric carries a lane, which step makes it durable, or how the
+session came about.
+"""
+
+import os
+
+from libc.stdint cimport int32_t, uint32_t, uint64_t
+from libc.stdlib cimport calloc, free
+from libc.string cimport memset
+
+from cpython.buffer cimport (
+    PyBUF_C_CONTIGUOUS, PyBUF_WRITABLE, PyBuffer_Release, PyObject_GetBuffer,
+)
+
+from rpmem._engine cimport (
+    EVERY_GROUP, FAULT_NO_LANE, engine_begin, engine_end, engine_free, engine_init, group_t,
+    outcome_t,
+)
+from rpmem._lane cimport Lane
+from rpmem._pmdk_steps cimport pmdk_step_named
+from rpmem._pmem cimport Region
+from rpmem._ranges cimport range_outside, ranges_free, ranges_init, ranges_of, ranges_t
+from rpmem._steps cimport (
+    OPERATION_DEEP, OPERATION_DRAIN, OPERATION_FLUSH, OPERATION_RELAXED, link_prepare, link_t,
+    operation_t, range_t, read_advance, step_named,
+)
+
+from rpmem.errors import (
+    BufferRefused, ClosedError, DeadlineExceeded, FlushFailed, ForkedError, LaneRefused,
+    RangeError,
+)
+
+cdef enum:
+    FAULT_LOCAL = -100           # the local medium refused
+
+cdef unsigned int fork_generation = 0
+
+
+def _forked():
+    global fork_generation
+    fork_generation += 1
+
+
+os.register_at_fork(after_in_child=_forked)
+
+
+cdef class LaneGroup:
+    """The connected lanes of one replica, and the step that makes its bytes durable.
+
+    Parameters
+    ----------
+    lanes : list of Lane
+        Connected lanes; kept alive by the group.
+    step : str
+        ``"send-after-write"``, ``"read-after-write"`` or ``"commit"``.
+    pool : Region
+        The local memory; its offset 0 is the pool's.
+    message_size, window : int
+        What the target granted: bytes of a message, messages without an answer.
+    remote_base : int
+        The target's own address of the pool, where messages name it.
+    dialect : {"native", "pmdk"}
+        The in-band protocol.
+    staging : int
+        Bytes of the buffer that one-sided operations reach instead of the pool; 0: the pool.
+    owner : object
+        Has ``explain(fault, refusal, detail)``, which turns a fault into an RpmemError.
+    """
+
+    def __cinit__(self, list lanes, str step, Region pool, *, uint32_t message_size,
+                  uint32_t window, object owner, uint32_t copy_limit=4096,
+                  uint64_t put_limit=16384, uint64_t remote_base=0, str dialect="native",
+                  uint64_t staging=0):
+        cdef link_t *link
+        cdef Lane lane
+        cdef uint32_t i
+        self.lanes = list(lanes)
+        self.owner = owner
+        self.step = step
+        self.c.links = <link_t *> calloc(len(lanes), sizeof(link_t))
+        if self.c.links == NULL:
+            raise MemoryError("no memory for the lanes")
+        for i in range(<uint32_t> len(lanes)):
+            lane = lanes[i]
+            link = &self.c.links[i]
+            link.lane = lane.c
+            link.step = step_named(step) if dialect == "native" else pmdk_step_named(step)
+            link.remote_base = remote_base
+            link.pool = pool.base
+            link.pool_size = pool.size
+            link.message_size = min(message_size, lane.c.send_size)
+            link.window = min(window, lane.c.send_slots)
+            link.copy_limit = copy_limit
+            link.put_limit = put_limit
+            if dialect == "native":
+                link.put_limit = min(put_limit, <uint64_t> link.message_size - 64)
+            if lane.c.needs_handles and lane.c.pool_handle == NULL and dialect == "native":
+                # Memory that is not registered cannot be posted: all data are copied.
+                link.copy_limit = <uint32_t> -1
+                link.put_limit = <uint64_t> -1
+            if staging:
+                link.staging = staging
+                link.put_limit = <uint64_t> -1
+            if link_prepare(link) < 0:
+                raise owner.explain(lane.c.state, lane.c.refusal, lane.c.detail)
+            self.c.lanes += 1
+
+    def __dealloc__(self):
+        free(self.c.links)
+
+    def __len__(self):
+        return self.c.lanes
+
+    def abort(self):
+        """Mark the replica as lost; every waiter returns with its error at once."""
+        self.c.failed = 1
+
+    @property
+    def failed(self):
+        """Whether the replica is lost."""
+        return self.c.failed != 0
+
+    def close(self):
+        """Disconnect all lanes.  No call may be in progress."""
+        cdef Lane lane
+        self.c.failed = 1
+        for lane in self.lanes:
+            lane.close()
+
+
+cdef class Replicator:
+    """Makes ranges of a region durable on every replica at once, and here.
+
+    Parameters
+    ----------
+    region : Region
+        The memory that is replicated.
+    groups : list of LaneGroup
+        One per replica; may be empty.
+    local : bool
+        Also make ranges durable in `region` itself.
+    floor : int
+        Bytes at the start that calls may not touch (the pool's header).
+    size : int, optional
+        Replicated bytes, when fewer than the region has.
+    spin : float
+        Seconds to poll before sleeping.
+    timeout : float
+        Seconds without any progress after which a replica counts as lost.
+
+    Notes
+    -----
+    All methods may be called from several threads at once; the GIL is released while
+    they wait.  A call takes one lane, the same number on every replica, and waits for
+    one when all are taken.
+    """
+
+    def __cinit__(self, Region region, list groups, *, bint local, uint64_t floor=4096,
+                  object size=None, double spin=50e-6, double timeout=30.0):
+        cdef LaneGroup group
+        cdef uint32_t i, lanes = 0
+        self.region = region
+        self.pool = region.base
+        self.size = region.size if size is None else min(<uint64_t> size, region.size)
+        self.floor = floor
+        self.local = local
+        self.spans = region.medium == "page"
+        self.groups = list(groups)
+        self.born = fork_generation
+        for i in range(<uint32_t> len(groups)):
+            group = groups[i]
+            lanes = group.c.lanes if i == 0 else min(lanes, group.c.lanes)
+        if engine_init(&self.engine, <uint32_t> len(groups), lanes):
+            raise MemoryError("no memory for the lanes")
+        for i in range(self.engine.group_count):
+            group = groups[i]
+            self.engine.groups[i] = &group.c
+        self.engine.spin = <uint64_t> (spin * 1e9)
+        self.engine.patience = <uint64_t> (timeout * 1e9)
+
+    def __dealloc__(self):
+        engine_free(&self.engine)
+
+    # --- the hot path ------------------------------------------------------------
+
+    cdef int local_durable(self, const range_t *ranges, size_t count,
+                           uint32_t flags) noexcept nogil:
+        """Flush the ranges in the local medium: 0 or an errno."""
+        cdef uint64_t low, high
+        cdef size_t i
+        cdef int rc
+        if flags & OPERATION_DRAIN:
+            return self.region.c_drain()
+        if count == 1 and not flags & OPERATION_FLUSH:
+            if flags & OPERATION_DEEP:
+                return self.region.c_deep(ranges[0].offset, ranges[0].length)
+            return self.region.c_persist(ranges[0].offset, ranges[0].length)
+        if self.spans or flags & OPERATION_DEEP:
+            # one write-back over all: the medium writes only the pages that are dirty
+            low, high = ranges[0].offset, ranges[0].offset + ranges[0].length
+            for i in range(1, count):
+                low = min(low, ranges[i].offset)
+                high = max(high, ranges[i].offset + ranges[i].length)
+            if flags & OPERATION_DEEP:
+                return self.region.c_deep(low, high - low)
+            if flags & OPERATION_FLUSH:
+                return self.region.c_flush(low, high - low)
+            return self.region.c_persist(low, high - low)
+        for i in range(count):
+            rc = self.region.c_flush(ranges[i].offset, ranges[i].length)
+            if rc:
+                return rc
+        if flags & OPERATION_FLUSH:
+            return 0
+        return self.region.c_drain()
+
+    cdef outcome_t run(self, const range_t *ranges, size_t count, uint32_t flags,
+                       int32_t lane) noexcept nogil:
+        """One operation on every replica, and here while they work."""
+        cdef operation_t operation
+        cdef outcome_t outcome
+        cdef int rc
+        memset(&operation, 0, sizeof(operation))
+        operation.ranges = ranges
+        operation.count = count
+        operation.flags = flags
+        engine_begin(&self.engine, &operation, lane, EVERY_GROUP, &outcome)
+        if self.local:
+            rc = self.local_durable(ranges, count, flags)
+            if rc and outcome.fault == 0:
+                outcome.fault = FAULT_LOCAL
+                outcome.detail = rc
+        engine_end(&self.engine, &outcome)
+        return outcome
+
+    cdef int32_t check(self, const range_t *ranges, size_t count) noexcept nogil:
+        """The first range outside the pool or in its header, or -1."""
+        cdef size_t i
+        for i in range(count):
+            if range_outside(ranges[i].offset, ranges[i].length, self.floor, self.size):
+                return <int32_t> i
+        return -1
+
+    # --- from Python -------------------------------------------------------------
+
+    cdef int usable(self) except -1:
+        if self.born != fork_generation:
+            raise ForkedError(
+                "this pool belongs to the parent process; connections do not survive fork()",
+                hint="open the pool in the child, or start it with the spawn method")
+        if self.closed_error is not None:
+            raise ClosedError(self.closed_error)
+        return 0
+
+    cdef int finish(self, outcome_t outcome) except -1:
+        """Raise what ended a call, if anything did."""
+        cdef LaneGroup group
+        if outcome.fault == 0:
+            return 0
+        if outcome.fault == FAULT_NO_LANE:
+            raise DeadlineExceeded(
+                f"no lane came free within {self.engine.patience / 1e9:g} s",
+                hint="use more lanes, or look for a call that hangs")
+        if outcome.fault == FAULT_LOCAL:
+            raise FlushFailed(
+                f"the local medium did not take the data: {os.strerror(outcome.detail)}",
+                where=self.region.label, errno=outcome.detail,
+                hint="the data are not durable here; check the device and the file system")
+        group = self.groups[outcome.group]
+        raise group.owner.explain(outcome.fault, outcome.refusal, outcome.detail)
+
+    cdef int checked_run(self, const range_t *ranges, size_t count, uint32_t flags,
+                         int32_t lane) except -1:
+        """Check the ranges, run without the GIL, raise what ended it."""
+        cdef outcome_t outcome
+        if count == 0:
+            return 0
+        if self.check(ranges, count) >= 0:
+            self.outside(ranges, count)
+        # Turning objects into ranges may have run Python, and that a close.
+        self.usable()
+        self.busy += 1
+        with nogil:
+            outcome = self.run(ranges, count, flags, lane)
+        self.busy -= 1
+        return self.finish(outcome)
+
+    cdef int call(self, object x, uint32_t flags, int32_t lane) except -1:
+        """Turn `x` into ranges and run."""
+        cdef ranges_t ranges
+        self.usable()
+        ranges_init(&ranges)
+        try:
+            if x is None:
+                ranges.items[0].offset = self.floor
+                ranges.items[0].length = self.size - self.floor
+                ranges.count = 1
+            else:
+                ranges_of(&ranges, x, self.pool, self.region.size)
+            return self.checked_run(ranges.items, ranges.count, flags, lane)
+        finally:
+            ranges_free(&ranges)
+
+    cdef int outside(self, const range_t *ranges, size_t count) except -1:
+        cdef int32_t bad = self.check(ranges, count)
+        offset, length = ranges[bad].offset, ranges[bad].length
+        which = f"range {bad + 1} of {count}, " if count > 1 else ""
+        if offset < self.floor and length <= self.size and offset <= self.size - length:
+            raise RangeError(
+                f"{which}(offset {offset}, length {length}), touches the pool's header, "
+                f"the first {self.floor} bytes", hint="headers change only with set_attributes")
+        raise RangeError(
+            f"{which}(offset {offset}, length {length}), is outside the pool of "
+            f"{self.size} bytes", where=self.region.label)
+
+    cdef int32_t lane_number(self, object lane) except -2:
+        if lane is None:
+            return -1
+        if not 0 <= lane < self.engine.lanes:
+            raise LaneRefused(f"lane {lane} does not exist: this replica has lanes 0 to "
+                              f"{<long> self.engine.lanes - 1}")
+        return lane
+
+    def persist(self, x=None, *, bint relaxed=False, lane=None):
+        """Make `x` durable here (if local) and on every replica; returns when it is."""
+        self.call(x, OPERATION_RELAXED if relaxed else 0, self.lane_number(lane))
+
+    def deep_persist(self, x=None, *, lane=None):
+        """As `persist`, down to the lowest persistence domain software can reach."""
+        self.call(x, OPERATION_DEEP, self.lane_number(lane))
+
+    def flush(self, x=None, *, bint relaxed=False, lane=None):
+        """Start making `x` durable; a later `drain` waits for it."""
+        self.call(x, OPERATION_FLUSH | (OPERATION_RELAXED if relaxed else 0),
+                  self.lane_number(lane))
+
+    def drain(self, *, lane=None):
+        """Wait until everything flushed before, by any thread or on `lane`, is durable."""
+        cdef outcome_t outcome
+        cdef int32_t number = self.lane_number(lane)
+        cdef const group_t *group
+        cdef uint32_t i, g
+        cdef bint wanted
+        cdef int rc = 0
+        self.usable()
+        self.busy += 1
+        try:
+            if self.engine.group_count == 0:
+                with nogil:
+                    rc = self.region.c_drain() if self.local else 0
+                if rc:
+                    outcome.fault, outcome.detail = FAULT_LOCAL, rc
+                    self.finish(outcome)
+                return
+            for i in range(self.engine.lanes):
+                wanted = number == <int32_t> i
+                if number < 0:
+                    for g in range(self.engine.group_count):
+                        group = self.engine.groups[g]
+                        wanted = wanted or group.links[i].undrained or group.failed
+                if wanted:
+                    with nogil:
+                        outcome = self.run(NULL, 0, OPERATION_DRAIN, <int32_t> i)
+                    self.finish(outcome)
+        finally:
+            self.busy -= 1
+
+    def persist_many(self, ranges, *, bint relaxed=False, lane=None):
+        """Make many ranges durable in as few messages as they fit into.
+
+        `ranges` is a C-contiguous ``uint64`` array of shape (n, 2), offset and length, or
+        any iterable of what `persist` takes.
+        """
+        cdef uint32_t flags = OPERATION_RELAXED if relaxed else 0
+        cdef int32_t number = self.lane_number(lane)
+        cdef const range_t *items
+        cdef ranges_t collected
+        cdef Py_buffer view
+        cdef size_t count, i
+        cdef bint empty = False
+        self.usable()
+        if hasattr(ranges, "__array_interface__"):
+            if ranges.ndim != 2 or ranges.shape[1] != 2 or ranges.dtype.str not in ("<u8", "=u8"):
+                raise BufferRefused("an array of ranges has dtype uint64 and shape (n, 2)")
+            try:
+                PyObject_GetBuffer(ranges, &view, PyBUF_C_CONTIGUOUS)
+            except ValueError as error:
+                raise BufferRefused(f"an array of ranges has to be contiguous: {error}") from error
+            try:
+                items = <const range_t *> view.buf
+                count = view.len // sizeof(range_t)
+                for i in range(count):
+                    if items[i].length == 0:
+                        empty = True
+                if not empty:
+                    self.checked_run(items, count, flags, number)
+                    return
+            finally:
+                PyBuffer_Release(&view)
+            # No step has to think of empty ranges.
+            ranges = [(int(offset), int(length)) for offset, length in ranges]
+        ranges_init(&collected)
+        try:
+            for x in ranges:
+                ranges_of(&collected, x, self.pool, self.region.size)
+            self.checked_run(collected.items, collected.count, flags, number)
+        finally:
+            ranges_free(&collected)
+
+    def read(self, uint32_t index, buffer, uint64_t offset, *, lane=None, handle=0):
+        """Read from replica `index` at pool `offset` into a writable buffer."""
+        cdef operation_t operation
+        cdef range_t wanted
+        cdef outcome_t outcome
+        cdef Py_buffer view
+        cdef int32_t number = self.lane_number(lane)
+        self.usable()
+        if index >= self.engine.group_count:
+            raise LaneRefused(
+                f"there is no replica {index}: the pool has {self.engine.group_count}")
+        try:
+            PyObject_GetBuffer(buffer, &view, PyBUF_C_CONTIGUOUS | PyBUF_WRITABLE)
+        except (BufferError, ValueError, TypeError) as error:
+            raise BufferRefused(f"read needs a writable contiguous buffer: {error}") from error
+        try:
+            wanted.offset = offset
+            wanted.length = <uint64_t> view.len
+            if range_outside(offset, wanted.length, 0, self.size):
+                raise RangeError(f"(offset {offset}, length {wanted.length}) is outside the pool "
+                                 f"of {self.size} bytes", where=self.region.label)
+            if wanted.length == 0:
+                return
+            memset(&operation, 0, sizeof(operation))
+            operation.ranges = &wanted
+            operation.count = 1
+            operation.advance = read_advance
+            operation.destination = <char *> view.buf
+            operation.handle = <void *> <size_t> handle
+            self.usable()
+            self.busy += 1
+            with nogil:
+                engine_begin(&self.engine, &operation, number, <int32_t> index, &outcome)
+                engine_end(&self.engine, &outcome)
+            self.busy -= 1
+            self.finish(outcome)
+        finally:
+            PyBuffer_Release(&view)
+
+    def ranges_of(self, x):
+        """The ``(offset, length)`` pairs that `x` means, as `persist` would take them."""
+        cdef ranges_t ranges
+        cdef size_t i
+        self.usable()
+        ranges_init(&ranges)
+        try:
+            ranges_of(&ranges, x, self.pool, self.region.size)
+            return [(ranges.items[i].offset, ranges.items[i].length) for i in range(ranges.count)]
+        finally:
+            ranges_free(&ranges)
+
+    @property
+    def lanes(self):
+        """How many calls can be on their way at once."""
+        return self.engine.lanes
+
+    @property
+    def calls(self):
+        """Calls in progress."""
+        return self.busy
+
+    def check_usable(self):
+        """Raise ClosedError or ForkedError when calls would."""
+        self.usable()
+
+    def close(self, what="the pool is closed"):
+        """Refuse further calls; those in progress go on (see `calls`)."""
+        if self.closed_error is None:
+            self.closed_error = what

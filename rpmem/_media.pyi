@@ -1,0 +1,1 @@
+"""The media of regions, for other compiled parts; nothing here is for Python."""

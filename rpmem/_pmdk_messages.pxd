@@ -1,0 +1,21 @@
+# cython: language_level=3
+"""PMDK 0.1's in-band messages, in host order: rpmem_proto.h's layout."""
+
+from libc.stdint cimport uint32_t, uint64_t
+
+
+cdef enum:
+    PMDK_FLUSH_WRITE = 0      # the data were WRITTEN: flush them
+    PMDK_DEEP_PERSIST = 1     # the same, deeply
+    PMDK_PERSIST_SEND = 2     # the data follow: store and flush them
+    PMDK_MODE_MASK = 3        # librpmem leaks a flag of its own into the bits above
+
+ctypedef packed struct pmdk_request_t:
+    uint32_t flags
+    uint32_t lane
+    uint64_t address
+    uint64_t size
+
+ctypedef packed struct pmdk_reply_t:
+    uint32_t flags            # undefined
+    uint32_t lane

@@ -1,0 +1,187 @@
+"""Which bytes of a pool an object means: a pair, a buffer, or a strided view."""
+
+from cpython.buffer cimport (
+    PyBUF_STRIDES, PyBuffer_Release, PyObject_CheckBuffer, PyObject_GetBuffer,
+)
+from cpython.number cimport PyNumber_Index
+from libc.stdint cimport int64_t, uint64_t
+from libc.stdlib cimport free, malloc, realloc
+from libc.string cimport memcpy
+
+from rpmem.errors import BufferRefused, RangeError
+
+# Gaps up to a cache line are not worth a range of their own: the line is flushed anyway.
+cdef enum:
+    GAP = 64
+    MOST_DIMENSIONS = 64
+
+
+cdef void ranges_init(ranges_t *ranges) noexcept:
+    ranges.items = ranges.few
+    ranges.count = 0
+    ranges.capacity = RANGES_INLINE
+
+
+cdef void ranges_free(ranges_t *ranges) noexcept:
+    if ranges.items != ranges.few:
+        free(ranges.items)
+    ranges.items = ranges.few
+
+
+cdef int reserve(ranges_t *ranges, size_t count) except -1:
+    cdef range_t *items
+    if count <= ranges.capacity:
+        return 0
+    if ranges.items == ranges.few:
+        items = <range_t *> malloc(count * sizeof(range_t))
+        if items != NULL:
+            memcpy(items, ranges.few, ranges.count * sizeof(range_t))
+    else:
+        items = <range_t *> realloc(ranges.items, count * sizeof(range_t))
+    if items == NULL:
+        raise MemoryError(f"no memory for {count} ranges")
+    ranges.items = items
+    ranges.capacity = count
+    return 0
+
+
+cdef int range_outside(uint64_t offset, uint64_t length, uint64_t floor,
+                       uint64_t size) noexcept nogil:
+    """True unless [offset, offset + length) lies in [floor, size); never wraps."""
+    return offset < floor or length > size or offset > size - length
+
+
+cdef int strided(ranges_t *ranges, const char *base, Py_ssize_t itemsize, int dimensions,
+                 const Py_ssize_t *shape, const Py_ssize_t *strides, const char *pool,
+                 uint64_t size, object x) except -1:
+    """Append the ranges of a strided view: as few as cover it without gaps over a line."""
+    cdef int64_t extent[MOST_DIMENSIONS]
+    cdef int64_t step[MOST_DIMENSIONS]
+    cdef int64_t counter[MOST_DIMENSIONS]
+    cdef int64_t block = itemsize, offset, last, e, s
+    cdef uint64_t low
+    cdef size_t total = 1
+    cdef int n = 0, i, j
+    if dimensions > MOST_DIMENSIONS:
+        raise BufferRefused(f"an array of {dimensions} dimensions cannot be persisted")
+    for i in range(dimensions):
+        if shape[i] == 0:
+            return 0
+        if shape[i] == 1 or strides[i] == 0:
+            continue
+        e, s = shape[i], strides[i]
+        if s < 0:
+            base += (e - 1) * s
+            s = -s
+        # insertion sort, smallest step first
+        j = n
+        while j > 0 and step[j - 1] > s:
+            step[j], extent[j] = step[j - 1], extent[j - 1]
+            j -= 1
+        step[j], extent[j] = s, e
+        n += 1
+    # Runs of items, or of runs, that nearly touch are one range.
+    j = 0
+    while j < n and step[j] <= block + GAP:
+        block = (extent[j] - 1) * step[j] + block
+        j += 1
+    last = block
+    for i in range(j, n):
+        total *= extent[i]
+        last += (extent[i] - 1) * step[i]
+        counter[i] = 0
+    low = <uint64_t> base - <uint64_t> pool
+    if <uint64_t> base < <uint64_t> pool or range_outside(low, <uint64_t> last, 0, size):
+        raise RangeError(
+            f"the {type(x).__name__} given does not lie inside the pool: persist takes "
+            "arrays and views that the pool handed out",
+            hint="put the data into pool.array(...) or pass (offset, length)")
+    reserve(ranges, ranges.count + total)
+    offset = <int64_t> low
+    while True:
+        ranges.items[ranges.count].offset = <uint64_t> offset
+        ranges.items[ranges.count].length = <uint64_t> block
+        ranges.count += 1
+        i = j
+        while i < n:
+            counter[i] += 1
+            offset += step[i]
+            if counter[i] < extent[i]:
+                break
+            offset -= extent[i] * step[i]
+            counter[i] = 0
+            i += 1
+        if i == n:
+            return 0
+
+
+cdef int from_interface(ranges_t *ranges, object x, const char *pool, uint64_t size) except -1:
+    """Arrays whose dtype the buffer protocol cannot describe (datetime64, for one)."""
+    cdef Py_ssize_t shape[MOST_DIMENSIONS]
+    cdef Py_ssize_t strides[MOST_DIMENSIONS]
+    cdef Py_ssize_t step
+    cdef int i, n
+    interface = x.__array_interface__
+    n = len(interface["shape"])
+    if n > MOST_DIMENSIONS:
+        raise BufferRefused(f"an array of {n} dimensions cannot be persisted")
+    itemsize = x.itemsize
+    given = interface.get("strides")
+    step = itemsize
+    for i in range(n - 1, -1, -1):
+        shape[i] = interface["shape"][i]
+        strides[i] = given[i] if given is not None else step
+        step *= shape[i]
+    return strided(ranges, <const char *> <size_t> interface["data"][0], itemsize, n, shape,
+                   strides, pool, size, x)
+
+
+cdef inline uint64_t natural(object number) except? <uint64_t> -1:
+    """An integer of any type, but no float: half a byte is a mistake."""
+    return number if type(number) is int else PyNumber_Index(number)
+
+
+cdef int ranges_of(ranges_t *ranges, object x, const char *pool, uint64_t size) except -1:
+    """Append the ranges that `x` means; RangeError or BufferRefused when it means none."""
+    cdef Py_buffer view
+    cdef uint64_t low
+    if type(x) is tuple:
+        if len(<tuple> x) != 2:
+            raise RangeError(f"a range is (offset, length), not a tuple of {len(x)}")
+        reserve(ranges, ranges.count + 1)
+        try:
+            ranges.items[ranges.count].offset = natural((<tuple> x)[0])
+            ranges.items[ranges.count].length = natural((<tuple> x)[1])
+        except OverflowError as error:
+            raise RangeError(f"the range {x} is outside the pool of {size} bytes") from error
+        except TypeError as error:
+            raise RangeError(f"a range is a pair of integers, not {x!r}") from error
+        if ranges.items[ranges.count].length:
+            ranges.count += 1
+        return 0
+    if not PyObject_CheckBuffer(x):
+        raise BufferRefused(
+            f"a {type(x).__name__} has no memory of its own that could be persisted",
+            hint="pass an array or view of the pool, (offset, length), or nothing for all")
+    try:
+        PyObject_GetBuffer(x, &view, PyBUF_STRIDES)
+    except ValueError:
+        if hasattr(x, "__array_interface__"):
+            return from_interface(ranges, x, pool, size)
+        raise
+    try:
+        if view.len == 0:
+            return 0
+        if view.ndim <= 1 and (view.ndim == 0 or view.strides[0] == view.itemsize):
+            low = <uint64_t> view.buf - <uint64_t> pool
+            if (<uint64_t> view.buf >= <uint64_t> pool
+                    and not range_outside(low, <uint64_t> view.len, 0, size)):
+                reserve(ranges, ranges.count + 1)
+                ranges.items[ranges.count].offset = low
+                ranges.items[ranges.count].length = <uint64_t> view.len
+                ranges.count += 1
+                return 0
+        return strided(ranges, <const char *> view.buf, view.itemsize, view.ndim, view.shape,
+                       view.strides, pool, size, x)
+    finally:
+        PyBuffer_Release(&view)

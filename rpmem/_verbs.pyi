@@ -1,0 +1,73 @@
+from collections.abc import Callable
+
+from rpmem._lane import Lane
+from rpmem._verbs_memory import Device, Domain, Memory
+from rpmem._verbs_queue import Queue
+
+class Fabric:
+    provider: str
+    host: str
+    device: Device
+    shared: object
+    def __init__(
+        self,
+        provider: str,
+        host: str,
+        port: int = 0,
+        *,
+        listen: bool = False,
+        queue_size: int = 0,
+        shared: object = None,
+    ) -> None: ...
+    @property
+    def paces(self) -> bool: ...
+    @property
+    def pins(self) -> bool: ...
+    @property
+    def commits(self) -> bool: ...
+    @property
+    def flushes(self) -> bool: ...
+    @property
+    def lane_limit(self) -> int: ...
+    @property
+    def description(self) -> dict[str, object]: ...
+    def await_lanes(
+        self, lanes: list[FabricLane], timeout: float, check: Callable[[], None] | None = None
+    ) -> None: ...
+    def close(self) -> None: ...
+
+class FabricLane(Lane):
+    connected: bool
+    def __init__(
+        self,
+        domain: Domain,
+        queue: Queue,
+        index: int,
+        send: tuple[int, int],
+        receive: tuple[int, int],
+        pool: Memory | None = None,
+        request: Request | None = None,
+    ) -> None: ...
+    @property
+    def key(self) -> int: ...
+    @property
+    def counts(self) -> tuple[int, int]: ...
+    @property
+    def inline_limit(self) -> int: ...
+    def aim(self, address: int, key: int, size: int) -> None: ...
+    def connect(self, data: bytes) -> None: ...
+    def post_receives(self) -> None: ...
+    def accept(self) -> None: ...
+    def hang_up(self) -> None: ...
+
+class Request:
+    data: bytes
+    peer: tuple[str, int]
+    def reject(self) -> None: ...
+
+class Listener:
+    fabric: Fabric
+    port: int
+    def __init__(self, fabric: Fabric) -> None: ...
+    def next(self, timeout: float, lanes: dict[int, FabricLane]) -> Request | FabricLane | None: ...
+    def close(self) -> None: ...

@@ -1,0 +1,40 @@
+from typing import Any
+
+class Device:
+    name: str
+    flushes: bool
+    on_demand: bool
+    queue_limit: int
+    completion_limit: int
+    pair_limit: int
+    reads_in: int
+    reads_out: int
+
+class Domain:
+    fabric: Any
+    device: Device
+    def __init__(self, fabric: Any) -> None: ...
+    def close(self) -> None: ...
+
+class Memory:
+    key: int
+    address: int
+    flushes: bool
+    on_demand: bool
+    def __init__(
+        self,
+        domain: Domain,
+        address: int,
+        length: int,
+        *,
+        remote: bool = False,
+        source: bool = False,
+        persistent: bool = False,
+        key: int = 0,
+        keep: Any = None,
+    ) -> None: ...
+    @property
+    def handle(self) -> int: ...
+    def close(self) -> None: ...
+
+def devices() -> list[dict[str, Any]]: ...

@@ -1,0 +1,262 @@
+"""The control channel: a transport, the initiator's session on it, and the thread that listens.
+
+The thread hears at once when the target gives the session up or dies, and tells its owner.
+"""
+
+from __future__ import annotations
+
+import copy
+import logging
+import threading
+from collections.abc import Callable
+
+from rpmem.control.events import (
+    AttributesSet,
+    Closed,
+    Event,
+    Greeted,
+    LegacyTarget,
+    LogReceived,
+    Opened,
+    Refused,
+    SessionFailed,
+    TargetFailed,
+)
+from rpmem.control.initiator_machine import InitiatorMachine, InitiatorState
+from rpmem.control.messages import Create, Hello, Open, Ready
+from rpmem.errors import (
+    ClosedError,
+    DeadlineExceeded,
+    LaunchError,
+    NoiseBeforeProtocol,
+    ReplicaLost,
+    RpmemError,
+)
+from rpmem.launch.base import Transport
+from rpmem.launch.diagnose import diagnose
+
+log = logging.getLogger("rpmem")
+# Without it, an application that has not set up logging gets our errors twice.
+log.addHandler(logging.NullHandler())
+
+_CHUNK = 1 << 16
+_LEVELS = {"err": 40, "warn": 30, "notice": 20, "info": 20, "debug": 10}
+
+
+class LegacySpoken(RpmemError):
+    """The target is PMDK's rpmemd: it has to be started again and spoken to in its protocol."""
+
+    code = "legacy-target"
+
+
+class Channel:
+    """Requests to one rpmemd and its answers.
+
+    Parameters
+    ----------
+    transport : Transport
+        To a process that was just started; closed together with the channel.
+    machine : InitiatorMachine
+        The protocol.
+    where : str
+        The target, as the user named it.
+    timeout : float
+        Seconds that any answer may take.
+    on_failure : callable
+        ``on_failure(error)``, called once, from the channel's thread, when the target can no
+        longer serve or is gone.
+    """
+
+    def __init__(
+        self,
+        transport: Transport,
+        machine: InitiatorMachine,
+        *,
+        where: str,
+        timeout: float,
+        on_failure: Callable[[RpmemError], None],
+    ) -> None:
+        self.transport = transport
+        self.peer: Hello | None = None
+        self._machine = machine
+        self._where = where
+        self._timeout = timeout
+        self._on_failure = on_failure
+        self._state = threading.Condition()
+        self._answer: Event | None = None
+        self._failure: RpmemError | None = None
+        self._closing = False
+        self._send()
+        self._thread = threading.Thread(target=self._listen, name=f"rpmem {where}", daemon=True)
+        self._thread.start()
+
+    # --- requests -------------------------------------------------------------------------
+
+    def greet(self) -> None:
+        """Wait until the other side has said who it is.
+
+        Raises
+        ------
+        LegacySpoken
+            It is PMDK's rpmemd.
+        LaunchError, VersionMismatch, DeadlineExceeded
+            It is not there, not ours, or silent.
+        """
+        self._await(Greeted)
+
+    def create(self, request: Create) -> Ready:
+        """Have a pool created; return what is needed to connect the lanes."""
+        with self._state:
+            self._machine.create(request)
+            self._send()
+        event = self._await(Opened)
+        assert isinstance(event, Opened)
+        return event.ready
+
+    def open(self, request: Open) -> Ready:
+        """Have a pool opened; return what is needed to connect the lanes."""
+        with self._state:
+            self._machine.open(request)
+            self._send()
+        event = self._await(Opened)
+        assert isinstance(event, Opened)
+        return event.ready
+
+    def set_attributes(self, attributes: bytes) -> None:
+        """Have the pool's attributes replaced."""
+        with self._state:
+            self._machine.set_attributes(attributes)
+            self._send()
+        self._await(AttributesSet)
+
+    def close(self, *, remove: bool = False) -> None:
+        """End the session in order, wait for the process, release everything."""
+        try:
+            with self._state:
+                self._closing = True
+                if self._machine.state is InitiatorState.OPEN:
+                    self._machine.close(remove)
+                    self._send()
+            if self._machine.state is InitiatorState.CLOSING:
+                self._await(Closed)
+        finally:
+            self.abandon()
+
+    def abandon(self) -> None:
+        """Release everything, whatever state the session is in."""
+        with self._state:
+            self._closing = True
+        self.transport.close(self._timeout)
+        if threading.current_thread() is not self._thread:
+            self._thread.join()
+
+    @property
+    def failure(self) -> RpmemError | None:
+        """Why the session is broken, if it is."""
+        with self._state:
+            return self._failure
+
+    def await_failure(self, timeout: float) -> RpmemError | None:
+        """Wait a moment for the cause of trouble that a lane has noticed first."""
+        with self._state:
+            self._state.wait_for(lambda: self._failure is not None, timeout)
+            return self._failure
+
+    def _send(self) -> None:
+        data = self._machine.data_to_send()
+        if data:
+            try:
+                self.transport.send(data, self._timeout)
+            except ReplicaLost:
+                # The listening thread finds out why.
+                return
+
+    def _await(self, kind: type[Event]) -> Event:
+        with self._state:
+            self._state.wait_for(
+                lambda: self._answer is not None or self._failure is not None, self._timeout
+            )
+            answer, self._answer = self._answer, None
+            if answer is None and self._failure is not None:
+                raise copy.copy(self._failure)
+        if isinstance(answer, kind):
+            return answer
+        if isinstance(answer, Refused):
+            raise answer.error
+        if answer is not None:
+            raise ReplicaLost(
+                f"rpmemd answered with {type(answer).__name__} out of turn", where=self._where
+            )
+        if self._machine.state is InitiatorState.STARTING:
+            raise diagnose(self.transport, self._machine.stray)
+        raise DeadlineExceeded(
+            f"rpmemd did not answer within {self._timeout:g} s ({self._machine.state.value})",
+            where=self._where,
+            hint="RPMEM_TIMEOUT or timeout= allows more time",
+        )
+
+    # --- the listening thread -------------------------------------------------------------
+
+    def _listen(self) -> None:
+        while True:
+            try:
+                data = self.transport.receive(_CHUNK, None)
+            except ClosedError:
+                return
+            except RpmemError as error:
+                self._fail(error)
+                return
+            with self._state:
+                events = self._machine.receive(data) if data else self._machine.receive_eof()
+            for event in events:
+                self._take(event)
+            if not data:
+                return
+
+    def _take(self, event: Event) -> None:
+        match event:
+            case LogReceived(level=level, message=message):
+                log.log(_LEVELS.get(level, 20), "%s: rpmemd: %s", self._where, message)
+            case TargetFailed(error=error):
+                self._fail(error)
+            case LegacyTarget():
+                self._fail(LegacySpoken("the target is PMDK's rpmemd", where=self._where))
+            case SessionFailed(error=error):
+                self._fail(self._explain(error))
+            case _:
+                if isinstance(event, Greeted):
+                    self.peer = event.peer
+                with self._state:
+                    self._answer = event
+                    self._state.notify_all()
+
+    def _explain(self, error: RpmemError) -> RpmemError:
+        """Say more about the end of a session than that it ended."""
+        if self._closing:
+            return error
+        if isinstance(error, LaunchError | NoiseBeforeProtocol):
+            return diagnose(self.transport, self._machine.stray)
+        if isinstance(error, ReplicaLost):
+            status = self.transport.exit_status(1.0)
+            words = self.transport.stderr_text().strip().splitlines()
+            said = f"; it said: {words[-1][:300]}" if words else ""
+            return ReplicaLost(f"{error.what} ({_ending(status)}){said}", where=self._where)
+        return error
+
+    def _fail(self, error: RpmemError) -> None:
+        with self._state:
+            if self._failure is not None:
+                return
+            self._failure = error
+            tell = not self._closing
+            self._state.notify_all()
+        if tell:
+            self._on_failure(error)
+
+
+def _ending(status: int | None) -> str:
+    if status is None:
+        return "rpmemd or its ssh closed the connection"
+    if status < 0:
+        return f"ended by signal {-status}"
+    return f"exit status {status}"

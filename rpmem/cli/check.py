@@ -1,0 +1,172 @@
+"""``rpmem check``: what works between here and a target, step by step."""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from rpmem.cli.shared import console, session_of, session_options
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from rpmem.errors import RpmemError
+    from rpmem.replica import Replica
+    from rpmem.target import Target
+
+_SIZE = 2 << 20
+_OFFSET = 8192
+_ROUNDS = 200
+
+
+@click.command(short_help="Find out what works with a target, and what does not.")
+@click.argument("target")
+@click.option("--talk-only", is_flag=True, help="Start rpmemd and greet it; make no pool.")
+@session_options
+def command(target: str, talk_only: bool, **session: Any) -> None:
+    """Start rpmemd on TARGET, and replicate a small pool to it for a moment.
+
+    The pool set, rpmem-check-XXXX.set in the target's pool set directory, is removed again. The
+    first step that fails is shown with its cause and what to do about it.
+    """
+    from rpmem.target import Target
+
+    out = console()
+    where = Target.parse(target)
+    _devices(out)
+    native = _greet(out, where, session)
+    if not native:
+        out.print("  note    PMDK's rpmemd makes no pool sets: try 'rpmem create' with one it has")
+    elif not talk_only:
+        _probe(out, where, session)
+    out.print("everything works")
+
+
+@contextmanager
+def _step(out: Console, what: str) -> Iterator[list[str]]:
+    """Show a step, and what it found out or that it failed."""
+    found: list[str] = []
+    started = time.perf_counter()
+    try:
+        yield found
+    except BaseException:
+        out.print(f"  failed  {what}")
+        raise
+    milliseconds = (time.perf_counter() - started) * 1e3
+    out.print(f"  ok      {what}: {', '.join([*found, f'{milliseconds:.0f} ms'])}")
+
+
+def _devices(out: Console) -> None:
+    """Show what RDMA devices this side has, if any."""
+    from rpmem import fabric
+    from rpmem.errors import MissingExtension
+
+    if not fabric.has_rdma_device():
+        return
+    try:
+        devices = fabric.load(fabric.VERBS).devices()
+    except MissingExtension as error:
+        out.print(f"  note    RDMA devices here are of no use: {error}")
+        return
+    for device in devices:
+        facts = device.get("error") or ", ".join(
+            (
+                "up" if device["up"] else "no port is up",
+                "persistent FLUSH" if device["flush"] else "no FLUSH",
+                f"{device['lane_limit']} lanes at most",
+            )
+        )
+        out.print(f"  note    RDMA device {device['name']} here: {facts}")
+
+
+def _greet(out: Console, target: Target, session: dict[str, Any]) -> bool:
+    """Start rpmemd and learn who it is; return whether it speaks our protocol."""
+    from rpmem import __version__, environment
+    from rpmem.channel import Channel, LegacySpoken
+    from rpmem.control.initiator import InitiatorSession
+    from rpmem.control.messages import Hello
+    from rpmem.launch import launch
+
+    timeout = session["timeout"] or environment.current().timeout
+    with _step(out, f"start rpmemd on {target}") as found:
+        channel = Channel(
+            launch(target, launcher=session["launcher"] or "auto", timeout=timeout),
+            InitiatorSession(Hello.of_this_process(f"rpmem {__version__}"), where=str(target)),
+            where=str(target),
+            timeout=timeout,
+            on_failure=_nothing,
+        )
+        try:
+            channel.greet()
+            peer = channel.peer
+        except LegacySpoken:
+            peer = None
+        finally:
+            channel.abandon()
+        found.append("PMDK's rpmemd" if peer is None else f"{peer.software} on {peer.host}")
+    return peer is not None
+
+
+def _nothing(error: RpmemError) -> None:
+    """Leave a failure to the call that waits for the answer."""
+
+
+def _probe(out: Console, target: Target, session: dict[str, Any]) -> None:
+    from rpmem import errors
+    from rpmem.attributes import MAJOR, SIGNATURE, PoolAttributes, random_uuid
+    from rpmem.session import create, remove
+
+    name = f"rpmem-check-{secrets.token_hex(4)}.set"
+    memory = bytearray(_SIZE)
+    attributes = PoolAttributes(
+        signature=SIGNATURE, major=MAJOR, poolset_uuid=random_uuid(), uuid=random_uuid()
+    )
+    with _step(out, f"create {name} and connect to it") as found:
+        replica = create(
+            target, name, memory, attributes=attributes, parts=1, **session_of(session)
+        )
+        found += [replica.provider, replica.step, f"{replica.nlanes} lanes"]
+    try:
+        with _step(out, "make bytes durable and read them back") as found:
+            found += _exchange(replica, memory)
+        out.print(
+            f"  note    the target's medium is {replica.medium}: what is acknowledged is "
+            f"{replica.level} there"
+        )
+    finally:
+        with _step(out, f"remove {name}"):
+            replica.close(remove=True)
+            try:
+                remove(
+                    target,
+                    name,
+                    force=True,
+                    pool_set=True,
+                    launcher=session["launcher"],
+                    timeout=session["timeout"],
+                )
+            except errors.PoolSetNotFound:
+                return
+
+
+def _exchange(replica: Replica, memory: bytearray) -> list[str]:
+    from rpmem.errors import RemoteError
+
+    times = []
+    for turn in range(_ROUNDS):
+        memory[_OFFSET : _OFFSET + 64] = bytes([turn % 256]) * 64
+        started = time.perf_counter()
+        replica.persist(_OFFSET, 64)
+        times.append(time.perf_counter() - started)
+    memory[_OFFSET:] = secrets.token_bytes(len(memory) - _OFFSET)
+    replica.persist(_OFFSET, len(memory) - _OFFSET)
+    back = bytearray(len(memory) - _OFFSET)
+    replica.read(back, _OFFSET)
+    if back != memory[_OFFSET:]:
+        raise RemoteError("what came back is not what was made durable", where=str(replica.target))
+    return [f"64 B in {sorted(times)[len(times) // 2] * 1e6:.0f} us"]

@@ -1,0 +1,39 @@
+"""``rpmem create``: a new pool and its replicas."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from rpmem.cli.shared import (
+    console,
+    local_argument,
+    pool_facts,
+    replica_facts,
+    replica_option,
+    session_of,
+    session_options,
+)
+
+
+@click.command(short_help="Make a new pool and its replicas.")
+@local_argument
+@click.option("--size", help="Of a plain file, such as 64MiB; pool sets have their own.")
+@replica_option
+@click.option("--parts", default=0, help="Let the targets write pool set files of N parts.")
+@session_options
+def command(
+    local: str, size: str | None, replicas: tuple[str, ...], parts: int, **session: Any
+) -> None:
+    """Make the new, empty pool LOCAL and its replicas.
+
+    When something fails, nothing is left behind, here or on the targets.
+    """
+    from rpmem.pool import Pool
+
+    with Pool.create(local, size, replicas or None, parts=parts, **session_of(session)) as pool:
+        out = console()
+        out.print(pool_facts(pool))
+        if pool.replicas:
+            out.print(replica_facts(pool.replicas))

@@ -1,0 +1,27 @@
+"""``rpmem demo``: a replicated pool at work, a crash, and everything back."""
+
+from __future__ import annotations
+
+import click
+
+from rpmem.cli.shared import console
+
+
+@click.command(short_help="Show a replicated pool at work, and its target killed.")
+@click.argument("where", metavar="[TARGET]", required=False)
+@click.option("--target", help="The same as the argument.  [default: a child process, no ssh]")
+@click.option("--directory", help="For the local pool, and the target's when it is a child.")
+@click.option("--size", default="64MiB", show_default=True, help="Of the pool.")
+@click.option(
+    "--image", default="rpmem-demo.png", show_default=True, help="For the picture of latencies."
+)
+def command(
+    where: str | None, target: str | None, directory: str | None, size: str, image: str
+) -> int:
+    """Create a replicated pool, measure it, kill its target, and restore it from the replica.
+
+    The exit status is 0 when every acknowledged byte came back.
+    """
+    from rpmem.demo import run
+
+    return 0 if run(console(), where or target, directory, size, image) else 1

@@ -1,0 +1,28 @@
+"""``rpmem info``: what a local pool is, without touching it."""
+
+from __future__ import annotations
+
+import click
+
+from rpmem.cli.shared import console, local_argument, pool_facts
+
+
+@click.command(short_help="Show what a local pool is.")
+@local_argument
+def command(local: str) -> None:
+    """Show size, free room, medium and state of the pool LOCAL, and its REPLICA lines.
+
+    Nothing is changed and no replica is connected.
+    """
+    from rpmem.localcopy import place_of
+    from rpmem.pool import Pool
+    from rpmem.superblock import Phase
+
+    specs = place_of(local).replicas
+    with Pool.open(local, readonly=True) as pool:
+        facts = pool_facts(pool)
+        closed = pool.state.phase is Phase.CLEAN
+        facts.add_row("last writer", "closed it" if closed else "did not close it")
+        for spec in specs:
+            facts.add_row("replica", str(spec))
+        console().print(facts)

@@ -1,0 +1,34 @@
+"""``rpmem list``: the arrays in a local pool."""
+
+from __future__ import annotations
+
+import json
+
+import click
+
+from rpmem.cli.shared import console, local_argument, readable, table
+
+
+@click.command(short_help="List the arrays in a local pool.")
+@local_argument
+@click.option("--json", "as_json", is_flag=True, help="For programs: one JSON object per line.")
+def command(local: str, as_json: bool) -> None:
+    """List the arrays in the pool LOCAL: name, dtype, shape, order and size.
+
+    Nothing is changed and no replica is connected.
+    """
+    from rpmem.pool import Pool
+
+    with Pool.open(local, readonly=True) as pool:
+        entries = [(pool.entry(name), pool[name].dtype) for name in pool]
+    if as_json:
+        for entry, _ in entries:
+            fields = {name: getattr(entry, name) for name in entry.__slots__}
+            click.echo(json.dumps(fields))
+        return
+    listing = table("name", "dtype", "shape", "order", "size", right=("size",))
+    for entry, dtype in entries:
+        listing.add_row(
+            entry.name, str(dtype), str(entry.shape), entry.order, readable(entry.length)
+        )
+    console().print(listing if entries else "no arrays")

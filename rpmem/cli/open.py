@@ -1,0 +1,37 @@
+"""``rpmem open``: bring the replicas of a pool up to date."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from rpmem.cli.shared import (
+    console,
+    local_argument,
+    pool_facts,
+    replica_facts,
+    replica_option,
+    session_of,
+    session_options,
+)
+
+
+@click.command(short_help="Open a pool with its replicas, and bring them up to date.")
+@local_argument
+@replica_option
+@click.option("--force", is_flag=True, help="Overwrite replicas that are newer than LOCAL.")
+@session_options
+def command(local: str, replicas: tuple[str, ...], force: bool, **session: Any) -> None:
+    """Open the pool LOCAL with its replicas, show them, and close it.
+
+    A replica that may differ from LOCAL is sent the whole pool; when this returns, all copies are
+    equal.
+    """
+    from rpmem.pool import Pool
+
+    with Pool.open(local, replicas or None, force=force, **session_of(session)) as pool:
+        out = console()
+        out.print(pool_facts(pool))
+        if pool.replicas:
+            out.print(replica_facts(pool.replicas))

@@ -1,0 +1,32 @@
+"""``rpmem remove``: a local pool, or a replica."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+
+@click.command(short_help="Remove a local pool, or a replica.")
+@click.argument("where", metavar="LOCAL | TARGET")
+@click.argument("pool_set", metavar="[NAME.set]", required=False)
+@click.option("--force", is_flag=True, help="Remove what can be removed; ignore what cannot.")
+@click.option("--pool-set", "pool_set_too", is_flag=True, help="Remove the pool set file, too.")
+@click.option("--timeout", type=float, help="Seconds that the target may take.")
+@click.option("--launcher", help="openssh, paramiko or auto.")
+def command(
+    where: str, pool_set: str | None, force: bool, pool_set_too: bool, **session: Any
+) -> None:
+    """Remove the files of the pool LOCAL, or of the replica NAME.set on TARGET.
+
+    Without --pool-set the poolset(5) file itself stays. A pool in use is not removed. Replicas of
+    a local pool are removed one by one, by name.
+    """
+    if pool_set is None:
+        from rpmem.localcopy import FilePlace
+
+        FilePlace(where).remove(force=force, pool_set_too=pool_set_too)
+    else:
+        from rpmem.session import remove
+
+        remove(where, pool_set, force, pool_set_too, **session)

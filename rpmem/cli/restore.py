@@ -1,0 +1,28 @@
+"""``rpmem restore``: a lost local pool, read back from a replica."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from rpmem.cli.shared import console, local_argument, pool_facts, session_of, session_options
+
+
+@click.command(short_help="Read a pool back from a replica.")
+@local_argument
+@click.argument("target")
+@click.argument("pool_set", metavar="NAME.set")
+@click.option("--force", is_flag=True, help="Take a replica that was half sent when it stopped.")
+@session_options
+def command(local: str, target: str, pool_set: str, force: bool, **session: Any) -> None:
+    """Make LOCAL out of everything that the replica NAME.set on TARGET holds.
+
+    LOCAL must not exist, or be a poolset(5) file whose parts do not exist. Files get their names
+    only when they are complete and durable.
+    """
+    from rpmem.pool import Pool
+
+    replica = (target, pool_set)
+    with Pool.restore(local, replica, force=force, **session_of(session)) as pool:
+        console().print(pool_facts(pool))

@@ -1,0 +1,104 @@
+"""What control sessions report, in both directions and for both protocols."""
+
+from __future__ import annotations
+
+from typing import dataclass_transform
+
+from rpmem.control.handshake import Protocol
+from rpmem.control.messages import Create, Hello, Open, Ready
+from rpmem.control.value import Value
+from rpmem.errors import RpmemError
+
+
+@dataclass_transform(frozen_default=True)
+class Event(Value):
+    """Base of all events."""
+
+
+class Greeted(Event):
+    """The other side is there and a version was agreed on.
+
+    ``peer`` is None with PMDK's protocol, which has no such message.
+    """
+
+    protocol: Protocol
+    version: str
+    features: frozenset[str] = frozenset()
+    peer: Hello | None = None
+
+
+class SessionFailed(Event):
+    """The session is over: the protocol was broken, or the connection. Always the last event."""
+
+    error: RpmemError
+
+
+# --- at the target ----------------------------------------------------------------------------
+
+
+class CreateRequested(Event):
+    """Create and serve a pool; answer with `ready` or `error`."""
+
+    request: Create
+
+
+class OpenRequested(Event):
+    """Serve an existing pool; answer with `ready` or `error`."""
+
+    request: Open
+
+
+class SetAttributesRequested(Event):
+    """Rewrite the pool's attributes; answer with `done` or `error`. Never all zero."""
+
+    attributes: bytes
+
+
+class CloseRequested(Event):
+    """Stop serving, remove the pool if asked to and if created here; then `done` or `error`."""
+
+    remove: bool
+
+
+class InitiatorGone(Event):
+    """The initiator's bytes ended without a Close. The last event."""
+
+
+# --- at the initiator -------------------------------------------------------------------------
+
+
+class Opened(Event):
+    """The pool was created or opened; now connect the lanes."""
+
+    ready: Ready
+
+
+class AttributesSet(Event):
+    """The attributes were replaced."""
+
+
+class Closed(Event):
+    """The target closed the pool in order. The last event."""
+
+
+class Refused(Event):
+    """The target refused the request. After create, open or close the session is over."""
+
+    error: RpmemError
+
+
+class LogReceived(Event):
+    """A record of the target's log."""
+
+    level: str
+    message: str
+
+
+class TargetFailed(Event):
+    """The target can no longer serve the lanes; only `close` is left."""
+
+    error: RpmemError
+
+
+class LegacyTarget(Event):
+    """The target is PMDK's rpmemd and has ended: start it again and speak PMDK 0.1. The last."""

@@ -1,0 +1,85 @@
+"""How a control session begins: the status word, which protocol, which version.
+
+The target says four bytes, the status word, before it has read anything. A native initiator
+sends its Hello without waiting; the first bytes a target reads tell the protocol.
+"""
+
+from __future__ import annotations
+
+import enum
+import struct
+from typing import Final, NamedTuple
+
+from rpmem.control.framing import MAGIC
+from rpmem.control.messages import MAX_ERRNO, Hello
+from rpmem.errors import VersionMismatch
+
+# Native order, as PMDK has it: a peer of the other byte order is found out here.
+_STATUS: Final = struct.Struct("=I")
+STATUS_SIZE: Final = _STATUS.size
+
+
+class Protocol(enum.Enum):
+    """What is spoken on the control session."""
+
+    NATIVE = "native"
+    PMDK = "PMDK 0.1"
+
+
+class Agreement(NamedTuple):
+    """What two Hellos have in common."""
+
+    version: int
+    features: frozenset[str]
+
+
+def pack_status(errno: int) -> bytes:
+    """Return the status word: 0 when the target is ready, else why it is not."""
+    return _STATUS.pack(errno)
+
+
+def unpack_status(word: bytes) -> int | None:
+    """Return the errno in a status word; None if these bytes are no status word."""
+    (number,) = _STATUS.unpack(word)
+    return number if number <= MAX_ERRNO else None
+
+
+def detect(first_bytes: bytes) -> Protocol | None:
+    """Return which protocol an initiator speaks; None if more bytes are needed to tell.
+
+    Parameters
+    ----------
+    first_bytes : bytes
+        All that came so far. Four are always enough, and one is if it is not an ``R``.
+    """
+    if first_bytes.startswith(MAGIC):
+        return Protocol.NATIVE
+    return None if MAGIC.startswith(first_bytes) else Protocol.PMDK
+
+
+def agree(initiator: Hello, target: Hello) -> Agreement:
+    """Return the newest version and all features that both sides have.
+
+    Raises
+    ------
+    VersionMismatch
+        There is no such version; the hint names the side to upgrade.
+    """
+    version = min(initiator.version, target.version)
+    if version < max(initiator.min_version, target.min_version):
+        older, newer = ("initiator", "target")
+        if target.version < initiator.version:
+            older, newer = newer, older
+        old, new = (initiator, target) if older == "initiator" else (target, initiator)
+        raise VersionMismatch(
+            f"the {older} ({old}) speaks control protocol {_versions(old)},"
+            f" the {newer} ({new}) {_versions(new)}",
+            hint=f"Upgrade rpmem on the {older}",
+        )
+    return Agreement(version, frozenset(initiator.features) & frozenset(target.features))
+
+
+def _versions(hello: Hello) -> str:
+    if hello.min_version == hello.version:
+        return str(hello.version)
+    return f"{hello.min_version} to {hello.version}"

@@ -1,0 +1,153 @@
+"""The initiator's side of the native control protocol."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from rpmem.control.events import Event, Greeted, LegacyTarget, LogReceived, TargetFailed
+from rpmem.control.framing import INITIATOR_LIMIT, MAGIC, TARGET_LIMIT, Frame, FrameDecoder
+from rpmem.control.handshake import STATUS_SIZE, Protocol, agree, unpack_status
+from rpmem.control.initiator_machine import InitiatorMachine, InitiatorState
+from rpmem.control.messages import (
+    TOKEN_SIZE,
+    Done,
+    Error,
+    Failure,
+    Hello,
+    Log,
+    Message,
+    Ready,
+    decode_from_target,
+)
+from rpmem.errors import MalformedMessage, NoiseBeforeProtocol, UnexpectedMessage, printable
+
+
+class InitiatorSession(InitiatorMachine):
+    """A native session at the initiator, from the status word on.
+
+    The Hello is in `data_to_send` at once. A target that is PMDK's rpmemd answers it by ending:
+    that gives the event `LegacyTarget`.
+
+    Parameters
+    ----------
+    hello : Hello
+        What this side says of itself.
+    where : str
+        The target as the user knows it; errors carry it.
+
+    Attributes
+    ----------
+    peer : Hello or None
+        What the target said of itself.
+    features : frozenset of str
+        What both sides have.
+    """
+
+    protocol: ClassVar[Protocol] = Protocol.NATIVE
+
+    def __init__(self, hello: Hello, *, where: str = "the target") -> None:
+        super().__init__(where)
+        self.peer: Hello | None = None
+        self.features: frozenset[str] = frozenset()
+        self._hello = hello
+        self._decoder = FrameDecoder(TARGET_LIMIT)
+        self._prelude: bytearray | None = bytearray()
+        self._serial = 0
+        self._send_request(hello)
+
+    @property
+    def buffered(self) -> int:
+        """Bytes received that wait for the rest of their message."""
+        return self._decoder.buffered + len(self._prelude or b"")
+
+    def _started(self, events: list[Event]) -> None:
+        self.state = InitiatorState.GREETING
+
+    def _decode(self, data: bytes, events: list[Event]) -> None:
+        if self._prelude is not None:
+            data = self._past_prelude(self._prelude, data)
+        for frame in self._decoder.feed(data):
+            event = self._take(frame)
+            if event is not None:
+                events.append(event)
+            if self.ended:
+                break
+
+    def _past_prelude(self, prelude: bytearray, data: bytes) -> bytes:
+        """Hold back the first bytes until they are a frame's, or something else's."""
+        prelude += data
+        first = bytes(prelude[: len(MAGIC)])
+        if not MAGIC.startswith(first):
+            if len(prelude) <= STATUS_SIZE:
+                return b""
+            self.stray = bytes(prelude[:4096])
+            raise NoiseBeforeProtocol(
+                f"the target sent {printable(self.stray.decode('utf-8', 'replace'), 80)!r}"
+                " instead of its Hello"
+            )
+        if len(first) < len(MAGIC):
+            return b""
+        self._prelude = None
+        return bytes(prelude)
+
+    def _end(self) -> Event:
+        # PMDK's rpmemd takes our Hello for a broken request: it prints a second status word
+        # and ends. Nothing else of ours looks like that.
+        prelude = self._prelude
+        if (
+            self.state is InitiatorState.GREETING
+            and prelude is not None
+            and len(prelude) == STATUS_SIZE
+            and unpack_status(bytes(prelude)) is not None
+        ):
+            self.state = InitiatorState.LEGACY
+            return LegacyTarget()
+        return super()._end()
+
+    def _clear(self) -> None:
+        self._decoder.clear()
+        self._prelude = None
+
+    def _send_request(self, request: Message) -> Message:
+        serial = self._serial + 1
+        self._output += request.encode(serial, limit=INITIATOR_LIMIT)
+        self._serial = serial
+        return request
+
+    def _take(self, frame: Frame) -> Event | None:
+        match decode_from_target(frame):
+            case None:
+                return None
+            case Log(level=level, message=text):
+                return LogReceived(level, text)
+            case Failure() as failure:
+                return TargetFailed(failure.to_exception(self._where))
+            case Error() as answer:
+                error = answer.to_exception(self._where)
+                return self._refused(error) if frame.serial == self._serial else self._fail(error)
+            case answer:
+                self._check_serial(frame, answer)
+        match answer:
+            case Hello():
+                return self._greet(answer)
+            case Ready():
+                if any(len(lane.token) != TOKEN_SIZE for lane in answer.lanes):
+                    raise MalformedMessage("Ready.lanes has a lane without token")
+                return self._opened(answer)
+            case Done():
+                return self._done()
+        raise UnexpectedMessage(f"{type(answer).__name__} has no place here")
+
+    def _check_serial(self, frame: Frame, answer: Message) -> None:
+        if frame.serial != self._serial:
+            raise UnexpectedMessage(
+                f"{type(answer).__name__} answers request {frame.serial}, not {self._serial}"
+            )
+
+    def _greet(self, peer: Hello) -> Event:
+        if self.state is not InitiatorState.GREETING:
+            raise self._out_of_turn("Hello")
+        version, self.features = agree(initiator=self._hello, target=peer)
+        self.peer = peer
+        self.state = InitiatorState.IDLE
+        return Greeted(self.protocol, str(version), self.features, peer)

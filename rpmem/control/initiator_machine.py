@@ -1,0 +1,266 @@
+"""What both protocols have in common at the initiator: states, status word, command order."""
+
+from __future__ import annotations
+
+import enum
+import os
+from abc import ABC, abstractmethod
+from typing import ClassVar, Final
+
+from rpmem.control.events import (
+    AttributesSet,
+    Closed,
+    Event,
+    Opened,
+    Refused,
+    SessionFailed,
+)
+from rpmem.control.handshake import STATUS_SIZE, Protocol, unpack_status
+from rpmem.control.messages import Close, Create, Message, Open, Ready, SetAttributes
+from rpmem.errors import (
+    ClosedError,
+    LaunchFailed,
+    MalformedMessage,
+    NoiseBeforeProtocol,
+    ProtocolError,
+    ReplicaLost,
+    RpmemError,
+    UnexpectedMessage,
+    UsageError,
+    printable,
+)
+
+_STRAY_LIMIT: Final = 4096
+
+
+class InitiatorState(enum.Enum):
+    """Where a session stands, seen from the initiator."""
+
+    STARTING = "waiting for the target's status word"
+    GREETING = "waiting for the target's Hello"
+    IDLE = "free for create or open"
+    OPENING = "waiting for the answer to create or open"
+    OPEN = "open"
+    SETTING = "waiting for the answer to set attributes"
+    CLOSING = "waiting for the answer to close"
+    CLOSED = "ended in order"
+    FAILED = "ended by a broken protocol"
+    LOST = "ended by the target"
+    LEGACY = "ended: the target speaks PMDK's protocol"
+
+
+_FINAL: Final = frozenset(
+    {
+        InitiatorState.CLOSED,
+        InitiatorState.FAILED,
+        InitiatorState.LOST,
+        InitiatorState.LEGACY,
+    }
+)
+
+
+class InitiatorMachine(ABC):
+    """A control session at the initiator: commands in, bytes out, bytes in, events out.
+
+    The caller writes what `data_to_send` returns after every call, passes what it reads to
+    `receive` and the end of it to `receive_eof`. After `Greeted` one of `create` and `open` is
+    allowed, after `Opened` `set_attributes` and `close`; each waits for the answer to the one
+    before.
+
+    Parameters
+    ----------
+    where : str
+        The target as the user knows it; errors carry it.
+
+    Attributes
+    ----------
+    state : InitiatorState
+    broken : RpmemError or None
+        Why the session failed.
+    stray : bytes
+        The first bytes that were not the protocol's (at most 4096), for diagnosis: mostly what a
+        login script printed.
+    """
+
+    protocol: ClassVar[Protocol]
+
+    def __init__(self, where: str) -> None:
+        self.state = InitiatorState.STARTING
+        self.broken: RpmemError | None = None
+        self.stray = b""
+        self._where = where
+        self._status = bytearray()
+        self._output = bytearray()
+        self._request: Message | None = None
+
+    @property
+    def ended(self) -> bool:
+        """Whether nothing more will be received or sent."""
+        return self.state in _FINAL
+
+    @property
+    @abstractmethod
+    def buffered(self) -> int:
+        """Bytes received that wait for the rest of their message."""
+
+    # --- bytes ----------------------------------------------------------------------------
+
+    def receive(self, data: bytes) -> list[Event]:
+        """Take bytes from the target and return what they mean."""
+        events: list[Event] = []
+        if self.state in _FINAL:
+            return events
+        try:
+            if self.state is InitiatorState.STARTING:
+                data = self._take_status(data, events)
+            if data:
+                self._decode(data, events)
+        except RpmemError as error:
+            events.append(self._fail(error))
+        if self.state in _FINAL:
+            self._clear()
+        return events
+
+    def receive_eof(self) -> list[Event]:
+        """Take notice that the target's bytes have ended."""
+        if self.state in _FINAL:
+            return []
+        event = self._end()
+        self._clear()
+        return [event]
+
+    def data_to_send(self) -> bytes:
+        """Return what is to be written to the target now, and forget it."""
+        data = bytes(self._output)
+        self._output.clear()
+        return data
+
+    # --- commands -------------------------------------------------------------------------
+
+    def create(self, request: Create) -> None:
+        """Ask for a pool to be created and served."""
+        self._issue(request, InitiatorState.IDLE, InitiatorState.OPENING)
+
+    def open(self, request: Open) -> None:
+        """Ask for an existing pool to be served."""
+        self._issue(request, InitiatorState.IDLE, InitiatorState.OPENING)
+
+    def set_attributes(self, attributes: bytes) -> None:
+        """Ask for other pool attributes."""
+        request = SetAttributes(attributes=attributes)
+        self._issue(request, InitiatorState.OPEN, InitiatorState.SETTING)
+
+    def close(self, remove: bool = False) -> None:
+        """Ask the target to stop serving; `remove` removes a pool that this session created."""
+        self._issue(Close(remove=remove), InitiatorState.OPEN, InitiatorState.CLOSING)
+
+    def _issue(self, request: Message, fits: InitiatorState, then: InitiatorState) -> None:
+        if self.state in _FINAL:
+            if self.broken is not None:
+                raise self.broken
+            raise ClosedError("the control session has ended", where=self._where)
+        if self.state is not fits:
+            raise UsageError(
+                f"{type(request).__name__} does not fit: the session is {self.state.value}",
+                where=self._where,
+            )
+        self._request = self._send_request(request)
+        self.state = then
+
+    # --- for the subclasses ---------------------------------------------------------------
+
+    @abstractmethod
+    def _started(self, events: list[Event]) -> None:
+        """React to a good status word: leave the state STARTING."""
+
+    @abstractmethod
+    def _decode(self, data: bytes, events: list[Event]) -> None:
+        """Append the events in `data`; raise `ProtocolError` at a breach."""
+
+    @abstractmethod
+    def _clear(self) -> None:
+        """Forget buffered input."""
+
+    @abstractmethod
+    def _send_request(self, request: Message) -> Message:
+        """Queue a request and return it as it was sent."""
+
+    def _end(self) -> Event:
+        """Change state at the end of the target's bytes."""
+        if self.state is InitiatorState.STARTING:
+            self.stray = bytes(self._status)
+            return self._fail(
+                LaunchFailed("the target ended before rpmemd reported that it is ready"),
+                InitiatorState.LOST,
+            )
+        doing = "" if self._request is None else f" before it answered {_name(self._request)}"
+        return self._fail(
+            ReplicaLost(f"the target ended the control session{doing}"), InitiatorState.LOST
+        )
+
+    def _fail(
+        self, error: RpmemError, state: InitiatorState = InitiatorState.FAILED
+    ) -> SessionFailed:
+        if error.where is None:
+            error.where = self._where
+        self.broken = error
+        self.state = state
+        return SessionFailed(error)
+
+    def _opened(self, ready: Ready) -> Event:
+        if not isinstance(self._request, Create | Open):
+            raise self._out_of_turn("Ready")
+        if mismatch := ready.mismatch(self._request):
+            raise MalformedMessage(f"the answer to {_name(self._request)} {mismatch}")
+        self._request = None
+        self.state = InitiatorState.OPEN
+        return Opened(ready)
+
+    def _done(self) -> Event:
+        if isinstance(self._request, SetAttributes):
+            self._request = None
+            self.state = InitiatorState.OPEN
+            return AttributesSet()
+        if isinstance(self._request, Close):
+            self._request = None
+            self.state = InitiatorState.CLOSED
+            return Closed()
+        raise self._out_of_turn("Done")
+
+    def _refused(self, error: RpmemError) -> Event:
+        # A target that calls us wrong has ended the session, whatever the request was.
+        if self._request is None or isinstance(error, ProtocolError):
+            return self._fail(error)
+        setting = isinstance(self._request, SetAttributes)
+        self.state = InitiatorState.OPEN if setting else InitiatorState.CLOSED
+        self._request = None
+        return Refused(error)
+
+    def _out_of_turn(self, what: str) -> UnexpectedMessage:
+        return UnexpectedMessage(f"{what} came while this side was {self.state.value}")
+
+    def _take_status(self, data: bytes, events: list[Event]) -> bytes:
+        missing = STATUS_SIZE - len(self._status)
+        self._status += data[:missing]
+        if len(self._status) < STATUS_SIZE:
+            return b""
+        number = unpack_status(bytes(self._status))
+        if number == 0:
+            self._started(events)
+            return data[missing:]
+        self.stray = bytes(self._status) + data[missing:_STRAY_LIMIT]
+        if number is None:
+            raise NoiseBeforeProtocol(
+                f"the target sent {printable(self.stray.decode('utf-8', 'replace'), 80)!r}"
+                " instead of rpmemd's status word",
+                hint="Let the target's login scripts print nothing in non-interactive shells",
+            )
+        raise LaunchFailed(
+            f"rpmemd refused to start: {os.strerror(number)}",
+            errno=number,
+            hint="Check rpmemd's configuration and pool set directory on the target",
+        )
+
+
+def _name(request: Message) -> str:
+    return type(request).__name__

@@ -1,0 +1,325 @@
+"""The messages of the native control protocol, as validated records.
+
+A message is a frame whose payload is one JSON object. Fields that are not known are ignored, so
+that a later version can add some; `features` in `Hello` says what both sides really do.
+"""
+
+from __future__ import annotations
+
+import enum
+import os
+from typing import ClassVar, Final
+
+from rpmem.control.bounded_json import format_object, parse_object
+from rpmem.control.fields import (
+    Address,
+    Binary,
+    Boolean,
+    Integer,
+    ListOf,
+    Nested,
+    OrNone,
+    PoolSetName,
+    Record,
+    Text,
+    Token,
+    wire,
+)
+from rpmem.control.framing import Frame, encode_frame
+from rpmem.errors import MalformedMessage, RemoteError, RpmemError, UnexpectedMessage, from_code
+
+#: Versions of the native protocol that this code speaks.
+VERSION: Final = 1
+MIN_VERSION: Final = 1
+
+ATTRIBUTES_SIZE: Final = 104
+TOKEN_SIZE: Final = 32
+MAX_LANES: Final = 1024
+#: Pieces of strict data end at multiples of 64 bytes: one has to fit beside its descriptor.
+MIN_MESSAGE_SIZE: Final = 128
+MAX_MESSAGE_SIZE: Final = 16 << 20
+#: A pool that the fabric cannot reach may be served by way of staging buffers.
+STAGING: Final = "staging"
+MAX_POOL_SIZE: Final = (1 << 63) - 1
+MAX_ERRNO: Final = 4095
+_U32: Final = (1 << 32) - 1
+_U64: Final = (1 << 64) - 1
+
+
+class Kind(enum.IntEnum):
+    """Message numbers. Those above 0x8000 are advisory: no answer, may be ignored."""
+
+    HELLO = 0x0001
+    CREATE = 0x0002
+    OPEN = 0x0003
+    SET_ATTRIBUTES = 0x0004
+    CLOSE = 0x0005
+    READY = 0x4001
+    DONE = 0x4002
+    ERROR = 0x4003
+    LOG = 0x8001
+    FAILURE = 0x8002
+
+
+ADVISORY: Final = 0x8000
+
+_LANES: Final = Integer(1, MAX_LANES)
+_PROVIDERS: Final = ListOf(Token(), low=1, high=16)
+_MESSAGE_SIZE: Final = Integer(MIN_MESSAGE_SIZE, MAX_MESSAGE_SIZE)
+_ERRNO: Final = Integer(0, MAX_ERRNO)
+_ATTRIBUTES: Final = Binary(ATTRIBUTES_SIZE)
+
+
+class Message(Record):
+    """Base of everything that travels in a frame of its own."""
+
+    KIND: ClassVar[Kind]
+
+    def encode(self, serial: int, *, limit: int) -> bytes:
+        """Return the frame of this message."""
+        return encode_frame(self.KIND, serial, format_object(self.to_json()), limit=limit)
+
+
+class Hello(Message):
+    """Who speaks, and which versions and features it can. The first message both ways."""
+
+    KIND: ClassVar[Kind] = Kind.HELLO
+    software: str = wire(Text(128))
+    host: str = wire(Text(255), default="")
+    pid: int = wire(Integer(0, _U32), default=0)
+    version: int = wire(Integer(1, 0xFFFF), default=VERSION)
+    min_version: int = wire(Integer(1, 0xFFFF), default=MIN_VERSION)
+    features: tuple[str, ...] = wire(ListOf(Token(), high=64), default=())
+
+    def complaint(self) -> str | None:  # noqa: D102
+        if self.min_version > self.version:
+            return f"has min_version {self.min_version} above version {self.version}"
+        return None
+
+    @classmethod
+    def of_this_process(cls, software: str, features: tuple[str, ...] = ()) -> Hello:
+        """Return the Hello of the calling process."""
+        return cls(software=software, host=os.uname().nodename, pid=os.getpid(), features=features)
+
+    def __str__(self) -> str:
+        return f"{self.software} on {self.host}" if self.host else self.software
+
+
+class Create(Message):
+    """Create the pool in a pool set and serve it.
+
+    ``parts`` > 0 lets the target write the pool set file, with that many parts, if it is missing.
+    ``attributes`` None is for pool sets without headers. ``message_size`` is the largest in-band
+    message the initiator will send; ``threads`` 0 leaves the number to the target.
+    """
+
+    KIND: ClassVar[Kind] = Kind.CREATE
+    pool_set: str = wire(PoolSetName())
+    pool_size: int = wire(Integer(1, MAX_POOL_SIZE))
+    lanes: int = wire(_LANES)
+    providers: tuple[str, ...] = wire(_PROVIDERS)
+    message_size: int = wire(_MESSAGE_SIZE)
+    attributes: bytes | None = wire(OrNone(_ATTRIBUTES), default=None)
+    parts: int = wire(Integer(0, 1024), default=0)
+    step: str = wire(Token(), default="auto")
+    threads: int = wire(Integer(0, MAX_LANES), default=0)
+
+
+class Open(Message):
+    """Serve the pool that is in a pool set; ``pool_size`` 0 takes it as large as it is."""
+
+    KIND: ClassVar[Kind] = Kind.OPEN
+    pool_set: str = wire(PoolSetName())
+    pool_size: int = wire(Integer(0, MAX_POOL_SIZE), default=0)
+    lanes: int = wire(_LANES)
+    providers: tuple[str, ...] = wire(_PROVIDERS)
+    message_size: int = wire(_MESSAGE_SIZE)
+    step: str = wire(Token(), default="auto")
+    threads: int = wire(Integer(0, MAX_LANES), default=0)
+
+
+class SetAttributes(Message):
+    """Replace the pool's attributes."""
+
+    KIND: ClassVar[Kind] = Kind.SET_ATTRIBUTES
+    attributes: bytes = wire(_ATTRIBUTES)
+
+
+class Close(Message):
+    """End the session in order; ``remove`` also removes a pool that this session created."""
+
+    KIND: ClassVar[Kind] = Kind.CLOSE
+    remove: bool = wire(Boolean(), default=False)
+
+
+class LaneGrant(Record):
+    """What one lane needs: its one-time token, and the key and address of the pool for it.
+
+    PMDK's protocol has no tokens: there the token is empty.
+    """
+
+    token: bytes = wire(Binary(TOKEN_SIZE, 0), repr=False)
+    key: int = wire(Integer(0, _U64))
+    address: int = wire(Integer(0, _U64))
+
+
+class Ready(Message):
+    """The pool is registered and the target listens: how to connect, and what was granted.
+
+    ``address`` empty means the host that the control session reached. ``steps`` are the durability
+    steps the target can do, best first; ``window`` the in-band messages a lane may have
+    unanswered; ``medium`` what the pool lies on ("pmem", "page", "volatile" or "unknown").
+    With ``staging`` above 0 the lanes' keys and addresses are those of buffers of that size, and
+    the pool is reached through messages only.
+    """
+
+    KIND: ClassVar[Kind] = Kind.READY
+    provider: str = wire(Token())
+    address: str = wire(Address(), default="")
+    port: int = wire(Integer(1, 0xFFFF))
+    lanes: tuple[LaneGrant, ...] = wire(ListOf(Nested(LaneGrant), low=1, high=MAX_LANES))
+    pool_size: int = wire(Integer(1, MAX_POOL_SIZE))
+    attributes: bytes | None = wire(OrNone(_ATTRIBUTES), default=None)
+    medium: str = wire(Token(), default="unknown")
+    staging: int = wire(Integer(0, MAX_MESSAGE_SIZE), default=0)
+    steps: tuple[str, ...] = wire(ListOf(Token(), low=1, high=16))
+    message_size: int = wire(_MESSAGE_SIZE)
+    window: int = wire(Integer(1, 4096), default=1)
+
+    def complaint(self) -> str | None:  # noqa: D102
+        for index, lane in enumerate(self.lanes):
+            if lane.address + self.pool_size > _U64 + 1:
+                return f"has lane {index} whose pool ends beyond the address space"
+        return None
+
+    def mismatch(self, request: Create | Open) -> str | None:
+        """Say why this is no answer to `request`, or return None."""
+        if len(self.lanes) > request.lanes:
+            return f"grants {len(self.lanes)} lanes where {request.lanes} were asked for"
+        if self.provider not in request.providers:
+            return f"chose the provider {self.provider}, which was not offered"
+        if self.pool_size < request.pool_size:
+            return f"grants {self.pool_size} bytes where {request.pool_size} were asked for"
+        if self.message_size > request.message_size:
+            return (
+                f"wants messages of {self.message_size} bytes, not {request.message_size} at most"
+            )
+        return None
+
+
+class Done(Message):
+    """The request was carried out."""
+
+    KIND: ClassVar[Kind] = Kind.DONE
+
+
+class Error(Message):
+    """The request was refused, or broke the protocol."""
+
+    KIND: ClassVar[Kind] = Kind.ERROR
+    code: str = wire(Token())
+    errno: int = wire(_ERRNO, default=0)
+    message: str = wire(Text(2000), default="")
+    hint: str | None = wire(OrNone(Text(2000)), default=None)
+
+    @classmethod
+    def from_exception(cls, error: BaseException) -> Error:
+        """Describe `error` for the other side."""
+        code, errno, message, hint = _describe(error)
+        return cls(code=code, errno=errno, message=message, hint=hint)
+
+    def to_exception(self, where: str) -> RpmemError:
+        """Return the error as the local kind of that code; `where` names the other side."""
+        return from_code(
+            self.code, self.message, where=where, hint=self.hint, errno=self.errno or None
+        )
+
+
+class Log(Message):
+    """A record of the target's log, for the user."""
+
+    KIND: ClassVar[Kind] = Kind.LOG
+    level: str = wire(Token(), default="info")
+    message: str = wire(Text(4000))
+
+
+class Failure(Message):
+    """The target can no longer serve the lanes; only closing is left."""
+
+    KIND: ClassVar[Kind] = Kind.FAILURE
+    code: str = wire(Token())
+    errno: int = wire(_ERRNO, default=0)
+    message: str = wire(Text(2000), default="")
+
+    @classmethod
+    def from_exception(cls, error: BaseException) -> Failure:
+        """Describe `error` for the other side."""
+        code, errno, message, _ = _describe(error)
+        return cls(code=code, errno=errno, message=message)
+
+    def to_exception(self, where: str) -> RpmemError:
+        """Return the error as the local kind of that code; `where` names the other side."""
+        return from_code(self.code, self.message, where=where, errno=self.errno or None)
+
+
+_FROM_INITIATOR: Final[dict[int, type[Message]]] = {
+    kind.KIND: kind for kind in (Hello, Create, Open, SetAttributes, Close)
+}
+_FROM_TARGET: Final[dict[int, type[Message]]] = {
+    kind.KIND: kind for kind in (Hello, Ready, Done, Error, Log, Failure)
+}
+
+
+def decode_from_initiator(frame: Frame) -> Message:
+    """Return the request in `frame`.
+
+    Raises
+    ------
+    MalformedMessage, UnexpectedMessage
+    """
+    return _decode(frame, _FROM_INITIATOR)
+
+
+def decode_from_target(frame: Frame) -> Message | None:
+    """Return the message in `frame`; None for an advisory one that is not known here.
+
+    Raises
+    ------
+    MalformedMessage, UnexpectedMessage
+    """
+    if frame.kind > ADVISORY and frame.kind not in _FROM_TARGET:
+        return None
+    return _decode(frame, _FROM_TARGET)
+
+
+def _decode(frame: Frame, kinds: dict[int, type[Message]]) -> Message:
+    kind = kinds.get(frame.kind)
+    if kind is None:
+        raise UnexpectedMessage(f"message type {frame.kind:#06x} is not known on this side")
+    try:
+        fields = parse_object(frame.payload)
+    except MalformedMessage as error:
+        raise MalformedMessage(f"{kind.__name__}: {error.what}") from None
+    return kind.from_json(fields)
+
+
+def _describe(error: BaseException) -> tuple[str, int, str, str | None]:
+    if isinstance(error, RpmemError):
+        message = error.what if not error.where else f"{error.where}: {error.what}"
+        return error.code, _wire_errno(error.errno), message, error.hint
+    if isinstance(error, OSError):
+        message = error.strerror or str(error) or type(error).__name__
+        if error.filename is not None:
+            message = f"{_file_name(error.filename)}: {message}"
+        return RemoteError.code, _wire_errno(error.errno), message, None
+    message = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+    return RemoteError.code, RemoteError.errno, message, None
+
+
+def _file_name(name: object) -> str:
+    # Calls on descriptors put a number there.
+    return os.fsdecode(name) if isinstance(name, str | bytes | os.PathLike) else str(name)
+
+
+def _wire_errno(number: int | None) -> int:
+    return number if number is not None and 0 <= number <= MAX_ERRNO else RemoteError.errno

@@ -1,0 +1,109 @@
+"""The target's side of the native control protocol."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import ClassVar
+
+from rpmem.control.events import Event, Greeted
+from rpmem.control.framing import INITIATOR_LIMIT, TARGET_LIMIT, FrameDecoder
+from rpmem.control.handshake import Protocol, agree
+from rpmem.control.messages import (
+    TOKEN_SIZE,
+    Done,
+    Error,
+    Failure,
+    Hello,
+    Log,
+    Message,
+    Ready,
+    decode_from_initiator,
+)
+from rpmem.control.target_machine import TargetMachine, TargetState
+from rpmem.errors import ProtocolError, UnexpectedMessage, UsageError
+
+
+class TargetSession(TargetMachine):
+    """A native session at the target, from the initiator's Hello on.
+
+    The status word goes before it and is not part of it: it is written before anybody knows the
+    protocol (see `rpmem.control.handshake`).
+
+    Parameters
+    ----------
+    hello : Hello
+        What this side says of itself.
+
+    Attributes
+    ----------
+    peer : Hello or None
+        What the initiator said of itself.
+    features : frozenset of str
+        What both sides have.
+    """
+
+    protocol: ClassVar[Protocol] = Protocol.NATIVE
+
+    def __init__(self, hello: Hello) -> None:
+        super().__init__(TargetState.GREETING)
+        self.peer: Hello | None = None
+        self.features: frozenset[str] = frozenset()
+        self._hello = hello
+        self._decoder = FrameDecoder(INITIATOR_LIMIT)
+        self._serial = 0
+
+    @property
+    def buffered(self) -> int:
+        """Bytes received that wait for the rest of their message."""
+        return self._decoder.buffered
+
+    def log(self, level: str, message: str) -> None:
+        """Tell the initiator's user something."""
+        if not self.ended:
+            self._send(Log(level=level, message=message), serial=0)
+
+    def failure(self, error: BaseException) -> None:
+        """Tell the initiator that the lanes are no longer served; it may still close."""
+        if not self.ended:
+            self._send(Failure.from_exception(error), serial=0)
+
+    def _decode(self, data: bytes) -> Iterator[Event]:
+        for frame in self._decoder.feed(data):
+            # A breach is answered under the serial of the frame that made it.
+            self._serial = frame.serial
+            message = decode_from_initiator(frame)
+            if isinstance(message, Hello):
+                yield self._greet(message)
+                continue
+            event = self._accept(message)
+            if event is not None:
+                yield event
+
+    def _greet(self, peer: Hello) -> Event:
+        if self.state is not TargetState.GREETING:
+            raise UnexpectedMessage("Hello came twice")
+        version, self.features = agree(initiator=peer, target=self._hello)
+        self.peer = peer
+        self._send(self._hello, self._serial)
+        self.state = TargetState.IDLE
+        return Greeted(self.protocol, str(version), self.features, peer)
+
+    def _clear(self) -> None:
+        self._decoder.clear()
+
+    def _reject(self, error: ProtocolError) -> None:
+        self._send(Error.from_exception(error), self._serial)
+
+    def _send_ready(self, answer: Ready) -> None:
+        if any(len(lane.token) != TOKEN_SIZE for lane in answer.lanes):
+            raise UsageError(f"every lane needs a token of {TOKEN_SIZE} bytes")
+        self._send(answer, self._serial)
+
+    def _send_done(self) -> None:
+        self._send(Done(), self._serial)
+
+    def _send_error(self, error: BaseException) -> None:
+        self._send(Error.from_exception(error), self._serial)
+
+    def _send(self, message: Message, serial: int) -> None:
+        self._output += message.encode(serial, limit=TARGET_LIMIT)

@@ -1,0 +1,233 @@
+"""What both protocols have in common at the target: the states, and which command fits when."""
+
+from __future__ import annotations
+
+import enum
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from typing import ClassVar, Final
+
+from rpmem.control.events import (
+    CloseRequested,
+    CreateRequested,
+    Event,
+    InitiatorGone,
+    OpenRequested,
+    SessionFailed,
+    SetAttributesRequested,
+)
+from rpmem.control.handshake import Protocol
+from rpmem.control.messages import (
+    ATTRIBUTES_SIZE,
+    Close,
+    Create,
+    Message,
+    Open,
+    Ready,
+    SetAttributes,
+)
+from rpmem.errors import AttributesRefused, ProtocolError, RpmemError, UnexpectedMessage, UsageError
+
+_NO_ATTRIBUTES: Final = bytes(ATTRIBUTES_SIZE)
+
+
+class TargetState(enum.Enum):
+    """Where a session stands, seen from the target."""
+
+    GREETING = "waiting for the initiator's Hello"
+    IDLE = "waiting for create or open"
+    OPENING = "carrying out create or open"
+    OPEN = "serving a pool"
+    SETTING = "carrying out set attributes"
+    CLOSING = "carrying out close"
+    CLOSED = "ended in order"
+    FAILED = "ended by a broken protocol"
+    LOST = "ended without a close"
+
+
+_FINAL: Final = frozenset({TargetState.CLOSED, TargetState.FAILED, TargetState.LOST})
+
+
+class TargetMachine(ABC):
+    """A control session at the target: bytes in, events out, commands in, bytes out.
+
+    The caller passes what it reads to `receive` and the end of it to `receive_eof`, carries out
+    the requests among the events, and writes what `data_to_send` returns after every call. Each
+    request is answered by exactly one of `ready`, `done` and `error` before the initiator may send
+    the next. Once the session has ended, input is dropped and commands do nothing.
+
+    Attributes
+    ----------
+    state : TargetState
+    broken : RpmemError or None
+        Why the session failed.
+    """
+
+    protocol: ClassVar[Protocol]
+
+    def __init__(self, first: TargetState) -> None:
+        self.state = first
+        self.broken: RpmemError | None = None
+        self._output = bytearray()
+        self._has_attributes = False
+        self._request: Create | Open | None = None
+
+    @property
+    def ended(self) -> bool:
+        """Whether nothing more will be received or answered."""
+        return self.state in _FINAL
+
+    @property
+    @abstractmethod
+    def buffered(self) -> int:
+        """Bytes received that wait for the rest of their message."""
+
+    # --- bytes ----------------------------------------------------------------------------
+
+    def receive(self, data: bytes) -> list[Event]:
+        """Take bytes from the initiator and return what they mean."""
+        events: list[Event] = []
+        if self.state in _FINAL:
+            return events
+        try:
+            for event in self._decode(data):
+                events.append(event)
+                if self.state in _FINAL:
+                    break
+        except ProtocolError as error:
+            self._reject(error)
+            self.broken = error
+            self.state = TargetState.FAILED
+            events.append(SessionFailed(error))
+        if self.state in _FINAL:
+            self._clear()
+        return events
+
+    def receive_eof(self) -> list[Event]:
+        """Take notice that the initiator's bytes have ended."""
+        if self.state in _FINAL:
+            return []
+        self.state = TargetState.LOST
+        self._clear()
+        return [InitiatorGone()]
+
+    def data_to_send(self) -> bytes:
+        """Return what is to be written to the initiator now, and forget it."""
+        data = bytes(self._output)
+        self._output.clear()
+        return data
+
+    # --- commands -------------------------------------------------------------------------
+
+    def ready(self, answer: Ready) -> None:
+        """Answer create or open: the pool is registered and the listener listens."""
+        if not self._may(TargetState.OPENING, command="ready"):
+            return
+        assert self._request is not None
+        if mismatch := answer.mismatch(self._request):
+            raise UsageError(f"the answer to {type(self._request).__name__} {mismatch}")
+        self._send_ready(answer)
+        self._has_attributes = answer.attributes is not None
+        self.state = TargetState.OPEN
+
+    def done(self) -> None:
+        """Answer set attributes or close: it is done."""
+        if not self._may(TargetState.SETTING, TargetState.CLOSING, command="done"):
+            return
+        self._send_done()
+        self._settle()
+
+    def error(self, error: BaseException) -> None:
+        """Answer any request: it failed. After create, open and close this ends the session."""
+        if not self._may(
+            TargetState.OPENING, TargetState.SETTING, TargetState.CLOSING, command="error"
+        ):
+            return
+        self._send_error(error)
+        self._settle()
+
+    @abstractmethod
+    def log(self, level: str, message: str) -> None:
+        """Tell the initiator's user something, where the protocol can."""
+
+    @abstractmethod
+    def failure(self, error: BaseException) -> None:
+        """Tell the initiator that the lanes are no longer served, where the protocol can."""
+
+    # --- for the subclasses ---------------------------------------------------------------
+
+    @abstractmethod
+    def _decode(self, data: bytes) -> Iterator[Event]:
+        """Yield the events in `data`; raise `ProtocolError` at a breach."""
+
+    @abstractmethod
+    def _clear(self) -> None:
+        """Forget buffered input."""
+
+    @abstractmethod
+    def _reject(self, error: ProtocolError) -> None:
+        """Send what the protocol has for an initiator that broke it."""
+
+    @abstractmethod
+    def _send_ready(self, answer: Ready) -> None: ...
+
+    @abstractmethod
+    def _send_done(self) -> None: ...
+
+    @abstractmethod
+    def _send_error(self, error: BaseException) -> None: ...
+
+    def _accept(self, request: Message) -> Event | None:
+        """Change state for a request; None when it was answered on the spot."""
+        match request:
+            case Create():
+                self._expect(TargetState.IDLE, request)
+                self._request = request
+                self.state = TargetState.OPENING
+                return CreateRequested(request)
+            case Open():
+                self._expect(TargetState.IDLE, request)
+                self._request = request
+                self.state = TargetState.OPENING
+                return OpenRequested(request)
+            case SetAttributes(attributes=attributes):
+                self._expect(TargetState.OPEN, request)
+                self.state = TargetState.SETTING
+                if attributes == _NO_ATTRIBUTES:
+                    self._answer_zero()
+                    return None
+                return SetAttributesRequested(attributes)
+            case Close(remove=remove):
+                self._expect(TargetState.OPEN, request)
+                self.state = TargetState.CLOSING
+                return CloseRequested(remove)
+        raise UnexpectedMessage(f"{type(request).__name__} has no place here")
+
+    def _answer_zero(self) -> None:
+        # "No attributes" fits a pool without headers and nothing else; either way nothing is done.
+        if self._has_attributes:
+            self.error(
+                AttributesRefused("the pool has a header, its attributes cannot be all zero")
+            )
+        else:
+            self.done()
+
+    def _expect(self, state: TargetState, request: Message) -> None:
+        if self.state is not state:
+            raise UnexpectedMessage(
+                f"{type(request).__name__} came while the target was {self.state.value}"
+            )
+
+    def _may(self, *states: TargetState, command: str) -> bool:
+        if self.state in _FINAL:
+            return False
+        if self.state not in states:
+            raise UsageError(f"{command} does not fit: the target is {self.state.value}")
+        return True
+
+    def _settle(self) -> None:
+        if self.state is TargetState.SETTING:
+            self.state = TargetState.OPEN
+        else:
+            self.state = TargetState.CLOSED
+            self._clear()

@@ -1,0 +1,231 @@
+"""The copies of an open pool: the local one, its replicas, and what serves them all at once.
+
+Calls go straight to the current `Replicator`. When the set of replicas changes, the old
+replicator is closed and left to run dry, a new one takes its place, and a call that met the
+closed one is repeated on the new one by `Copies.again`: the hot path pays nothing for it.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from rpmem import assembly, environment, resync
+from rpmem._core import Replicator
+from rpmem.assembly import Assembly
+from rpmem.errors import ClosedError, FlushFailed, ForkedError, RpmemError, UsageError
+from rpmem.medium import PoolMedium
+from rpmem.options import SessionOptions
+from rpmem.replica import Replica
+from rpmem.session import DEFAULT_SPIN_US
+from rpmem.superblock import HEADER_SIZE, STATE_OFFSET, STATE_SIZE, Phase, State
+from rpmem.target import ReplicaSpec
+
+log = logging.getLogger(__name__)
+
+_LOOK_AGAIN = 0.001
+_CHANGING = "the replicas of the pool are being changed"
+_CLOSED = "the pool is closed"
+
+
+class Copies:
+    """The local copy and the replicas of a pool, which may change while threads use it.
+
+    Parameters
+    ----------
+    parts : Assembly
+        Copies that are all equal.
+    options : SessionOptions
+        How replicas are reached.
+
+    Attributes
+    ----------
+    core : Replicator
+        The one to call now.
+    local : LocalCopy
+        The local copy.
+    layout, state : Layout, State
+        The superblock of the local copy.
+    ended : bool
+        Whether `end` was called.
+    """
+
+    def __init__(self, parts: Assembly, options: SessionOptions) -> None:
+        self.local = parts.copy
+        self.layout = parts.layout
+        self.state = parts.state
+        self.ended = False
+        self._options = options
+        self._replicas = list(parts.replicas)
+        self._lock = threading.Lock()
+        self._memory = PoolMedium(self.local.region)
+        self.core = self._make(self._replicas)
+
+    @property
+    def replicas(self) -> list[Replica]:
+        """The replicas that a call reaches, in order."""
+        return list(self._replicas)
+
+    def find(self, replica: int | Replica) -> tuple[int, Replica]:
+        """Return index and replica; `UsageError` when it is not attached."""
+        replicas = self.replicas
+        try:
+            if isinstance(replica, int):
+                index = range(len(replicas))[replica]
+            else:
+                index = replicas.index(replica)
+        except (IndexError, ValueError):
+            raise UsageError(
+                f"the pool has no replica {replica}", hint=f"It has {len(replicas)}"
+            ) from None
+        return index, replicas[index]
+
+    # --- calls ----------------------------------------------------------------------------
+
+    def call(self, verb: str, *arguments: Any, **keywords: Any) -> Any:
+        """Call the replicator, whichever it is."""
+        try:
+            return getattr(self.core, verb)(*arguments, **keywords)
+        except ClosedError as error:
+            return self.again(error, verb, *arguments, **keywords)
+
+    def again(self, error: ClosedError, verb: str, *arguments: Any, **keywords: Any) -> Any:
+        """Repeat a call that met a closed replicator; raise `error` when the pool is closed."""
+        while True:
+            if isinstance(error, ForkedError):
+                raise error  # the lock below may be held by a thread of the parent
+            with self._lock:
+                core, ended = self.core, self.ended
+            if ended:
+                raise ClosedError(_CLOSED, where=self.local.where) from None
+            try:
+                return getattr(core, verb)(*arguments, **keywords)
+            except ClosedError as another:
+                if core is self.core:
+                    raise
+                error = another
+
+    def replicate(self, offset: int, length: int) -> None:
+        """Return when a range is durable here and on every replica there is then."""
+        self.call("persist", (offset, length))
+
+    def write_state(self, state: State) -> None:
+        """Put a state word into the local copy, durably; `share_state` tells the replicas."""
+        self.state = state
+        self._memory.store(STATE_OFFSET, state.pack())
+        self._memory.persist(STATE_OFFSET, STATE_SIZE)
+
+    def share_state(self) -> None:
+        """Make the state word durable on every replica."""
+        self.replicate(STATE_OFFSET, STATE_SIZE)
+
+    # --- replicas that come and go --------------------------------------------------------
+
+    def detach(self, replica: int | Replica) -> None:
+        """Go on without a replica, in a new generation."""
+        _, given_up = self.find(replica)
+        with self._changing():
+            self._replicas.remove(given_up)
+            self.write_state(self.state.next())
+        self._quietly(given_up.close)
+        self.share_state()
+
+    def attach(self, spec: ReplicaSpec, *, create: bool, force: bool) -> Replica:
+        """Connect one more replica, send it the pool, and go on with it in a new generation."""
+        joining = assembly.connect_one(self.local, self.layout, spec, self._options, create=create)
+        try:
+            standing = resync.standing_of(joining)
+            resync.check_identity(joining, standing, self.layout)
+            if not force:
+                resync.check_age(joining, standing, self.state)
+            with self._changing():
+                self.write_state(self.state.next(State(standing.generation, Phase.OPEN)))
+                resync.push(joining, self._memory, self.layout, self.state, standing.generation)
+                self._replicas.append(joining)
+        except BaseException:
+            joining.close(remove=create)
+            raise
+        self.share_state()
+        return joining
+
+    @contextmanager
+    def _changing(self) -> Iterator[None]:
+        """Hold up all calls while the list of replicas is changed."""
+        with self._lock:
+            self.core.check_usable()
+            self._run_dry(_CHANGING)
+            try:
+                yield
+            finally:
+                self.core = self._make(self._replicas)
+
+    # --- the end --------------------------------------------------------------------------
+
+    def end(self, *, mark: bool) -> None:
+        """Refuse further calls, wait for those in progress, mark and disconnect the replicas.
+
+        Parameters
+        ----------
+        mark : bool
+            Mark all copies as complete. A replica that is lost stays unmarked, and is sent
+            everything when it is opened again.
+        """
+        with self._lock:
+            if self.ended:
+                return
+            self._quietly(self.core.drain)
+            self.ended = True
+            self._run_dry(_CLOSED)
+        try:
+            if mark:
+                self._mark()
+        finally:
+            for replica in self._replicas:
+                self._quietly(replica.close)
+
+    def _mark(self) -> None:
+        """Write the final state word everywhere it can be written."""
+        self.write_state(State(self.state.generation, Phase.CLEAN))
+        last = self._make([each for each in self._replicas if each.failure is None])
+        try:
+            last.persist((STATE_OFFSET, STATE_SIZE))
+        except FlushFailed:
+            raise
+        except RpmemError as error:
+            log.warning("%s (it will be sent the whole pool when it is opened again)", error)
+        finally:
+            last.close(_CLOSED)
+
+    def _quietly(self, action: Callable[[], None]) -> None:
+        """Do what can be done on the way out; what fails was or will be reported elsewhere."""
+        try:
+            action()
+        except RpmemError as error:
+            log.info("%s", error)
+
+    # --- the replicator -------------------------------------------------------------------
+
+    def _run_dry(self, why: str) -> None:
+        self.core.close(why)
+        # Every call ends by itself: at its completion, or at its time-out at the latest.
+        while self.core.calls:
+            time.sleep(_LOOK_AGAIN)
+
+    def _make(self, replicas: list[Replica]) -> Replicator:
+        now = environment.current()
+        core = Replicator(
+            self.local.region,
+            [replica.group for replica in replicas],
+            local=True,
+            floor=HEADER_SIZE,
+            size=self.layout.pool_size,
+            spin=(DEFAULT_SPIN_US if now.spin_us is None else now.spin_us) * 1e-6,
+            timeout=self._options.timeout or now.timeout,
+        )
+        for index, replica in enumerate(replicas):
+            replica.adopt(core, index)
+        return core

@@ -1,0 +1,105 @@
+"""Starting rpmemd on a target: the system's ssh, paramiko, or a child process of this one.
+
+`launch` gives a `Transport`, the byte stream to rpmemd; `diagnose` says why there was none.
+"""
+
+from __future__ import annotations
+
+import shlex
+import shutil
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from rpmem import environment as variables
+from rpmem.environment import LAUNCHERS
+from rpmem.errors import LaunchFailed, UsageError
+from rpmem.launch.base import Deadline, Transport
+from rpmem.launch.diagnose import diagnose
+
+if TYPE_CHECKING:
+    from rpmem.environment import Environment
+    from rpmem.target import Target
+
+__all__ = ["Deadline", "Transport", "diagnose", "launch"]
+
+
+def launch(
+    target: Target,
+    arguments: Sequence[str] = (),
+    *,
+    environment: Environment | None = None,
+    launcher: str = "auto",
+    command: str | None = None,
+    timeout: float | None = None,
+    ipv4_only: bool = False,
+) -> Transport:
+    """Start rpmemd on a target.
+
+    Parameters
+    ----------
+    target : Target
+        Where; a local target starts a child process, whatever `launcher` says.
+    arguments : sequence of str
+        For rpmemd, after those that are part of the command; quoted for the far side's shell.
+    environment : Environment, optional
+        Instead of the process's: ``RPMEM_SSH``, ``RPMEM_CMD`` (every start over ssh takes the next
+        command, whatever it is for), ``RPMEM_LAUNCHER`` and ``RPMEM_TIMEOUT``.
+    launcher : str
+        ``"openssh"``, ``"paramiko"``, or ``"auto"``: what ``RPMEM_LAUNCHER`` says, else openssh
+        where there is an ssh program and paramiko where there is none.
+    command : str, optional
+        A shell command instead of the next one of ``RPMEM_CMD``.
+    timeout : float, optional
+        Seconds that paramiko gets to connect, log in and start the command, and the longest wait
+        of `Transport.send`; by default ``RPMEM_TIMEOUT``.
+    ipv4_only : bool
+        As ``ssh -4``: PMDK's ``sockets`` provider knows no other addresses.
+
+    Returns
+    -------
+    Transport
+        With openssh and local targets at once: whether rpmemd has started shows in the status
+        word, and when none comes, `diagnose` says why.
+
+    Raises
+    ------
+    LaunchError
+        rpmemd could not be started, as far as it is known by now; its kinds say why.
+    DeadlineExceeded
+        paramiko was not done in time.
+    UsageError
+        There is no such launcher.
+    """
+    if launcher not in LAUNCHERS:
+        raise UsageError(
+            f"there is no launcher {launcher!r}", hint=f"Launchers are {', '.join(LAUNCHERS)}"
+        )
+    if environment is None:
+        environment = variables.current()
+    seconds = environment.timeout if timeout is None else timeout
+    if target.is_local:
+        from rpmem.launch import local
+
+        return local.start(target, arguments, command=command, timeout=seconds)
+    if command is None:
+        command = environment.next_command()
+    line = " ".join((command, shlex.join(arguments))).rstrip()
+    chosen = _choose(environment.launcher if launcher == "auto" else launcher, environment.ssh)
+    if chosen == "openssh":
+        from rpmem.launch import openssh
+
+        return openssh.start(environment.ssh, target, line, timeout=seconds, ipv4_only=ipv4_only)
+    try:
+        from rpmem.launch import in_process
+    except ImportError as error:
+        raise LaunchFailed(
+            f"paramiko cannot be imported: {error}",
+            hint="Install it with: pip install paramiko; or install ssh (Debian: openssh-client)",
+        ) from error
+    return in_process.start(target, line, timeout=seconds, ipv4_only=ipv4_only)
+
+
+def _choose(launcher: str, ssh: str) -> str:
+    if launcher != "auto":
+        return launcher
+    return "openssh" if shutil.which(ssh) else "paramiko"

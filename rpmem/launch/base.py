@@ -1,0 +1,262 @@
+"""What every launcher gives: a byte stream to rpmemd on the target, and the far side's last words.
+
+A `Transport` may be used by one sending thread and one receiving thread at the same time; `close`
+and `kill` may come from any thread and wake both. A forked child process drops its copies of the
+descriptors at once, so that the target still sees the end of the session when the parent dies.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+import weakref
+from abc import ABC, abstractmethod
+from types import TracebackType
+from typing import Self
+
+from rpmem.errors import ClosedError, DeadlineExceeded, ForkedError, ReplicaLost
+from rpmem.target import Target
+
+#: How much of the far side's stderr is kept: the last bytes, as causes tend to come last.
+STDERR_LIMIT = 64 * 1024
+
+#: How long `Transport.close` lets rpmemd finish before it is ended by force.
+CLOSE_GRACE = 5.0
+
+
+class Deadline:
+    """A point in time that a chain of waits shares; without a limit it never comes.
+
+    Parameters
+    ----------
+    seconds : float or None
+        From now on; None for no limit.
+    """
+
+    __slots__ = ("_at", "seconds")
+
+    def __init__(self, seconds: float | None) -> None:
+        self.seconds = seconds
+        self._at = None if seconds is None else time.monotonic() + seconds
+
+    @property
+    def passed(self) -> bool:
+        """Whether the point in time is over."""
+        return self._at is not None and time.monotonic() >= self._at
+
+    def left(self, most: float | None = None) -> float | None:
+        """Return the seconds that are left, never negative, and not more than `most`."""
+        if self._at is None:
+            return most
+        left = max(self._at - time.monotonic(), 0.0)
+        return left if most is None else min(left, most)
+
+    def milliseconds(self) -> int | None:
+        """Return what is left in the unit of ``poll``, rounded up so that it never spins."""
+        left = self.left()
+        return None if left is None else int(left * 1000) + (left > 0)
+
+
+class Tail:
+    """The last bytes of a stream that may be endless.
+
+    Parameters
+    ----------
+    limit : int
+        How many bytes are kept.
+    """
+
+    def __init__(self, limit: int = STDERR_LIMIT) -> None:
+        self._limit = limit
+        self._kept = bytearray()
+        self.dropped = 0
+
+    def append(self, data: bytes) -> None:
+        """Add `data`, forgetting the oldest bytes beyond the limit."""
+        self._kept += data
+        surplus = len(self._kept) - self._limit
+        if surplus > 0:
+            del self._kept[:surplus]
+            self.dropped += surplus
+
+    def text(self) -> str:
+        """Return what is kept as text, with the line ends of this system."""
+        return bytes(self._kept).decode("utf-8", "replace").replace("\r\n", "\n")
+
+
+class Transport(ABC):
+    """The standard streams of one rpmemd, wherever it runs.
+
+    Parameters
+    ----------
+    target : Target
+        Where rpmemd was asked to run.
+    command : str
+        What was asked to run, as the far side's shell (or this machine) was given it.
+    timeout : float
+        Longest wait of calls that are not told another one.
+
+    Attributes
+    ----------
+    launcher : str
+        ``"openssh"``, ``"paramiko"`` or ``"local"``.
+    """
+
+    launcher: str
+
+    def __init__(self, target: Target, command: str, timeout: float) -> None:
+        self.target = target
+        self.command = command
+        self.timeout = timeout
+        self._owner = os.getpid()
+        _open_transports.add(self)
+
+    @property
+    def node(self) -> str:
+        """What messages call the far side."""
+        return "this machine" if self.target.is_local else self.target.host
+
+    @property
+    @abstractmethod
+    def peer_host(self) -> str:
+        """What the fabric is to connect to, by name or address."""
+
+    @property
+    @abstractmethod
+    def closed(self) -> bool:
+        """Whether `close` was called."""
+
+    @property
+    @abstractmethod
+    def at_end(self) -> bool:
+        """Whether the far side has closed its stdout (`receive` has returned ``b""``)."""
+
+    @abstractmethod
+    def send(self, data: bytes | bytearray | memoryview, timeout: float | None = None) -> None:
+        """Send all of `data`.
+
+        Parameters
+        ----------
+        data : bytes-like
+            What rpmemd is to read on its stdin.
+        timeout : float, optional
+            Seconds; by default the launch's.
+
+        Raises
+        ------
+        DeadlineExceeded
+            The far side did not take the data in time. Part of it may have been sent: the
+            stream is of no use any more.
+        ReplicaLost
+            The far side is gone. While rpmemd is being started, `diagnose` knows why.
+        ClosedError
+            The transport was closed, before or during the call.
+        """
+
+    @abstractmethod
+    def receive(self, limit: int, timeout: float | None) -> bytes:
+        """Wait for bytes from rpmemd's stdout.
+
+        Parameters
+        ----------
+        limit : int
+            How many bytes to return at most.
+        timeout : float or None
+            Seconds; None waits until something comes or the transport is closed, for a thread
+            that does nothing else.
+
+        Returns
+        -------
+        bytes
+            At least one byte; ``b""`` when the far side has closed its stdout.
+
+        Raises
+        ------
+        DeadlineExceeded
+            Nothing came in time. The transport stays usable.
+        ClosedError
+            The transport was closed, before or during the call.
+        """
+
+    @abstractmethod
+    def stderr_text(self) -> str:
+        """Return what the far side has written on stderr: the last 64 KiB of it.
+
+        When rpmemd has ended, what is still on its way is waited for, for a moment.
+        """
+
+    @abstractmethod
+    def exit_status(self, timeout: float = 0.0) -> int | None:
+        """Return how rpmemd (or the ssh that runs it) ended.
+
+        Parameters
+        ----------
+        timeout : float
+            How many seconds to wait for the end.
+
+        Returns
+        -------
+        int or None
+            The exit status; minus the signal's number when a signal ended the child process;
+            None while it runs.
+        """
+
+    @abstractmethod
+    def kill(self) -> None:
+        """End the far side at once and without ceremony; `close` is still to be called."""
+
+    @abstractmethod
+    def close(self, timeout: float = CLOSE_GRACE) -> None:
+        """Let rpmemd end, by the end of its stdin, and release everything.
+
+        Parameters
+        ----------
+        timeout : float
+            Seconds until it is ended by force.
+        """
+
+    @abstractmethod
+    def _drop(self) -> None:
+        """Close the descriptors and touch nothing else: this is a forked copy."""
+
+    def _check_owner(self) -> None:
+        if self._owner != os.getpid():
+            raise ForkedError(
+                f"the session with {self.node} belongs to the parent process",
+                hint="Open the replica again in this process",
+            )
+
+    def _late(self, deadline: Deadline, what: str) -> DeadlineExceeded:
+        return DeadlineExceeded(f"{self.node} {what} within {deadline.seconds:g} s")
+
+    def _lost_error(self) -> ReplicaLost:
+        return ReplicaLost(f"{self.node} has ended the session")
+
+    def _closed_error(self) -> ClosedError:
+        return ClosedError(f"the session with {self.node} is closed")
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        state = "closed" if self.closed else "at end" if self.at_end else "open"
+        return f"<{type(self).__name__} {str(self.target)!r} {state}>"
+
+
+_open_transports: weakref.WeakSet[Transport] = weakref.WeakSet()
+
+
+def _drop_all() -> None:
+    for transport in list(_open_transports):
+        transport._drop()
+
+
+os.register_at_fork(after_in_child=_drop_all)

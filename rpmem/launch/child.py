@@ -1,0 +1,313 @@
+"""A process of this machine as a transport: the system's ssh, or rpmemd itself.
+
+stdin is a socket, because a socket can be shut down for good even when a forked process holds a
+copy of it, and written to without SIGPIPE. stdout and stderr are pipes, because scripts like to
+open ``/dev/stderr``. The child leads a session of its own: a Ctrl-C meant for the program does
+not end it, and neither it nor its helpers can ask questions on the terminal.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import shlex
+import signal
+import socket
+import subprocess
+import threading
+import time
+import warnings
+from collections.abc import Mapping, Sequence
+
+from rpmem.errors import LaunchFailed
+from rpmem.launch.base import CLOSE_GRACE, Deadline, Tail, Transport
+from rpmem.target import Target
+
+_CHUNK = 64 * 1024
+_LONGEST_NAP = 0.02
+# What SIGTERM and then SIGKILL get to take effect.
+_TERM_GRACE = 1.0
+_KILL_GRACE = 5.0
+# After the end of a child a helper of it may hold stderr open: what is there by then is enough.
+_STDERR_GRACE = 0.5
+
+
+class StderrDrain:
+    """Reads a pipe to its end in a thread, so that who writes into it never blocks.
+
+    Parameters
+    ----------
+    descriptor : int
+        Read end; owned, closed when the thread ends.
+    name : str
+        For the thread.
+    """
+
+    def __init__(self, descriptor: int, name: str) -> None:
+        self.tail = Tail()
+        self._descriptor = descriptor
+        self._stop = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+        self._lock = threading.Lock()
+        self._thread = threading.Thread(target=self._run, name=name, daemon=True)
+        os.set_blocking(descriptor, False)
+        self._thread.start()
+
+    def wait(self, timeout: float) -> None:
+        """Wait for the end of the stream, or of the thread."""
+        self._thread.join(timeout)
+
+    def stop(self) -> None:
+        """Let the thread end; what has arrived by now is still kept."""
+        with self._lock:
+            if self._stop >= 0:
+                os.eventfd_write(self._stop, 1)
+
+    def drop(self) -> None:
+        """Close the descriptors; only where the thread cannot be running."""
+        descriptors = self._descriptor, self._stop
+        self._descriptor = self._stop = -1
+        for descriptor in descriptors:
+            if descriptor >= 0:
+                os.close(descriptor)
+
+    def _run(self) -> None:
+        poll = select.poll()
+        poll.register(self._descriptor, select.POLLIN)
+        poll.register(self._stop, select.POLLIN)
+        try:
+            while True:
+                stopped = any(descriptor == self._stop for descriptor, _ in poll.poll())
+                try:
+                    data = os.read(self._descriptor, _CHUNK)
+                except BlockingIOError:
+                    data = None
+                if data:
+                    self.tail.append(data)
+                if stopped or data == b"":
+                    return
+        finally:
+            with self._lock:
+                self.drop()
+
+
+class ChildTransport(Transport):
+    """A child process and its three streams.
+
+    Parameters
+    ----------
+    argv : sequence of str
+        What to run.
+    target, command, timeout
+        As for `Transport`.
+    environment : mapping of str to str, optional
+        The child's environment variables; by default this process's.
+
+    Raises
+    ------
+    LaunchFailed
+        The program cannot be run on this machine.
+    """
+
+    #: What to do when the program cannot be run.
+    absent_hint: str | None = None
+
+    def __init__(
+        self,
+        argv: Sequence[str],
+        *,
+        target: Target,
+        command: str,
+        timeout: float,
+        environment: Mapping[str, str] | None = None,
+    ) -> None:
+        self._is_closed = False
+        super().__init__(target, command, timeout)
+        self.argv = tuple(argv)
+        self._state_lock = threading.Lock()
+        self._reap_lock = threading.Lock()
+        self._send_lock = threading.Lock()
+        self._receive_lock = threading.Lock()
+        self._at_end = False
+        self._status: int | None = None
+        self._process: subprocess.Popen[bytes]
+        with contextlib.ExitStack() as ours, contextlib.ExitStack() as theirs:
+            stdin, child_stdin = socket.socketpair()
+            ours.callback(stdin.close)
+            theirs.callback(child_stdin.close)
+            stdout, child_stdout = os.pipe()
+            ours.callback(os.close, stdout)
+            theirs.callback(os.close, child_stdout)
+            stderr, child_stderr = os.pipe()
+            ours.callback(os.close, stderr)
+            theirs.callback(os.close, child_stderr)
+            wake = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+            ours.callback(os.close, wake)
+            # No preexec_fn: it would forbid vfork, and forking copies the page tables of
+            # whatever memory the program has registered.
+            try:
+                self._process = subprocess.Popen(
+                    self.argv,
+                    stdin=child_stdin.fileno(),
+                    stdout=child_stdout,
+                    stderr=child_stderr,
+                    env=environment,
+                    start_new_session=True,
+                )
+            except (OSError, ValueError) as error:
+                reason = error.strerror if isinstance(error, OSError) else str(error)
+                raise LaunchFailed(
+                    f"cannot run {shlex.quote(self.argv[0])}: {reason}",
+                    errno=error.errno if isinstance(error, OSError) else None,
+                    hint=self.absent_hint,
+                ) from error
+            ours.pop_all()
+        stdin.setblocking(False)
+        os.set_blocking(stdout, False)
+        self._stdin = stdin
+        self._stdout = stdout
+        self._wake = wake
+        self._drain = StderrDrain(stderr, f"rpmem stderr of {self.node}")
+
+    @property
+    def pid(self) -> int:
+        """Process id of the child."""
+        return self._process.pid
+
+    @property
+    def closed(self) -> bool:  # noqa: D102 - see Transport
+        return self._is_closed
+
+    @property
+    def at_end(self) -> bool:  # noqa: D102
+        return self._at_end
+
+    def send(  # noqa: D102
+        self, data: bytes | bytearray | memoryview, timeout: float | None = None
+    ) -> None:
+        self._check_owner()
+        deadline = Deadline(self.timeout if timeout is None else timeout)
+        rest = memoryview(data).cast("B")
+        with self._send_lock:
+            while rest:
+                if self._is_closed:
+                    raise self._closed_error()
+                try:
+                    rest = rest[self._stdin.send(rest, socket.MSG_NOSIGNAL) :]
+                except BlockingIOError:
+                    if not self._wait(self._stdin.fileno(), select.POLLOUT, deadline):
+                        raise self._late(deadline, "took no data") from None
+                except OSError as error:
+                    raise self._lost_error() from error
+
+    def receive(self, limit: int, timeout: float | None) -> bytes:  # noqa: D102
+        self._check_owner()
+        deadline = Deadline(timeout)
+        with self._receive_lock:
+            while True:
+                if self._is_closed:
+                    raise self._closed_error()
+                if self._at_end:
+                    return b""
+                try:
+                    data = os.read(self._stdout, limit)
+                except BlockingIOError:
+                    if not self._wait(self._stdout, select.POLLIN, deadline):
+                        raise self._late(deadline, "sent nothing") from None
+                    continue
+                if not data:
+                    self._at_end = True
+                return data
+
+    def _wait(self, descriptor: int, event: int, deadline: Deadline) -> bool:
+        poll = select.poll()
+        poll.register(descriptor, event)
+        poll.register(self._wake, select.POLLIN)
+        return bool(poll.poll(deadline.milliseconds()))
+
+    def stderr_text(self) -> str:  # noqa: D102
+        if self._owner == os.getpid() and self.exit_status() is not None:
+            self._drain.wait(_STDERR_GRACE)
+        return self._drain.tail.text()
+
+    def exit_status(self, timeout: float = 0.0) -> int | None:  # noqa: D102
+        self._check_owner()
+        deadline = Deadline(timeout)
+        nap = 0.001
+        while True:
+            with self._reap_lock:
+                if self._status is None:
+                    self._status = self._process.poll()
+            if self._status is not None or deadline.passed:
+                return self._status
+            time.sleep(deadline.left(nap) or 0)
+            nap = min(nap * 2, _LONGEST_NAP)
+
+    def kill(self) -> None:  # noqa: D102
+        self._check_owner()
+        self._signal(signal.SIGKILL)
+
+    def _signal(self, number: signal.Signals) -> None:
+        # Under the lock the child cannot be reaped, so its number is not another's yet.
+        with self._reap_lock:
+            if self._status is None and self._process.poll() is None:
+                with contextlib.suppress(ProcessLookupError, PermissionError):
+                    os.killpg(self._process.pid, number)
+
+    def close(self, timeout: float = CLOSE_GRACE) -> None:  # noqa: D102
+        if self._owner != os.getpid():
+            self._drop()
+            return
+        with self._state_lock:
+            if self._is_closed:
+                return
+            self._is_closed = True
+        os.eventfd_write(self._wake, 1)
+        with contextlib.suppress(OSError):
+            self._stdin.shutdown(socket.SHUT_WR)
+        with self._receive_lock:
+            self._discard_output(Deadline(timeout))
+        if self.exit_status(0) is None:
+            self._signal(signal.SIGTERM)
+            if self.exit_status(_TERM_GRACE) is None:
+                self._signal(signal.SIGKILL)
+                self.exit_status(_KILL_GRACE)
+        self._drain.wait(_STDERR_GRACE)
+        self._drain.stop()
+        with self._send_lock, self._receive_lock:
+            self._release()
+
+    def _discard_output(self, deadline: Deadline) -> None:
+        """Wait for the child's end without letting it block, or fail, on its last words."""
+        while self.exit_status(0) is None and not deadline.passed:
+            if self._at_end:
+                self.exit_status(deadline.left() or 0)
+                return
+            poll = select.poll()
+            poll.register(self._stdout, select.POLLIN)
+            if poll.poll((deadline.left(_LONGEST_NAP) or 0) * 1000):
+                with contextlib.suppress(BlockingIOError):
+                    self._at_end = os.read(self._stdout, _CHUNK) == b""
+
+    def _release(self) -> None:
+        self._stdin.close()
+        for name in ("_stdout", "_wake"):
+            descriptor = getattr(self, name)
+            setattr(self, name, -1)
+            if descriptor >= 0:
+                os.close(descriptor)
+
+    def _drop(self) -> None:
+        if not self._is_closed and hasattr(self, "_drain"):
+            self._is_closed = True
+            self._release()
+            self._drain.drop()
+
+    def __del__(self) -> None:
+        if hasattr(self, "_drain") and not self._is_closed:
+            warnings.warn(f"{self!r} was never closed", ResourceWarning, 2, source=self)
+            self._is_closed = True
+            with contextlib.suppress(OSError):
+                self._stdin.shutdown(socket.SHUT_WR)  # the end of its stdin ends the child
+            self._drain.stop()
+            self._release()

@@ -1,0 +1,251 @@
+"""rpmemd over an ssh connection made inside this process, by paramiko.
+
+For machines without an ssh program. Named for what it does, so that nobody takes it for the
+package. Importing this module imports paramiko: only `launch` does, when it is chosen.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import threading
+import warnings
+
+import paramiko
+
+from rpmem.errors import LaunchFailed
+from rpmem.launch.base import CLOSE_GRACE, Deadline, Tail, Transport
+from rpmem.launch.paramiko_client import Connection
+from rpmem.target import Target
+
+# A channel has one time-out for both directions, so every call waits in slices of it; paramiko's
+# own thread wakes as often.
+_SLICE = 0.1
+_CHUNK = 32 * 1024
+_STDERR_GRACE = 0.5
+_THREAD_GRACE = 2.0
+
+
+class InProcessTransport(Transport):
+    """One command on an ssh connection of its own.
+
+    Parameters
+    ----------
+    connection : Connection
+        Logged in; closed with the transport.
+    channel : paramiko.Channel
+        On which the command was started.
+    target, command, timeout
+        As for `Transport`.
+    """
+
+    launcher = "paramiko"
+
+    def __init__(
+        self,
+        connection: Connection,
+        channel: paramiko.Channel,
+        *,
+        target: Target,
+        command: str,
+        timeout: float,
+    ) -> None:
+        self._is_closed = False
+        super().__init__(target, command, timeout)
+        self._connection = connection
+        self._channel = channel
+        self._at_end = False
+        self._tail = Tail()
+        self._state_lock = threading.Lock()
+        self._send_lock = threading.Lock()
+        self._receive_lock = threading.Lock()
+        channel.settimeout(_SLICE)
+        self._drain = threading.Thread(
+            target=_drain,
+            args=(channel, self._tail),
+            name=f"rpmem stderr of {self.node}",
+            daemon=True,
+        )
+        self._drain.start()
+
+    @property
+    def peer_host(self) -> str:  # noqa: D102 - see Transport
+        return self._connection.config.hostname
+
+    @property
+    def closed(self) -> bool:  # noqa: D102
+        return self._is_closed
+
+    @property
+    def at_end(self) -> bool:  # noqa: D102
+        return self._at_end
+
+    def send(  # noqa: D102
+        self, data: bytes | bytearray | memoryview, timeout: float | None = None
+    ) -> None:
+        self._check_owner()
+        deadline = Deadline(self.timeout if timeout is None else timeout)
+        rest = memoryview(data).cast("B")
+        with self._send_lock:
+            while rest:
+                if self._is_closed:
+                    raise self._closed_error()
+                try:
+                    sent = self._channel.send(bytes(rest[:_CHUNK]))
+                except TimeoutError:
+                    if deadline.passed:
+                        raise self._late(deadline, "took no data") from None
+                    continue
+                except (OSError, EOFError, paramiko.SSHException) as error:
+                    raise self._lost_error() from error
+                if sent == 0:
+                    raise self._lost_error()
+                rest = rest[sent:]
+
+    def receive(self, limit: int, timeout: float | None) -> bytes:  # noqa: D102
+        self._check_owner()
+        deadline = Deadline(timeout)
+        with self._receive_lock:
+            while not self._at_end:
+                if self._is_closed:
+                    raise self._closed_error()
+                try:
+                    data: bytes = self._channel.recv(limit)
+                except TimeoutError:
+                    if deadline.passed:
+                        raise self._late(deadline, "sent nothing") from None
+                    continue
+                if data:
+                    return data
+                self._at_end = True
+            if self._is_closed:
+                raise self._closed_error()
+            return b""
+
+    def stderr_text(self) -> str:  # noqa: D102
+        if self._owner == os.getpid() and self._channel.status_event.is_set():
+            self._drain.join(_STDERR_GRACE)
+        return self._tail.text()
+
+    def exit_status(self, timeout: float = 0.0) -> int | None:  # noqa: D102
+        self._check_owner()
+        # recv_exit_status() has no time-out; the event it waits for has.
+        if not self._channel.status_event.wait(timeout):
+            return None
+        return int(self._channel.exit_status)
+
+    def kill(self) -> None:  # noqa: D102
+        self._check_owner()
+        self._connection.abort()
+
+    def close(self, timeout: float = CLOSE_GRACE) -> None:  # noqa: D102
+        if self._owner != os.getpid():
+            self._drop()
+            return
+        with self._state_lock:
+            if self._is_closed:
+                return
+            self._is_closed = True
+        # Even saying goodbye can block when the connection is dead.
+        watchdog = threading.Timer(timeout, self._connection.abort)
+        watchdog.daemon = True
+        watchdog.start()
+        with contextlib.suppress(OSError, EOFError, paramiko.SSHException):
+            self._channel.shutdown_write()
+        with self._receive_lock:
+            self._discard_output()
+        with self._send_lock, contextlib.suppress(OSError, EOFError, paramiko.SSHException):
+            self._channel.close()
+        self._connection.close()
+        watchdog.cancel()
+        self._drain.join(_THREAD_GRACE)
+
+    def _discard_output(self) -> None:
+        """Wait for rpmemd's end; the watchdog sees to it that the channel is closed in time."""
+        while not self._channel.status_event.is_set():
+            try:
+                if self._at_end:
+                    self._channel.status_event.wait(_SLICE)
+                else:
+                    self._at_end = self._channel.recv(_CHUNK) == b""
+            except TimeoutError:
+                continue
+            except OSError:
+                return
+
+    def _drop(self) -> None:
+        if not self._is_closed:
+            self._is_closed = True
+            self._connection.drop()
+
+    def __del__(self) -> None:
+        if hasattr(self, "_drain") and not self._is_closed:
+            warnings.warn(f"{self!r} was never closed", ResourceWarning, 2, source=self)
+            self._is_closed = True
+            self._connection.abort()
+
+
+def start(
+    target: Target, command: str, *, timeout: float, ipv4_only: bool = False
+) -> InProcessTransport:
+    """Connect to a target and start a command there.
+
+    Parameters
+    ----------
+    target : Target
+        Not a local one.
+    command : str
+        For the login shell.
+    timeout : float
+        For the whole of it, and for calls on the transport that are not told another one.
+    ipv4_only : bool
+        As ``ssh -4``.
+
+    Returns
+    -------
+    InProcessTransport
+        On which the command runs.
+
+    Raises
+    ------
+    LaunchError
+        In all its kinds; see `Connection`.
+    DeadlineExceeded
+        It was not done in time.
+    """
+    deadline = Deadline(timeout)
+    connection = Connection(target, deadline, ipv4_only=ipv4_only)
+    try:
+        connection.now("starting rpmemd")
+        channel = connection.session.open_session(timeout=deadline.left())
+        try:
+            channel.exec_command(command)
+        except paramiko.SSHException as error:
+            if deadline.passed:
+                raise
+            raise LaunchFailed(
+                f"{target.host} does not let this user run commands: {error}"
+            ) from error
+        connection.established()
+        return InProcessTransport(
+            connection, channel, target=target, command=command, timeout=timeout
+        )
+    except BaseException as error:
+        connection.close()
+        shown = connection.explained(error)
+        if shown is error:
+            raise
+        raise shown from error
+
+
+def _drain(channel: paramiko.Channel, tail: Tail) -> None:
+    while True:
+        try:
+            data = channel.recv_stderr(_CHUNK)
+        except TimeoutError:
+            continue
+        except OSError:
+            return
+        if not data:
+            return
+        tail.append(data)

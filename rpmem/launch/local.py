@@ -1,0 +1,83 @@
+"""rpmemd as a child process of this one, without ssh: the ``local:`` target."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import sys
+import sysconfig
+from collections.abc import Sequence
+from pathlib import Path
+
+from rpmem.errors import LaunchFailed
+from rpmem.launch.child import ChildTransport
+from rpmem.target import Target
+
+# What sshd says about its connection. In a child of ours it would speak of somebody else's, and
+# rpmemd binds its listener to the address it finds there.
+_SSHD_VARIABLES = ("SSH_CONNECTION", "SSH_CLIENT", "SSH_TTY", "SSH_ORIGINAL_COMMAND")
+
+
+class LocalTransport(ChildTransport):
+    """rpmemd as a child process."""
+
+    launcher = "local"
+
+    @property
+    def peer_host(self) -> str:  # noqa: D102 - see Transport
+        return "127.0.0.1"
+
+
+def start(
+    target: Target, arguments: Sequence[str], *, command: str | None, timeout: float
+) -> LocalTransport:
+    """Start rpmemd on this machine.
+
+    Parameters
+    ----------
+    target : Target
+        A local one; its directory becomes ``--poolset-dir``.
+    arguments : sequence of str
+        For rpmemd.
+    command : str, optional
+        A shell command instead of this interpreter's own rpmemd; the arguments are appended.
+    timeout : float
+        Longest wait of calls that are not told another one.
+
+    Returns
+    -------
+    LocalTransport
+        Running; whether rpmemd likes its configuration is for the status word to say.
+    """
+    if target.local_directory is not None:
+        arguments = ["--poolset-dir", target.local_directory, *arguments]
+    if command is not None:
+        command = " ".join((command, shlex.join(arguments))).rstrip()
+        argv = ["/bin/sh", "-c", command]
+    else:
+        if not sys.executable:
+            raise LaunchFailed(
+                "the path of this Python interpreter is not known",
+                hint="Set sys.executable, or use a target that is reached over ssh",
+            )
+        # -P: a rpmemd.py in the current directory is not ours.
+        argv = [sys.executable, "-P", "-m", "rpmemd", *arguments]
+        command = shlex.join(argv)
+    return LocalTransport(
+        argv,
+        target=target,
+        command=command,
+        timeout=timeout,
+        environment=_child_environment(),
+    )
+
+
+def _child_environment() -> dict[str, str]:
+    """Return this process's environment, so that the child finds the same rpmemd."""
+    environment = {name: value for name, value in os.environ.items() if name not in _SSHD_VARIABLES}
+    root = str(Path(__file__).resolve().parents[2])
+    installed = {os.path.realpath(sysconfig.get_path(name)) for name in ("purelib", "platlib")}
+    if root not in installed:
+        rest = environment.get("PYTHONPATH")
+        environment["PYTHONPATH"] = root if not rest else os.pathsep.join((root, rest))
+    return environment

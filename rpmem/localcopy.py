@@ -1,0 +1,370 @@
+"""Where the local copy of a pool lives: a plain file, the parts of a pool set, or a buffer.
+
+`place_of` turns what a user gives into a place; a place makes, opens or removes the copy. All
+copies look alike afterwards: a region, the attributes in its header, and a way to end.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import secrets
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+from rpmem import header, poolfiles
+from rpmem._pmem import Region
+from rpmem.errors import (
+    BufferRefused,
+    PoolSetError,
+    PoolSetExists,
+    PoolSetMalformed,
+    PoolSetNotFound,
+    UsageError,
+    from_oserror,
+)
+from rpmem.header import INCOMPAT_SINGLEHDR, Header, PoolAttributes
+from rpmem.partfile import MINIMUM_SIZE, sync_directory_of
+from rpmem.poolset import LocalReplica, PoolSet, RemoteReplica, load_any, single
+from rpmem.target import ReplicaSpec, Target
+
+if TYPE_CHECKING:
+    from typing_extensions import Buffer
+
+_PAGE = 4096
+_WORD = 8
+
+
+class LocalCopy(Protocol):
+    """An open local copy."""
+
+    region: Region
+    where: str
+
+    @property
+    def attributes(self) -> PoolAttributes | None:
+        """What the header says; None without one."""
+
+    def close(self, remove: bool = False) -> None:
+        """Unmap and unlock; BufferError, and nothing done, while views of the memory exist."""
+
+    def release(self) -> None:
+        """Unlock, and leave the memory to the views that still use it."""
+
+
+class Place(Protocol):
+    """Somewhere a local copy can be."""
+
+    where: str
+    replicas: list[ReplicaSpec]
+    incompat: int
+
+    def create(self, size: int | None, attributes: PoolAttributes) -> LocalCopy:
+        """Make a new copy."""
+
+    def open(self) -> LocalCopy:
+        """Open the copy that is there."""
+
+
+def place_of(local: str | os.PathLike[str] | Buffer) -> Place:
+    """Return the place that a user's argument means.
+
+    Parameters
+    ----------
+    local : path or buffer
+        A path means a poolset(5) file when it is one, else a plain file; anything else must be a
+        writable C-contiguous buffer.
+    """
+    if isinstance(local, bytes):
+        raise UsageError("the path of a pool is a str or a pathlib.Path, not bytes")
+    if isinstance(local, str | os.PathLike):
+        return FilePlace(local)
+    return MemoryPlace(local)
+
+
+# --- files ------------------------------------------------------------------------------------
+
+
+class FileCopy:
+    """A local copy in locked and mapped files."""
+
+    def __init__(self, files: poolfiles.PoolFiles, where: str) -> None:
+        self._files = files
+        self.region = files.region
+        self.region.label = where
+        self.where = where
+
+    @property
+    def attributes(self) -> PoolAttributes | None:
+        """What the header says; None for a pool set with ``OPTION NOHDRS``."""
+        return self._files.attributes
+
+    def close(self, remove: bool = False) -> None:
+        """Unmap and unlock, and with `remove` remove the parts that were made."""
+        self._files.close(remove=remove)
+
+    def __del__(self) -> None:
+        # Only closed: in a forked child, unlocking would take the parent's lock away.
+        for part in self._files.parts:
+            part.close()
+
+    def release(self) -> None:
+        """Unlock, and leave the mapping to the views that still use it."""
+        for part in self._files.parts:
+            # Closing is not enough: a mapping holds the open file, and with it the lock.
+            if part.fd >= 0:
+                fcntl.flock(part.fd, fcntl.LOCK_UN)
+            part.close()
+
+
+class FilePlace:
+    """A plain file, or the parts of a poolset(5) file."""
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self.where = os.path.abspath(path)
+        self._set: PoolSet | None = None
+        with suppress(PoolSetNotFound):
+            found = _described(self.where)
+            self._set = None if _is_plain(found, self.where) else found
+        self.replicas = [] if self._set is None else _remote_replicas(self._set, self.where)
+        single = self._set is not None and "SINGLEHDR" in self._set.options
+        self.incompat = INCOMPAT_SINGLEHDR if single else 0
+
+    def create(self, size: int | None, attributes: PoolAttributes) -> FileCopy:
+        """Make the files, which must not exist (or be zeroed and of the right size)."""
+        files = poolfiles.PoolFiles.create(
+            self._parts_for(size), pool_size=size, attributes=self._fitting(attributes)
+        )
+        return FileCopy(files, self.where)
+
+    def open(self) -> FileCopy:
+        """Lock, check and map the files."""
+        pool_set = _described(self.where) if self._set is None else self._set
+        return FileCopy(poolfiles.PoolFiles.open(pool_set), self.where)
+
+    def create_hidden(self, size: int, attributes: PoolAttributes) -> HiddenCopy:
+        """Make the files under hidden names, to be published when they are complete."""
+        wanted = self._parts_for(size)
+        moves: list[_Move] = []
+        parts = []
+        for part in wanted.parts:
+            if _is_device(part.path):
+                parts.append(part)
+                continue
+            if os.path.lexists(part.path):
+                raise PoolSetExists(
+                    "the file exists",
+                    where=part.path,
+                    hint="A pool is restored into new files only: move the old one away",
+                )
+            move = _Move(_hidden_name(part.path), part.path)
+            moves.append(move)
+            parts.append(replace(part, path=move.hidden))
+        files = poolfiles.PoolFiles.create(
+            replace(wanted, parts=parts), pool_size=size, attributes=self._fitting(attributes)
+        )
+        return HiddenCopy(files, self.where, moves)
+
+    def remove(self, *, force: bool = False, pool_set_too: bool = False) -> None:
+        """Remove the parts, and with `pool_set_too` the poolset(5) file that names them."""
+        if force:
+            poolfiles.remove_parts(_described(self.where), force=True)
+        else:
+            # Opened first: a file without a good header may be anything, and is not ours to remove.
+            self.open().close(remove=True)
+        if pool_set_too and self._set is not None:
+            try:
+                os.unlink(self.where)
+            except OSError as error:
+                raise from_oserror(error, "cannot be removed", where=self.where) from error
+
+    def _parts_for(self, size: int | None) -> PoolSet:
+        if self._set is not None:
+            return self._set
+        if size is None:
+            raise UsageError(
+                "a new pool in a plain file needs a size",
+                where=self.where,
+                hint='Give one, for example size="64MiB"',
+            )
+        if size < MINIMUM_SIZE:
+            raise UsageError(
+                f"{size} bytes are too few for a pool in a file",
+                where=self.where,
+                hint=f"The smallest has {MINIMUM_SIZE} bytes (2 MiB)",
+            )
+        return single(self.where, -(-size // _PAGE) * _PAGE)
+
+    def _fitting(self, attributes: PoolAttributes) -> PoolAttributes | None:
+        if self._set is not None and "NOHDRS" in self._set.options:
+            return None
+        return replace(
+            attributes, incompat=attributes.incompat & ~INCOMPAT_SINGLEHDR | self.incompat
+        )
+
+
+def _described(path: str) -> PoolSet:
+    # Without a lock: whether the parts are in use is found out when they are opened.
+    try:
+        return load_any(path, lock=False)
+    except PoolSetNotFound:
+        raise PoolSetNotFound(
+            "there is no such pool", where=path, hint="Create it, or correct the name"
+        ) from None
+
+
+@dataclass(frozen=True, slots=True)
+class _Move:
+    """A file that is to get its name."""
+
+    hidden: str
+    name: str
+
+
+class HiddenCopy(FileCopy):
+    """A local copy that nobody can open yet, because its files have not their names."""
+
+    def __init__(self, files: poolfiles.PoolFiles, where: str, moves: list[_Move]) -> None:
+        super().__init__(files, where)
+        self._moves = moves
+
+    def publish(self) -> None:
+        """Give every file its name, durably; never replaces a file that has it.
+
+        Raises
+        ------
+        PoolSetExists
+            Somebody else made one meanwhile; none of ours has a name then.
+        """
+        self.region.deep_persist(0, self.region.size)
+        done: list[_Move] = []
+        try:
+            for part in self._files.parts:
+                part.sync()
+            for move in self._moves:
+                _name(move)
+                done.append(move)
+            for move in self._moves:
+                os.unlink(move.hidden)
+                sync_directory_of(move.name)
+        except BaseException:
+            for move in done:
+                with suppress(FileNotFoundError):
+                    os.unlink(move.name)
+            raise
+
+
+def _name(move: _Move) -> None:
+    # link() fails when the name is taken; rename() would replace what is there.
+    try:
+        os.link(move.hidden, move.name)
+    except OSError as error:
+        raise from_oserror(error, "the pool cannot get its name", where=move.name) from error
+
+
+def _hidden_name(path: str) -> str:
+    directory, name = os.path.split(path)
+    return os.path.join(directory, f".{name}.rpmem-{secrets.token_hex(4)}")
+
+
+def _is_device(path: str) -> bool:
+    return Path(path).is_char_device()
+
+
+def _is_plain(pool_set: PoolSet, path: str) -> bool:
+    return [part.path for part in pool_set.parts] == [path]
+
+
+def _remote_replicas(pool_set: PoolSet, where: str) -> list[ReplicaSpec]:
+    specs = []
+    for item in pool_set.replicas:
+        if isinstance(item, LocalReplica):
+            raise PoolSetMalformed(
+                "a REPLICA section with local parts is not supported",
+                where=where,
+                hint="Replicate to another directory of this machine with a line such as "
+                "REPLICA local:/directory name.set",
+            )
+        specs.append(_spec(item))
+    return specs
+
+
+def _spec(item: RemoteReplica) -> ReplicaSpec:
+    return ReplicaSpec(Target.parse(item.target), item.pool_set)
+
+
+# --- memory -----------------------------------------------------------------------------------
+
+
+class MemoryCopy:
+    """A local copy in somebody's buffer."""
+
+    def __init__(self, region: Region, where: str) -> None:
+        self.region = region
+        self.where = where
+
+    @property
+    def attributes(self) -> PoolAttributes | None:
+        """What the header says."""
+        with memoryview(self.region) as view:
+            found = Header.unpack(bytes(view[: header.HEADER_SIZE]), self.where)
+        return header.verify([found], where=[self.where])
+
+    def close(self, remove: bool = False) -> None:
+        """Give the buffer back, and with `remove` clear the header in it."""
+        if remove and not self.region.closed:
+            with memoryview(self.region) as view:
+                view[: header.HEADER_SIZE] = bytes(header.HEADER_SIZE)
+        self.region.close()
+
+    def release(self) -> None:
+        """Leave the buffer to the views that still use it."""
+
+
+class MemoryPlace:
+    """A writable buffer: a numpy array, a bytearray, a mmap, shared memory, a Region."""
+
+    def __init__(self, buffer: Buffer) -> None:
+        self._buffer = buffer
+        self.where = f"the {type(buffer).__name__}"
+        self.replicas: list[ReplicaSpec] = []
+        self.incompat = 0
+
+    def create(self, size: int | None, attributes: PoolAttributes) -> MemoryCopy:
+        """Lay a pool out in the buffer, over whatever it holds."""
+        copy = self._take()
+        if size is not None and size != copy.region.size:
+            found = copy.region.size
+            copy.close()
+            raise UsageError(
+                f"the buffer has {found} bytes, and size says {size}",
+                where=self.where,
+                hint="A pool takes the whole buffer: leave size out, or pass a slice",
+            )
+        content = header.headers_for(attributes, 1)[0].pack()
+        with memoryview(copy.region) as view:
+            view[: len(content)] = content
+        return copy
+
+    def open(self) -> MemoryCopy:
+        """Take the pool that the buffer holds."""
+        return self._take()
+
+    def _take(self) -> MemoryCopy:
+        region = self._buffer if isinstance(self._buffer, Region) else self._as_region()
+        if region.address % _WORD:
+            raise BufferRefused(
+                "the buffer does not begin at a multiple of 8 bytes",
+                where=self.where,
+                hint="Words could be torn by a crash; allocate with numpy or mmap",
+            )
+        if region.size < _PAGE:
+            raise PoolSetError("the buffer is too small for a pool", where=self.where)
+        return MemoryCopy(region, self.where)
+
+    def _as_region(self) -> Region:
+        region = Region.from_buffer(self._buffer)
+        region.label = self.where
+        return region

@@ -1,0 +1,358 @@
+"""A pool as files: the parts of a pool set, created, opened, mapped, described and removed.
+
+Both sides use this: the initiator for its own pools, rpmemd for those it keeps for others. The
+layout is PMDK's: part 0 from its first byte, every further part without its header, all of them
+one contiguous range of memory.
+"""
+
+from __future__ import annotations
+
+import os
+import struct
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import replace
+from types import TracebackType
+from typing import Self
+
+from rpmem import errors, header, poolset, redo
+from rpmem._pmem import Region, device_identity
+from rpmem.header import Header, PoolAttributes
+from rpmem.partfile import PartFile
+from rpmem.poolset import PoolSet
+from rpmem.shutdown import ShutdownState
+
+
+def describe(path: str | os.PathLike[str]) -> PoolSet:
+    """Read what is at a path: a pool set file, or a file that is a whole pool by itself.
+
+    Raises
+    ------
+    PoolSetNotFound, PoolSetDenied, PoolSetBusy, PoolSetMalformed
+        Neither can be made of it.
+    """
+    return poolset.load_any(path)
+
+
+def remove_parts(pool_set: PoolSet, force: bool = False) -> None:
+    """Unlink the parts of a pool that nobody uses; clear the headers of devices.
+
+    Parameters
+    ----------
+    pool_set : PoolSet
+        Its own parts are removed, those of its replicas are not.
+    force : bool
+        Remove what can be removed, and say nothing of the rest.
+
+    Raises
+    ------
+    PoolSetBusy, PoolSetNotFound, PoolSetDenied
+        Without `force`; nothing was removed unless the last unlink itself failed.
+    """
+    try:
+        pool_set = poolset.resolve(pool_set)
+    except errors.PoolSetError:
+        if not force:
+            raise
+    parts: list[PartFile] = []
+    try:
+        for entry in pool_set.parts:
+            try:
+                parts.append(PartFile.open(entry.path))
+            except errors.PoolSetError:
+                if not force:
+                    raise
+        if parts:
+            redo.forget(parts)
+        for part in parts:
+            try:
+                part.remove()
+            except errors.PoolSetError:
+                if not force:
+                    raise
+    finally:
+        for part in parts:
+            part.close()
+
+
+class PoolFiles:
+    """An open pool: its locked parts and their memory.
+
+    Made by :meth:`create` and :meth:`open`.
+
+    Attributes
+    ----------
+    region : Region
+        The whole pool; offset 0 is the first byte of part 0, header included.
+    size : int
+        Its length.
+    parts : list of PartFile
+        In the order of the pool set.
+    options : frozenset of str
+        The pool set's options.
+    created : bool
+        Whether this object created the pool.
+    belongings : list of str
+        Other files that go when the pool is removed at closing.
+    """
+
+    def __init__(
+        self,
+        parts: list[PartFile],
+        options: frozenset[str],
+        headers: list[Header],
+        region: Region,
+        *,
+        created: bool,
+    ) -> None:
+        self.parts = parts
+        self.options = options
+        self.region = region
+        self.size = region.size
+        self.created = created
+        self.belongings: list[str] = []
+        self._headers = headers
+
+    @classmethod
+    def create(
+        cls,
+        pool_set: PoolSet,
+        *,
+        pool_size: int | None = None,
+        attributes: PoolAttributes | None = None,
+        mode: int = 0o666,
+        force_pmem: bool = False,
+        shadow: bool = False,
+    ) -> Self:
+        """Create the parts and their headers, durable when this returns.
+
+        Parameters
+        ----------
+        pool_set : PoolSet
+            Where; its replicas are not looked at.
+        pool_size : int, optional
+            Bytes that the pool must have at least.
+        attributes : PoolAttributes, optional
+            What the headers say; none for a set with ``OPTION NOHDRS``, and only for that.
+        mode : int
+            Permissions of new files, reduced by the umask.
+        force_pmem, shadow : bool
+            How to map, see :class:`Region`.
+
+        Raises
+        ------
+        AttributesRefused, PoolSetTooSmall, PoolSetMalformed
+            The arguments do not go together.
+        PoolSetExists, PoolSetBusy, NoSpace, PoolSetDenied
+            The file system does not allow it. In every case no file that this call made is left
+            behind, and no other was removed.
+        """
+        header.check_attributes(attributes, pool_set.options)
+        pool_set = poolset.resolve(pool_set, create=True)
+        _check_sizes(pool_set, pool_size)
+        parts: list[PartFile] = []
+        try:
+            parts.extend(PartFile.create(part.path, part.size, mode) for part in pool_set.parts)
+            redo.forget(parts)
+            headers = header.headers_for(
+                attributes,
+                len(parts),
+                options=pool_set.options,
+                crtimes=[part.change_time for part in parts],
+                shutdown=_device_state(parts),
+            )
+            for part, content in zip(parts, headers, strict=False):
+                part.write_header(content.pack())
+            for part in parts:
+                part.sync()
+            region = _map(pool_set, parts, force_pmem=force_pmem, shadow=shadow)
+        except BaseException:
+            for part in parts:
+                with suppress(errors.PoolSetError):
+                    part.undo()
+                part.close()
+            raise
+        return cls(parts, pool_set.options, headers, region, created=True)
+
+    @classmethod
+    def open(
+        cls,
+        pool_set: PoolSet,
+        *,
+        pool_size: int | None = None,
+        force_pmem: bool = False,
+        shadow: bool = False,
+    ) -> Self:
+        """Open a pool that exists, after checking every header.
+
+        Parameters
+        ----------
+        pool_set : PoolSet
+            Where; its replicas are not looked at.
+        pool_size : int, optional
+            Bytes that the pool must have at least.
+        force_pmem, shadow : bool
+            How to map, see :class:`Region`.
+
+        Raises
+        ------
+        HeaderError
+            A part is damaged, foreign, in the wrong place or was never part of a pool.
+        PoolSetNotFound, PoolSetBusy, PoolSetDenied, PoolSetMalformed, PoolSetTooSmall
+            The parts are not as the pool set says, or not to be had.
+        """
+        pool_set = poolset.resolve(pool_set)
+        _check_sizes(pool_set, pool_size)
+        parts: list[PartFile] = []
+        region = None
+        try:
+            parts.extend(PartFile.open(part.path, part.size) for part in pool_set.parts)
+            with_header = parts[: header.header_count(len(parts), pool_set.options)]
+            redo.finish(parts, _is_whole)
+            headers = [Header.unpack(part.read_header(), part.path) for part in with_header]
+            header.verify(
+                headers, options=pool_set.options, where=[part.path for part in with_header]
+            )
+            region = _map(pool_set, parts, force_pmem=force_pmem, shadow=shadow)
+            pool = cls(parts, pool_set.options, headers, region, created=False)
+            if pool._detects_shutdowns:
+                stored = headers[0].shutdown_state
+                pool._note_shutdown_state(_device_state(parts).checked(stored, parts[0].path))
+        except BaseException:
+            # The traceback would keep the mapping, and the mapping the locks.
+            if region is not None:
+                region.close()
+            for part in parts:
+                part.close()
+            raise
+        return pool
+
+    @property
+    def attributes(self) -> PoolAttributes | None:
+        """What the headers say; None for a pool without headers."""
+        return self._headers[0].attributes if self._headers else None
+
+    @property
+    def closed(self) -> bool:
+        """Whether :meth:`close` was successful."""
+        return self.region.closed
+
+    def set_attributes(self, attributes: PoolAttributes) -> None:
+        """Rewrite the headers with other attributes; all of them change, or none.
+
+        Raises
+        ------
+        AttributesRefused
+            They do not go together with the pool set's options.
+        """
+        if self.closed:
+            raise errors.ClosedError("the pool is closed", where=self.parts[0].path)
+        changed = header.with_attributes(
+            self._headers, attributes, options=self.options, where=self.parts[0].path
+        )
+        if not changed:
+            return
+        redo.replace_headers(self.parts, [content.pack() for content in changed])
+        self._headers = changed
+
+    def close(self, remove: bool = False) -> None:
+        """Unmap and unlock; harmless when done twice.
+
+        Parameters
+        ----------
+        remove : bool
+            Remove the parts as well. Files that were there before :meth:`create` stay, emptied
+            of their headers.
+
+        Raises
+        ------
+        BufferError
+            Someone still uses the memory; nothing was closed.
+        """
+        if self.closed:
+            return
+        self.region.close()
+        try:
+            if remove:
+                redo.forget(self.parts)
+                for part in self.parts:
+                    part.undo() if self.created else part.remove()
+                for path in self.belongings:
+                    with suppress(FileNotFoundError):
+                        os.unlink(path)
+            elif self._detects_shutdowns:
+                self._note_shutdown_state(None)
+        finally:
+            for part in self.parts:
+                part.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    @property
+    def _detects_shutdowns(self) -> bool:
+        return bool(self._headers and self._headers[0].incompat & header.INCOMPAT_SDS)
+
+    def _note_shutdown_state(self, state: ShutdownState | None) -> None:
+        content = bytes(64) if state is None else state.pack()
+        self._headers[0] = replace(self._headers[0], shutdown_state=content)
+        self.parts[0].write_header(self._headers[0].pack())
+
+
+def _check_sizes(pool_set: PoolSet, wanted: int | None) -> None:
+    pool_set.check_part_sizes()
+    present = pool_set.copy_size(pool_set.parts)
+    if wanted is not None and wanted > present:
+        raise errors.PoolSetTooSmall(
+            f"the pool set holds {present} bytes, and {wanted} were asked for",
+            where=pool_set.source,
+            hint="Enlarge its parts, or replicate less",
+        )
+
+
+def _map(pool_set: PoolSet, parts: Sequence[PartFile], *, force_pmem: bool, shadow: bool) -> Region:
+    spans = [
+        (part.fd, segment.file_offset, segment.length)
+        for part, segment in zip(parts, pool_set.segments(), strict=True)
+    ]
+    if shadow:
+        region = Region.map_private_shadow(spans)
+    else:
+        region = Region.map_parts(spans, force_pmem=force_pmem)
+    region.label = pool_set.source
+    return region
+
+
+def _is_whole(content: bytes) -> bool:
+    unpacked = Header.unpack(content)
+    return unpacked.checksum == unpacked.expected_checksum
+
+
+def _device_state(parts: Sequence[PartFile]) -> ShutdownState:
+    """Sum up what the devices below all parts say, the way PMDK does."""
+    shutdowns = 0
+    device = 0
+    for part in parts:
+        count, identity = device_identity(part.fd)
+        shutdowns += count
+        if identity:
+            device += _plain_checksum(identity)
+    return ShutdownState(shutdowns & (1 << 64) - 1, device & (1 << 64) - 1)
+
+
+def _plain_checksum(identity: bytes) -> int:
+    text = identity + b"\0"
+    text += bytes(4 - len(text) % 4)
+    low = high = 0
+    for (word,) in struct.iter_unpack("<I", text):
+        low = (low + word) & 0xFFFFFFFF
+        high = (high + low) & 0xFFFFFFFF
+    return high << 32 | low

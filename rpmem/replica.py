@@ -1,0 +1,483 @@
+"""Replica: one remote copy of a pool, connected; librpmem's calls on it."""
+
+from __future__ import annotations
+
+import copy
+import logging
+import os
+import threading
+import time
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Final, Self
+
+from rpmem._core import LaneGroup, Replicator
+from rpmem._pmem import Region
+from rpmem.channel import Channel
+from rpmem.control.messages import Hello, Ready
+from rpmem.errors import (
+    ClosedError,
+    DeadlineExceeded,
+    FabricError,
+    FabricFailure,
+    FlushFailed,
+    ForkedError,
+    MalformedMessage,
+    RangeError,
+    RegistrationFailed,
+    RemoteError,
+    ReplicaLost,
+    RpmemError,
+    UsageError,
+)
+from rpmem.header import PoolAttributes
+from rpmem.lanes import Lanes
+from rpmem.target import Target
+
+if TYPE_CHECKING:
+    from typing_extensions import Buffer
+
+log = logging.getLogger("rpmem")
+
+HEADER_SIZE: Final = 4096
+_CAUSE_WAIT = 1.0
+_PIECE = 1 << 20
+
+# What rpmem._lane and rpmem._messages call them.
+_LOST, _REFUSED, _GARBLED, _EXPIRED, _ABORTED = -2, -3, -4, -5, -6
+_FLUSH_FAILED, _BAD_RANGE = 1, 2
+
+
+class Replica:
+    """One remote copy of a memory region.
+
+    Made by `rpmem.create` and `rpmem.open`, which end with `connect`.  Offsets are pool
+    offsets: byte 0 of the buffer is byte 0 of the pool, whose first 4096 bytes are its header
+    (unless the pool has no attributes) and are never written by `persist`.
+
+    Attributes
+    ----------
+    target : Target
+        Where it is.
+    pool_set : str
+        Its pool set there.
+    nlanes : int
+        Lanes that were granted: this many threads can persist at once.
+    step : str
+        How its bytes become durable: ``"send-after-write"``, ``"read-after-write"``,
+        ``"commit"`` or ``"flush"``.
+    medium : str
+        What it lies on: ``"pmem"``, ``"page"`` (page cache and msync) or ``"volatile"``.
+    staged : bool
+        The fabric does not reach the pool over there, as with files that an RDMA device may not
+        pin: data travel inside messages and are copied.
+    level : str
+        What an acknowledgement means: ``"visible"`` (in the target's memory) or
+        ``"persistent"`` (survives the target's power loss as far as its medium does).
+
+    Notes
+    -----
+    Every method may be called from several threads at once.
+    """
+
+    def __init__(
+        self,
+        target: Target,
+        pool_set: str,
+        region: Region,
+        channel: Channel,
+        *,
+        timeout: float,
+        owns_region: bool,
+    ) -> None:
+        self.target = target
+        self.pool_set = pool_set
+        self.nlanes = 0
+        self.step = ""
+        self.medium = ""
+        self.staged = False
+        self.provider = ""
+        self.pool_size = 0
+        self.attributes: PoolAttributes | None = None
+        self._region = region
+        self._owns_region = owns_region
+        self._channel = channel
+        self._timeout = timeout
+        self._lock = threading.Lock()
+        self._failure: RpmemError | None = None
+        self._lanes: Lanes | None = None
+        self._group: LaneGroup | None = None
+        self._replicator: Replicator | None = None
+        self._index = 0
+        self._adopted = False
+        self._closed = False
+        self._pid = os.getpid()
+
+    # --- life cycle -----------------------------------------------------------------------
+
+    def connect(
+        self,
+        ready: Ready,
+        *,
+        step: str,
+        spin: float,
+        native: bool,
+        queue_size: int = 0,
+        shared: Any = None,
+    ) -> None:
+        """Connect the lanes that were granted and choose the step; once.
+
+        Parameters
+        ----------
+        ready : Ready
+            The target's answer.
+        step : str
+            The step that is wanted, or ``"auto"``.
+        spin : float
+            Seconds to poll before sleeping.
+        native : bool
+            Whether the in-band protocol is ours, or PMDK's.
+        queue_size : int
+            Operations a lane may have under way; 0 leaves it to the provider.
+        shared : object, optional
+            pyverbs objects of the user's own.
+        """
+        self.pool_size = ready.pool_size
+        self.provider = ready.provider
+        self.medium = ready.medium
+        self.staged = ready.staging > 0
+        if ready.attributes is not None:
+            self.attributes = PoolAttributes.unpack(ready.attributes)
+        hosts = [host for host in (self._channel.transport.peer_host, ready.address) if host]
+        try:
+            self._lanes = Lanes(
+                ready,
+                hosts,
+                self._region,
+                timeout=self._timeout,
+                native=native,
+                answers=step not in ("commit", "read-after-write"),
+                queue_size=queue_size,
+                shared=shared,
+                check=self._raise_failure,
+            )
+        except (FabricError, DeadlineExceeded) as error:
+            error.at(str(self.target))
+            raise
+        possible = tuple(filter(self._lanes.can, ready.steps))
+        self.step = _choose(step, possible, str(self.target))
+        self.nlanes = len(self._lanes.lanes)
+        self._group = self._lanes.group(self.step, self)
+        self._raise_failure()
+        self._replicator = Replicator(
+            self._region,
+            [self._group],
+            local=False,
+            floor=self.floor,
+            size=self.pool_size,
+            spin=spin,
+            timeout=self._timeout,
+        )
+
+    @property
+    def floor(self) -> int:
+        """Bytes at the start of the pool that `persist` refuses to touch."""
+        return 0 if self.attributes is None else HEADER_SIZE
+
+    @property
+    def level(self) -> str:
+        """What is true of bytes that a call has made durable."""
+        if self.medium == "volatile":
+            return "visible"
+        if self.step == "read-after-write" and self.provider in ("tcp", "sockets"):
+            return "visible"
+        return "persistent"
+
+    @property
+    def peer(self) -> Hello | None:
+        """What rpmemd over there said about itself: software, host, process id."""
+        return self._channel.peer
+
+    @property
+    def failure(self) -> RpmemError | None:
+        """Why the replica is lost, if it is."""
+        return self._failure
+
+    @property
+    def closed(self) -> bool:
+        """Whether `close` was called."""
+        return self._closed
+
+    @property
+    def group(self) -> LaneGroup:
+        """The lanes, for a Replicator over several replicas (see `adopt`)."""
+        if self._group is None:
+            raise ClosedError("the replica is closed", where=str(self.target))
+        return self._group
+
+    def adopt(self, replicator: Replicator, index: int) -> None:
+        """Leave persisting to a Replicator that serves several replicas at once.
+
+        From now on only reading and the life cycle are this object's business.
+        """
+        self._replicator = replicator
+        self._index = index
+        self._adopted = True
+
+    def close(self, remove: bool = False) -> None:
+        """End the session.
+
+        Parameters
+        ----------
+        remove : bool
+            Remove the pool over there, if this session created it.
+
+        Notes
+        -----
+        Calls in progress in other threads end with ClosedError or ReplicaLost.
+
+        Raises
+        ------
+        ForkedError
+            The session belongs to the parent process, and goes on there.
+        """
+        if self._is_forked():
+            raise ForkedError(
+                "the replica belongs to the parent process",
+                where=str(self.target),
+                hint="Open it again in this process",
+            )
+        with self._lock:
+            if self._closed:
+                return
+            self._closed = True
+        if self._replicator is not None:
+            self._replicator.close("the replica is closed")
+            self._quiesce(self._replicator)
+        try:
+            if self._failure is None:
+                self._channel.close(remove=remove)
+        finally:
+            self.release()
+
+    def _quiesce(self, replicator: Replicator) -> None:
+        """Wait for calls that are on their way."""
+        deadline = time.monotonic() + self._timeout
+        while replicator.calls and time.monotonic() < deadline:
+            time.sleep(0.001)
+        if replicator.calls and self._group is not None:
+            self._group.abort()
+            while replicator.calls:
+                time.sleep(0.001)
+
+    def release(self, *, undo: bool = False) -> None:
+        """Let go of everything; the target finds the session ended.
+
+        Parameters
+        ----------
+        undo : bool
+            Ask the target to remove a pool that this session created, as far as it still listens.
+        """
+        self._closed = True
+        if undo and self._failure is None:
+            try:
+                self._channel.close(remove=True)
+            except RpmemError as error:
+                log.warning("the pool that was created may be left behind: %s", error)
+        self._channel.abandon()
+        self._replicator = None
+        self._group = None
+        if self._lanes is not None:
+            self._lanes.close()
+            self._lanes = None
+        if self._owns_region:
+            self._region.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if not self._is_forked():
+            self.close()
+
+    def _is_forked(self) -> bool:
+        return os.getpid() != self._pid
+
+    def __repr__(self) -> str:
+        state = "closed" if self._closed else "lost" if self._failure else "open"
+        return f"<Replica {self.pool_set!r} on {self.target} {state}>"
+
+    # --- the hot path ---------------------------------------------------------------------
+
+    def _own(self) -> Replicator:
+        if self._closed or self._replicator is None:
+            raise ClosedError("the replica is closed", where=str(self.target))
+        if self._adopted:
+            raise UsageError(
+                "this replica belongs to a pool", hint="persist through the pool, not the replica"
+            )
+        return self._replicator
+
+    def persist(
+        self, offset: int, length: int, lane: int | None = None, relaxed: bool = False
+    ) -> None:
+        """Make a range of the buffer durable on the target.
+
+        Parameters
+        ----------
+        offset, length : int
+            Bytes, from the start of the pool.
+        lane : int, optional
+            A certain lane; without it a free one is taken.
+        relaxed : bool
+            Give up the promise that each aligned 8-byte word over there is old or new,
+            never a mixture, whatever crashes when.
+
+        Raises
+        ------
+        RangeError
+            The range is not in the pool, or in its header.
+        ReplicaLost, FlushFailed, DeadlineExceeded
+            It is not known to be durable.
+        """
+        self._own().persist((offset, length), relaxed=relaxed, lane=lane)
+
+    def deep_persist(self, offset: int, length: int, lane: int | None = None) -> None:
+        """Make a range durable down to the lowest persistence domain software can reach."""
+        self._own().deep_persist((offset, length), lane=lane)
+
+    def flush(
+        self, offset: int, length: int, lane: int | None = None, relaxed: bool = False
+    ) -> None:
+        """Start making a range durable; it is when a later `drain` returns.
+
+        The range must not change in between.
+        """
+        self._own().flush((offset, length), relaxed=relaxed, lane=lane)
+
+    def drain(self, lane: int | None = None) -> None:
+        """Wait until all that was flushed before (on `lane`, or at all) is durable."""
+        self._own().drain(lane=lane)
+
+    def persist_many(self, ranges: Any, relaxed: bool = False, lane: int | None = None) -> None:
+        """Make many ranges durable with one wait; see `rpmem.Pool.persist_many`."""
+        self._own().persist_many(ranges, relaxed=relaxed, lane=lane)
+
+    def read(self, buffer: Buffer, offset: int, lane: int | None = None) -> None:
+        """Read from the replica's pool into a writable contiguous buffer.
+
+        Parameters
+        ----------
+        buffer : buffer
+            Filled completely.
+        offset : int
+            Where in the pool to begin; the header may be read.
+        """
+        lanes, replicator = self._lanes, self._replicator
+        if self._closed or lanes is None or replicator is None:
+            raise ClosedError("the replica is closed", where=str(self.target))
+        if not lanes.fabric.pins:
+            replicator.read(self._index, buffer, offset, lane=lane)
+            return
+        with Region.from_buffer(buffer) as region:
+            try:
+                memory = lanes.register(region.address, region.size)
+            except RegistrationFailed:
+                self._read_by_copy(lanes, replicator, buffer, offset, lane)
+                return
+            try:
+                replicator.read(self._index, buffer, offset, lane=lane, handle=memory.handle)
+            finally:
+                memory.close()
+
+    def _read_by_copy(
+        self, lanes: Lanes, replicator: Replicator, buffer: Buffer, offset: int, lane: int | None
+    ) -> None:
+        """Read into memory that devices cannot write to, piece by piece."""
+        with memoryview(buffer).cast("B") as view, Region.anonymous(_PIECE) as piece:
+            memory = lanes.register(piece.address, piece.size)
+            try:
+                with memoryview(piece) as copied:
+                    for at in range(0, len(view), _PIECE):
+                        part = copied[: min(_PIECE, len(view) - at)]
+                        where = offset + at
+                        replicator.read(self._index, part, where, lane=lane, handle=memory.handle)
+                        view[at : at + len(part)] = part
+                        part.release()
+            finally:
+                memory.close()
+
+    def set_attributes(self, attributes: PoolAttributes) -> None:
+        """Replace the pool's attributes (rewrites its headers)."""
+        with self._lock:
+            if self._closed:
+                raise ClosedError("the replica is closed", where=str(self.target))
+            self._channel.set_attributes(attributes.pack())
+            self.attributes = attributes
+
+    # --- trouble --------------------------------------------------------------------------
+
+    def _raise_failure(self) -> None:
+        if self._failure is not None:
+            raise copy.copy(self._failure)
+
+    def on_failure(self, error: RpmemError) -> None:
+        """Take notice that the target no longer serves."""
+        self._failure = error
+        if self._group is not None:
+            self._group.abort()
+
+    def explain(self, fault: int, refusal: int, detail: int) -> RpmemError:
+        """Turn what ended a lane into the error its caller gets."""
+        where = str(self.target)
+        if fault == _REFUSED and refusal == _FLUSH_FAILED:
+            error: RpmemError = FlushFailed(
+                f"the target's medium did not take the data: {os.strerror(detail)}",
+                where=where,
+                errno=detail,
+                hint="what this call covered is not durable there; check the target's device",
+            )
+        elif fault == _REFUSED and refusal == _BAD_RANGE:
+            error = RangeError("the target found the range outside its pool", where=where)
+        elif fault == _REFUSED:
+            error = RemoteError(f"the target refused a message (status {refusal})", where=where)
+        elif fault == _GARBLED:
+            error = MalformedMessage("the target broke the in-band protocol", where=where)
+        elif fault == _EXPIRED:
+            error = DeadlineExceeded(
+                f"the target made no progress for {self._timeout:g} s",
+                where=where,
+                hint="what was not acknowledged may not be there",
+            )
+        else:
+            # A lane notices a death before the control channel knows its cause.
+            cause = self._failure or self._channel.await_failure(_CAUSE_WAIT)
+            if cause is not None:
+                error = copy.copy(cause)
+            else:
+                reason = os.strerror(detail) if detail else "closed by the target"
+                error = ReplicaLost(f"a lane's connection broke: {reason}", where=where)
+        if self._failure is None:
+            self._failure = error
+        return error
+
+
+def _choose(wanted: str, possible: tuple[str, ...], where: str) -> str:
+    """Choose the step: the best of those that both sides can do, or the one that is wanted."""
+    if wanted == "auto":
+        known = [step for step in possible if step in ("flush", "commit", "send-after-write")]
+        if not known:
+            known = list(possible)
+        if known:
+            return known[0]
+    elif wanted in possible:
+        return wanted
+    raise FabricFailure(
+        f"the step {wanted!r} is not possible with this target, only {', '.join(possible)}",
+        where=where,
+        hint="read-after-write has to be allowed on the target (rpmemd --persist-apm)",
+    )

@@ -1,0 +1,358 @@
+"""The calls that begin a session, and end a pool: `create`, `open` and `remove`.
+
+They start rpmemd on the target, agree with it on a protocol and connect the lanes.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING, Any, Final
+
+from rpmem import __version__
+from rpmem import environment as _environment
+from rpmem import fabric as _fabric
+from rpmem import logs as _logs
+from rpmem._pmem import Region
+from rpmem.attributes import PoolAttributes
+from rpmem.channel import Channel, LegacySpoken
+from rpmem.control.initiator import InitiatorSession
+from rpmem.control.initiator_machine import InitiatorMachine
+from rpmem.control.messages import MAX_LANES, STAGING, Create, Hello, Open, Ready
+from rpmem.control.pmdk_initiator import PmdkInitiatorSession
+from rpmem.environment import Environment
+from rpmem.errors import LaneRefused, ProviderUnavailable, RpmemError
+from rpmem.launch import launch
+from rpmem.removal import remove_pool
+from rpmem.replica import Replica
+from rpmem.target import Target
+
+if TYPE_CHECKING:
+    from typing_extensions import Buffer
+
+log = logging.getLogger("rpmem")
+
+DEFAULT_LANES: Final = 4
+DEFAULT_PROVIDER: Final = "tcp"
+DEFAULT_SPIN_US: Final = 100
+# Large strict data move in messages of this size: few of them, and not more of them on their
+# way than stay in a core's cache.
+_MESSAGE_SIZE: Final = 65 << 12
+_PMDK_MESSAGE_SIZE: Final = 8192
+_PMDK_QUEUE_SIZE: Final = 50
+
+
+class _Start:
+    """One attempt after the other to begin a session, in the protocol the target speaks."""
+
+    def __init__(
+        self,
+        target: Target,
+        region: Region,
+        environment: Environment,
+        *,
+        owns_region: bool,
+        launcher: str | None,
+        command: str | None,
+        timeout: float,
+        choose_provider: bool,
+    ) -> None:
+        self._choose_provider = choose_provider
+        self._target = target
+        self._region = region
+        self._owns_region = owns_region
+        self._environment = environment
+        self._launcher = launcher or environment.launcher
+        if command is None and not target.is_local:
+            # Falling back is another start, but of the same command.
+            command = environment.next_command()
+        self._command = command
+        self._timeout = timeout
+
+    def native(self, request: Create | Open) -> tuple[Replica, Ready]:
+        """Begin a session in our own protocol.
+
+        Raises
+        ------
+        LegacySpoken
+            The target is PMDK's rpmemd.
+        """
+        hello = Hello.of_this_process(f"rpmem {__version__}", (STAGING,))
+        machine = InitiatorSession(hello, where=str(self._target))
+        return self._begin(machine, request, ipv4_only=False)
+
+    def pmdk(self, request: Create | Open) -> tuple[Replica, Ready]:
+        """Begin a session in PMDK's protocol."""
+        log.warning(
+            "%s: the target speaks PMDK's protocol: its in-band connections are not authenticated",
+            self._target,
+        )
+        provider = _pmdk_provider(request.providers, self._environment, str(self._target))
+        request = request.replaced(providers=(provider,), message_size=_PMDK_MESSAGE_SIZE)
+        if request.pool_size == 0:
+            request = request.replaced(pool_size=self._region.size)
+        machine = PmdkInitiatorSession(where=str(self._target))
+        return self._begin(machine, request, ipv4_only=provider == "sockets")
+
+    def _begin(
+        self, machine: InitiatorMachine, request: Create | Open, *, ipv4_only: bool
+    ) -> tuple[Replica, Ready]:
+        transport = launch(
+            self._target,
+            [],
+            environment=self._environment,
+            launcher=self._launcher,
+            command=self._command,
+            timeout=self._timeout,
+            ipv4_only=ipv4_only,
+        )
+        replica: Replica | None = None
+
+        def on_failure(error: RpmemError) -> None:
+            if not isinstance(error, LegacySpoken):
+                _logs.lost(error)
+            if replica is not None:
+                replica.on_failure(error)
+
+        channel = Channel(
+            transport,
+            machine,
+            where=str(self._target),
+            timeout=self._timeout,
+            on_failure=on_failure,
+        )
+        if self._choose_provider and isinstance(machine, InitiatorSession):
+            request = request.replaced(providers=self._best(transport.peer_host))
+        try:
+            channel.greet()
+            ready = (
+                channel.create(request) if isinstance(request, Create) else channel.open(request)
+            )
+        except BaseException:
+            channel.abandon()
+            raise
+        replica = Replica(
+            self._target,
+            request.pool_set,
+            self._region,
+            channel,
+            timeout=self._timeout,
+            owns_region=self._owns_region,
+        )
+        if channel.failure is not None:
+            replica.on_failure(channel.failure)
+        return replica, ready
+
+    def _best(self, host: str) -> tuple[str, ...]:
+        """Return the providers to offer, the best first: verbs where a device leads there."""
+        if self._environment.enable_verbs and not self._target.is_local and _fabric.leads_to(host):
+            return (_fabric.VERBS, DEFAULT_PROVIDER)
+        return (DEFAULT_PROVIDER,)
+
+
+def _pmdk_provider(wanted: tuple[str, ...], environment: Environment, where: str) -> str:
+    """Choose as librpmem does: verbs where there is a device, else sockets if switched on."""
+    for provider in wanted:
+        if provider in ("verbs", "sockets"):
+            return provider
+    if environment.enable_verbs and _fabric.has_rdma_device():
+        return "verbs"
+    if environment.enable_sockets:
+        return "sockets"
+    raise ProviderUnavailable(
+        "PMDK's protocol knows only the providers verbs and sockets: "
+        "verbs has no device here or is switched off, and sockets is not switched on",
+        where=where,
+        hint="set RPMEM_ENABLE_SOCKETS=1, or provider='sockets'",
+    )
+
+
+# --- the call set ---------------------------------------------------------------------------
+
+
+def create(
+    target: str | Target,
+    pool_set_name: str,
+    buffer: Buffer | Region,
+    nlanes: int | None = None,
+    attributes: PoolAttributes | None = None,
+    **options: Any,
+) -> Replica:
+    """Create a pool on a target and return the replica, connected.
+
+    Parameters
+    ----------
+    target : str or Target
+        ``[user@]host[:port]``, or ``local:[directory]`` for rpmemd as a child process.
+    pool_set_name : str
+        Name of a poolset(5) file in the target's pool set directory.
+    buffer : buffer or Region
+        Writable contiguous memory that is replicated; its length is the pool's. It is kept
+        alive, and cannot be resized, until `Replica.close`.
+    nlanes : int, optional
+        Calls that can be on their way at once; the target may grant fewer.
+    attributes : PoolAttributes, optional
+        For the headers over there; none for a pool set with ``OPTION NOHDRS``.
+    **options
+        `pool_size` (bytes, when the buffer has more than the pool), `parts` (let the target write
+        the pool set file with so many parts, if it is missing), `provider` (``verbs``, or one of
+        libfabric's), `step`, `launcher`, `command` (instead of ``RPMEM_CMD``), `timeout` (seconds
+        without any progress) and `shared` (with the provider ``verbs``: a pyverbs PD in which
+        lanes are to be made, or a tuple of it and MR objects that have the buffer in them).
+
+    Raises
+    ------
+    RpmemError
+        Of the kind that says why; nothing is left behind on the target.
+    """
+    _settings()
+    with _logs.call(f"create {target} {pool_set_name}"):
+        return _start(target, pool_set_name, buffer, nlanes, attributes, creating=True, **options)
+
+
+def open(
+    target: str | Target,
+    pool_set_name: str,
+    buffer: Buffer | Region,
+    nlanes: int | None = None,
+    **options: Any,
+) -> Replica:
+    """Open a pool on a target and return the replica, connected.
+
+    Parameters are those of `create`; ``Replica.attributes`` holds what the pool's header says.
+    The buffer is not filled from the replica, nor the replica from the buffer.
+    """
+    _settings()
+    with _logs.call(f"open {target} {pool_set_name}"):
+        return _start(target, pool_set_name, buffer, nlanes, None, creating=False, **options)
+
+
+def _start(
+    target: str | Target,
+    pool_set_name: str,
+    buffer: Buffer | Region,
+    nlanes: int | None,
+    attributes: PoolAttributes | None,
+    *,
+    creating: bool,
+    pool_size: int | None = None,
+    parts: int = 0,
+    provider: str | None = None,
+    step: str = "auto",
+    launcher: str | None = None,
+    command: str | None = None,
+    timeout: float | None = None,
+    shared: Any = None,
+) -> Replica:
+    environment = _environment.current()
+    if isinstance(target, str):
+        target = Target.parse(target)
+    wanted = provider or environment.provider or DEFAULT_PROVIDER
+    spin = DEFAULT_SPIN_US if environment.spin_us is None else environment.spin_us
+    common: dict[str, Any] = {
+        "pool_set": pool_set_name,
+        "lanes": _lane_count(nlanes, environment.max_nlanes),
+        "providers": (wanted,),
+        "message_size": _MESSAGE_SIZE,
+        "step": step,
+    }
+    packed = None if attributes is None or attributes.is_zero else attributes.pack()
+    owns_region = not isinstance(buffer, Region)
+    region = buffer if isinstance(buffer, Region) else Region.from_buffer(buffer)
+    size = region.size if pool_size is None else min(pool_size, region.size)
+    replica: Replica | None = None
+    try:
+        request: Create | Open
+        if creating:
+            request = Create(**common, pool_size=size, attributes=packed, parts=parts)
+        else:
+            request = Open(**common, pool_size=size)
+        start = _Start(
+            target,
+            region,
+            environment,
+            owns_region=owns_region,
+            launcher=launcher,
+            command=command,
+            timeout=environment.timeout if timeout is None else timeout,
+            # The step commit is one of libfabric's.
+            choose_provider=not (provider or environment.provider or step == "commit"),
+        )
+        native = True
+        try:
+            replica, ready = start.native(request)
+        except LegacySpoken:
+            native = False
+            replica, ready = start.pmdk(request)
+        if creating:
+            replica.attributes = attributes
+        replica.connect(
+            ready,
+            step=step,
+            spin=spin * 1e-6,
+            native=native,
+            queue_size=environment.work_queue_size or (0 if native else _PMDK_QUEUE_SIZE),
+            shared=shared,
+        )
+    except BaseException:
+        if replica is not None:
+            replica.release(undo=creating)
+        elif owns_region:
+            region.close()
+        raise
+    return replica
+
+
+def _settings() -> Environment:
+    """Return what the environment says; its wishes for the log are obeyed from here on."""
+    environment = _environment.current()
+    _logs.set_up(environment)
+    return environment
+
+
+def _lane_count(wanted: int | None, limit: int) -> int:
+    lanes = DEFAULT_LANES if wanted is None else wanted
+    if not 1 <= lanes <= MAX_LANES:
+        raise LaneRefused(f"a replica cannot have {lanes} lanes, only 1 to {MAX_LANES}")
+    return min(lanes, limit)
+
+
+def remove(
+    target: str | Target,
+    name: str,
+    force: bool = False,
+    pool_set: bool = False,
+    *,
+    launcher: str | None = None,
+    command: str | None = None,
+    timeout: float | None = None,
+) -> None:
+    """Remove a pool on a target.
+
+    Parameters
+    ----------
+    target, name
+        As for `create`.
+    force : bool
+        Remove what can be removed; errors of parts do not count.
+    pool_set : bool
+        Remove the pool set file as well.
+
+    Raises
+    ------
+    PoolSetError
+        It is not there, in use, or not a pool set.
+    LaunchError
+        rpmemd could not be started.
+    """
+    environment = _settings()
+    with _logs.call(f"remove {target} {name}"):
+        remove_pool(
+            Target.parse(target) if isinstance(target, str) else target,
+            name,
+            force=force,
+            pool_set_too=pool_set,
+            environment=environment,
+            launcher=launcher or environment.launcher,
+            command=command,
+            timeout=environment.timeout if timeout is None else timeout,
+        )

@@ -1,0 +1,62 @@
+"""Reading back from a replica: a copy of what it holds, or into the local copy itself."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from rpmem._pmem import Region
+
+#: Reads from a replica at a pool offset into a buffer.
+Read = Callable[["memoryview | NDArray[Any]", int], None]
+
+
+def copy_of(x: Any, ranges: list[tuple[int, int]], region: Region, read: Read) -> NDArray[Any]:
+    """Return what the replica holds where `x` lies.
+
+    Parameters
+    ----------
+    x : array, buffer or (offset, length)
+        In the pool.
+    ranges : list of (int, int)
+        The pool ranges that `x` means.
+    region : Region
+        The local copy.
+    read : callable
+        Reads from the replica.
+
+    Returns
+    -------
+    ndarray
+        Of the shape and dtype of `x`; of bytes when `x` is a pair.
+    """
+    if isinstance(x, tuple | list):
+        ((offset, length),) = ranges or [(0, 0)]
+        raw = np.empty(length, dtype=np.uint8)
+        read(raw, offset)
+        return raw
+    array = np.asarray(x)
+    if not ranges:
+        return np.empty_like(array)
+    # The same bytes at the same distances from each other, so that the strides of x apply.
+    low, high = np.lib.array_utils.byte_bounds(array)
+    shadow = np.empty(high - low, dtype=np.uint8)
+    first = low - region.address
+    for offset, length in ranges:
+        read(shadow[offset - first : offset - first + length], offset)
+    begin = array.__array_interface__["data"][0] - low
+    return np.ndarray(array.shape, array.dtype, shadow, begin, array.strides).copy()
+
+
+def into_place(ranges: list[tuple[int, int]], region: Region, read: Read) -> None:
+    """Overwrite ranges of the local copy with what the replica holds, durably."""
+    with memoryview(region) as view:
+        for offset, length in ranges:
+            with view[offset : offset + length] as piece:
+                read(piece, offset)
+            region.persist(offset, length)

@@ -1,0 +1,254 @@
+"""The pool set directory: what an initiator can name, and nothing beside it.
+
+An initiator says the name of a pool set; it never says a path. Names are relative to the pool set
+directory and cannot leave it. Where the parts lie is what the pool set file says, which is the
+administrator's word; files that are written here on an initiator's behalf (:meth:`Database.create`
+with `parts`) lie beside it.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+from contextlib import suppress
+
+from rpmem import errors
+from rpmem.header import INCOMPAT_SINGLEHDR, PoolAttributes, header_count
+from rpmem.partfile import HEADER_SIZE, MINIMUM_SIZE, sync_directory_of
+from rpmem.poolfiles import PoolFiles, remove_parts
+from rpmem.poolset import Part, PoolSet, load_any
+
+_LONGEST_NAME = 4096
+_MOST_PARTS = 1024
+
+
+class Database:
+    """The pool sets of one directory.
+
+    Parameters
+    ----------
+    directory : str
+        Absolute path.
+    force_pmem, shadow : bool
+        How pools are mapped, see :class:`rpmem.Region`.
+
+    Raises
+    ------
+    ConfigError
+        The path is not absolute.
+    """
+
+    def __init__(self, directory: str, *, force_pmem: bool = False, shadow: bool = False) -> None:
+        if not os.path.isabs(directory):
+            raise errors.ConfigError(
+                f"the pool set directory '{directory}' is not an absolute path",
+                hint="Correct the option poolset-dir",
+            )
+        self.directory = os.path.realpath(directory)
+        self._force_pmem = force_pmem
+        self._shadow = shadow
+
+    def create(
+        self,
+        name: str,
+        pool_size: int,
+        attributes: PoolAttributes | None = None,
+        *,
+        parts: int = 0,
+    ) -> PoolFiles:
+        """Create the pool of a pool set.
+
+        Parameters
+        ----------
+        name : str
+            Of the pool set file.
+        pool_size : int
+            Bytes that the pool must have at least.
+        attributes : PoolAttributes, optional
+            What the headers say.
+        parts : int
+            More than 0: where there is no such pool set file, write one with that many parts.
+            It is removed again when the pool cannot be created, and together with the pool.
+
+        Raises
+        ------
+        PoolSetError
+            Of the kind that says why.
+        """
+        written = None
+        if parts and not os.path.lexists(self._resolve(name)):
+            written = self._provision(name, pool_size, parts, attributes)
+        try:
+            pool = PoolFiles.create(
+                self._read(name),
+                pool_size=pool_size,
+                attributes=attributes,
+                force_pmem=self._force_pmem,
+                shadow=self._shadow,
+            )
+        except BaseException:
+            if written is not None:
+                with suppress(OSError):
+                    os.unlink(written)
+            raise
+        if written is not None:
+            pool.belongings.append(written)
+        return pool
+
+    def open(self, name: str, pool_size: int = 0) -> PoolFiles:
+        """Open the pool of a pool set.
+
+        Parameters
+        ----------
+        name : str
+            Of the pool set file, or of a file that is a pool by itself.
+        pool_size : int
+            Bytes that the pool must have at least.
+        """
+        return PoolFiles.open(
+            self._read(name),
+            pool_size=pool_size,
+            force_pmem=self._force_pmem,
+            shadow=self._shadow,
+        )
+
+    def remove(self, name: str, *, force: bool = False, pool_set: bool = False) -> None:
+        """Remove the pool of a pool set.
+
+        Parameters
+        ----------
+        name : str
+            Of the pool set file.
+        force : bool
+            Remove what can be removed, and say nothing of the rest.
+        pool_set : bool
+            Remove the pool set file as well.
+
+        Raises
+        ------
+        PoolSetError
+            Of the kind that says why; with `force` only when the name is refused.
+        """
+        self._resolve(name)
+        try:
+            self._remove(name, force, pool_set)
+        except errors.PoolSetError:
+            if not force:
+                raise
+
+    def _remove(self, name: str, force: bool, pool_set: bool) -> None:
+        found = self._read(name, replicas_too=force)
+        path = self._resolve(name)
+        if _is_whole_pool(found, path):
+            # A file that is a pool by itself: nothing here said that it may go.
+            raise errors.PoolSetMalformed("it is no pool set file", where=name)
+        remove_parts(found, force)
+        if pool_set:
+            try:
+                os.unlink(path)
+            except OSError as error:
+                raise errors.from_oserror(error, "cannot be removed", where=name) from error
+
+    def _resolve(self, name: str) -> str:
+        """Return the path of a name that stays inside the directory."""
+        problem = None
+        if not name or len(name) > _LONGEST_NAME:
+            problem = "it is empty or too long"
+        elif not name.isprintable():
+            problem = "it has characters that do not print"
+        elif name.startswith("/"):
+            problem = "it is an absolute path"
+        elif ".." in name.split("/"):
+            problem = "it leaves the pool set directory"
+        if problem is None:
+            path = os.path.realpath(os.path.join(self.directory, name))
+            inside = self.directory.rstrip("/") + "/"
+            if path.startswith(inside):
+                return path
+            problem = "it leads out of the pool set directory"
+        raise errors.PoolSetNameRefused(
+            f"the pool set name was refused: {problem}",
+            where=errors.printable(name, 200),
+            hint="Name a pool set file relative to the target's pool set directory",
+        )
+
+    def _read(self, name: str, *, replicas_too: bool = False) -> PoolSet:
+        path = self._resolve(name)
+        found = load_any(path)
+        if not _is_whole_pool(found, path) and os.path.getsize(path) >= MINIMUM_SIZE:
+            # A part's header holds what an initiator chose. It must not pass for a pool set file,
+            # which may name any path; no honest one is as large as the smallest part.
+            raise errors.PoolSetMalformed("it is too large for a pool set file", where=name)
+        if not replicas_too:
+            found.check_for_target()
+        return found
+
+    def _provision(
+        self, name: str, pool_size: int, parts: int, attributes: PoolAttributes | None
+    ) -> str:
+        """Write a pool set file for a pool of at least that size; return its path."""
+        if not 0 < parts <= _MOST_PARTS:
+            raise errors.UsageError(f"a pool set of {parts} parts cannot be made")
+        path = self._resolve(name)
+        if any(piece.startswith(".") for piece in name.split("/")):
+            # The default directory is the home directory, where such names configure programs.
+            raise errors.PoolSetNameRefused("no hidden pool set file is made", where=name)
+        options = _options_for(attributes)
+        headers = header_count(parts, options)
+        needed = max(pool_size, 0) + HEADER_SIZE * max(headers - 1, 0)
+        each = -(-needed // parts)
+        each = max(each + -each % HEADER_SIZE, MINIMUM_SIZE)
+        content = PoolSet(
+            parts=[Part(each, f"{path}.part{index}") for index in range(parts)],
+            options=options,
+        ).format()
+        try:
+            descriptor = os.open(
+                path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o666
+            )
+        except OSError as error:
+            raise errors.from_oserror(
+                error, "the pool set file cannot be created", where=name
+            ) from error
+        try:
+            with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+            sync_directory_of(path)
+        except OSError as error:
+            with suppress(OSError):
+                os.unlink(path)
+            raise errors.from_oserror(
+                error, "the pool set file cannot be written", where=name
+            ) from error
+        return path
+
+
+def removal_status(error: errors.PoolSetError, name: str) -> int:
+    """Return the exit code with which PMDK's rpmemd says why it removed nothing.
+
+    Parameters
+    ----------
+    error : PoolSetError
+        What :meth:`Database.remove` raised.
+    name : str
+        What it was asked to remove.
+    """
+    if isinstance(error, errors.PoolSetNameRefused) and name.startswith("/"):
+        return errno.EBADF
+    if isinstance(error, errors.PoolSetBusy):
+        return errno.EWOULDBLOCK
+    return error.errno if 0 < error.errno < 255 else errno.EIO
+
+
+def _is_whole_pool(found: PoolSet, path: str) -> bool:
+    return [part.path for part in found.parts] == [path]
+
+
+def _options_for(attributes: PoolAttributes | None) -> frozenset[str]:
+    if attributes is None or attributes.is_zero:
+        return frozenset({"NOHDRS"})
+    if attributes.incompat & INCOMPAT_SINGLEHDR:
+        return frozenset({"SINGLEHDR"})
+    return frozenset()

@@ -1,0 +1,332 @@
+"""One control session at the target, from the status word to the last answer.
+
+The session reads requests from the initiator, one at a time, and carries them out: it opens
+the pool, has its lanes served, and takes both down in the order in which no lane can reach
+memory of a pool that is no longer locked.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import threading
+from typing import Any
+
+from rpmem import __version__
+from rpmem.control.events import (
+    CloseRequested,
+    CreateRequested,
+    Event,
+    Greeted,
+    InitiatorGone,
+    OpenRequested,
+    SessionFailed,
+    SetAttributesRequested,
+)
+from rpmem.control.handshake import Protocol, detect, pack_status
+from rpmem.control.messages import STAGING, Create, Hello, LaneGrant, Open, Ready
+from rpmem.control.pmdk_target import PmdkTargetSession
+from rpmem.control.target import TargetSession
+from rpmem.control.target_machine import TargetMachine, TargetState
+from rpmem.errors import ReplicaLost, RpmemError, VersionMismatch
+from rpmem.header import PoolAttributes
+from rpmem.proof import new_token
+from rpmemd.admission import Admission, PeerAdmission, TokenAdmission
+from rpmemd.config import Config
+from rpmemd.database import Database
+from rpmemd.lanes import NATIVE, PMDK, LaneServer
+from rpmemd.log import Log
+
+_CHUNK = 1 << 16
+_LARGEST_MESSAGE = 1 << 20
+_HEADER = 4096
+
+
+class Stream:
+    """The initiator, as two file descriptors."""
+
+    def __init__(self, source: int, sink: int) -> None:
+        self.source = source
+        self._sink = sink
+
+    def write(self, data: bytes) -> None:
+        """Write all of `data`; an initiator that is gone is found out by reading."""
+        view = memoryview(data)
+        try:
+            while view:
+                view = view[os.write(self._sink, view) :]
+        except BrokenPipeError:
+            return
+
+
+class Session:
+    """Serves one initiator.
+
+    Parameters
+    ----------
+    config : Config
+    log : Log
+    stream : Stream
+        Where the initiator is.
+    database : Database
+        The pool sets it may use.
+    address : str
+        Where lanes are to be accepted: the address the initiator reached us at.
+    peer : str
+        The address the initiator came from.
+    breakage : int
+        What a test wants broken; 0.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        log: Log,
+        stream: Stream,
+        database: Database,
+        *,
+        address: str,
+        peer: str,
+        breakage: int = 0,
+    ) -> None:
+        self._config = config
+        self._log = log
+        self._stream = stream
+        self._database = database
+        self._address = address
+        self._peer = peer
+        self._dialect = NATIVE
+        self._breakage = breakage
+        self._machine: TargetMachine | None = None
+        self._pool: Any = None
+        self._features: frozenset[str] = frozenset()
+        self._created = False
+        self._lanes: LaneServer | None = None
+        self._reports: list[RpmemError | None] = []
+        self._report_lock = threading.Lock()
+        self._wake_read, self._wake_write = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+
+    def run(self) -> int:
+        """Serve until the session ends; return the process's exit status."""
+        self._stream.write(pack_status(0))
+        try:
+            self._greet()
+            while self._machine is not None and not self._machine.ended:
+                self._step()
+            ended = self._machine is not None and self._machine.state is TargetState.CLOSED
+            return 0 if ended else 1
+        finally:
+            self._stop(remove=False)
+
+    # --- the initiator's bytes ------------------------------------------------------------
+
+    def _greet(self) -> None:
+        """Find out which protocol the initiator speaks."""
+        first = b""
+        while (protocol := detect(first)) is None:
+            data = os.read(self._stream.source, _CHUNK)
+            if not data:
+                return
+            first += data
+        if protocol is Protocol.PMDK:
+            self._machine = PmdkTargetSession()
+            self._dialect = PMDK
+        else:
+            self._machine = TargetSession(
+                Hello.of_this_process(f"rpmemd {__version__}", (STAGING,))
+            )
+        self._log.sink = self._machine.log
+        self._handle(self._machine.receive(first))
+
+    def _step(self) -> None:
+        """Wait for the initiator or the lanes, and do what they want."""
+        assert self._machine is not None
+        poll = select.poll()
+        poll.register(self._stream.source, select.POLLIN)
+        poll.register(self._wake_read, select.POLLIN)
+        ready = {descriptor for descriptor, _ in poll.poll()}
+        if self._wake_read in ready:
+            os.read(self._wake_read, _CHUNK)
+            self._take_reports()
+        if self._stream.source in ready:
+            data = os.read(self._stream.source, _CHUNK)
+            self._handle(self._machine.receive(data) if data else self._machine.receive_eof())
+
+    def _handle(self, events: list[Event]) -> None:
+        assert self._machine is not None
+        for event in events:
+            try:
+                self._carry_out(event)
+            except RpmemError as error:
+                self._log.err(str(error))
+                self._machine.error(error)
+            except OSError as error:
+                self._log.err(f"{type(event).__name__}: {error}")
+                self._machine.error(error)
+            self._answer()
+        self._answer()
+
+    def _answer(self) -> None:
+        assert self._machine is not None
+        self._stream.write(self._machine.data_to_send())
+
+    def _carry_out(self, event: Event) -> None:
+        assert self._machine is not None
+        match event:
+            case Greeted():
+                self._features = event.features
+                self._log.info(f"the initiator speaks {event.protocol.value} {event.version}")
+            case CreateRequested(request=request):
+                self._serve(request)
+            case OpenRequested(request=request):
+                self._serve(request)
+            case SetAttributesRequested(attributes=attributes):
+                self._pool.set_attributes(PoolAttributes.unpack(attributes))
+                self._machine.done()
+            case CloseRequested(remove=remove):
+                self._stop(remove=remove, orderly=True)
+                self._machine.done()
+            case InitiatorGone():
+                self._log.warn("the initiator is gone without having closed the session")
+            case SessionFailed(error=error):
+                self._log.err(str(error))
+
+    # --- pool and lanes -------------------------------------------------------------------
+
+    def _serve(self, request: Create | Open) -> None:
+        """Create or open the pool, register it, listen, answer."""
+        self._check_protocol()
+        if isinstance(request, Create):
+            attributes = PoolAttributes.unpack(request.attributes) if request.attributes else None
+            self._pool = self._database.create(
+                request.pool_set, request.pool_size, attributes, parts=request.parts
+            )
+            self._created = True
+        else:
+            self._pool = self._database.open(request.pool_set, request.pool_size)
+        try:
+            self._listen(request)
+        except BaseException:
+            self._stop(remove=self._created)
+            raise
+
+    def _check_protocol(self) -> None:
+        """Refuse a protocol that the administrator does not want."""
+        if self._config.protocol not in ("both", self._dialect.name):
+            raise VersionMismatch(
+                f"this rpmemd is configured to speak only the {self._config.protocol} protocol",
+                hint="the option is protocol, in rpmemd.conf or on its command line",
+            )
+
+    def _admission(self, tokens: tuple[bytes, ...]) -> Admission:
+        if self._dialect is PMDK:
+            return PeerAdmission(self._peer, len(tokens), self._log)
+        return TokenAdmission(tokens, self._log)
+
+    def _listen(self, request: Create | Open) -> None:
+        assert self._machine is not None
+        pool = self._pool
+        size = request.pool_size or pool.size
+        providers = request.providers
+        if self._config.providers:
+            providers = tuple(name for name in providers if name in self._config.providers)
+        lanes = LaneServer(
+            pool.region,
+            size=size,
+            floor=_HEADER if pool.attributes is not None and self._dialect is NATIVE else 0,
+            providers=providers,
+            address=self._address,
+            lanes=request.lanes,
+            message_size=min(request.message_size, _LARGEST_MESSAGE),
+            dialect=self._dialect,
+            may_stage=STAGING in self._features,
+            threads=request.threads or self._config.nthreads,
+            spin=None if self._config.spin_us is None else self._config.spin_us * 1e-6,
+            report=self._report,
+        )
+        lanes.breakage = self._breakage
+        self._lanes = lanes
+        tokens = tuple(new_token() for _ in range(lanes.granted))
+        answer = Ready(
+            provider=lanes.fabric.provider,
+            address=self._address,
+            port=lanes.port,
+            lanes=tuple(
+                LaneGrant(token=token, key=key, address=address)
+                for token, (key, address) in zip(
+                    tokens, map(lanes.reach, range(lanes.granted)), strict=True
+                )
+            ),
+            pool_size=size,
+            staging=lanes.staging,
+            attributes=None if pool.attributes is None else pool.attributes.pack(),
+            medium=pool.region.medium,
+            steps=self._steps(lanes),
+            message_size=min(request.message_size, _LARGEST_MESSAGE),
+            window=self._dialect.window,
+        )
+        lanes.start(self._admission(tokens))
+        self._machine.ready(answer)
+        if self._dialect is PMDK:
+            self._log_policy(answer)
+        if lanes.unreachable is not None:
+            self._log.warn(
+                f"{request.pool_set}: {lanes.unreachable.what}; data of this session travel "
+                "inside messages and are copied, which is as durable, but slower"
+            )
+        self._log.notice(
+            f"serving {request.pool_set}: {size} bytes on a {pool.region.medium} medium, "
+            f"{lanes.granted} lanes over {lanes.fabric.provider}"
+        )
+
+    def _steps(self, lanes: LaneServer) -> tuple[str, ...]:
+        if self._dialect is NATIVE:
+            return lanes.steps(apm=self._config.persist_apm)
+        # As the original: APM where it is allowed and the pool is persistent memory.
+        apm = self._config.persist_apm and self._pool.region.medium == "pmem"
+        return ("read-after-write",) if apm else ("send-after-write",)
+
+    def _log_policy(self, answer: Ready) -> None:
+        """Say how data becomes durable in the words of PMDK's rpmemd, which scripts look for."""
+        apm = answer.steps[0] == "read-after-write"
+        method = "Appliance" if apm else "General Purpose Server"
+        flush = "none" if apm else "pmem_persist" if answer.medium == "pmem" else "pmem_msync"
+        self._log.notice("persistency policy:")
+        self._log.notice(f"persist method: {method} Persistency Method")
+        self._log.notice(f"persist flush: {flush}")
+
+    def _stop(self, *, remove: bool, orderly: bool = False) -> None:
+        """Lanes first, then the pool: nothing can write to it once it is unlocked."""
+        lanes, self._lanes = self._lanes, None
+        if lanes is not None:
+            never_came = not lanes.complete
+            lanes.close()
+            # As the original: a pool nobody ever connected to was not created. Who closes it in
+            # order was connected, even where the last lane has not been looked at yet.
+            remove = remove or (self._created and never_came and not orderly)
+            if lanes.refused:
+                self._log.notice(f"{lanes.refused} connections were refused")
+        pool, self._pool = self._pool, None
+        if pool is not None:
+            pool.close(remove=remove and self._created)
+
+    # --- what the lanes report, from their threads ----------------------------------------
+
+    def _report(self, error: RpmemError | None) -> None:
+        with self._report_lock:
+            self._reports.append(error)
+        os.write(self._wake_write, b"x")
+
+    def _take_reports(self) -> None:
+        assert self._machine is not None
+        with self._report_lock:
+            reports, self._reports = self._reports, []
+        for error in reports:
+            if error is None:
+                self._log.debug("a lane was disconnected")
+            else:
+                self._log.err(str(error))
+                self._machine.failure(error)
+        if any(error is None for error in reports):
+            self._machine.failure(ReplicaLost("a lane was disconnected"))
+        self._answer()

@@ -1,0 +1,35 @@
+"""What every test shares: a summary that counts what could not run here, and why."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import TYPE_CHECKING
+
+import hypothesis
+
+if TYPE_CHECKING:
+    import pytest
+
+pytest_plugins = ["tests.support.fixtures"]
+
+
+# How long an example takes says more about the machine's other work than about ours.
+hypothesis.settings.register_profile("rpmem", deadline=None, print_blob=True)
+hypothesis.settings.load_profile("rpmem")
+
+
+def skip_reason(report: pytest.TestReport | pytest.CollectReport) -> str:
+    """Return why a test was skipped, without pytest's own prefix."""
+    if isinstance(report.longrepr, tuple):
+        return report.longrepr[2].removeprefix("Skipped: ")
+    return str(report.longrepr)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Say for every reason how many tests it kept from running."""
+    reasons = Counter(skip_reason(report) for report in terminalreporter.getreports("skipped"))
+    if not reasons:
+        return
+    terminalreporter.section("not run here")
+    for reason, count in reasons.most_common():
+        terminalreporter.line(f"{count:5d}  {reason}")

@@ -1,0 +1,139 @@
+"""Pools that the target cannot register: served by way of messages and staging buffers.
+
+The target here is a real one whose registration of the pool is made to fail, as it does on RDMA
+devices for files on most file systems.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import shlex
+import sys
+
+import pytest
+
+import rpmem
+from rpmem import errors
+from rpmem.control import messages
+
+pytest.importorskip("rpmem._libfabric", reason="rpmem._libfabric is not built")
+
+from tests.support.targets import Node
+
+MIB = 1 << 20
+SIZE = 4 * MIB
+STAGING = 256 << 10
+
+REFUSING = """
+import sys
+from rpmem import errors, fabric
+module = fabric.load("tcp")
+real = module.Memory
+def refusing(domain, address, length, **options):
+    if length == {size}:
+        raise errors.RegistrationFailed("the pool cannot be registered", errno=14)
+    return real(domain, address, length, **options)
+module.Memory = refusing
+from rpmemd.__main__ import main
+sys.exit(main())
+"""
+
+
+@pytest.fixture
+def node(tmp_path):
+    code = REFUSING.format(size=SIZE)
+    command = shlex.join([sys.executable, "-P", "-c", code, "--log-level", "warn"])
+    return Node.local(tmp_path / "there", command=command)
+
+
+def there(replica, offset, length):
+    into = bytearray(length)
+    replica.read(into, offset)
+    return into
+
+
+def test_everything_works_without_reaching_the_pool(node, caplog):
+    memory = bytearray(os.urandom(SIZE))
+    with node.create(memory, nlanes=2) as replica:
+        assert replica.staged
+        assert replica.step == "send-after-write"
+        assert "cannot be registered" in caplog.text
+        for offset, length in ((4096, 8), (8191, 66), (70_001, 300_003), (MIB, 2 * MIB)):
+            for relaxed in (False, True):
+                memory[offset : offset + length] = os.urandom(length)
+                replica.persist(offset, length, relaxed=relaxed)
+                assert there(replica, offset, length) == memory[offset : offset + length]
+                image = node.image()
+                assert image[offset : offset + length] == memory[offset : offset + length]
+        replica.flush(5000, 100)
+        replica.flush(200_000, 100_000, relaxed=True)
+        replica.drain()
+        replica.deep_persist(600_000, 10)
+        replica.persist(4096, SIZE - 4096, relaxed=True)
+        assert there(replica, 4096, SIZE - 4096) == memory[4096:]
+        assert node.image()[4096:] == memory[4096:]
+
+
+@pytest.mark.parametrize("length", [1, STAGING - 1, STAGING, STAGING + 1, 3 * STAGING + 7])
+def test_reading_in_pieces(node, length):
+    memory = bytearray(os.urandom(SIZE))
+    with node.create(memory, nlanes=1) as replica:
+        replica.persist(4096, SIZE - 4096)
+        for offset in (4096, 4097, SIZE - length):
+            assert there(replica, offset, length) == memory[offset : offset + length]
+        # The header is there to be read.
+        assert there(replica, 0, 8) == b"TESTPOOL"
+
+
+def test_random_calls_against_a_model(node):
+    choose = random.Random(5)
+    memory = bytearray(SIZE)
+    with node.create(memory, nlanes=3) as replica:
+        model = bytearray(SIZE)
+        waiting = []
+        for _ in range(300):
+            length = choose.choice((1, 8, 100, 5000, 70_000))
+            offset = choose.randrange(4096, SIZE - length)
+            memory[offset : offset + length] = choose.randbytes(length)
+            call = choose.choice((replica.persist, replica.flush))
+            call(offset, length, relaxed=choose.random() < 0.5, lane=0)
+            model[offset : offset + length] = memory[offset : offset + length]
+            if call == replica.flush:
+                waiting.append((offset, length))
+            if choose.random() < 0.2:
+                replica.drain(lane=0)
+                waiting.clear()
+                offset = choose.randrange(4096, SIZE - 100_000)
+                assert there(replica, offset, 100_000) == model[offset : offset + 100_000]
+        replica.drain(lane=0)
+        assert there(replica, 4096, SIZE - 4096) == model[4096:]
+
+
+def test_pools_with_arrays(node, tmp_path):
+    numpy = pytest.importorskip("numpy")
+    spec = f"{node.target} pool.set"
+    part = node.directory / "pool.part"
+    (node.directory / "pool.set").write_text(f"PMEMPOOLSET\n{SIZE} {part}\n")
+    options = {"command": node.options["command"], "timeout": 30}
+    with rpmem.Pool.create(bytearray(SIZE), None, spec, **options) as pool:
+        array = pool.array("a", (1000,), "f8")
+        array[:] = numpy.arange(1000)
+        pool.persist(array)
+        del array
+    with rpmem.Pool.restore(tmp_path / "restored", spec, **options) as pool:
+        assert (pool["a"] == numpy.arange(1000)).all()
+
+
+def test_an_initiator_that_does_not_know_staging_is_refused(node, monkeypatch):
+    from rpmem import session
+
+    class Ignorant:
+        @staticmethod
+        def of_this_process(software, features=()):
+            return messages.Hello.of_this_process(software)
+
+    monkeypatch.setattr(session, "Hello", Ignorant)
+    with pytest.raises(errors.RegistrationFailed, match="cannot be registered"):
+        node.create(bytearray(SIZE))
+    assert node.files() == []

@@ -1,0 +1,122 @@
+"""Run the tests of tests/rdma in an emulated machine; see --help."""
+
+from __future__ import annotations
+
+import argparse
+import random
+import shlex
+import shutil
+import sys
+import tempfile
+from pathlib import Path
+
+from tests.rdma.bench import cuts, guest, initramfs, kernel, project, userland
+from tests.rdma.bench.cache import Cache
+from tests.rdma.bench.report import BenchError, Unavailable, say, step
+
+# A run that takes longer than this has hung.
+_LIMIT = 540.0
+# With the older kernel, not what would be the same again: it has no two hosts to offer.
+_GUEST_TESTS = {
+    "lts": [
+        *("tests/rdma", "--ignore=tests/rdma/test_trouble.py", "--ignore=tests/rdma/test_verbs.py"),
+        "tests/unit/test_dax.py",
+    ],
+    "new": ["tests/rdma", "tests/unit/test_dax.py"],
+}
+_PYTEST = "exec python3 -P -m pytest -p no:cacheprovider "
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="scripts/test-rdma",
+        description="Run the tests that need RDMA and persistent memory in an emulated machine.",
+        epilog="Everything else on the command line is for pytest in the guest, "
+        "such as -k NAME or tests/rdma/test_x.py.",
+    )
+    add = parser.add_argument
+    add("--kernel", choices=[*kernel.KERNELS, "both"], default="both", help="default: both")
+    add("--command", help="run this shell command in the guest, not pytest")
+    add("--cuts", type=int, metavar="N", help="power cuts of each kind (default: 2 in a full run)")
+    add("--seed", type=int, default=random.SystemRandom().randrange(1 << 32), help="of the cuts")
+    add("--quick", action="store_true", help="without the ordinary tests in the userland")
+    add("--fetch", action="store_true", help="only fill the cache")
+    add("--cache", type=Path, default=Cache.default(), help=f"default: {Cache.default()}")
+    add("--keep", type=Path, help="leave disks and logs in this folder")
+    options, options.pytest = parser.parse_known_args()
+    return options
+
+
+def _prepare(options: argparse.Namespace, work: Path) -> tuple[Path, list[guest.Machine]]:
+    """Fetch and build what is missing; return the userland and the machines."""
+    guest.qemu()
+    names = list(kernel.KERNELS) if options.kernel == "both" else [options.kernel]
+    cache = Cache(options.cache.absolute())
+    with cache.locked():
+        root, disk = userland.get(cache)
+        kernels = [kernel.get(cache, name) for name in names]
+        first = [initramfs.get(cache, each) for each in kernels]
+        tree = project.build(root)
+    return root, [
+        guest.Machine(each, path, disk, tree, work / each.name)
+        for each, path in zip(kernels, first, strict=True)
+    ]
+
+
+def _hosts(machine: guest.Machine) -> int:
+    return 2 if machine.kernel.name == "new" else 1
+
+
+def _run(machine: guest.Machine, command: str) -> int:
+    """Run a command in one guest; return its exit status."""
+    with step(f"guest with Linux {machine.kernel.release}"):
+        outcome = guest.run(
+            machine,
+            command,
+            output=lambda line: print(line, flush=True),
+            limit=_LIMIT,
+            hosts=_hosts(machine),
+        )
+        for line in outcome.complaints:
+            say(f"the guest's kernel complained: {line}")
+        if outcome.late:
+            raise BenchError(f"the command was not done within {_LIMIT:g} s")
+        if outcome.status is None:
+            raise BenchError("the guest ended before the command did")
+    return outcome.status
+
+
+def _main() -> int:
+    options = _options()
+    work = options.keep.absolute() if options.keep else Path(tempfile.mkdtemp(prefix="bench-"))
+    try:
+        root, machines = _prepare(options, work)
+        if options.fetch:
+            return 0
+        good = True
+        if not (options.command or options.pytest or options.quick):
+            good = project.test(root)
+        statuses = [int(not good)]
+        for machine in machines:
+            tests = options.pytest or _GUEST_TESTS[machine.kernel.name]
+            statuses.append(_run(machine, options.command or _PYTEST + shlex.join(tests)))
+        cut = options.cuts
+        if cut is None:
+            cut = 0 if options.command or options.pytest else 2
+        if cut:
+            hosts = _hosts(machines[-1])
+            statuses.append(int(not cuts.run(machines[-1], cut, options.seed, hosts)))
+    except Unavailable as error:
+        print(f"bench: the tests that need RDMA were not run\n    1  {error}\n1 skipped")
+        return 0
+    except BenchError as error:
+        print(f"bench: {error}", file=sys.stderr)
+        return 1
+    finally:
+        if not options.keep:
+            shutil.rmtree(work, ignore_errors=True)
+    return next((status for status in statuses if status), 0)
+
+
+if __name__ == "__main__":
+    sys.exit(_main())

@@ -1,0 +1,1 @@
+"""What the tests inside the bench's guest share."""

@@ -1,0 +1,85 @@
+# cython: language_level=3
+"""Lanes without manners: any bytes in a message, any offset in a one-sided operation.
+
+Built by tests.support.raw_session; never part of the package.
+"""
+
+from libc.stdint cimport uint32_t, uint64_t
+from libc.string cimport memcpy
+
+from rpmem._lane cimport (
+    COMPLETED_FAULT, COMPLETED_READ, COMPLETED_RECEIVE, COMPLETED_WRITE, LANE_AGAIN,
+    POST_COMMIT, POST_SIGNAL, WATCH_POSTS, WATCH_RECEIVES, Lane, completion_t, iovec,
+)
+
+import time
+
+NAMES = {
+    COMPLETED_FAULT: "fault",
+    COMPLETED_READ: "read",
+    COMPLETED_RECEIVE: "receive",
+    COMPLETED_WRITE: "write",
+}
+
+
+def send(Lane lane, bytes message):
+    """Post a message; (state, detail) of the lane, 0 when it was taken."""
+    cdef iovec vector
+    cdef void *handle = lane.c.send_handle
+    cdef int rc = LANE_AGAIN
+    if len(message) > <Py_ssize_t> lane.c.send_size:
+        raise ValueError("the lane's send buffer is too small for that")
+    deadline = time.monotonic() + 10
+    while rc == LANE_AGAIN and time.monotonic() < deadline:
+        # One buffer for all: whoever sends before the last has gone sends something else.
+        memcpy(lane.c.send_area, <const char *> message, len(message))
+        vector.iov_base = lane.c.send_area
+        vector.iov_len = len(message)
+        rc = lane.c.ops.send(lane.c, &vector, &handle, 1, 0)
+        if rc == LANE_AGAIN:
+            poll(lane)
+    return rc
+
+
+def write(Lane lane, bytes data, uint64_t offset, *, bint commit=False):
+    """Post a one-sided WRITE at any offset."""
+    memcpy(lane.c.scratch, <const char *> data, min(len(data), 4096))
+    return lane.c.ops.write(lane.c, lane.c.scratch, lane.c.scratch_handle, offset,
+                            min(len(data), 4096), POST_SIGNAL | (POST_COMMIT if commit else 0))
+
+
+def read(Lane lane, uint64_t offset, uint64_t length):
+    """Post a one-sided READ at any offset; `scratch` has what came."""
+    return lane.c.ops.read(lane.c, lane.c.scratch, lane.c.scratch_handle, offset,
+                           min(length, <uint64_t> 4096), POST_SIGNAL)
+
+
+def scratch(Lane lane, size_t length):
+    """What the last READ brought."""
+    return lane.c.scratch[:length]
+
+
+def post_receives(Lane lane):
+    """Post every receive buffer."""
+    cdef uint32_t slot
+    for slot in range(lane.c.receive_slots):
+        lane.c.ops.receive(lane.c, slot)
+
+
+def poll(Lane lane):
+    """What has completed: a list of (kind, bytes)."""
+    cdef completion_t completions[8]
+    cdef int n, i
+    out = []
+    lane.c.queue.watch = WATCH_POSTS | WATCH_RECEIVES
+    n = lane.c.ops.poll(lane.c.queue, completions, 8)
+    if n < 0:
+        return [("fault", b"")]
+    for i in range(n):
+        data = b""
+        if completions[i].kind == COMPLETED_RECEIVE:
+            data = (lane.c.receive_area
+                    + <size_t> completions[i].slot * lane.c.receive_size)[:completions[i].length]
+            lane.c.ops.receive(lane.c, completions[i].slot)
+        out.append((NAMES.get(completions[i].kind, "other"), data))
+    return out

@@ -1,0 +1,105 @@
+"""What lies on a medium, read past everything that is tested: parts, superblock, catalogue."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rpmem import poolset
+from rpmem.catalogue import Catalogue
+from rpmem.superblock import (
+    LAYOUT_OFFSET,
+    LAYOUT_SIZE,
+    STATE_OFFSET,
+    STATE_SIZE,
+    Layout,
+    State,
+)
+
+HEADER_SIZE = 4096
+
+
+def parts_of(pool_set: Path) -> list[Path]:
+    """Return the files of a pool set, or the path itself when it is a plain file."""
+    return [Path(part.path) for part in poolset.load_any(pool_set, lock=False).parts]
+
+
+def image_of(pool_set: Path) -> bytes:
+    """Return the whole pool from its first byte, as it lies in the files now."""
+    found = poolset.load_any(pool_set, lock=False)
+    every_part_has_one = not found.options & {"SINGLEHDR", "NOHDRS"}
+    pieces = []
+    for index, part in enumerate(found.parts):
+        content = Path(part.path).read_bytes()
+        pieces.append(content[HEADER_SIZE:] if index and every_part_has_one else content)
+    return b"".join(pieces)
+
+
+def wait_unlocked(pool_set: Path, timeout: float = 30.0) -> float:
+    """Wait until no process has the pool; return how long that took."""
+    begun = time.monotonic()
+    for part in parts_of(pool_set):
+        descriptor = os.open(part, os.O_RDWR | os.O_CLOEXEC)
+        try:
+            while True:
+                try:
+                    fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    break
+                except BlockingIOError:
+                    if time.monotonic() - begun > timeout:
+                        raise TimeoutError(f"{part} is still locked") from None
+                    time.sleep(0.001)
+        finally:
+            os.close(descriptor)
+    return time.monotonic() - begun
+
+
+class ImageMedium:
+    """An image as `rpmem.catalogue` reads it; it cannot be written."""
+
+    def __init__(self, image: bytes) -> None:
+        self._image = image
+
+    def load(self, offset: int, length: int) -> bytes:
+        """Return bytes of the image."""
+        return self._image[offset : offset + length]
+
+
+@dataclass
+class PoolImage:
+    """A pool as it lies on a medium.
+
+    Parameters
+    ----------
+    image : bytes
+        All of it.
+    layout, state, catalogue
+        What stands in it; reading them raises `CatalogueCorrupt` when it cannot be read.
+    """
+
+    image: bytes
+    layout: Layout
+    state: State
+    catalogue: Catalogue
+
+    @classmethod
+    def parse(cls, image: bytes) -> PoolImage:
+        """Read superblock and catalogue of an image."""
+        layout = Layout.unpack(image[LAYOUT_OFFSET : LAYOUT_OFFSET + LAYOUT_SIZE])
+        state = State.unpack(image[STATE_OFFSET : STATE_OFFSET + STATE_SIZE])
+        medium: Any = ImageMedium(image)
+        return cls(image, layout, state, Catalogue.load(medium, layout, readonly=True))
+
+    def arrays(self) -> dict[str, NDArray[np.uint64]]:
+        """Return the words of every array that the catalogue names."""
+        return {
+            name: np.frombuffer(self.image, np.uint64, entry.length // 8, entry.offset)
+            for name, entry in self.catalogue.entries.items()
+        }

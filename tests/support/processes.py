@@ -1,0 +1,39 @@
+"""Processes as tests need them: stopped for certain, gone for certain."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from pathlib import Path
+
+_LONG = 60.0
+
+
+def stop(pid: int) -> None:
+    """Send SIGSTOP and wait until every thread has stopped, which on a busy machine takes time."""
+    os.kill(pid, signal.SIGSTOP)
+    deadline = time.monotonic() + _LONG
+    while not all(state == "T" for state in _states(pid)):
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"process {pid} does not stop")
+        time.sleep(0.001)
+
+
+def wait_gone(pid: int) -> None:
+    """Wait until a process has ended."""
+    deadline = time.monotonic() + _LONG
+    while any(state not in "ZX" for state in _states(pid)):
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"process {pid} does not end")
+        time.sleep(0.002)
+
+
+def _states(pid: int) -> list[str]:
+    try:
+        return [
+            (task / "stat").read_text().rpartition(")")[2].split()[0]
+            for task in Path(f"/proc/{pid}/task").iterdir()
+        ]
+    except (FileNotFoundError, ProcessLookupError):
+        return []

@@ -1,0 +1,436 @@
+"""Pools without replicas: files, pool sets, buffers; opening, closing, misuse."""
+
+from __future__ import annotations
+
+import mmap
+import os
+import subprocess
+import sys
+import textwrap
+import threading
+import warnings
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+
+import rpmem
+from rpmem.errors import (
+    ArrayNotFound,
+    BufferRefused,
+    CatalogueCorrupt,
+    ClosedError,
+    ForkedError,
+    HeaderError,
+    PoolSetBusy,
+    PoolSetExists,
+    PoolSetMalformed,
+    PoolSetNotFound,
+    PoolSetTooSmall,
+    RangeError,
+    UsageError,
+)
+from rpmem.superblock import STATE_OFFSET, Phase, State
+
+SIZE = 4 << 20
+
+
+def poolset(tmp_path, *parts, extra=""):
+    path = tmp_path / "local.set"
+    lines = [f"{size} {tmp_path / name}" for name, size in parts]
+    path.write_text("PMEMPOOLSET\n" + "\n".join(lines) + "\n" + extra)
+    return path
+
+
+@pytest.fixture(params=["file", "set", "single header", "no header"])
+def place(request, tmp_path):
+    if request.param == "file":
+        return str(tmp_path / "pool"), SIZE
+    extra = {"single header": "OPTION SINGLEHDR\n", "no header": "OPTION NOHDRS\n"}
+    return poolset(tmp_path, ("one", "2M"), ("two", "3M"), extra=extra.get(request.param, "")), None
+
+
+# --- round trips ---
+
+
+def test_arrays_are_there_again(place):
+    local, size = place
+    values = np.random.default_rng(1).random((70, 900))
+    with rpmem.Pool.create(local, size) as pool:
+        array = pool.array("spans both parts", values.shape)
+        array[:] = values
+        pool.persist(array)
+        assert pool.free < pool.size
+    with rpmem.Pool.open(local) as pool:
+        assert pool.names() == list(pool) == ["spans both parts"]
+        assert len(pool) == 1
+        assert "spans both parts" in pool
+        assert "other" not in pool
+        assert np.array_equal(pool["spans both parts"], values)
+        assert pool.replicas == []
+
+
+@pytest.mark.parametrize(
+    "make", [bytearray, lambda n: np.zeros(n, "u1"), lambda n: mmap.mmap(-1, n)]
+)
+def test_buffers(make):
+    buffer = make(100_000)
+    with rpmem.Pool.create(buffer) as pool:
+        pool.array("a", 10)[:] = 3
+        pool.persist()
+        assert pool.medium == "volatile"
+        assert pool.level == "visible"
+    with rpmem.Pool.open(buffer) as pool:
+        assert pool["a"].tolist() == [3] * 10
+
+
+def test_a_region_of_the_users(tmp_path):
+    with rpmem.Region.anonymous(1 << 20) as region:
+        with rpmem.Pool.create(region) as pool:
+            pool.array("a", 3)
+        assert region.closed
+
+
+def test_sizes_as_text(tmp_path):
+    with rpmem.Pool.create(tmp_path / "p", "3MiB") as pool:
+        assert pool.size == 3 << 20
+    for wrong in ("3 apples", 0, -5, "0", 1.5):
+        with pytest.raises(UsageError):
+            rpmem.Pool.create(tmp_path / "q", wrong)
+    with pytest.raises(UsageError, match="needs a size"):
+        rpmem.Pool.create(tmp_path / "q")
+    with pytest.raises(UsageError, match="2 MiB"):
+        rpmem.Pool.create(tmp_path / "q", "1MiB")
+    assert os.listdir(tmp_path) == ["p"]
+
+
+def test_user_flags_are_kept(tmp_path):
+    flags = bytes(range(16))
+    with rpmem.Pool.create(tmp_path / "p", SIZE, user_flags=flags) as pool:
+        assert pool.attributes.user_flags == flags
+    with rpmem.Pool.open(tmp_path / "p") as pool:
+        assert pool.attributes.user_flags == flags
+        assert pool.attributes.signature == b"RPMEMPY1"
+
+
+# --- generations ---
+
+
+def test_generations_count_writers(tmp_path):
+    path = tmp_path / "p"
+    with rpmem.Pool.create(path, SIZE) as pool:
+        assert pool.state == State(1, Phase.OPEN)
+    for generation in (2, 3):
+        with rpmem.Pool.open(path) as pool:
+            assert pool.state == State(generation, Phase.OPEN)
+    with rpmem.Pool.open(path, readonly=True) as pool:
+        assert pool.state == State(3, Phase.CLEAN)
+
+
+def test_a_killed_writer_leaves_the_pool_open_and_usable(tmp_path):
+    path = tmp_path / "p"
+    script = """
+        import os, signal, sys, rpmem
+        pool = rpmem.Pool.create(sys.argv[1], "4MiB")
+        a = pool.array("a", 5); a[:] = 7; pool.persist(a)
+        os.kill(os.getpid(), signal.SIGKILL)
+    """
+    ended = subprocess.run([sys.executable, "-c", textwrap.dedent(script), path])
+    assert ended.returncode == -9
+    with rpmem.Pool.open(path, readonly=True) as pool:
+        assert pool.state == State(1, Phase.OPEN)
+        assert pool["a"].tolist() == [7] * 5
+    with rpmem.Pool.open(path) as pool:
+        assert pool.state == State(2, Phase.OPEN)
+
+
+def test_readonly_changes_nothing(tmp_path):
+    path = tmp_path / "p"
+    with rpmem.Pool.create(path, SIZE) as pool:
+        pool.array("a", 5)[:] = 1
+    before = path.read_bytes()
+    with rpmem.Pool.open(path, readonly=True) as pool:
+        assert pool.array("a", 5).tolist() == [1] * 5
+        with pytest.raises(ValueError, match="read-only"):
+            pool["a"][0] = 1
+        with pytest.raises(UsageError, match="readonly"):
+            pool.array("b", 5)
+        with pytest.raises(UsageError, match="readonly"):
+            del pool["a"]
+        with pytest.raises(UsageError, match="readonly"):
+            pool.pull()
+        with pytest.raises(ArrayNotFound):
+            pool["b"]
+    assert path.read_bytes() == before
+
+
+# --- ranges ---
+
+
+def test_what_persist_takes(tmp_path):
+    with rpmem.Pool.create(tmp_path / "p", SIZE) as pool:
+        array = pool.array("a", (100, 100))
+        times = pool.array("t", 10, "M8[s]")
+        empty = pool.array("e", (0, 3))
+        for x in (array, array[3], array[:, 5], array[::-3, ::7], times, times[::2], empty,
+                  memoryview(array), (8192, 100), None):  # fmt: skip
+            pool.persist(x)
+            pool.flush(x)
+            pool.deep_persist(x)
+        pool.drain()
+        pool.persist(array, relaxed=True)
+        pool.persist_many([array[1], (8192, 8), times])
+        pool.persist_many(np.array([[8192, 64], [65536, 8]], dtype=np.uint64))
+        for wrong in ((0, 8), (4000, 200), (SIZE - 8, 9), (2**64 - 8, 16), (-1, 5)):
+            with pytest.raises(RangeError):
+                pool.persist(wrong)
+        with pytest.raises(RangeError):
+            pool.persist(np.zeros(5))
+        for wrong in ("text", 5, object()):
+            with pytest.raises(BufferRefused):
+                pool.persist(wrong)
+
+
+def test_there_is_nothing_to_read_from(tmp_path):
+    with rpmem.Pool.create(tmp_path / "p", SIZE) as pool:
+        for call in (lambda: pool.read((8192, 8)), pool.pull, lambda: pool.detach(0)):
+            with pytest.raises(UsageError, match="no replica"):
+                call()
+
+
+# --- misuse ---
+
+
+def test_a_second_opener_is_told(tmp_path):
+    path = tmp_path / "p"
+    with rpmem.Pool.create(path, SIZE):
+        with pytest.raises(PoolSetBusy):
+            rpmem.Pool.open(path)
+        with pytest.raises(PoolSetBusy):
+            rpmem.Pool.create(path, SIZE)
+    with pytest.raises(PoolSetExists):
+        rpmem.Pool.create(path, SIZE)
+
+
+def test_creating_over_something_leaves_it_alone(tmp_path):
+    path = tmp_path / "p"
+    path.write_bytes(b"precious" * (SIZE // 8))
+    with pytest.raises(PoolSetExists):
+        rpmem.Pool.create(path, SIZE)
+    assert path.read_bytes() == b"precious" * (SIZE // 8)
+    path.write_text("short")
+    with pytest.raises(rpmem.PoolSetError):
+        rpmem.Pool.create(path, SIZE)
+    assert path.read_text() == "short"
+
+
+def test_a_failed_create_leaves_nothing(tmp_path):
+    (tmp_path / "two").write_bytes(b"x" * 100)
+    local = poolset(tmp_path, ("one", "2M"), ("two", "2M"))
+    with pytest.raises(rpmem.PoolSetError):
+        rpmem.Pool.create(local)
+    assert sorted(os.listdir(tmp_path)) == ["local.set", "two"]
+
+
+def test_what_is_no_pool(tmp_path):
+    path = tmp_path / "p"
+    with pytest.raises(PoolSetNotFound):
+        rpmem.Pool.open(path)
+    path.write_bytes(bytes(SIZE))
+    with pytest.raises(HeaderError):
+        rpmem.Pool.open(path)
+    with pytest.raises(PoolSetTooSmall):
+        rpmem.Pool.create(bytearray(9000))
+    for wrong in (b"readonly" * 10000, memoryview(bytearray(10**5))[::2], object(), 5, None):
+        with pytest.raises(UsageError):
+            rpmem.Pool.create(wrong)
+    with pytest.raises(BufferRefused, match="multiple of 8"):
+        rpmem.Pool.create(memoryview(bytearray(10**5))[1:])
+    with pytest.raises(PoolSetMalformed, match="REPLICA local:"):
+        rpmem.Pool.create(poolset(tmp_path, ("one", "2M"), extra="REPLICA\n2M /tmp/x\n"))
+
+
+def test_an_interrupted_creation_is_recognised(tmp_path):
+    path = tmp_path / "p"
+    with rpmem.Pool.create(path, SIZE):
+        pass
+    with open(path, "r+b") as file:
+        file.seek(4096)
+        file.write(bytes(64))
+    with pytest.raises(CatalogueCorrupt, match="creation was interrupted"):
+        rpmem.Pool.open(path)
+
+
+def test_a_damaged_state_word_is_reported(tmp_path):
+    path = tmp_path / "p"
+    with rpmem.Pool.create(path, SIZE):
+        pass
+    with open(path, "r+b") as file:
+        file.seek(STATE_OFFSET)
+        file.write(b"12345678")
+    with pytest.raises(CatalogueCorrupt, match="state word"):
+        rpmem.Pool.open(path)
+
+
+def test_parts_of_different_pools(tmp_path):
+    first = poolset(tmp_path, ("one", "2M"), ("two", "2M"))
+    with rpmem.Pool.create(first):
+        pass
+    os.rename(tmp_path / "two", tmp_path / "kept")
+    os.rename(tmp_path / "one", tmp_path / "kept too")
+    with rpmem.Pool.create(first):
+        pass
+    os.replace(tmp_path / "kept", tmp_path / "two")
+    with pytest.raises(HeaderError):
+        rpmem.Pool.open(first)
+
+
+# --- the end ---
+
+
+def test_everything_after_close_is_told_so(tmp_path):
+    pool = rpmem.Pool.create(tmp_path / "p", SIZE)
+    pool.array("a", 3)
+    assert "4194304 bytes" in repr(pool)
+    pool.close()
+    pool.close()
+    assert pool.closed
+    assert "closed" in repr(pool)
+    for call in (
+        pool.persist, pool.drain, pool.names, lambda: pool["a"], lambda: pool.array("b", 3),
+        lambda: pool.flush((8192, 8)), lambda: pool.deep_persist((8192, 8)), lambda: len(pool),
+        lambda: pool.persist_many([(8192, 8)]), lambda: pool.__enter__(), lambda: "a" in pool,
+        lambda: pool.__delitem__("a"), pool.pull, lambda: pool.read((8192, 8)),
+        lambda: pool.attach("local: x.set"), lambda: pool.detach(0), lambda: pool.free,
+    ):  # fmt: skip
+        with pytest.raises(ClosedError, match="closed"):
+            call()
+
+
+def test_leaving_a_with_block_ends_the_pool_though_views_live(tmp_path):
+    path = tmp_path / "p"
+    with rpmem.Pool.create(path, SIZE) as pool:
+        array = pool.array("a", 3)
+        array[:] = 5
+        pool.persist(array)
+    assert pool.closed
+    assert array.tolist() == [5, 5, 5]
+    with pytest.raises(BufferError):
+        pool.close()
+    with rpmem.Pool.open(path) as again:
+        assert again["a"].tolist() == [5, 5, 5]
+    del array
+    pool.close()
+
+
+def test_an_error_in_a_with_block_comes_through(tmp_path):
+    def body():
+        with rpmem.Pool.create(tmp_path / "p", SIZE) as pool:
+            array = pool.array("a", 3)
+            array[:] = 1 / pool.free * 0
+            raise KeyError("mine")
+
+    with pytest.raises(KeyError, match="mine"):
+        body()
+    with rpmem.Pool.open(tmp_path / "p") as pool:
+        assert pool.names() == ["a"]
+
+
+def test_a_forgotten_pool_warns(tmp_path):
+    pool = rpmem.Pool.create(tmp_path / "p", SIZE)
+    with pytest.warns(ResourceWarning, match="never closed"):
+        del pool
+    with rpmem.Pool.open(tmp_path / "p") as pool:
+        assert pool.state == State(2, Phase.OPEN)
+
+
+def test_a_forked_child_is_told(tmp_path):
+    script = """
+        import os, sys, traceback, rpmem
+        with rpmem.Pool.create(sys.argv[1], "4MiB") as pool:
+            a = pool.array("a", 3)
+            child = os.fork()
+            if child == 0:
+                for call in (pool.persist, pool.names, pool.close, lambda: pool["a"]):
+                    try:
+                        call()
+                    except rpmem.ForkedError as error:
+                        print(error, flush=True)
+                    else:
+                        print("not refused", flush=True)
+            else:
+                assert os.waitpid(child, 0)[1] == 0
+                a[:] = 1
+                pool.persist(a)
+                print(pool.state.phase.name)
+    """
+    command = [sys.executable, "-W", "error", "-c", textwrap.dedent(script), tmp_path / "p"]
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert ended.returncode == 0, ended.stderr
+    assert ended.stderr == ""
+    assert ended.stdout.count("parent process") == 4
+    assert "not refused" not in ended.stdout
+    assert ended.stdout.splitlines()[-1] == "OPEN"
+    assert issubclass(ForkedError, ClosedError)
+    with rpmem.Pool.open(tmp_path / "p", readonly=True) as pool:
+        assert pool.state == State(1, Phase.CLEAN)
+        assert pool["a"].tolist() == [1] * 3
+
+
+# --- threads ---
+
+
+def test_many_threads_make_use_and_delete_arrays(tmp_path):
+    rounds, threads = 20, 8
+    with rpmem.Pool.create(tmp_path / "p", "16MiB") as pool:
+        shared = pool.array("shared", (threads, 100))
+
+        def work(number):
+            for turn in range(rounds):
+                name = f"{number}-{turn}"
+                array = pool.array(name, 50 + turn)
+                array[:] = number
+                pool.persist(array)
+                shared[number] = turn
+                pool.persist(shared[number])
+                del array
+                if turn % 2:
+                    del pool[name]
+
+        with ThreadPoolExecutor(threads) as executor:
+            list(executor.map(work, range(threads)))
+    with rpmem.Pool.open(tmp_path / "p", readonly=True) as pool:
+        assert len(pool) == 1 + threads * rounds // 2
+        for number in range(threads):
+            assert (pool[f"{number}-10"] == number).all()
+        assert (pool["shared"] == rounds - 1).all()
+
+
+def test_closing_under_the_feet_of_other_threads(tmp_path):
+    pool = rpmem.Pool.create(tmp_path / "p", SIZE)
+    stop, errors = threading.Event(), []
+
+    def work():
+        try:
+            while not stop.is_set():
+                pool.persist((8192, 4096))
+        except ClosedError as error:
+            errors.append(error)
+
+    threads = [threading.Thread(target=work) for _ in range(6)]
+    for thread in threads:
+        thread.start()
+    pool.close()
+    for thread in threads:
+        thread.join(10)
+    stop.set()
+    assert len(errors) == 6
+
+
+def test_no_warnings_in_ordinary_use(tmp_path):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        pool = rpmem.Pool.create(tmp_path / "p", SIZE)
+        pool.array("a", 3)
+        pool.close()
+        del pool
