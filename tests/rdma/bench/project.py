@@ -5,6 +5,8 @@ from __future__ import annotations
 import filecmp
 import os
 import shutil
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -23,6 +25,10 @@ _PIECES = (
 # Pages are the same everywhere.
 _NATIVE_TESTS = ("tests/unit", "tests/integration", "--ignore=tests/integration/test_readme.py")
 _LEFT_OUT = (".so", ".pyc")
+
+
+# PMDK's originals, where `make peers` has brought them: beside the project in the guest.
+_PEERS = "peers"
 
 
 def build(root: Path) -> Path:
@@ -44,14 +50,37 @@ def build(root: Path) -> Path:
     with step("project: making it a disk"):
         shutil.rmtree(_STAGE, ignore_errors=True)
         _STAGE.mkdir()
-        for piece in _PIECES:
+        for piece in (*_PIECES, *_originals(root)):
             if (_TREE / piece).is_dir():
-                shutil.copytree(_TREE / piece, _STAGE / piece, copy_function=os.link)
+                shutil.copytree(_TREE / piece, _STAGE / piece, symlinks=True, copy_function=os.link)
             else:
                 os.link(_TREE / piece, _STAGE / piece)
         image = FOLDER / "disk"
         userland.image(root, _STAGE, image)
     return image
+
+
+def _originals(root: Path) -> tuple[str, ...]:
+    """Copy PMDK's originals, and build the C program that calls librpmem; () without them."""
+    shown = subprocess.run(
+        [sys.executable, str(ROOT / "scripts" / "peers"), "--print-dir"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    brought = Path(shown.stdout.strip())
+    copy = _TREE / _PEERS
+    shutil.rmtree(copy, ignore_errors=True)
+    if not (brought / "stamp").is_file():
+        return ()
+    shutil.copytree(brought / "root", copy, symlinks=True)
+    libraries = next(copy.glob("usr/lib/*-linux-gnu")).relative_to(_TREE)
+    (copy / "lib").symlink_to(libraries.relative_to(_PEERS))
+    command = ["/usr/bin/gcc", "-O2", "-std=gnu11", "-pthread", "-w", f"-L{libraries}"]
+    command += [f"-Wl,-rpath-link,{libraries}", "-isystem", f"{_PEERS}/usr/include"]
+    command += ["-o", f"{_PEERS}/rpmem_client", "tests/interop/peers/rpmem_client.c", "-lrpmem"]
+    userland.within(root, command, project=_TREE)
+    return (_PEERS,)
 
 
 def test(root: Path) -> bool:

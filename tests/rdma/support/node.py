@@ -34,6 +34,7 @@ def make_ssh(folder: Path) -> Path:
     script.write_text(
         "#!/bin/sh\n"
         "for command; do :; done\n"
+        "unset LD_LIBRARY_PATH\n"
         f"export SSH_CONNECTION='{INITIATOR} 40000 {TARGET} 22' PYTHONPATH={ROOT}\n"
         f'exec {enter} /bin/sh -c "$command"\n'
     )
@@ -58,11 +59,14 @@ class Node:
         For rpmemd.
     environment : dict
         For rpmemd.
+    module : str
+        What is run as rpmemd.
     """
 
     directory: Path
     options: list[str] = field(default_factory=list)
     environment: dict[str, str] = field(default_factory=dict)
+    module: str = "rpmemd"
     replicas: list[rpmem.Replica] = field(default_factory=list)
 
     @contextlib.contextmanager
@@ -84,7 +88,8 @@ class Node:
     @property
     def command(self) -> str:
         """For ``command=`` of sessions."""
-        words = [sys.executable, "-P", "-m", "rpmemd", "--poolset-dir", str(self.directory)]
+        words = [sys.executable, "-P", "-m", self.module]
+        words += ["--poolset-dir", str(self.directory)]
         words += ["--log-file", str(self.log), "--log-level", "info", *self.options]
         variables = [f"{name}={value}" for name, value in self.environment.items()]
         return shlex.join(["env", *variables, *words])
