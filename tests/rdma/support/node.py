@@ -61,12 +61,15 @@ class Node:
         For rpmemd.
     module : str
         What is run as rpmemd.
+    program : list of str
+        The same, where it is not Python.
     """
 
     directory: Path
     options: list[str] = field(default_factory=list)
     environment: dict[str, str] = field(default_factory=dict)
     module: str = "rpmemd"
+    program: list[str] = field(default_factory=list)
     replicas: list[rpmem.Replica] = field(default_factory=list)
 
     @contextlib.contextmanager
@@ -88,8 +91,8 @@ class Node:
     @property
     def command(self) -> str:
         """For ``command=`` of sessions."""
-        words = [sys.executable, "-P", "-m", self.module]
-        words += ["--poolset-dir", str(self.directory)]
+        words = self.program or [sys.executable, "-P", "-m", self.module]
+        words = [*words, "--poolset-dir", str(self.directory)]
         words += ["--log-file", str(self.log), "--log-level", "info", *self.options]
         variables = [f"{name}={value}" for name, value in self.environment.items()]
         return shlex.join(["env", *variables, *words])
