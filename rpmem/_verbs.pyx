@@ -46,7 +46,8 @@ cdef enum:
     PRIVATE_DATA = 56             # what a connection request carries
     INITIATOR_DEPTH = 128         # work requests in a send queue
     TARGET_DEPTH = 64
-    LEAST_DEPTH = 8
+    LEAST_DEPTH = 2
+    MOST_DEPTH = 4096             # more on its way brings nothing, and costs memory
     COMPLETIONS_EACH = 96         # of a target's lane, when all of them wait to be taken
     ACK_TIMEOUT = 16              # 4.096 us << 16: 0.27 s until a packet is sent again
     RETRIES = 7                   # so a silent peer is given up after some 2 s
@@ -152,8 +153,8 @@ cdef class Fabric:
         self.host = host
         self.joining = {}
         self.shared = shared
-        self.depth = <uint32_t> max(queue_size or (TARGET_DEPTH if listen else INITIATOR_DEPTH),
-                                    <size_t> LEAST_DEPTH)
+        queue_size = queue_size or <size_t> (TARGET_DEPTH if listen else INITIATOR_DEPTH)
+        self.depth = <uint32_t> min(max(queue_size, <size_t> LEAST_DEPTH), <size_t> MOST_DEPTH)
         self.events = rdma_create_event_channel()
         must(-1 if self.events == NULL else 0, "there is no RDMA here", provider,
              ProviderUnavailable)
@@ -281,12 +282,19 @@ cdef class Fabric:
         return max(1, min(self.device.pair_limit, self.device.completion_limit // COMPLETIONS_EACH))
 
     @property
+    def queue_size(self):
+        """Work requests a lane may have under way; all of them may complete at once."""
+        cdef int limit = min(self.device.queue_limit, <int> MOST_DEPTH)
+        limit = min(limit, self.device.completion_limit - <int> COMPLETIONS_EACH)
+        return min(self.depth, <uint32_t> max(limit, <int> LEAST_DEPTH))
+
+    @property
     def description(self):
         """What the device reported, for diagnostics."""
         return {
             "provider": self.provider,
             "domain": self.device.name,
-            "queue_size": self.device.queue_limit,
+            "queue_size": self.queue_size,
             "flushes": bool(self.device.flushes),
             "on_demand": bool(self.device.on_demand),
             "lane_limit": self.lane_limit,
@@ -469,7 +477,7 @@ cdef class FabricLane(Lane):
         """The queue pair, with the device's largest inline data."""
         cdef ibv_qp_init_attr_ex wanted
         cdef Device device = self.domain.device
-        cdef uint32_t depth = min(self.fabric.depth, <uint32_t> device.queue_limit)
+        cdef uint32_t depth = self.fabric.queue_size
         cdef int problem = 0
         self.own.depth = depth
         self.own.signal_every = max(1, depth // 4)

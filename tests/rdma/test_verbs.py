@@ -8,7 +8,7 @@ import threading
 
 import pytest
 
-from rpmem import errors, fabric
+from rpmem import environment, errors, fabric
 from rpmem.proof import pack_proof
 from tests.rdma.support.node import HEADER, MEGABYTE, TARGET
 from tests.rdma.support.places import PLACES
@@ -54,6 +54,33 @@ def test_more_writes_than_the_send_queue_holds(replica):
         assert there[offset : offset + length] == memory[offset : offset + length]
     between = slice(HEADER + length, HEADER + step)
     assert there[between] == replica.before[between]
+
+
+@pytest.mark.parametrize("size", ["1", "2", "7", "40", "1000000"])
+def test_the_size_of_the_work_queue(target, provider, monkeypatch, size):
+    monkeypatch.setenv("RPMEM_WORK_QUEUE_SIZE", size)
+    environment.current.cache_clear()
+    place = PLACES["devdax"]
+    ranges = [(HEADER + number * 8192, 4096) for number in range(120)]
+    with place.parts() as lines, mmap.mmap(-1, SIZE) as memory, target.tidying():
+        memory[:] = os.urandom(SIZE)
+        name = target.pool_set("a.set", *lines)
+        with target.create(name, memory, nlanes=1, provider=provider) as replica:
+            used = replica._lanes.fabric.description["queue_size"]
+            whole = fabric.load(provider).Fabric(provider, TARGET, 1, queue_size=1 << 30)
+            limit = whole.description["queue_size"]
+            whole.close()
+            assert used == min(max(2, int(size)), limit)
+            replica.persist_many(ranges, relaxed=True)
+            if provider == "verbs":
+                requests, doorbells = replica._lanes.lanes[0].counts
+                # No more than fit go together, and of a queue with room many do.
+                assert doorbells >= (requests - 1) // used
+                assert used < 40 or doorbells < requests / 4
+            image = place.content(lines, SIZE)
+            for offset, length in ranges:
+                assert image[offset : offset + length] == memory[offset : offset + length]
+    environment.current.cache_clear()
 
 
 def test_many_flushes_before_a_drain(replica):
