@@ -81,8 +81,10 @@ def bytes_of(memory, model, replica, base):
             model[at : at + length] = memory[at : at + length]
 
 
-@pytest.mark.parametrize("apm", [False, True], ids=["gpspm", "apm"])
-@pytest.mark.parametrize(("initiators", "targets"), PAIRS)
+@pytest.mark.parametrize(
+    ("initiators", "targets", "apm"),
+    [(*pair, False) for pair in PAIRS] + [("ours", "ours", True)],
+)
 def test_a_whole_session(target, memory, put_under, initiators, targets, apm):
     put_under(initiators, targets)
     target.options = ["--persist-apm"] if apm else []

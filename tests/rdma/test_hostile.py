@@ -1,0 +1,169 @@
+"""A hostile client that is not ours (pyverbs, librdmacm) at rpmemd's door."""
+
+from __future__ import annotations
+
+import contextlib
+import mmap
+import os
+import re
+import time
+
+import pytest
+
+from rpmem import errors, lanes
+from rpmem.proof import pack_proof
+from tests.rdma.support.node import HEADER, MEGABYTE, TARGET
+from tests.rdma.support.places import PLACES
+
+pytest.importorskip("pyverbs.device", reason="needs python3-pyverbs")
+
+SIZE = 4 * MEGABYTE
+
+
+class Stranger:
+    """One connection of pyverbs."""
+
+    def __init__(self, port):
+        from pyverbs.cmid import CMID, AddrInfo
+        from pyverbs.librdmacm_enums import RDMA_PS_TCP
+        from pyverbs.qp import QPCap, QPInitAttr
+
+        way = AddrInfo(src=None, dst=TARGET, dst_service=str(port), port_space=RDMA_PS_TCP)
+        room = QPCap(max_send_wr=4, max_recv_wr=4, max_send_sge=1, max_recv_sge=1)
+        self.id = CMID(creator=way, qp_init_attr=QPInitAttr(cap=room))
+
+    def connect(self, data):
+        """Ask to be let in; whether that was granted."""
+        from pyverbs.cmid import ConnParam
+        from pyverbs.pyverbs_error import PyverbsError
+
+        wanted = ConnParam(resources=1, depth=1, data_len=len(data))
+        if data:
+            wanted.set_private_data(data)
+        try:
+            self.id.connect(wanted)
+        except PyverbsError:
+            return False
+        return True
+
+    def close(self):
+        self.id.close()
+
+
+class EnoughError(Exception):
+    """The hostile client is done."""
+
+
+@pytest.fixture
+def pool(target):
+    """A pool with random bytes in it, and what a session of it was granted."""
+    place = PLACES["devdax"]
+    with place.parts() as lines, mmap.mmap(-1, SIZE) as memory, target.tidying():
+        memory[:] = os.urandom(SIZE)
+        name = target.pool_set("a.set", *lines)
+        with target.create(name, memory, nlanes=1, provider="verbs") as replica:
+            replica.persist(HEADER, SIZE - HEADER)
+            stale = replica._lanes._ready.lanes[0]
+        yield Pool(target, name, memory, stale, lambda: place.content(lines, SIZE))
+
+
+class Pool:
+    """What a hostile client is after."""
+
+    def __init__(self, target, name, memory, stale, content):
+        self.target, self.name, self.memory, self.stale = target, name, memory, stale
+        self.content = content
+
+    def attack(self, monkeypatch, count, hostile):
+        """Open the pool, and let `hostile(ready)` have the lanes in place of ours."""
+
+        def instead(lanes, host, timeout):
+            with contextlib.ExitStack() as stack:
+                hostile(lanes._ready, stack)
+            raise EnoughError
+
+        with monkeypatch.context() as patch:
+            patch.setattr(lanes.Lanes, "_connect", instead)
+            with pytest.raises(EnoughError):
+                self.target.open(self.name, self.memory, nlanes=count, provider="verbs")
+
+    def serves(self):
+        """A rightful session finds everything as it was, and can work."""
+        with self.target.open(self.name, self.memory, nlanes=2, provider="verbs") as replica:
+            back = bytearray(SIZE - HEADER)
+            replica.read(back, HEADER)
+            assert back == self.memory[HEADER:]
+            self.memory[HEADER : HEADER + 5000] = os.urandom(5000)
+            replica.persist(HEADER, 5000, relaxed=True)
+        assert self.content()[HEADER:] == self.memory[HEADER:]
+
+    def log(self):
+        return self.target.log.read_text()
+
+    def daemons_ended(self):
+        """Every rpmemd has come to its end by itself, and none in a panic."""
+        running = set(re.findall(r"rpmemd\[(\d+)\]", self.log()))
+        deadline = time.monotonic() + 40
+        while any(os.path.exists(f"/proc/{each}") for each in running):
+            assert time.monotonic() < deadline, "an rpmemd does not end"
+            time.sleep(0.1)
+        assert "Traceback" not in self.log()
+
+
+def admitted(stack, port, data):
+    """Knock with a new connection; it, or None."""
+    stranger = Stranger(port)
+    stack.callback(stranger.close)
+    return stranger if stranger.connect(data) else None
+
+
+def test_tokens_that_are_not(pool, monkeypatch):
+    """None, wrong, another lane's, another session's, a spent one; and one lane too many."""
+    before = pool.content()
+    seen = {}
+
+    def hostile(ready, stack):
+        first, second = (each.token for each in ready.lanes)
+        wrong = bytes([first[0] ^ 1]) + first[1:]
+
+        def knock(name, data):
+            seen[name] = admitted(stack, ready.port, data) is not None
+
+        knock("none", b"")
+        knock("zeros", bytes(56))
+        knock("one bit off", pack_proof(0, wrong))
+        knock("of another lane", pack_proof(1, first))
+        knock("of a lane that is none", pack_proof(2, first))
+        knock("of a closed session", pack_proof(0, pool.stale.token))
+        knock("the right one", pack_proof(0, first))
+        knock("the same again", pack_proof(0, first))
+        knock("the other right one", pack_proof(1, second))
+        # Both lanes are there: nobody listens any more.
+        knock("one too many", pack_proof(1, second))
+        knock("and another", pack_proof(2, os.urandom(32)))
+
+    pool.attack(monkeypatch, 2, hostile)
+    let_in = {name for name, answer in seen.items() if answer}
+    assert let_in == {"the right one", "the other right one"}
+    assert pool.log().count("without a valid token was refused") == 7
+    assert pool.content() == before
+    pool.serves()
+    pool.daemons_ended()
+
+
+def test_a_session_survives_those_at_its_door(pool, monkeypatch):
+    """Strangers while lanes are awaited: the rightful lanes come after them and work."""
+    original = lanes.Lanes._connect
+    refused = []
+
+    def after_strangers(self, host, timeout):
+        with contextlib.ExitStack() as stack:
+            port = self._ready.port
+            refused.extend(admitted(stack, port, os.urandom(56)) is None for _ in range(20))
+        return original(self, host, timeout)
+
+    monkeypatch.setattr(lanes.Lanes, "_connect", after_strangers)
+    pool.serves()
+    assert refused == [True] * 20
+    assert errors.ConnectFailed.__name__ not in pool.log()
+    pool.daemons_ended()
