@@ -30,6 +30,8 @@ ctypedef struct fi_lane_t:
     uint64_t remote_key
     uint32_t unsignalled      # posts since the last one that asked for a completion
     uint32_t signal_every
+    uint32_t signals          # completions asked for that have not come
+    uint32_t window           # so many may be due, then posts wait
     context_t sent
     context_t wrote
     context_t read

@@ -13,9 +13,9 @@ from rpmem._fi cimport (
     fi_readmsg, fi_recvmsg, fi_rma_iov, fi_sendmsg, fi_trywait, fi_writemsg, fid_cq, fid_t,
 )
 from rpmem._lane cimport (
-    COMPLETED_FAULT, COMPLETED_SEND, LANE_AGAIN, LANE_GARBLED, LANE_LOST, LANE_UP, POST_COMMIT,
-    POST_INLINE, POST_MORE, POST_SIGNAL, WATCH_POSTS, WATCH_RECEIVES, completion_t, iovec, lane_t,
-    queue_t,
+    COMPLETED_FAULT, COMPLETED_RECEIVE, COMPLETED_SEND, LANE_AGAIN, LANE_GARBLED, LANE_LOST,
+    LANE_UP, POST_COMMIT, POST_INLINE, POST_MORE, POST_SIGNAL, WATCH_POSTS, WATCH_RECEIVES,
+    completion_t, iovec, lane_t, queue_t,
 )
 
 cdef extern from "<poll.h>" nogil:
@@ -44,6 +44,16 @@ cdef inline int lost(lane_t *lane, long rc) noexcept nogil:
     return LANE_LOST
 
 
+cdef inline int posted(fi_lane_t *own, uint64_t flags, long rc) noexcept nogil:
+    """Note what is under way after a post."""
+    if rc:
+        return lost(&own.base, rc)
+    if flags & FI_COMPLETION:
+        own.unsignalled = 0
+        own.signals += 1
+    return 0
+
+
 cdef inline uint64_t post_flags(fi_lane_t *own, uint32_t flags, uint64_t length) noexcept nogil:
     """Ours to libfabric's; asks for a completion now and then, so that the queue drains."""
     cdef fi_queue_t *queue = <fi_queue_t *> own.base.queue
@@ -53,7 +63,6 @@ cdef inline uint64_t post_flags(fi_lane_t *own, uint32_t flags, uint64_t length)
     own.unsignalled += 1
     if flags & POST_SIGNAL or own.unsignalled >= own.signal_every:
         out |= FI_COMPLETION
-        own.unsignalled = 0
     if flags & POST_INLINE:
         out |= FI_INJECT
     if flags & POST_MORE:
@@ -69,7 +78,9 @@ cdef int fabric_write(lane_t *lane, const void *source, void *handle, uint64_t o
     cdef iovec local
     cdef fi_rma_iov remote
     cdef fi_msg_rma message
-    cdef long rc
+    cdef uint64_t out
+    if own.signals >= own.window:
+        return LANE_AGAIN
     local.iov_base = <void *> source
     local.iov_len = length
     remote.addr = own.remote_address + offset
@@ -82,8 +93,8 @@ cdef int fabric_write(lane_t *lane, const void *source, void *handle, uint64_t o
     message.rma_iov = &remote
     message.rma_iov_count = 1
     message.context = &own.wrote if flags & POST_SIGNAL else &own.sent
-    rc = fi_writemsg(own.endpoint, &message, post_flags(own, flags, length))
-    return 0 if rc == 0 else lost(lane, rc)
+    out = post_flags(own, flags, length)
+    return posted(own, out, fi_writemsg(own.endpoint, &message, out))
 
 
 cdef int fabric_read(lane_t *lane, void *destination, void *handle, uint64_t offset,
@@ -92,7 +103,9 @@ cdef int fabric_read(lane_t *lane, void *destination, void *handle, uint64_t off
     cdef iovec local
     cdef fi_rma_iov remote
     cdef fi_msg_rma message
-    cdef long rc
+    cdef uint64_t out
+    if own.signals >= own.window:
+        return LANE_AGAIN
     local.iov_base = destination
     local.iov_len = length
     remote.addr = own.remote_address + offset
@@ -105,8 +118,8 @@ cdef int fabric_read(lane_t *lane, void *destination, void *handle, uint64_t off
     message.rma_iov = &remote
     message.rma_iov_count = 1
     message.context = &own.read
-    rc = fi_readmsg(own.endpoint, &message, post_flags(own, flags, length))
-    return 0 if rc == 0 else lost(lane, rc)
+    out = post_flags(own, flags, length)
+    return posted(own, out, fi_readmsg(own.endpoint, &message, out))
 
 
 cdef int fabric_send(lane_t *lane, const iovec *vector, void **handles, size_t count,
@@ -115,7 +128,9 @@ cdef int fabric_send(lane_t *lane, const iovec *vector, void **handles, size_t c
     cdef fi_msg message
     cdef uint64_t length = 0
     cdef size_t i
-    cdef long rc
+    cdef uint64_t out
+    if own.signals >= own.window:
+        return LANE_AGAIN
     memset(&message, 0, sizeof(message))
     message.msg_iov = vector
     message.desc = handles
@@ -123,8 +138,8 @@ cdef int fabric_send(lane_t *lane, const iovec *vector, void **handles, size_t c
     message.context = &own.sent
     for i in range(count):
         length += vector[i].iov_len
-    rc = fi_sendmsg(own.endpoint, &message, post_flags(own, flags, length))
-    return 0 if rc == 0 else lost(lane, rc)
+    out = post_flags(own, flags, length)
+    return posted(own, out, fi_sendmsg(own.endpoint, &message, out))
 
 
 cdef int fabric_receive(lane_t *lane, uint32_t slot) noexcept nogil:
@@ -177,7 +192,11 @@ cdef int poll_one(fid_cq *cq, completion_t *out, int room) noexcept nogil:
         return LANE_LOST
     for i in range(n):
         context = <context_t *> entries[i].op_context
-        if context == NULL or context.kind == COMPLETED_SEND:
+        if context == NULL:
+            continue
+        if context.kind != COMPLETED_RECEIVE:
+            (<fi_lane_t *> context.lane).signals -= 1
+        if context.kind == COMPLETED_SEND:
             continue
         out[used].lane = context.lane
         out[used].kind = context.kind
