@@ -1,4 +1,4 @@
-"""A hostile client that is not ours (pyverbs, librdmacm) at rpmemd's door."""
+"""A hostile client that is not ours (pyverbs) at rpmemd's door, and one with a token inside."""
 
 from __future__ import annotations
 
@@ -73,6 +73,7 @@ class Pool:
     def __init__(self, target, name, memory, stale, content):
         self.target, self.name, self.memory, self.stale = target, name, memory, stale
         self.content = content
+        self.spoilt = bytearray(b"\xee" * SIZE)
 
     def attack(self, monkeypatch, count, hostile):
         """Open the pool, and let `hostile(ready)` have the lanes in place of ours."""
@@ -146,6 +147,67 @@ def test_tokens_that_are_not(pool, monkeypatch):
     let_in = {name for name, answer in seen.items() if answer}
     assert let_in == {"the right one", "the other right one"}
     assert pool.log().count("without a valid token was refused") == 7
+    assert pool.content() == before
+    pool.serves()
+    pool.daemons_ended()
+
+
+PLACES_OUT_OF_REACH = {
+    "before the pool": lambda grant, stale: (grant.address - 4096, grant.key),
+    "over its end": lambda grant, stale: (grant.address + SIZE - 8, grant.key),
+    "behind its end": lambda grant, stale: (grant.address + SIZE, grant.key),
+    "around the end of memory": lambda grant, stale: ((1 << 64) - 32, grant.key),
+    "by another key": lambda grant, stale: (grant.address + HEADER, grant.key ^ 1),
+    "by a stale key": lambda grant, stale: (stale.address + HEADER, stale.key),
+}
+
+
+@contextlib.contextmanager
+def aimed(pool, choose):
+    """A session whose WRITEs and READs at HEADER go to a place of the attacker's choice."""
+    with pool.target.open(pool.name, pool.spoilt, nlanes=1, provider="verbs") as replica:
+        address, key = choose(replica._lanes._ready.lanes[0], pool.stale)
+        replica._lanes.lanes[0].aim((address - HEADER) % (1 << 64), key, SIZE)
+        yield replica
+
+
+def test_where_a_session_aims_is_where_it_goes(pool):
+    """The control for the next test: this attacker does WRITE and READ where it is let."""
+    before = pool.content()
+    with aimed(pool, lambda grant, _: (grant.address + MEGABYTE, grant.key)) as replica:
+        back = bytearray(64)
+        replica.read(back, HEADER)
+        assert back == before[MEGABYTE : MEGABYTE + 64]
+        replica.persist(HEADER, 4096, relaxed=True)
+    assert pool.content()[MEGABYTE : MEGABYTE + 4096] == bytes(pool.spoilt[:4096])
+
+
+# Each takes four sessions; the others are refused for the same reasons.
+_OFTEN = ("before the pool", "over its end", "by a stale key")
+
+
+@pytest.mark.parametrize(
+    "where",
+    [
+        pytest.param(name, marks=() if name in _OFTEN else pytest.mark.slow)
+        for name in PLACES_OUT_OF_REACH
+    ],
+)
+def test_memory_out_of_reach(pool, where):
+    """Who has a token gets at nothing but the pool, and by this session's key."""
+    before = pool.content()
+    with (
+        aimed(pool, PLACES_OUT_OF_REACH[where]) as replica,
+        pytest.raises((errors.ReplicaLost, errors.DeadlineExceeded)),
+    ):
+        replica.persist(HEADER, 4096, relaxed=True)
+    back = bytearray(64)
+    with (
+        aimed(pool, PLACES_OUT_OF_REACH[where]) as replica,
+        pytest.raises((errors.ReplicaLost, errors.DeadlineExceeded)),
+    ):
+        replica.read(back, HEADER)
+    assert not any(back)
     assert pool.content() == before
     pool.serves()
     pool.daemons_ended()

@@ -33,7 +33,7 @@ CALLS = {
 }
 
 
-@pytest.fixture(params=["ours", "original"])
+@pytest.fixture(params=["ours", pytest.param("original", marks=pytest.mark.slow)])
 def daemon(request, target):
     """Which rpmemd the target runs."""
     if request.param == "original":
@@ -93,7 +93,9 @@ def test_the_original_librpmem(target, daemon, apm):
         program.do("remove", TARGET, name, 0)
 
 
-@pytest.mark.parametrize("apm", [False, True], ids=["gpspm", "apm"])
+@pytest.mark.parametrize(
+    "apm", [False, pytest.param(True, marks=pytest.mark.slow)], ids=["gpspm", "apm"]
+)
 def test_the_original_rpmemd(target, apm):
     run_the_original(target)
     target.options = ["--persist-apm"] if apm else []

@@ -83,7 +83,13 @@ def bytes_of(memory, model, replica, base):
 
 @pytest.mark.parametrize(
     ("initiators", "targets", "apm"),
-    [(*pair, False) for pair in PAIRS] + [("ours", "ours", True)],
+    [
+        ("ours", "ours", False),
+        ("ours", "ours", True),
+        # The originals, which test_originals.py meets, have libfabric's.
+        pytest.param("libfabric", "ours", False, marks=pytest.mark.slow),
+        pytest.param("ours", "libfabric", False, marks=pytest.mark.slow),
+    ],
 )
 def test_a_whole_session(target, memory, put_under, initiators, targets, apm):
     put_under(initiators, targets)
@@ -125,7 +131,7 @@ def test_a_whole_session(target, memory, put_under, initiators, targets, apm):
             target.open(name, memory, provider="verbs")
 
 
-@pytest.mark.parametrize("where", ["tmpfs", "disk", "fsdax"])
+@pytest.mark.parametrize("where", ["tmpfs", "disk", pytest.param("fsdax", marks=pytest.mark.slow)])
 def test_every_place_serves_or_says_no(target, memory, where):
     """Without our protocol's staging, memory that cannot be registered is refused, loudly."""
     place = PLACES[where]
@@ -147,7 +153,10 @@ def test_every_place_serves_or_says_no(target, memory, where):
         assert place.content(lines, SIZE)[HEADER:] == model[HEADER:]
 
 
-@pytest.mark.parametrize(("initiators", "targets"), PAIRS)
+@pytest.mark.parametrize(
+    ("initiators", "targets"),
+    [PAIRS[0], *(pytest.param(*pair, marks=pytest.mark.slow) for pair in PAIRS[1:])],
+)
 def test_threads_on_their_lanes(target, memory, put_under, initiators, targets):
     put_under(initiators, targets)
     place = PLACES["devdax"]

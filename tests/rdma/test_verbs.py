@@ -56,7 +56,9 @@ def test_more_writes_than_the_send_queue_holds(replica):
     assert there[between] == replica.before[between]
 
 
-@pytest.mark.parametrize("size", ["1", "2", "7", "40", "1000000"])
+@pytest.mark.parametrize(
+    "size", ["2", "1000000", *(pytest.param(n, marks=pytest.mark.slow) for n in ("1", "7", "40"))]
+)
 def test_the_size_of_the_work_queue(target, provider, monkeypatch, size):
     monkeypatch.setenv("RPMEM_WORK_QUEUE_SIZE", size)
     environment.current.cache_clear()
