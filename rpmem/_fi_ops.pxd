@@ -29,7 +29,9 @@ ctypedef struct fi_lane_t:
     uint64_t remote_address
     uint64_t remote_key
     uint32_t unsignalled      # posts since the last one that asked for a completion
-    uint32_t signal_every
+    uint64_t unsignalled_bytes
+    uint32_t signal_every     # posts,
+    uint64_t signal_bytes     # or bytes, and the next completion is asked for
     uint32_t signals          # completions asked for that have not come
     uint32_t window           # so many may be due, then posts wait
     context_t sent

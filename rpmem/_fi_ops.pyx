@@ -50,6 +50,7 @@ cdef inline int posted(fi_lane_t *own, uint64_t flags, long rc) noexcept nogil:
         return lost(&own.base, rc)
     if flags & FI_COMPLETION:
         own.unsignalled = 0
+        own.unsignalled_bytes = 0
         own.signals += 1
     return 0
 
@@ -61,7 +62,9 @@ cdef inline uint64_t post_flags(fi_lane_t *own, uint32_t flags, uint64_t length)
     if length > AT_ONCE:
         queue.moving += length // BYTES_PER_POLL
     own.unsignalled += 1
-    if flags & POST_SIGNAL or own.unsignalled >= own.signal_every:
+    own.unsignalled_bytes += length
+    if (flags & POST_SIGNAL or own.unsignalled >= own.signal_every
+            or own.unsignalled_bytes >= own.signal_bytes):
         out |= FI_COMPLETION
     if flags & POST_INLINE:
         out |= FI_INJECT

@@ -32,15 +32,17 @@ cdef enum:
     PRIVATE_DATA = 512           # an event with the private data that came with it
     PAGE = 4096
     SCRATCH = 4096
-    FEW = 16                     # operations between two completions of a frail provider
+    FEW = 16                     # operations under way over a peeking provider
+    FEW_BYTES = 1 << 14          # or bytes, before the last
     PIECE = 1 << 18              # bytes of one operation over a byte stream
 
 # Providers with progress threads of their own: polling only takes their CPU away.
 NEVER_SPUN = frozenset({"sockets"})
 
-# Providers that stop for good, now and then, when they run out of entries for operations under
-# way (`sockets` has 128 for all lanes of a domain): few may be under way there.
-FRAIL = frozenset({"sockets"})
+# Providers whose receiver looks at a header before it takes it (MSG_PEEK).  Where a segment ends
+# inside a header and the window is closed, TCP waits for space and the receiver for the rest, for
+# good: so what is under way has to fit into the smallest window.
+PEEKING = frozenset({"sockets"})
 
 # Providers over a byte stream: what has no receive buffer yet waits in the socket, and long
 # operations go faster in pieces that stay in the cache on their way.
@@ -494,10 +496,12 @@ cdef class FabricLane(Lane):
         self.c.inline_limit = min(info.tx_attr.inject_size, <size_t> 4096)
         self.c.needs_handles = bool(mode & FI_MR_LOCAL)
         self.own.signal_every = max(<size_t> 2, min(info.tx_attr.size // 2, <size_t> 1 << 20))
+        self.own.signal_bytes = <uint64_t> -1
         self.own.window = <uint32_t> -1
-        if domain.fabric.provider in FRAIL:
+        if domain.fabric.provider in PEEKING:
             self.own.signal_every = min(self.own.signal_every, <size_t> FEW)
-            self.own.window = 2
+            self.own.signal_bytes = FEW_BYTES
+            self.own.window = 1
         self.own.received = <context_t *> calloc(self.c.receive_slots, sizeof(context_t))
         total = (<size_t> self.c.send_slots * self.c.send_size
                  + <size_t> self.c.receive_slots * self.c.receive_size + SCRATCH)
