@@ -46,6 +46,8 @@ CASES = (
     Case("verbs to a disk", "disk", "--provider verbs"),
     Case("verbs of libfabric to a disk", "disk", "--provider ofi-verbs"),
     Case("tcp to files on DAX", "fsdax", "--provider tcp"),
+    Case("RDMA FLUSH to device DAX", "devdax", "--provider verbs --step flush"),
+    Case("read-after-write to device DAX", "devdax", "--provider verbs --step read-after-write"),
     Case("a target that skips its msync", "disk", "--provider tcp --breakage 1", loses=True),
 )
 
@@ -127,6 +129,7 @@ def _boot(
         first = turn * _APART + SLOTS
         stop = first + choose.randint(_FEWEST, _MOST)
         command += f" --pool {case.place}/{CASES.index(case)} --first {first} {case.options}"
+        command += "" if turn else " --new"
     outcome = guest.run(
         machine,
         command,
