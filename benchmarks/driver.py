@@ -132,7 +132,7 @@ class Driver:
         try:
             self._process.stdin.write(job.line().encode())
             self._process.stdin.flush()
-        except OSError as error:
+        except (OSError, ValueError) as error:  # ValueError: closed after it was lost
             raise self._lost() from error
         answer = json.loads(self._line(patience))
         data = self._exactly(8 * answer["count"], patience)

@@ -1,15 +1,25 @@
-"""A pair of ib_write_lat for every job; its samples, as -U prints them."""
+"""A pair of perftest's programs for every job; the samples are what -U prints.
+
+ib_write_lat tells half a round trip of WRITEs to and fro, ib_read_lat a whole READ.
+"""
 
 from __future__ import annotations
 
 import argparse
 import re
+import shlex
 import socket
 import subprocess
+import sys
 import time
 from array import array
+from collections.abc import Sequence
 
 from benchmarks.jobs import Order, serve
+
+_PROGRAMS = {"write-lat": "ib_write_lat", "read-lat": "ib_read_lat"}
+_PATIENCE = 60.0
+_AGAIN = 0.3
 
 
 def _free_port() -> int:
@@ -18,29 +28,48 @@ def _free_port() -> int:
         return int(probe.getsockname()[1])
 
 
+def _asked(words: Sequence[str], server: subprocess.Popen[bytes]) -> str:
+    """Run the client until the server is there, and return what it printed."""
+    deadline = time.monotonic() + _PATIENCE
+    while True:
+        time.sleep(_AGAIN)
+        shown = subprocess.run(
+            words, capture_output=True, text=True, check=False, timeout=_PATIENCE
+        )
+        if shown.returncode == 0:
+            return shown.stdout
+        if server.poll() is not None or time.monotonic() > deadline:
+            sys.exit(f"{words}: {shown.stdout[-300:]} {shown.stderr[-300:]}")
+
+
 def main() -> None:
     """Take jobs."""
     parser = argparse.ArgumentParser()
-    parser.add_argument("device")
-    device = parser.parse_args().device
+    parser.add_argument("--device", help="the server's; without it RDMA-CM finds the way")
+    parser.add_argument("--address", default="127.0.0.1", help="where the server is")
+    parser.add_argument("--server", default="", help="words before the server's program")
+    parser.add_argument("--client", default="", help="words before the client's program")
+    options = parser.parse_args()
 
     def handle(order: Order) -> tuple[array, int]:
         count = max(order.count + order.warmup, 5)
-        words = ["ib_write_lat", "-d", device, "-s", str(order.size), "-n", str(count), "-U"]
+        words = [_PROGRAMS[order.op], "-F", "-s", str(order.size), "-n", str(count), "-U"]
+        words += ["-d", options.device] if options.device else ["-R"]
         words += ["-p", str(_free_port())]
-        server = subprocess.Popen(words, stdout=subprocess.DEVNULL)
-        time.sleep(0.3)
+        server = subprocess.Popen([*shlex.split(options.server), *words], stdout=subprocess.DEVNULL)
         begun = time.perf_counter_ns()
-        shown = subprocess.run(
-            [*words, "127.0.0.1"], capture_output=True, text=True, check=True, timeout=60
-        )
-        wall = time.perf_counter_ns() - begun
-        server.wait(10)
-        lines = re.findall(r"^\s*\d+,\s*([0-9.]+)\s*$", shown.stdout, re.MULTILINE)
+        try:
+            shown = _asked([*shlex.split(options.client), *words, options.address], server)
+            wall = time.perf_counter_ns() - begun
+            server.wait(10)
+        finally:
+            server.kill()
+            server.wait()
+        lines = re.findall(r"^\s*\d+,\s*([0-9.]+)\s*$", shown, re.MULTILINE)
         samples = array("Q", (int(float(word) * 1000) for word in lines[order.warmup :]))
         return samples, wall
 
-    serve({"device": device}, handle)
+    serve({"device": options.device}, handle)
 
 
 if __name__ == "__main__":

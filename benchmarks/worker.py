@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 
 import rpmem
-from benchmarks.jobs import Call, Order, serve
+from benchmarks.jobs import Call, Order, clock_cost, measure, serve
 from benchmarks.jobs import perform as perform_calls
 
 HEADER = 4096
@@ -45,7 +45,7 @@ class LowTier:
             self.memory,
             self.options.lanes,
             rpmem.PoolAttributes(signature=SIGNATURE),
-            parts=1,
+            parts=self.options.parts,
             **self._keywords(),
         )
 
@@ -74,7 +74,10 @@ class LowTier:
     def hello(self) -> dict:
         replica = self.replica
         assert replica is not None
+        # Python's part of a call: a range without bytes posts nothing.
+        empty = measure(replica.persist, [(self.start, 0)], 1000)
         return {
+            "call_ns": sorted(empty)[500] - clock_cost(),
             "step": replica.step,
             "medium": replica.medium,
             "level": replica.level,
@@ -93,7 +96,7 @@ class LowTier:
         if order.op == "persist":
             return replica.persist, pairs
         if order.op == "persist-relaxed":
-            return lambda offset, n: replica.persist(offset, n, relaxed=True), pairs
+            return replica.persist, [(place, size, None, True) for place in places]
         if order.op == "deep":
             return replica.deep_persist, pairs
         if order.op == "read":
@@ -226,6 +229,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--lanes", type=int, required=True)
     parser.add_argument("--step", default="auto")
     parser.add_argument("--command")
+    parser.add_argument("--parts", type=int, default=1, help="0: the pool set is there already")
     parser.add_argument("--targets", nargs="+", required=True)
     options = parser.parse_args(arguments)
     tier = LowTier(options) if options.tier == "low" else PoolTier(options)
@@ -236,7 +240,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             return life_cycle(tier, order)
         return perform_calls(order, tier.calls(order))
 
-    serve(tier.hello(), handle)
+    serve({**tier.hello(), "clock_ns": clock_cost()}, handle)
     tier.close(remove=True)
 
 

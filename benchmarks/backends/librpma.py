@@ -9,6 +9,9 @@ from benchmarks.backends.verbs_device import address
 from benchmarks.driver import Driver
 from benchmarks.room import Absent, Room, Setting, compiled, first_line, serve
 
+SOURCES = ("rpma.c", "verbs.c")
+PACKAGES = ("librpma", "librdmacm", "libibverbs")
+
 
 class Librpma:
     """``raw/rpma.c``; ops write-flush and read."""
@@ -20,17 +23,18 @@ class Librpma:
         """Say whether there is a device with an address, and the library."""
         if address() is None:
             return "no verbs device"
-        compiled("raw_rpma", ("rpma.c",), ("librpma", "libibverbs"))
+        compiled("raw_rpma", SOURCES, PACKAGES)
         return None
 
     def open(self, room: Room, setting: Setting) -> Opened:
         """Start both ends."""
         if setting.lanes != 1 or setting.replicas != 1:
             raise Absent("one connection only")
-        program = compiled("raw_rpma", ("rpma.c",), ("librpma", "libibverbs"))
+        program = compiled("raw_rpma", SOURCES, PACKAGES)
         place = room.place("librpma")
         where = str(address())
         words = [*room.pin(setting, "target"), program, "serve", where, setting.pool]
+        words += ["-", 0, "none", 5000]
         server = serve(words, place / "serve.log", {})
         try:
             port = json.loads(first_line(server, place / "serve.log"))["port"]

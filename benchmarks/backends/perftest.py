@@ -28,5 +28,5 @@ class Perftest:
         """Start the worker; it starts a pair of ib_write_lat for each job."""
         if setting.lanes != 1 or setting.replicas != 1:
             raise Absent("one connection only")
-        words = python_module("benchmarks.perftest_worker", device())
+        words = python_module("benchmarks.perftest_worker", "--device", device())
         return Opened(Driver(words, room.place("perftest") / "worker.log", source_tree()))

@@ -139,9 +139,7 @@ def test_the_report_is_made_from_the_json_alone(tmp_path) -> None:
         "pinned": True,
         "absent": {"perftest": "no verbs device"},
         "machine": dict.fromkeys(MACHINE, "x"),
-        "figures": [
-            {"name": "a call", "value": 10.0, "values": [10.0], "unit": "ns", "limit": 5}
-        ],
+        "figures": [{"name": "a call", "value": 10.0, "values": [10.0], "unit": "ns", "limit": 5}],
         "contests": [contest(rpmem_low=[entry(12)] * 5, raw_inline=[entry(8)] * 5)],
     }
     for name in ("one", "two"):

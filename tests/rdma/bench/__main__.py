@@ -10,7 +10,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from tests.rdma.bench import cuts, guest, initramfs, kernel, project, userland
+from tests.rdma.bench import cuts, figures, guest, initramfs, kernel, project, userland
 from tests.rdma.bench.cache import Cache
 from tests.rdma.bench.report import BenchError, Unavailable, say, step
 
@@ -34,7 +34,7 @@ def _options() -> argparse.Namespace:
         prog="scripts/test-rdma",
         description="Run the tests that need RDMA and persistent memory in an emulated machine.",
         epilog="Everything else on the command line is for pytest in the guest, "
-        "such as -k NAME or tests/rdma/test_x.py.",
+        "such as -k NAME or tests/rdma/test_x.py; with --figures for benchmarks.rdma.",
     )
     add = parser.add_argument
     add("--kernel", choices=[*kernel.KERNELS, "both"], default="both", help="default: both")
@@ -44,8 +44,12 @@ def _options() -> argparse.Namespace:
     add("--quick", action="store_true", help="without the ordinary tests in the userland")
     add("--fetch", action="store_true", help="only fill the cache")
     add("--cache", type=Path, default=Cache.default(), help=f"default: {Cache.default()}")
+    add("--steady", action="store_true", help="one processor, and a clock that counts instructions")
+    add("--figures", action="store_true", help="measure instead, and write docs/benchmarks-rdma.md")
     add("--keep", type=Path, help="leave disks and logs in this folder")
     options, options.pytest = parser.parse_known_args()
+    if options.figures:
+        options.kernel = "new"
     return options
 
 
@@ -60,7 +64,7 @@ def _prepare(options: argparse.Namespace, work: Path) -> tuple[Path, list[guest.
         first = [initramfs.get(cache, each) for each in kernels]
         tree = project.build(root)
     return root, [
-        guest.Machine(each, path, disk, tree, work / each.name)
+        guest.Machine(each, path, disk, tree, work / each.name, options.steady)
         for each, path in zip(kernels, first, strict=True)
     ]
 
@@ -94,6 +98,9 @@ def _main() -> int:
     try:
         root, machines = _prepare(options, work)
         if options.fetch:
+            return 0
+        if options.figures:
+            figures.run(machines[-1], options.pytest)
             return 0
         good = True
         if not (options.command or options.pytest or options.quick):

@@ -23,6 +23,8 @@ _KERNEL_OPTIONS = (
     "console=ttyS0 loglevel=5 panic=-1 nokaslr mitigations=off audit=0 random.trust_cpu=on "
     "init_on_alloc=0 preempt=full"
 )
+_PARALLEL = ("-accel", "tcg,thread=multi,tb-size=256", "-smp", "2")
+_STEADY = ("-accel", "tcg,thread=single,tb-size=256", "-smp", "1", "-icount", "shift=0,sleep=off")
 _MEGABYTE = 1 << 20
 _MEMORY, _NVDIMM, _DISK = 2048, 256, 256
 _CONTROL = b"\002"
@@ -47,6 +49,9 @@ class Machine:
         Images of its disks; what it writes there is forgotten.
     work : Path
         Folder for the images of disks, which are kept from one boot to the next, and for logs.
+    steady : bool
+        One processor, and a clock that counts its instructions (one each nanosecond): what this
+        machine does beside it does not show in any figure.
     """
 
     kernel: Kernel
@@ -54,6 +59,7 @@ class Machine:
     userland: Path
     project: Path
     work: Path
+    steady: bool = False
 
     @property
     def console(self) -> Path:
@@ -180,7 +186,9 @@ class _Boot:
             with ours, selectors.DefaultSelector() as selector:
                 selector.register(ours, selectors.EVENT_READ)
                 while not self._outcome.cut:
-                    limit = _BOOT_LIMIT if self._outcome.boot is None else self._limit
+                    limit = self._limit
+                    if self._outcome.boot is None and not self._machine.steady:
+                        limit = _BOOT_LIMIT
                     left = begun + limit - time.monotonic()
                     if left <= 0:
                         self._outcome.late = True
@@ -250,7 +258,8 @@ def _arguments(machine: Machine, output: int) -> list[str]:
     most = _MEMORY + 2 * _NVDIMM + 1024
     arguments = [
         *(qemu(), "-nodefaults", "-no-user-config", "-display", "none", "-no-reboot"),
-        *("-accel", "tcg,thread=multi,tb-size=256", "-cpu", _CPU, "-smp", "2"),
+        *(_STEADY if machine.steady else _PARALLEL),
+        *("-cpu", _CPU),
         *("-machine", "q35,usb=off,smbus=off,sata=off,nvdimm=on,nvdimm-persistence=mem-ctrl"),
         *("-m", f"size={_MEMORY}M,slots=2,maxmem={most}M"),
         *("-kernel", str(machine.kernel.image), "-initrd", str(machine.work / "initramfs")),

@@ -1,0 +1,108 @@
+"""What is measured: who does the same thing, step by step and size by size."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from benchmarks.contest import Contest, Contestant
+from benchmarks.driver import Job
+from benchmarks.ratios import Ratio
+from benchmarks.rdma.hosts import POOL
+from benchmarks.room import Setting
+from benchmarks.workloads.persist import KIB, say
+
+SIZES = (64, 256, KIB, 4 * KIB, 16 * KIB, 64 * KIB)
+_RAW, _RPMA = "raw C", "librpma"
+#: perftest starts two processes for every turn.
+_PERFTEST = {"rounds": 5}
+_ITERATIONS = 200
+
+_TITLES = {
+    "flush": "WRITE + FLUSH",
+    "read-after-write": "WRITE + READ",
+    "strict": "data in a message, stored, flushed and answered",
+    "relaxed": "strict or not, stored, flushed and answered by the target",
+    "read": "read",
+    "perftest": "beside perftest",
+}
+
+
+def _members(name: str, size: int, medium: str) -> Sequence[Contestant]:
+    def one(key: str, backend: str, op: str, step: str = "auto", count: int = 1) -> Contestant:
+        setting = Setting(pool=POOL, medium=medium, step=step)
+        return Contestant(key, backend, Job(op, size, count=count), setting)
+
+    def all_three(ours: str, theirs: str, step: str) -> list[Contestant]:
+        return [
+            one("rpmem", "low", ours, step),
+            one(_RAW, "verbs", theirs),
+            one(_RPMA, "librpma", theirs),
+        ]
+
+    message = "send-after-write"
+    if name == "flush":
+        return all_three("persist-relaxed", "write-flush", "flush")
+    if name == "read-after-write":
+        return all_three("persist-relaxed", "write-read", "read-after-write")
+    if name == "strict":
+        return all_three("persist", "send-data", message)
+    if name == "relaxed":
+        return [
+            one("rpmem", "low", "persist-relaxed", message),
+            one(f"{_RAW}, WRITE + SEND", "verbs", "write-send"),
+            one(f"{_RAW}, data in SEND", "verbs", "send-data"),
+            one(f"{_RPMA}, WRITE + SEND", "librpma", "write-send"),
+            one(f"{_RPMA}, data in SEND", "librpma", "send-data"),
+        ]
+    if name == "read":
+        return all_three("read", "read", message)
+    step, op = ("flush", "write-flush") if medium == "pmem" else ("read-after-write", "write-read")
+    return [
+        one("rpmem, persist", "low", "persist-relaxed", step),
+        one("rpmem, read", "low", "read", step),
+        one(f"{_RAW}, persist", "verbs", op),
+        one("ib_write_lat", "perftest", "write-lat", count=_ITERATIONS),
+        one("ib_read_lat", "perftest", "read-lat", count=_ITERATIONS),
+    ]
+
+
+def contests(medium: str, wanted: Sequence[str], sizes: Sequence[int]) -> Iterator[Contest]:
+    """Yield the contests of the workloads that are wanted.
+
+    The processors are shared with the devices' own work, so a contestant that waits for one is
+    nothing out of the ordinary: every round counts.
+    """
+    for name in wanted:
+        if name == "flush" and medium != "pmem":
+            continue
+        for size in sizes:
+            yield Contest(
+                name,
+                size,
+                f"{_TITLES[name]}, {say(size)}",
+                _members(name, size, medium),
+                crowded=True,
+                rounds=_PERFTEST["rounds"] if name == "perftest" else None,
+            )
+
+
+WORKLOADS = tuple(_TITLES)
+#: Without the one that needs a processor for each side.
+USUAL = WORKLOADS[:-1]
+
+
+def _ratios() -> Iterator[Ratio]:
+    for name in USUAL:
+        for size in SIZES:
+            for reference, reach in ((_RAW, 1.1), (_RPMA, 1.0)):
+                keys = [reference]
+                if name == "relaxed":
+                    keys = [f"{reference}, WRITE + SEND", f"{reference}, data in SEND"]
+                yield Ratio(name, reference, name, size, "rpmem", keys, reach)
+    for size in SIZES:
+        for ours, theirs in (("persist", "ib_write_lat"), ("read", "ib_read_lat")):
+            yield Ratio(ours, theirs, "perftest", size, f"rpmem, {ours}", theirs, None)
+
+
+#: Ours to the reference's, medians of turns; of several references the fastest counts.
+RATIOS = tuple(_ratios())
