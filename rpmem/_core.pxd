@@ -42,3 +42,4 @@ cdef class Replicator:
                          int32_t lane) except -1
     cdef int outside(self, const range_t *ranges, size_t count) except -1
     cdef int finish(self, outcome_t outcome) except -1
+    cdef uint32_t scratch_of(self, uint32_t index) noexcept

@@ -1,3 +1,4 @@
+from collections.abc import Callable
 from typing import Any, Protocol
 
 from typing_extensions import Buffer
@@ -61,7 +62,7 @@ class Replicator:
         offset: int,
         *,
         lane: int | None = None,
-        handle: int = 0,
+        register: Callable[[int, int], Any] | None = None,
     ) -> None: ...
     def ranges_of(self, x: Any) -> list[tuple[int, int]]: ...
     @property

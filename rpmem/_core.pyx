@@ -29,7 +29,7 @@ from rpmem._steps cimport (
 
 from rpmem.errors import (
     BufferRefused, ClosedError, DeadlineExceeded, FlushFailed, ForkedError, LaneRefused,
-    RangeError,
+    RangeError, RegistrationFailed,
 )
 
 cdef enum:
@@ -409,8 +409,13 @@ cdef class Replicator:
         finally:
             ranges_free(&collected)
 
-    def read(self, uint32_t index, buffer, uint64_t offset, *, lane=None, handle=0):
-        """Read from replica `index` at pool `offset` into a writable buffer."""
+    def read(self, uint32_t index, buffer, uint64_t offset, *, lane=None, register=None):
+        """Read from replica `index` at pool `offset` into a writable buffer.
+
+        `register` is called with address and length of a large buffer, and returns what posts
+        need to write to it directly: a Memory, or None where nothing is needed.  What is not
+        registered and has to be, is read by way of the lane's own memory.
+        """
         cdef operation_t operation
         cdef range_t wanted
         cdef outcome_t outcome
@@ -437,16 +442,32 @@ cdef class Replicator:
             operation.count = 1
             operation.advance = read_advance
             operation.destination = <char *> view.buf
-            operation.handle = <void *> <size_t> handle
+            memory = None
+            if register is not None and wanted.length > self.scratch_of(index):
+                try:
+                    memory = register(<size_t> view.buf, wanted.length)
+                except RegistrationFailed:
+                    memory = None
+            if memory is not None:
+                operation.handle = <void *> <size_t> memory.handle
             self.usable()
             self.busy += 1
-            with nogil:
-                engine_begin(&self.engine, &operation, number, <int32_t> index, &outcome)
-                engine_end(&self.engine, &outcome)
-            self.busy -= 1
+            try:
+                with nogil:
+                    engine_begin(&self.engine, &operation, number, <int32_t> index, &outcome)
+                    engine_end(&self.engine, &outcome)
+            finally:
+                self.busy -= 1
+                if memory is not None:
+                    memory.close()
             self.finish(outcome)
         finally:
             PyBuffer_Release(&view)
+
+    cdef uint32_t scratch_of(self, uint32_t index) noexcept:
+        """Up to so many bytes copying costs less than registering."""
+        cdef const group_t *group = self.engine.groups[index]
+        return group.links[0].lane.scratch_size if group.lanes else 0
 
     def ranges_of(self, x):
         """The ``(offset, length)`` pairs that `x` means, as `persist` would take them."""

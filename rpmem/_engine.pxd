@@ -34,6 +34,7 @@ ctypedef struct engine_t:
     handout_t handout
     uint64_t spin             # ns to poll before sleeping
     uint32_t cores            # of this machine: more waiters than that only sleep
+    uint32_t politeness       # empty polls until the core is given away
     uint32_t active           # calls on their way
     uint64_t patience         # ns without any progress
 

@@ -29,7 +29,8 @@ cdef enum:
     OPERATION_FINISHED = 1 << 16
     BATCH = 8
     LOOK_AT_CLOCK = 32           # empty polls between two looks
-    YIELD = 32                   # empty polls until the peer, if it waits for this core, gets it
+    YIELD = 32                   # empty polls until the peer, if it waits for this core, gets it;
+                                 # on a single core nothing can arrive before it did
     SLICE_ONE = 100              # ms asleep at most, for one replica
     SLICE_MANY = 1               # ms, when others may need service meanwhile
 
@@ -46,6 +47,7 @@ cdef int engine_init(engine_t *engine, uint32_t groups, uint32_t lanes) noexcept
     engine.lanes = lanes
     engine.active = 0
     engine.cores = <uint32_t> max(1, sysconf(_SC_NPROCESSORS_ONLN))
+    engine.politeness = YIELD if engine.cores > 1 else 1
     engine.groups = <group_t **> calloc(groups + 1, sizeof(group_t *))
     engine.operations = <operation_t *> calloc(lanes * groups + 1, sizeof(operation_t))
     if engine.groups == NULL or engine.operations == NULL:
@@ -181,7 +183,7 @@ cdef void engine_end(engine_t *engine, outcome_t *outcome) noexcept nogil:
         if outcome.pending == 0:
             break
         idle += 1
-        if idle % YIELD == 0:
+        if idle % engine.politeness == 0:
             sched_yield()
         if idle % LOOK_AT_CLOCK and waiting.lane.queue.spins and spins:
             continue

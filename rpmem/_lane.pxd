@@ -102,9 +102,11 @@ ctypedef struct lane_t:
     char *receive_area
     uint32_t receive_slots
     uint32_t receive_size
-    # a scratch page for read-after-write
+    # registered by the fabric where it needs that: what read-after-write reads goes here, and
+    # what is on its way to memory that is not registered
     char *scratch
     void *scratch_handle
+    uint32_t scratch_size
     void *user                # the core's or the service's own data
 
 

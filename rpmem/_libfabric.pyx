@@ -31,7 +31,8 @@ from rpmem.errors import (
 cdef enum:
     PRIVATE_DATA = 512           # an event with the private data that came with it
     PAGE = 4096
-    SCRATCH = 4096
+    SCRATCH = 1 << 16            # where what is read may have to land in registered memory
+    LEAST_SCRATCH = 4096
     FEW = 16                     # operations under way over a peeking provider
     FEW_BYTES = 1 << 14          # or bytes, before the last
     PIECE = 1 << 18              # bytes of one operation over a byte stream
@@ -503,14 +504,16 @@ cdef class FabricLane(Lane):
             self.own.signal_bytes = FEW_BYTES
             self.own.window = 1
         self.own.received = <context_t *> calloc(self.c.receive_slots, sizeof(context_t))
+        bounces = self.c.needs_handles and request is None
+        self.c.scratch_size = SCRATCH if bounces else LEAST_SCRATCH
         total = (<size_t> self.c.send_slots * self.c.send_size
-                 + <size_t> self.c.receive_slots * self.c.receive_size + SCRATCH)
+                 + <size_t> self.c.receive_slots * self.c.receive_size + self.c.scratch_size)
         if self.own.received == NULL or posix_memalign(&area, PAGE, total):
             raise MemoryError(f"no memory for a lane's {total} bytes of message buffers")
         self.area = <char *> area
         self.c.send_area = self.area
         self.c.receive_area = self.area + <size_t> self.c.send_slots * self.c.send_size
-        self.c.scratch = self.area + total - SCRATCH
+        self.c.scratch = self.area + total - self.c.scratch_size
         if self.c.needs_handles:
             memset(area, 0, total)
             self.buffers = Memory(domain, <size_t> area, total)

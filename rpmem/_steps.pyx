@@ -21,6 +21,9 @@ Posts that another follows at once say so: a fabric may hand them over together.
 
 A target whose pool the fabric cannot reach gives each lane a staging buffer instead: all data
 then travel inside UPDATE messages, and what is to be read is first FETCHed into that buffer.
+
+What is read into memory that the fabric does not know, where it has to, lands in the lane's scratch
+and is copied.
 """
 
 from libc.stdint cimport uint16_t, uint32_t, uint64_t
@@ -83,28 +86,6 @@ cdef int write_ranges(link_t *link, operation_t *operation, uint64_t above,
         operation.done = 0
     operation.index = 0
     return 0
-
-
-cdef int read_advance(link_t *link, operation_t *operation) noexcept nogil:
-    """READ the operation's single range into its destination."""
-    cdef lane_t *lane = link.lane
-    cdef const range_t *r = operation.ranges
-    cdef uint64_t n
-    cdef int rc
-    if link.staging:
-        return read_staged(link, operation)
-    lane.queue.watch = WATCH_POSTS
-    while operation.done < r.length:
-        n = smaller(r.length - operation.done, lane.operation_limit)
-        rc = lane.ops.read(lane, operation.destination + operation.done, operation.handle,
-                           r.offset + operation.done, n, POST_SIGNAL)
-        if rc == LANE_AGAIN:
-            return OPERATION_PENDING
-        if rc < 0:
-            return rc
-        link.outstanding += 1
-        operation.done += n
-    return OPERATION_DONE if link.outstanding == 0 else OPERATION_PENDING
 
 
 # --- messages ----------------------------------------------------------------------
@@ -246,38 +227,74 @@ cdef int send_fetch(link_t *link, uint64_t offset, uint64_t length) noexcept nog
     return 0
 
 
-cdef int read_staged(link_t *link, operation_t *operation) noexcept nogil:
-    """READ the operation's single range by way of the staging buffer, piece by piece."""
+cdef int read_direct(link_t *link, operation_t *operation) noexcept nogil:
+    """READ from the pool straight into the destination, all pieces at once."""
     cdef lane_t *lane = link.lane
     cdef const range_t *r = operation.ranges
     cdef uint64_t n
     cdef int rc
+    lane.queue.watch = WATCH_POSTS
     while operation.done < r.length:
-        n = smaller(r.length - operation.done, link.staging)
-        if operation.phase == PHASE_BEGIN:
-            rc = send_fetch(link, r.offset + operation.done, n)
-            if rc < 0:
-                return pending_or(rc)
-            operation.last_sequence = link.sequence
-            operation.phase = PHASE_MESSAGE
-        if operation.phase == PHASE_MESSAGE:
-            lane.queue.watch = WATCH_RECEIVES
-            if <int>(link.answered - operation.last_sequence) < 0:
-                return OPERATION_PENDING
-            operation.phase = PHASE_READ
-        if operation.phase == PHASE_READ:
+        n = smaller(r.length - operation.done, lane.operation_limit)
+        rc = lane.ops.read(lane, operation.destination + operation.done, operation.handle,
+                           r.offset + operation.done, n, POST_SIGNAL)
+        if rc < 0:
+            return pending_or(rc)
+        link.outstanding += 1
+        operation.done += n
+    return OPERATION_DONE if link.outstanding == 0 else OPERATION_PENDING
+
+
+cdef int read_in_pieces(link_t *link, operation_t *operation, bint bounced) noexcept nogil:
+    """READ by way of the target's staging buffer, the lane's scratch, or both."""
+    cdef lane_t *lane = link.lane
+    cdef const range_t *r = operation.ranges
+    cdef uint64_t n, at
+    cdef char *landing
+    cdef int rc
+    while operation.done < r.length:
+        n = r.length - operation.done
+        at = r.offset + operation.done
+        if bounced:
+            n = smaller(n, lane.scratch_size)
+        if link.staging:
+            n = smaller(n, link.staging)
+            if operation.phase == PHASE_BEGIN:
+                rc = send_fetch(link, at, n)
+                if rc < 0:
+                    return pending_or(rc)
+                operation.last_sequence = link.sequence
+                operation.phase = PHASE_MESSAGE
+            if operation.phase == PHASE_MESSAGE:
+                lane.queue.watch = WATCH_RECEIVES
+                if <int>(link.answered - operation.last_sequence) < 0:
+                    return OPERATION_PENDING
+            at = 0
+        if operation.phase != PHASE_WAIT:
             lane.queue.watch = WATCH_POSTS
-            rc = lane.ops.read(lane, operation.destination + operation.done, operation.handle,
-                               0, n, POST_SIGNAL)
+            landing = lane.scratch if bounced else operation.destination + operation.done
+            rc = lane.ops.read(lane, landing,
+                               lane.scratch_handle if bounced else operation.handle,
+                               at, n, POST_SIGNAL)
             if rc < 0:
                 return pending_or(rc)
             link.outstanding += 1
             operation.phase = PHASE_WAIT
         if link.outstanding:
             return OPERATION_PENDING
+        if bounced:
+            memcpy(operation.destination + operation.done, lane.scratch, n)
         operation.done += n
         operation.phase = PHASE_BEGIN
     return OPERATION_DONE
+
+
+cdef int read_advance(link_t *link, operation_t *operation) noexcept nogil:
+    """READ the operation's single range into its destination."""
+    cdef bint bounced = link.lane.needs_handles and operation.handle == NULL
+    if link.staging or bounced:
+        return read_in_pieces(link, operation, bounced)
+    return read_direct(link, operation)
 
 
 # --- the steps ---------------------------------------------------------------------

@@ -51,7 +51,7 @@ cdef class FabricLane(Lane):
     cdef int reads                    # READs the target answers at once
     cdef readonly bint connected
     cdef int prepare(self, tuple send, tuple receive, Memory pool, Request request) except -1
-    cdef int make_area(self, tuple send, tuple receive) except -1
+    cdef int make_area(self, tuple send, tuple receive, uint32_t scratch) except -1
     cdef int make_id(self) except -1
     cdef int make_pair(self) except -1
     cdef int move(self, int state) except -1

@@ -40,7 +40,7 @@ cdef extern from "<poll.h>" nogil:
 
 cdef enum:
     PAGE = 4096
-    SCRATCH = 4096
+    SCRATCH = 1 << 16             # the initiator's; a target reads nothing
     RESOLVE = 5000                # ms for each step until a connection can be asked for
     BACKLOG = 128
     PRIVATE_DATA = 56             # what a connection request carries
@@ -412,7 +412,7 @@ cdef class FabricLane(Lane):
         for i in range(<uint32_t> CHAIN):
             self.own.chain[i].sg_list = &self.own.pieces[i * PIECES]
             self.own.chain[i].next = &self.own.chain[i + 1] if i + 1 < CHAIN else NULL
-        self.make_area(send, receive)
+        self.make_area(send, receive, 0 if request is not None else SCRATCH)
         if pool is not None:
             self.c.pool_handle = pool.mr
         if request is None:
@@ -436,14 +436,14 @@ cdef class FabricLane(Lane):
         self.move(IBV_QPS_INIT)
         return 0
 
-    cdef int make_area(self, tuple send, tuple receive) except -1:
-        """Message buffers and the scratch page, registered."""
+    cdef int make_area(self, tuple send, tuple receive, uint32_t scratch) except -1:
+        """Message buffers and the scratch memory, registered."""
         cdef size_t total
         cdef void *area = NULL
         self.c.send_slots, self.c.send_size = send
         self.c.receive_slots, self.c.receive_size = receive
         total = (<size_t> self.c.send_slots * self.c.send_size
-                 + <size_t> self.c.receive_slots * self.c.receive_size + SCRATCH)
+                 + <size_t> self.c.receive_slots * self.c.receive_size + scratch)
         if posix_memalign(&area, PAGE, total):
             raise MemoryError(f"no memory for a lane's {total} bytes of message buffers")
         self.area = <char *> area
@@ -451,7 +451,8 @@ cdef class FabricLane(Lane):
         self.buffers = Memory(self.domain, <size_t> area, total)
         self.c.send_area = self.area
         self.c.receive_area = self.area + <size_t> self.c.send_slots * self.c.send_size
-        self.c.scratch = self.area + total - SCRATCH
+        self.c.scratch = self.area + total - scratch
+        self.c.scratch_size = scratch
         self.c.send_handle = self.c.scratch_handle = self.buffers.mr
         return 0
 

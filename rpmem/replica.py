@@ -23,7 +23,6 @@ from rpmem.errors import (
     ForkedError,
     MalformedMessage,
     RangeError,
-    RegistrationFailed,
     RemoteError,
     ReplicaLost,
     RpmemError,
@@ -40,7 +39,6 @@ log = logging.getLogger("rpmem")
 
 HEADER_SIZE: Final = 4096
 _CAUSE_WAIT = 1.0
-_PIECE = 1 << 20
 
 # What rpmem._lane and rpmem._messages call them.
 _LOST, _REFUSED, _GARBLED, _EXPIRED, _ABORTED = -2, -3, -4, -5, -6
@@ -380,36 +378,7 @@ class Replica:
         lanes, replicator = self._lanes, self._replicator
         if self._closed or lanes is None or replicator is None:
             raise ClosedError("the replica is closed", where=str(self.target))
-        if not lanes.fabric.pins:
-            replicator.read(self._index, buffer, offset, lane=lane)
-            return
-        with Region.from_buffer(buffer) as region:
-            try:
-                memory = lanes.register(region.address, region.size)
-            except RegistrationFailed:
-                self._read_by_copy(lanes, replicator, buffer, offset, lane)
-                return
-            try:
-                replicator.read(self._index, buffer, offset, lane=lane, handle=memory.handle)
-            finally:
-                memory.close()
-
-    def _read_by_copy(
-        self, lanes: Lanes, replicator: Replicator, buffer: Buffer, offset: int, lane: int | None
-    ) -> None:
-        """Read into memory that devices cannot write to, piece by piece."""
-        with memoryview(buffer).cast("B") as view, Region.anonymous(_PIECE) as piece:
-            memory = lanes.register(piece.address, piece.size)
-            try:
-                with memoryview(piece) as copied:
-                    for at in range(0, len(view), _PIECE):
-                        part = copied[: min(_PIECE, len(view) - at)]
-                        where = offset + at
-                        replicator.read(self._index, part, where, lane=lane, handle=memory.handle)
-                        view[at : at + len(part)] = part
-                        part.release()
-            finally:
-                memory.close()
+        replicator.read(self._index, buffer, offset, lane=lane, register=lanes.register)
 
     def set_attributes(self, attributes: PoolAttributes) -> None:
         """Replace the pool's attributes (rewrites its headers)."""

@@ -30,10 +30,15 @@ from rpmem.errors import FlushFailed, MalformedMessage, RangeError
 cdef extern from "<sched.h>" nogil:
     int sched_yield()
 
+cdef extern from "<unistd.h>" nogil:
+    enum: _SC_NPROCESSORS_ONLN
+    long sysconf(int name)
+
 cdef enum:
     BATCH = 16
     LOOK_AT_CLOCK = 32        # empty polls between two looks
-    YIELD = 16                # empty polls until whoever waits for this core gets it
+    YIELD = 16                # empty polls until whoever waits for this core gets it; on a single
+                              # core nothing can arrive before it did
     SLICE = 500               # ms asleep at most; `stop` wakes the queue
 
 LOST = "the initiator hung up"
@@ -259,6 +264,7 @@ cdef class Service:
         if staging is not None and self.count:
             self.staged = staging.size // self.count
         self.spin = <uint64_t> (spin * 1e9)
+        self.politeness = YIELD if sysconf(_SC_NPROCESSORS_ONLN) > 1 else 1
         self.on_drop = on_drop
         self.served = <served_t *> calloc(self.count + 1, sizeof(served_t))
         if self.served == NULL:
@@ -382,7 +388,7 @@ cdef class Service:
                         elif served.owes_reply:
                             owing = True
             idle += 1
-            if idle % YIELD == 0:
+            if idle % self.politeness == 0:
                 sched_yield()
             if idle % LOOK_AT_CLOCK and queue.spins:
                 continue
