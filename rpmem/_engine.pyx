@@ -164,7 +164,9 @@ cdef void engine_end(engine_t *engine, outcome_t *outcome) noexcept nogil:
     cdef bint moved, spins
     if lane < 0:
         return
-    spins = rpmem_add(&engine.active, 1) <= engine.cores and engine.spin > 0
+    spins = engine.spin > 0
+    if engine.lanes > engine.cores:
+        spins = rpmem_add(&engine.active, 1) <= engine.cores and spins
     operations = &engine.operations[lane * engine.group_count]
     while outcome.pending:
         outcome.pending = 0
@@ -195,5 +197,6 @@ cdef void engine_end(engine_t *engine, outcome_t *outcome) noexcept nogil:
             if waiting.lane.ops.wait(waiting.lane.queue,
                                      SLICE_ONE if outcome.pending == 1 else SLICE_MANY) > 0:
                 idle = 0
-    rpmem_add(&engine.active, <uint32_t> -1)
+    if engine.lanes > engine.cores:
+        rpmem_add(&engine.active, <uint32_t> -1)
     handout_release(&engine.handout, <uint32_t> lane)

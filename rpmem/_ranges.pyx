@@ -3,6 +3,7 @@
 from cpython.buffer cimport (
     PyBUF_STRIDES, PyBuffer_Release, PyObject_CheckBuffer, PyObject_GetBuffer,
 )
+from cpython.exc cimport PyErr_Clear, PyErr_Occurred
 from cpython.number cimport PyNumber_Index
 from libc.stdint cimport int64_t, uint64_t
 from libc.stdlib cimport free, malloc, realloc
@@ -136,9 +137,42 @@ cdef int from_interface(ranges_t *ranges, object x, const char *pool, uint64_t s
                    strides, pool, size, x)
 
 
-cdef inline uint64_t natural(object number) except? <uint64_t> -1:
+cdef extern from "Python.h":
+    # Declared without an exception: who calls it looks for one.
+    unsigned long long plain_number "PyLong_AsUnsignedLongLong"(object number) noexcept
+
+
+cdef bint plain_pair(range_t *out, tuple pair) noexcept:
+    """The usual case, two ints that fit; False when it is anything else."""
+    cdef uint64_t most = <uint64_t> -1
+    if len(pair) != 2 or type(pair[0]) is not int or type(pair[1]) is not int:
+        return False
+    out.offset = plain_number(pair[0])
+    out.length = plain_number(pair[1])
+    if (out.offset == most or out.length == most) and PyErr_Occurred():
+        PyErr_Clear()
+        return False
+    return True
+
+
+cdef int natural(object number, uint64_t *out) except -1:
     """An integer of any type, but no float: half a byte is a mistake."""
-    return number if type(number) is int else PyNumber_Index(number)
+    out[0] = number if type(number) is int else PyNumber_Index(number)
+    return 0
+
+
+cdef int pair_of(range_t *out, tuple pair, uint64_t size) except -1:
+    """A pair of any two integers."""
+    if len(pair) != 2:
+        raise RangeError(f"a range is (offset, length), not a tuple of {len(pair)}")
+    try:
+        natural(pair[0], &out.offset)
+        natural(pair[1], &out.length)
+    except OverflowError as error:
+        raise RangeError(f"the range {pair} is outside the pool of {size} bytes") from error
+    except TypeError as error:
+        raise RangeError(f"a range is a pair of integers, not {pair!r}") from error
+    return 0
 
 
 cdef int ranges_of(ranges_t *ranges, object x, const char *pool, uint64_t size) except -1:
@@ -146,16 +180,9 @@ cdef int ranges_of(ranges_t *ranges, object x, const char *pool, uint64_t size) 
     cdef Py_buffer view
     cdef uint64_t low
     if type(x) is tuple:
-        if len(<tuple> x) != 2:
-            raise RangeError(f"a range is (offset, length), not a tuple of {len(x)}")
         reserve(ranges, ranges.count + 1)
-        try:
-            ranges.items[ranges.count].offset = natural((<tuple> x)[0])
-            ranges.items[ranges.count].length = natural((<tuple> x)[1])
-        except OverflowError as error:
-            raise RangeError(f"the range {x} is outside the pool of {size} bytes") from error
-        except TypeError as error:
-            raise RangeError(f"a range is a pair of integers, not {x!r}") from error
+        if not plain_pair(&ranges.items[ranges.count], <tuple> x):
+            pair_of(&ranges.items[ranges.count], <tuple> x, size)
         if ranges.items[ranges.count].length:
             ranges.count += 1
         return 0

@@ -11,10 +11,12 @@ import fcntl
 import os
 import stat
 from contextlib import suppress
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 from rpmem import errors
-from rpmem._pmem import Region
+
+if TYPE_CHECKING:
+    from rpmem._pmem import Region
 
 HEADER_SIZE = 4096
 MINIMUM_SIZE = 2 << 20
@@ -238,6 +240,8 @@ class PartFile:
             raise errors.from_oserror(OSError(errno.EIO, ""), "cannot be written", where=self.path)
 
     def _window(self) -> Region:
+        from rpmem._pmem import Region
+
         return Region.map_parts([(self.fd, 0, self._alignment)])
 
     def sync(self) -> None:

@@ -2,7 +2,8 @@
 
 Both sides use this: the initiator for its own pools, rpmemd for those it keeps for others. The
 layout is PMDK's: part 0 from its first byte, every further part without its header, all of them
-one contiguous range of memory.
+one contiguous range of memory. What maps them is imported when something is mapped: removing a pool
+does not need it.
 """
 
 from __future__ import annotations
@@ -13,14 +14,16 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import replace
 from types import TracebackType
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 from rpmem import errors, header, poolset, redo
-from rpmem._pmem import Region, device_identity
 from rpmem.header import Header, PoolAttributes
 from rpmem.partfile import PartFile
 from rpmem.poolset import PoolSet
 from rpmem.shutdown import ShutdownState
+
+if TYPE_CHECKING:
+    from rpmem._pmem import Region
 
 
 def describe(path: str | os.PathLike[str]) -> PoolSet:
@@ -319,6 +322,8 @@ def _check_sizes(pool_set: PoolSet, wanted: int | None) -> None:
 
 
 def _map(pool_set: PoolSet, parts: Sequence[PartFile], *, force_pmem: bool, shadow: bool) -> Region:
+    from rpmem._pmem import Region
+
     spans = [
         (part.fd, segment.file_offset, segment.length)
         for part, segment in zip(parts, pool_set.segments(), strict=True)
@@ -338,6 +343,8 @@ def _is_whole(content: bytes) -> bool:
 
 def _device_state(parts: Sequence[PartFile]) -> ShutdownState:
     """Sum up what the devices below all parts say, the way PMDK does."""
+    from rpmem._pmem import device_identity
+
     shutdowns = 0
     device = 0
     for part in parts:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import sys
 
-from rpmem.control.handshake import pack_status
 from rpmem.errors import ConfigError, PoolSetError, RpmemError
 from rpmemd import config as configuration
 from rpmemd.database import Database, removal_status
@@ -28,6 +27,8 @@ def main() -> int:
         if not log.on_stderr:
             # The initiator reads it there and nowhere else.
             print(f"rpmemd: {error}", file=sys.stderr)
+        from rpmem.control.handshake import pack_status
+
         os.write(1, pack_status(_BAD_CONFIGURATION))
         return 1
     return serve(config, log, database)

@@ -150,6 +150,6 @@ def test_the_shutdown_state_is_the_originals(folder, monkeypatch):
     assert open_with_the_original() == "opened"
     PoolFiles.open(describe(file)).close()
     assert state() == bytes(64)
-    monkeypatch.setattr("rpmem.poolfiles.device_identity", lambda _: (0, b"another"))
+    monkeypatch.setattr("rpmem._pmem.device_identity", lambda _: (0, b"another"))
     crash()
     assert "ADR failure" in open_with_the_original()

@@ -614,12 +614,11 @@ def test_the_dirty_mark(tmp_path, cksum_2k):
 
 
 def test_a_changed_shutdown_count_is_refused(tmp_path, monkeypatch):
-    from rpmem import poolfiles
 
     wanted = pool_set(tmp_path)
     given = attributes(incompat=header.INCOMPAT_SDS)
     count = 5
-    monkeypatch.setattr(poolfiles, "device_identity", lambda _: (count, b"NVDIMM-7"))
+    monkeypatch.setattr("rpmem._pmem.device_identity", lambda _: (count, b"NVDIMM-7"))
     pool = PoolFiles.create(wanted, attributes=given)
     pool.region.close()
     for part in pool.parts:

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
+import os
 import random
 import shlex
 import shutil
 import sys
 import tempfile
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 from tests.rdma.bench import cuts, figures, guest, initramfs, kernel, project, userland
 from tests.rdma.bench.cache import Cache
-from tests.rdma.bench.report import BenchError, Unavailable, say, step
+from tests.rdma.bench.report import BenchError, Unavailable, labelled, say, show, step
 
 # A run that takes longer than this has hung.
 _LIMIT = 900.0
@@ -46,6 +51,8 @@ def _options() -> argparse.Namespace:
     add("--cache", type=Path, default=Cache.default(), help=f"default: {Cache.default()}")
     add("--steady", action="store_true", help="one processor, and a clock that counts instructions")
     add("--figures", action="store_true", help="measure instead, and write docs/benchmarks-rdma.md")
+    cores = len(os.sched_getaffinity(0))
+    add("--jobs", type=int, default=min(2, cores), metavar="N", help="guests at once (default: 2)")
     add("--keep", type=Path, help="leave disks and logs in this folder")
     options, options.pytest = parser.parse_known_args()
     if options.figures:
@@ -79,7 +86,7 @@ def _run(machine: guest.Machine, command: str) -> int:
         outcome = guest.run(
             machine,
             command,
-            output=lambda line: print(line, flush=True),
+            output=show,
             limit=_LIMIT,
             hosts=_hosts(machine),
         )
@@ -92,6 +99,43 @@ def _run(machine: guest.Machine, command: str) -> int:
     return outcome.status
 
 
+def _jobs(
+    options: argparse.Namespace, root: Path, machines: list[guest.Machine]
+) -> dict[str, Callable[[], int]]:
+    """Return what is to be done, each of which returns an exit status; the longest first."""
+    chosen = bool(options.command or options.pytest)
+    jobs: dict[str, Callable[[], int]] = {}
+    for machine in reversed(machines):
+        tests = options.pytest or _GUEST_TESTS[machine.kernel.name]
+        command = options.command or _PYTEST + shlex.join(tests)
+        jobs[machine.kernel.name] = partial(_run, machine, command)
+    if not (chosen or options.quick):
+        jobs["ordinary"] = lambda: int(not project.test(root))
+    cut = options.cuts if options.cuts is not None else 0 if chosen else 2
+    if cut:
+        last = machines[-1]
+        jobs["cuts"] = lambda: int(not cuts.run(last, cut, options.seed, _hosts(last)))
+    return jobs
+
+
+def _status(name: str, job: Callable[[], int], alone: bool) -> int:
+    """Do one job; a bench that does not work is an exit status, too."""
+    with contextlib.nullcontext() if alone else labelled(name):
+        try:
+            return job()
+        except BenchError as error:
+            say(f"{name}: {error}")
+            return 1
+
+
+def _all(jobs: dict[str, Callable[[], int]], at_once: int) -> dict[str, int]:
+    """Do all jobs; a guest keeps hardly more than one processor busy."""
+    alone = at_once == 1 or len(jobs) == 1
+    with ThreadPoolExecutor(max_workers=at_once) as pool:
+        futures = {name: pool.submit(_status, name, job, alone) for name, job in jobs.items()}
+        return {name: future.result() for name, future in futures.items()}
+
+
 def _main() -> int:
     options = _options()
     work = options.keep.absolute() if options.keep else Path(tempfile.mkdtemp(prefix="bench-"))
@@ -102,19 +146,7 @@ def _main() -> int:
         if options.figures:
             figures.run(machines[-1], options.pytest)
             return 0
-        good = True
-        if not (options.command or options.pytest or options.quick):
-            good = project.test(root)
-        statuses = [int(not good)]
-        for machine in machines:
-            tests = options.pytest or _GUEST_TESTS[machine.kernel.name]
-            statuses.append(_run(machine, options.command or _PYTEST + shlex.join(tests)))
-        cut = options.cuts
-        if cut is None:
-            cut = 0 if options.command or options.pytest else 2
-        if cut:
-            hosts = _hosts(machines[-1])
-            statuses.append(int(not cuts.run(machines[-1], cut, options.seed, hosts)))
+        statuses = _all(_jobs(options, root, machines), options.jobs)
     except Unavailable as error:
         print(f"bench: the tests that need RDMA were not run\n    1  {error}\n1 skipped")
         return 0
@@ -124,7 +156,9 @@ def _main() -> int:
     finally:
         if not options.keep:
             shutil.rmtree(work, ignore_errors=True)
-    return next((status for status in statuses if status), 0)
+    for name, status in statuses.items():
+        say(f"{name}: {'good' if status == 0 else f'FAILED (exit {status})'}")
+    return next((status for status in statuses.values() if status), 0)
 
 
 if __name__ == "__main__":

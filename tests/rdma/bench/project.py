@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from tests.rdma.bench import userland
-from tests.rdma.bench.report import BenchError, step
+from tests.rdma.bench.report import BenchError, show, step
 
 ROOT = Path(__file__).resolve().parents[3]
 # Beside the other things that are built: `make clean` takes it away.
@@ -102,7 +102,7 @@ def test(root: Path) -> bool:
     with step(f"the ordinary tests in {userland.SUITE}'s userland, without a guest"):
         try:
             variables = {"PYTHONPATH": "/project", "HOME": "/tmp"}
-            userland.within(root, python, project=_TREE, environment=variables, show=True)
+            userland.within(root, python, project=_TREE, environment=variables, output=show)
         except BenchError:
             return False
         finally:

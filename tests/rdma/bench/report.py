@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import threading
 import time
 from collections.abc import Iterator
 
 _BEGUN = time.monotonic()
+_thread = threading.local()
 
 
 class BenchError(Exception):
@@ -17,9 +19,25 @@ class Unavailable(BenchError):
     """This machine cannot have the bench; the text says why."""
 
 
+@contextlib.contextmanager
+def labelled(name: str) -> Iterator[None]:
+    """Put a name before each line that this thread prints: another one works beside it."""
+    _thread.label = f"{name:8} | "
+    try:
+        yield
+    finally:
+        _thread.label = ""
+
+
+def show(line: str) -> None:
+    """Print a line that something else said."""
+    # In one piece, with its end: lines of two threads do not mix.
+    print(f"{getattr(_thread, 'label', '')}{line}\n", end="", flush=True)
+
+
 def say(text: str) -> None:
     """Print one line with the time since the start."""
-    print(f"bench: [{time.monotonic() - _BEGUN:6.1f} s] {text}", flush=True)
+    show(f"bench: [{time.monotonic() - _BEGUN:6.1f} s] {text}")
 
 
 @contextlib.contextmanager

@@ -7,7 +7,7 @@ import shutil
 import subprocess
 import sys
 import tomllib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from tests.rdma.bench.cache import Cache
@@ -142,7 +142,7 @@ def within(
     project: Path | None = None,
     environment: dict[str, str] | None = None,
     tolerant: bool = False,
-    show: bool = False,
+    output: Callable[[str], None] | None = None,
 ) -> str:
     """Run a command in the userland and return what it printed.
 
@@ -158,8 +158,8 @@ def within(
         More variables.
     tolerant : bool
         Its exit status does not matter.
-    show : bool
-        Let it print where we print.
+    output : callable, optional
+        Gets each line as it is printed.
 
     Raises
     ------
@@ -177,22 +177,27 @@ def within(
         enter.append("--map-root-user")
     if project is not None:
         command = ["/bin/sh", "-c", 'cd /project && exec "$@"', "sh", *command]
-    result = subprocess.run(
+    lines = []
+    with subprocess.Popen(
         [*enter, "/bin/sh", "-c", script, str(root), *command],
         env={"PATH": "/usr/sbin:/usr/bin", "LC_ALL": "C.UTF-8", **(environment or {})},
         stdin=subprocess.DEVNULL,
-        stdout=None if show else subprocess.PIPE,
+        stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
-        check=False,
-    )
-    output = result.stdout or ""
-    if result.returncode and not tolerant:
+    ) as process:
+        assert process.stdout is not None
+        for line in process.stdout:
+            lines.append(line)
+            if output is not None:
+                output(line.rstrip("\n"))
+    printed = "".join(lines)
+    if process.returncode and not tolerant:
         raise BenchError(
-            f"{' '.join(command)[:100]} in {SUITE}'s userland: exit {result.returncode}: "
-            f"{complaint(output)}"
+            f"{' '.join(command)[:100]} in {SUITE}'s userland: exit {process.returncode}: "
+            f"{complaint(printed)}"
         )
-    return output
+    return printed
 
 
 def _quoted(path: Path) -> str:
