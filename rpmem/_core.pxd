@@ -41,5 +41,7 @@ cdef class Replicator:
     cdef int checked_run(self, const range_t *ranges, size_t count, uint32_t flags,
                          int32_t lane) except -1
     cdef int outside(self, const range_t *ranges, size_t count) except -1
+    cdef int read_into(self, uint32_t index, object buffer, uint64_t offset, int32_t number,
+                       object register) except -1
     cdef int finish(self, outcome_t outcome) except -1
     cdef uint32_t scratch_of(self, uint32_t index) noexcept

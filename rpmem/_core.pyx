@@ -412,6 +412,14 @@ cdef class Replicator:
     def read(self, uint32_t index, buffer, uint64_t offset, *, lane=None, register=None):
         """Read from replica `index` at pool `offset` into a writable buffer.
 
+        See `read_into` for `register`.
+        """
+        self.read_into(index, buffer, offset, self.lane_number(lane), register)
+
+    cdef int read_into(self, uint32_t index, object buffer, uint64_t offset, int32_t number,
+                       object register) except -1:
+        """Read; `number` is the lane's, or -1.
+
         `register` is called with address and length of a large buffer, and returns what posts
         need to write to it directly: a Memory, or None where nothing is needed.  What is not
         registered and has to be, is read by way of the lane's own memory.
@@ -420,7 +428,6 @@ cdef class Replicator:
         cdef range_t wanted
         cdef outcome_t outcome
         cdef Py_buffer view
-        cdef int32_t number = self.lane_number(lane)
         self.usable()
         if index >= self.engine.group_count:
             raise LaneRefused(
@@ -436,7 +443,7 @@ cdef class Replicator:
                 raise RangeError(f"(offset {offset}, length {wanted.length}) is outside the pool "
                                  f"of {self.size} bytes", where=self.region.label)
             if wanted.length == 0:
-                return
+                return 0
             memset(&operation, 0, sizeof(operation))
             operation.ranges = &wanted
             operation.count = 1
@@ -460,7 +467,7 @@ cdef class Replicator:
                 self.busy -= 1
                 if memory is not None:
                     memory.close()
-            self.finish(outcome)
+            return self.finish(outcome)
         finally:
             PyBuffer_Release(&view)
 

@@ -29,8 +29,7 @@ cdef enum:
     OPERATION_FINISHED = 1 << 16
     BATCH = 8
     LOOK_AT_CLOCK = 32           # empty polls between two looks
-    YIELD = 32                   # empty polls until the peer, if it waits for this core, gets it;
-                                 # on a single core nothing can arrive before it did
+    YIELD = 32                   # empty polls until the peer, if it waits for this core, gets it
     SLICE_ONE = 100              # ms asleep at most, for one replica
     SLICE_MANY = 1               # ms, when others may need service meanwhile
 
@@ -47,6 +46,7 @@ cdef int engine_init(engine_t *engine, uint32_t groups, uint32_t lanes) noexcept
     engine.lanes = lanes
     engine.active = 0
     engine.cores = <uint32_t> max(1, sysconf(_SC_NPROCESSORS_ONLN))
+    # On a single core nothing can arrive before the peer had it.
     engine.politeness = YIELD if engine.cores > 1 else 1
     engine.groups = <group_t **> calloc(groups + 1, sizeof(group_t *))
     engine.operations = <operation_t *> calloc(lanes * groups + 1, sizeof(operation_t))

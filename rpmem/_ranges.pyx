@@ -142,13 +142,13 @@ cdef extern from "Python.h":
     unsigned long long plain_number "PyLong_AsUnsignedLongLong"(object number) noexcept
 
 
-cdef bint plain_pair(range_t *out, tuple pair) noexcept:
+cdef bint plain_pair(range_t *out, object offset, object length) noexcept:
     """The usual case, two ints that fit; False when it is anything else."""
     cdef uint64_t most = <uint64_t> -1
-    if len(pair) != 2 or type(pair[0]) is not int or type(pair[1]) is not int:
+    if type(offset) is not int or type(length) is not int:
         return False
-    out.offset = plain_number(pair[0])
-    out.length = plain_number(pair[1])
+    out.offset = plain_number(offset)
+    out.length = plain_number(length)
     if (out.offset == most or out.length == most) and PyErr_Occurred():
         PyErr_Clear()
         return False
@@ -161,17 +161,19 @@ cdef int natural(object number, uint64_t *out) except -1:
     return 0
 
 
-cdef int pair_of(range_t *out, tuple pair, uint64_t size) except -1:
-    """A pair of any two integers."""
-    if len(pair) != 2:
-        raise RangeError(f"a range is (offset, length), not a tuple of {len(pair)}")
+cdef int range_of(range_t *out, object offset, object length, uint64_t size) except -1:
+    """The range of two integers; RangeError when one is none, or cannot lie in any pool."""
+    if plain_pair(out, offset, length):
+        return 0
     try:
-        natural(pair[0], &out.offset)
-        natural(pair[1], &out.length)
+        natural(offset, &out.offset)
+        natural(length, &out.length)
     except OverflowError as error:
-        raise RangeError(f"the range {pair} is outside the pool of {size} bytes") from error
+        raise RangeError(f"the range ({offset}, {length}) is outside the pool of {size} bytes"
+                         ) from error
     except TypeError as error:
-        raise RangeError(f"a range is a pair of integers, not {pair!r}") from error
+        raise RangeError(f"a range is a pair of integers, not ({offset!r}, {length!r})"
+                         ) from error
     return 0
 
 
@@ -180,9 +182,10 @@ cdef int ranges_of(ranges_t *ranges, object x, const char *pool, uint64_t size) 
     cdef Py_buffer view
     cdef uint64_t low
     if type(x) is tuple:
+        if len(<tuple> x) != 2:
+            raise RangeError(f"a range is (offset, length), not a tuple of {len(x)}")
         reserve(ranges, ranges.count + 1)
-        if not plain_pair(&ranges.items[ranges.count], <tuple> x):
-            pair_of(&ranges.items[ranges.count], <tuple> x, size)
+        range_of(&ranges.items[ranges.count], (<tuple> x)[0], (<tuple> x)[1], size)
         if ranges.items[ranges.count].length:
             ranges.count += 1
         return 0

@@ -8,8 +8,9 @@ import os
 import threading
 import time
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Final, Self
+from typing import Any, Final, Self
 
+from rpmem._calls import Calls
 from rpmem._core import LaneGroup, Replicator
 from rpmem._pmem import Region
 from rpmem.channel import Channel
@@ -32,9 +33,6 @@ from rpmem.header import PoolAttributes
 from rpmem.lanes import Lanes
 from rpmem.target import Target
 
-if TYPE_CHECKING:
-    from typing_extensions import Buffer
-
 log = logging.getLogger("rpmem")
 
 HEADER_SIZE: Final = 4096
@@ -45,7 +43,7 @@ _LOST, _REFUSED, _GARBLED, _EXPIRED, _ABORTED = -2, -3, -4, -5, -6
 _FLUSH_FAILED, _BAD_RANGE = 1, 2
 
 
-class Replica:
+class Replica(Calls):
     """One remote copy of a memory region.
 
     Made by `rpmem.create` and `rpmem.open`, which end with `connect`.  Offsets are pool
@@ -105,8 +103,6 @@ class Replica:
         self._lanes: Lanes | None = None
         self._group: LaneGroup | None = None
         self._replicator: Replicator | None = None
-        self._index = 0
-        self._adopted = False
         self._closed = False
         self._pid = os.getpid()
 
@@ -166,7 +162,7 @@ class Replica:
         self.nlanes = len(self._lanes.lanes)
         self._group = self._lanes.group(self.step, self)
         self._raise_failure()
-        self._replicator = Replicator(
+        replicator = Replicator(
             self._region,
             [self._group],
             local=False,
@@ -175,6 +171,8 @@ class Replica:
             spin=spin,
             timeout=self._timeout,
         )
+        self._replicator = replicator
+        self.through(replicator, register=self._lanes.register)
 
     @property
     def floor(self) -> int:
@@ -218,8 +216,8 @@ class Replica:
         From now on only reading and the life cycle are this object's business.
         """
         self._replicator = replicator
-        self._index = index
-        self._adopted = True
+        assert self._lanes is not None
+        self.through(replicator, index, lent=True, register=self._lanes.register)
 
     def close(self, remove: bool = False) -> None:
         """End the session.
@@ -248,6 +246,7 @@ class Replica:
             if self._closed:
                 return
             self._closed = True
+        self.through(None)
         if self._replicator is not None:
             self._replicator.close("the replica is closed")
             self._quiesce(self._replicator)
@@ -276,6 +275,7 @@ class Replica:
             Ask the target to remove a pool that this session created, as far as it still listens.
         """
         self._closed = True
+        self.through(None)
         if undo and self._failure is None:
             try:
                 self._channel.close(remove=True)
@@ -309,76 +309,13 @@ class Replica:
         state = "closed" if self._closed else "lost" if self._failure else "open"
         return f"<Replica {self.pool_set!r} on {self.target} {state}>"
 
-    # --- the hot path ---------------------------------------------------------------------
-
-    def _own(self) -> Replicator:
-        if self._closed or self._replicator is None:
-            raise ClosedError("the replica is closed", where=str(self.target))
-        if self._adopted:
-            raise UsageError(
-                "this replica belongs to a pool", hint="persist through the pool, not the replica"
-            )
-        return self._replicator
-
-    def persist(
-        self, offset: int, length: int, lane: int | None = None, relaxed: bool = False
-    ) -> None:
-        """Make a range of the buffer durable on the target.
-
-        Parameters
-        ----------
-        offset, length : int
-            Bytes, from the start of the pool.
-        lane : int, optional
-            A certain lane; without it a free one is taken.
-        relaxed : bool
-            Give up the promise that each aligned 8-byte word over there is old or new,
-            never a mixture, whatever crashes when.
-
-        Raises
-        ------
-        RangeError
-            The range is not in the pool, or in its header.
-        ReplicaLost, FlushFailed, DeadlineExceeded
-            It is not known to be durable.
-        """
-        self._own().persist((offset, length), relaxed=relaxed, lane=lane)
-
-    def deep_persist(self, offset: int, length: int, lane: int | None = None) -> None:
-        """Make a range durable down to the lowest persistence domain software can reach."""
-        self._own().deep_persist((offset, length), lane=lane)
-
-    def flush(
-        self, offset: int, length: int, lane: int | None = None, relaxed: bool = False
-    ) -> None:
-        """Start making a range durable; it is when a later `drain` returns.
-
-        The range must not change in between.
-        """
-        self._own().flush((offset, length), relaxed=relaxed, lane=lane)
-
-    def drain(self, lane: int | None = None) -> None:
-        """Wait until all that was flushed before (on `lane`, or at all) is durable."""
-        self._own().drain(lane=lane)
-
-    def persist_many(self, ranges: Any, relaxed: bool = False, lane: int | None = None) -> None:
-        """Make many ranges durable with one wait; see `rpmem.Pool.persist_many`."""
-        self._own().persist_many(ranges, relaxed=relaxed, lane=lane)
-
-    def read(self, buffer: Buffer, offset: int, lane: int | None = None) -> None:
-        """Read from the replica's pool into a writable contiguous buffer.
-
-        Parameters
-        ----------
-        buffer : buffer
-            Filled completely.
-        offset : int
-            Where in the pool to begin; the header may be read.
-        """
-        lanes, replicator = self._lanes, self._replicator
-        if self._closed or lanes is None or replicator is None:
-            raise ClosedError("the replica is closed", where=str(self.target))
-        replicator.read(self._index, buffer, offset, lane=lane, register=lanes.register)
+    def refusal(self, lent: bool) -> RpmemError:
+        """Return the error of calls that are not possible here."""
+        if self._closed or not lent:
+            return ClosedError("the replica is closed", where=str(self.target))
+        return UsageError(
+            "this replica belongs to a pool", hint="persist through the pool, not the replica"
+        )
 
     def set_attributes(self, attributes: PoolAttributes) -> None:
         """Replace the pool's attributes (rewrites its headers)."""

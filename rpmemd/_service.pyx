@@ -37,8 +37,7 @@ cdef extern from "<unistd.h>" nogil:
 cdef enum:
     BATCH = 16
     LOOK_AT_CLOCK = 32        # empty polls between two looks
-    YIELD = 16                # empty polls until whoever waits for this core gets it; on a single
-                              # core nothing can arrive before it did
+    YIELD = 16                # empty polls until whoever waits for this core gets it
     SLICE = 500               # ms asleep at most; `stop` wakes the queue
 
 LOST = "the initiator hung up"
@@ -264,6 +263,7 @@ cdef class Service:
         if staging is not None and self.count:
             self.staged = staging.size // self.count
         self.spin = <uint64_t> (spin * 1e9)
+        # On a single core nothing can arrive before the initiator had it.
         self.politeness = YIELD if sysconf(_SC_NPROCESSORS_ONLN) > 1 else 1
         self.on_drop = on_drop
         self.served = <served_t *> calloc(self.count + 1, sizeof(served_t))
