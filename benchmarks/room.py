@@ -82,10 +82,10 @@ class Room:
         """Return the words that keep a side of a contestant on a processor of its own.
 
         Two processes that poll may otherwise share one, each waiting for the other's time slice
-        to end. Only where there is one process on each side.
+        to end. Only where there is one process on each side: not where ssh comes between.
         """
         processors = sorted(os.sched_getaffinity(0))
-        alone = setting.lanes == 1 and setting.replicas == 1
+        alone = setting.lanes == 1 and setting.replicas == 1 and not setting.ssh
         if not self.pinned or not alone or len(processors) < 2 or shutil.which("taskset") is None:
             return []
         which = {"initiator": processors[0], "target": processors[1]}[side]

@@ -93,6 +93,7 @@ ctypedef struct lane_t:
     bint needs_handles        # local memory must be registered to be posted
     # limits that were negotiated or reported by the fabric
     uint64_t operation_limit  # bytes per WRITE or READ
+    uint64_t piece            # into such pieces longer ranges go fastest
     uint32_t inline_limit     # bytes that POST_INLINE takes
     # message buffers, registered by the fabric where it needs that
     char *send_area

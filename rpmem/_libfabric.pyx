@@ -35,7 +35,8 @@ cdef enum:
     LEAST_SCRATCH = 4096
     FEW = 16                     # operations under way over a peeking provider
     FEW_BYTES = 1 << 14          # or bytes, before the last
-    PIECE = 1 << 18              # bytes of one operation over a byte stream
+    WHOLE = 1 << 20              # bytes of one operation over a byte stream;
+    PIECE = 1 << 19              # what is longer goes in pieces
 
 # Providers with progress threads of their own: polling only takes their CPU away.
 NEVER_SPUN = frozenset({"sockets"})
@@ -493,7 +494,9 @@ cdef class FabricLane(Lane):
         self.c.send_slots, self.c.send_size = send
         self.c.receive_slots, self.c.receive_size = receive
         self.c.operation_limit = min(info.ep_attr.max_msg_size,
-                                     <size_t> PIECE if domain.fabric.paces else <size_t> 1 << 30)
+                                     <size_t> WHOLE if domain.fabric.paces else <size_t> 1 << 30)
+        self.c.piece = min(self.c.operation_limit,
+                           <uint64_t> PIECE if domain.fabric.paces else <uint64_t> -1)
         self.c.inline_limit = min(info.tx_attr.inject_size, <size_t> 4096)
         self.c.needs_handles = bool(mode & FI_MR_LOCAL)
         self.own.signal_every = max(<size_t> 2, min(info.tx_attr.size // 2, <size_t> 1 << 20))

@@ -61,6 +61,11 @@ cdef inline uint64_t smaller(uint64_t a, uint64_t b) noexcept nogil:
     return a if a < b else b
 
 
+cdef inline uint64_t part_of(const lane_t *lane, uint64_t left) noexcept nogil:
+    """How much of a range's remaining bytes the next one-sided operation takes."""
+    return left if left <= lane.operation_limit else lane.piece
+
+
 # --- one-sided posts ---------------------------------------------------------------
 
 cdef int write_ranges(link_t *link, operation_t *operation, uint64_t above,
@@ -74,7 +79,7 @@ cdef int write_ranges(link_t *link, operation_t *operation, uint64_t above,
         r = &operation.ranges[operation.index]
         if r.length > above:
             while operation.done < r.length:
-                n = smaller(r.length - operation.done, lane.operation_limit)
+                n = part_of(lane, r.length - operation.done)
                 rc = lane.ops.write(lane, link.pool + r.offset + operation.done,
                                     lane.pool_handle, r.offset + operation.done, n, flags)
                 if rc < 0:
@@ -235,7 +240,7 @@ cdef int read_direct(link_t *link, operation_t *operation) noexcept nogil:
     cdef int rc
     lane.queue.watch = WATCH_POSTS
     while operation.done < r.length:
-        n = smaller(r.length - operation.done, lane.operation_limit)
+        n = part_of(lane, r.length - operation.done)
         rc = lane.ops.read(lane, operation.destination + operation.done, operation.handle,
                            r.offset + operation.done, n, POST_SIGNAL)
         if rc < 0:

@@ -432,6 +432,7 @@ cdef class FabricLane(Lane):
                 where=self.fabric.host, errno=errno_numbers.EXDEV)
         self.c.operation_limit = min(self.domain.device.message_limit(self.own.id.port_num),
                                      <uint64_t> 1 << 30)
+        self.c.piece = self.c.operation_limit
         self.make_pair()
         self.move(IBV_QPS_INIT)
         return 0

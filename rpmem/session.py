@@ -36,7 +36,7 @@ DEFAULT_PROVIDER: Final = "tcp"
 DEFAULT_SPIN_US: Final = 100
 # Large strict data move in messages of this size: few of them, and not more of them on their
 # way than stay in a core's cache.
-_MESSAGE_SIZE: Final = 65 << 12
+_MESSAGE_SIZE: Final = 129 << 12
 _PMDK_MESSAGE_SIZE: Final = 8192
 _PMDK_QUEUE_SIZE: Final = 50
 

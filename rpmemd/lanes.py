@@ -32,6 +32,7 @@ _REPLY_SIZE = 64
 _REPLY_SLOTS = 8
 # Per lane, where the pool cannot be registered: a READ of more takes several turns.
 _STAGING = 256 << 10
+_PACED_MESSAGE, _MESSAGE = 1 << 20, 65 << 12
 _DEFAULT_SPIN = 200e-6
 
 
@@ -83,7 +84,7 @@ class LaneServer:
     lanes : int
         How many lanes are wanted; fewer are granted where the provider has a limit.
     message_size : int
-        Largest in-band message.
+        Largest in-band message that is wanted.
     dialect : Dialect
         The in-band protocol.
     may_stage : bool
@@ -98,6 +99,8 @@ class LaneServer:
 
     Attributes
     ----------
+    message_size : int
+        Largest in-band message that is taken.
     unreachable : RegistrationFailed or None
         Why one-sided operations do not reach the pool, if they do not.
 
@@ -128,7 +131,6 @@ class LaneServer:
         self._region = region
         self._size = size
         self._floor = floor
-        self._message_size = message_size
         self._dialect = dialect
         self._may_stage = may_stage
         self._spin = _DEFAULT_SPIN if spin is None else spin
@@ -142,6 +144,9 @@ class LaneServer:
         self.breakage = 0
         self._module, self.fabric = _first_that_works(providers, address)
         self.granted = min(lanes, self.fabric.lane_limit)
+        # Where messages do not wait in the connection, each lane has a buffer for every message
+        # that may be on its way, and all of it is pinned.
+        self.message_size = min(message_size, _PACED_MESSAGE if self.fabric.paces else _MESSAGE)
         self._domains: list[Any] = []
         self._memories: list[Any] = []
         self._queues: list[Any] = []
@@ -302,7 +307,7 @@ class LaneServer:
             (max(self._dialect.window, _REPLY_SLOTS), _REPLY_SIZE),
             (
                 1 if self.fabric.paces else self._dialect.window,
-                self._dialect.buffer_size(self._message_size),
+                self._dialect.buffer_size(self.message_size),
             ),
             None,
             request,

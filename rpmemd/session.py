@@ -38,7 +38,6 @@ from rpmemd.lanes import NATIVE, PMDK, LaneServer
 from rpmemd.log import Log
 
 _CHUNK = 1 << 16
-_LARGEST_MESSAGE = 1 << 20
 _HEADER = 4096
 
 
@@ -237,7 +236,7 @@ class Session:
             providers=providers,
             address=self._address,
             lanes=request.lanes,
-            message_size=min(request.message_size, _LARGEST_MESSAGE),
+            message_size=request.message_size,
             dialect=self._dialect,
             may_stage=STAGING in self._features,
             threads=request.threads or self._config.nthreads,
@@ -262,7 +261,7 @@ class Session:
             attributes=None if pool.attributes is None else pool.attributes.pack(),
             medium=pool.region.medium,
             steps=self._steps(lanes),
-            message_size=min(request.message_size, _LARGEST_MESSAGE),
+            message_size=lanes.message_size,
             window=self._dialect.window,
         )
         lanes.start(self._admission(tokens))

@@ -106,7 +106,7 @@ cdef class InstantLane(Lane):
         state.lane.queue = &state.queue
         state.lane.state = LANE_UP
         state.lane.remote_size = <uint64_t> 1 << 40
-        state.lane.operation_limit = <uint64_t> 1 << 30
+        state.lane.operation_limit = state.lane.piece = <uint64_t> 1 << 30
         state.lane.inline_limit = 128
         state.lane.send_slots = SLOTS
         state.lane.send_size = MESSAGE

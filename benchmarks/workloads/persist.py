@@ -12,7 +12,7 @@ from benchmarks.room import MIB, Setting
 KIB = 1 << 10
 #: The pieces of a WRITE with which the raw reference is fastest here; larger ones fall out of the
 #: processors' caches between the two copies.
-PIECE = 256 * KIB
+PIECE = 512 * KIB
 
 
 def say(size: int) -> str:
