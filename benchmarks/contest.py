@@ -227,7 +227,10 @@ class Arena:
         ran, waited = scheduled(family)
         samples = opened.driver.run(job)
         ran_after, waited_after = scheduled(family)
-        entry = statistics.describe(samples.nanoseconds)
+        # What reading the clock takes: less in C than in Python, and no part of a call.
+        clock = np.uint64(opened.driver.hello.get("clock_ns", 0))
+        taken = np.maximum(samples.nanoseconds, clock) - clock
+        entry = statistics.describe(taken)
         entry |= {
             "wall": samples.wall,
             "bytes": samples.bytes,
@@ -235,4 +238,4 @@ class Arena:
             "processor": ran_after - ran,
             "waited": waited_after - waited,
         }
-        return entry, samples.nanoseconds
+        return entry, taken

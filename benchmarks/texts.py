@@ -6,11 +6,11 @@ from typing import Final
 
 PREFACE: Final = """
 Made by `make bench` (`python -m benchmarks`) from [benchmarks.json](benchmarks.json); do not edit.
-All contestants took turns in one run on one machine, each a process that reads its own clock.
-A figure is the median over rounds of the percentile within a round, with a bootstrap interval over
-the rounds; a ratio is the median of the ratios round by round. Rounds in which the scheduler kept a
-contestant waiting for more than a twentieth of its turn are held again, and left out where enough
-others remain.
+All contestants took turns in one run on one machine, each a process that reads its own clock; what
+reading it takes is taken off. A figure is the median over rounds of the percentile within a round,
+with a bootstrap interval over the rounds; a ratio is the median of the ratios round by round.
+Rounds in which the scheduler kept a contestant waiting for more than a twentieth of its turn are
+held again, and left out where enough others remain.
 """
 
 RATIOS: Final = "Both sides polling, target on tmpfs, unless the line says otherwise."

@@ -30,6 +30,7 @@ cdef enum:
     BATCH = 16
     PATIENCE = 24                # empty polls until other queues than the awaited are looked at
     LOOK_ASIDE = 4               # polls between two such looks
+    LOOK_RARELY = 64             # and after so many polls, only once in so many
     LOOK_AT_ALL = 27             # makes the next poll such a look
     AT_ONCE = 4096               # larger posts need polls of their queue to move on
     BYTES_PER_POLL = 512         # they move at least so fast
@@ -217,7 +218,10 @@ cdef int fabric_poll(queue_t *base, completion_t *out, int room) noexcept nogil:
     if queue.posts == queue.receives:
         return poll_one(queue.receives, out, room)
     queue.polls += 1
-    aside = queue.polls > PATIENCE and queue.polls % LOOK_ASIDE == 0
+    # The other side's one-sided operations leave nothing anywhere: nobody waits for a target that
+    # only serves those.
+    aside = queue.polls > PATIENCE and queue.polls % (
+        LOOK_ASIDE if queue.polls < LOOK_RARELY else LOOK_RARELY) == 0
     if base.watch & WATCH_RECEIVES or aside:
         n = poll_one(queue.receives, out, room)
     if n == 0 and (base.watch & WATCH_POSTS or queue.moving or aside):

@@ -37,7 +37,7 @@ cdef extern from "<unistd.h>" nogil:
 cdef enum:
     BATCH = 16
     LOOK_AT_CLOCK = 32        # empty polls between two looks
-    YIELD = 16                # empty polls until whoever waits for this core gets it
+    YIELD = 32                # empty polls until whoever waits for this core gets it
     SLICE = 500               # ms asleep at most; `stop` wakes the queue
 
 LOST = "the initiator hung up"

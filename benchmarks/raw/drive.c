@@ -296,7 +296,8 @@ int main(int argc, char **argv)
 	fabric_open(&fabric, 0);
 	fabric_connect(&fabric);
 	memset(fabric.pool, 0x5a, fabric.pool_size);
-	printf("{\"connected\":%d,\"inject\":%zu}\n", fabric.o.lanes, fabric.info->tx_attr->inject_size);
+	printf("{\"connected\":%d,\"inject\":%zu,\"clock_ns\":%llu}\n", fabric.o.lanes,
+	       fabric.info->tx_attr->inject_size, (unsigned long long)clock_cost());
 	fflush(stdout);
 	while (fgets(line, sizeof(line), stdin)) {
 		struct job job = {0};

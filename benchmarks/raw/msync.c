@@ -24,7 +24,7 @@ int main(int argc, char **argv)
 		die("mmap: %s", strerror(errno));
 	memset(map, 1, pool);
 	msync(map, pool, MS_SYNC);
-	printf("{\"connected\":0}\n");
+	printf("{\"connected\":0,\"clock_ns\":%llu}\n", (unsigned long long)clock_cost());
 	fflush(stdout);
 	while (fgets(line, sizeof(line), stdin)) {
 		if (sscanf(line, "%31s %23s %llu %llu %127[^\n]", exchange, size_text, &count, &warmup, rest) < 4)

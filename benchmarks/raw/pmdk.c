@@ -137,7 +137,7 @@ int main(int argc, char **argv)
 		die("mmap: %s", strerror(errno));
 	memset(pool, 0x5a, pool_size);
 	memset(landing, 0, pool_size);
-	printf("{\"connected\":0}\n");
+	printf("{\"connected\":0,\"clock_ns\":%llu}\n", (unsigned long long)clock_cost());
 	fflush(stdout);
 	while (fgets(line, sizeof(line), stdin)) {
 		struct worker workers[64];

@@ -125,7 +125,7 @@ static void drive(const char *port)
 	if (connect(fd, (void *)&a, sizeof(a)))
 		die("connect: %s", strerror(errno));
 	no_delay(fd);
-	printf("{\"connected\":1}\n");
+	printf("{\"connected\":1,\"clock_ns\":%llu}\n", (unsigned long long)clock_cost());
 	fflush(stdout);
 	while (fgets(line, sizeof(line), stdin)) {
 		if (sscanf(line, "%31s %23s %llu %llu %127[^\n]", exchange, size_text, &count, &warmup, rest) < 4)

@@ -77,7 +77,6 @@ def measure(hosts: Hosts, options: argparse.Namespace) -> dict[str, Any]:
                     last = contest.workload
                 record = arena.hold(contest)
                 if record is not None:
-                    _take_off_clocks(record)
                     data["contests"].append(record)
                     say(f"{contest.title}: {_line(record)}")
         finally:
@@ -86,15 +85,6 @@ def measure(hosts: Hosts, options: argparse.Namespace) -> dict[str, Any]:
             data["counts"] = count_all(held, room, partial(rivals, hosts), say)
     data["seconds"] = time.time() - began
     return data
-
-
-def _take_off_clocks(record: dict[str, Any]) -> None:
-    """Subtract what reading the clock took: less in C than in Python, and no part of a call."""
-    for one in record["contestants"].values():
-        cost = one["hello"].get("clock_ns", 0)
-        for entry in one["rounds"]:
-            for name in ("min", "p50", "p99", "p999", "max"):
-                entry[name] -= cost
 
 
 def _line(record: dict[str, Any]) -> str:
