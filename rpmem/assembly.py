@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from rpmem import resync
 from rpmem import session as low_tier
@@ -40,6 +40,7 @@ from rpmem.superblock import (
     State,
 )
 from rpmem.target import ReplicaSpec
+from rpmem.value import replace
 
 log = logging.getLogger(__name__)
 

@@ -10,10 +10,10 @@ import os
 import struct
 import sys
 from collections.abc import Collection
-from dataclasses import dataclass, replace
 from typing import Protocol
 
 from rpmem.errors import AttributesRefused, UsageError
+from rpmem.value import Record, replace
 
 #: Size of packed attributes.
 ATTRIBUTES_SIZE = 104
@@ -46,8 +46,7 @@ class _Uuid(Protocol):  # uuid.UUID, without importing uuid
     def bytes_le(self) -> bytes: ...
 
 
-@dataclass(frozen=True, slots=True)
-class PoolAttributes:
+class PoolAttributes(Record):
     """What librpmem's user says about a pool when creating it, and reads back when opening it.
 
     All fields zero means that the pool has no attributes and no header.
@@ -86,7 +85,7 @@ class PoolAttributes:
     prev_uuid: bytes = NO_UUID
     user_flags: bytes = NO_UUID
 
-    def __post_init__(self) -> None:
+    def _check(self) -> None:
         signature = _as_bytes(self.signature, "signature")
         if len(signature) > 8:
             raise UsageError(f"a pool signature has at most 8 bytes, not {len(signature)}")

@@ -13,10 +13,10 @@ import os
 import re
 import stat
 from collections.abc import Sequence
-from dataclasses import replace
 
 from rpmem.errors import PoolSetMalformed, PoolSetNotFound, from_oserror
 from rpmem.layout import PAGE, LocalReplica, Part, PoolSet, RemoteReplica
+from rpmem.value import replace
 
 _PART_FILE = re.compile(r"([0-9]{1,6})\.pmem")
 

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
 
 from rpmem.attributes import (
     ATTRIBUTES_SIZE,
@@ -32,6 +31,7 @@ from rpmem.attributes import (
 from rpmem.checksum import checksum
 from rpmem.errors import HeaderError
 from rpmem.shutdown import ShutdownState
+from rpmem.value import Record, replace
 
 __all__ = [
     "ATTRIBUTES_SIZE",
@@ -61,8 +61,7 @@ _CHECKSUM_OFFSET = 4088
 _CHECKSUM_2K_END = 2048
 
 
-@dataclass(frozen=True, slots=True)
-class Header:
+class Header(Record):
     """The 4096 bytes at the start of a part, field by field in the order of the medium.
 
     `checksum` is what the medium says; `pack` writes the right one, whatever it is.

@@ -9,10 +9,11 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from typing import ClassVar
 
 from rpmem.errors import PoolSetMalformed, printable
 from rpmem.sizes import format_size
+from rpmem.value import Record
 
 #: First line of every pool set file.
 SIGNATURE = "PMEMPOOLSET"
@@ -24,8 +25,7 @@ PAGE = 4096
 MIN_PART = 2 * 1024 * 1024
 
 
-@dataclass(frozen=True, slots=True)
-class Part:
+class Part(Record):
     """One part: a file, a device DAX, or a directory that parts are made in.
 
     Parameters
@@ -38,33 +38,33 @@ class Part:
         Line of the pool set file, 0 when there is none.
     """
 
+    _aside: ClassVar[frozenset[str]] = frozenset({"line"})
     size: int | None
     path: str
-    line: int = field(default=0, compare=False)
+    line: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class LocalReplica:
+class LocalReplica(Record):
     """A further copy of the pool on this machine."""
 
+    _aside: ClassVar[frozenset[str]] = frozenset({"line"})
     parts: Sequence[Part]
-    line: int = field(default=0, compare=False)
+    line: int = 0
 
-    def __post_init__(self) -> None:
+    def _check(self) -> None:
         object.__setattr__(self, "parts", tuple(self.parts))
 
 
-@dataclass(frozen=True, slots=True)
-class RemoteReplica:
+class RemoteReplica(Record):
     """A further copy of the pool in the pool set `pool_set` of the machine `target`."""
 
+    _aside: ClassVar[frozenset[str]] = frozenset({"line"})
     target: str
     pool_set: str
-    line: int = field(default=0, compare=False)
+    line: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class Segment:
+class Segment(Record):
     """Where a stretch of the pool lies in a part.
 
     Parameters
@@ -83,8 +83,7 @@ class Segment:
     pool_offset: int
 
 
-@dataclass(frozen=True, slots=True)
-class PoolSet:
+class PoolSet(Record):
     """A pool set: its parts, its replicas and its options.
 
     Parameters
@@ -99,12 +98,13 @@ class PoolSet:
         Where the pool set was read, for messages.
     """
 
+    _aside: ClassVar[frozenset[str]] = frozenset({"source"})
     parts: Sequence[Part]
     replicas: Sequence[LocalReplica | RemoteReplica] = ()
     options: frozenset[str] = frozenset()
-    source: str = field(default="pool set", compare=False)
+    source: str = "pool set"
 
-    def __post_init__(self) -> None:
+    def _check(self) -> None:
         object.__setattr__(self, "parts", tuple(self.parts))
         object.__setattr__(self, "replicas", tuple(self.replicas))
         object.__setattr__(self, "options", frozenset(self.options))

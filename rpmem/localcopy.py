@@ -10,7 +10,7 @@ import fcntl
 import os
 import secrets
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
@@ -29,6 +29,7 @@ from rpmem.header import INCOMPAT_SINGLEHDR, Header, PoolAttributes
 from rpmem.partfile import MINIMUM_SIZE, sync_directory_of
 from rpmem.poolset import LocalReplica, PoolSet, RemoteReplica, load_any, single
 from rpmem.target import ReplicaSpec, Target
+from rpmem.value import replace
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer

@@ -95,7 +95,7 @@ def replica_spec(replica: ReplicaLike, parts: int = 0) -> ReplicaSpec:
         raise UsageError(
             f"{replica!r} is no replica", hint="Write 'TARGET NAME.set' or ('TARGET', 'NAME.set')"
         )
-    return replace(spec, parts=spec.parts or parts)
+    return spec.replaced(parts=spec.parts or parts)
 
 
 def replica_specs(

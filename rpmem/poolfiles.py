@@ -12,7 +12,6 @@ import os
 import struct
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import replace
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
@@ -21,6 +20,7 @@ from rpmem.header import Header, PoolAttributes
 from rpmem.partfile import PartFile
 from rpmem.poolset import PoolSet
 from rpmem.shutdown import ShutdownState
+from rpmem.value import replace
 
 if TYPE_CHECKING:
     from rpmem._pmem import Region

@@ -8,17 +8,16 @@ layout is ``struct shutdown_state`` of PMDK 1.12, at offset 4024 of the first pa
 from __future__ import annotations
 
 import struct
-from dataclasses import dataclass, replace
 
 from rpmem.checksum import checksum
 from rpmem.errors import HeaderError
+from rpmem.value import Record, replace
 
 _SHUTDOWN = struct.Struct("<QQB39sQ")
 _CHECKSUM_OFFSET = 56
 
 
-@dataclass(frozen=True, slots=True)
-class ShutdownState:
+class ShutdownState(Record):
     """The 64 bytes that tell whether a device lost power while the pool was open.
 
     Files on devices that count nothing have count and id 0.

@@ -12,9 +12,9 @@ no caller has to think of it.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 
 from rpmem.errors import PoolSetNameRefused, TargetSyntaxError, UsageError, printable
+from rpmem.value import Record
 
 _LOCAL = "local:"
 _LARGEST_PORT = 65535
@@ -33,8 +33,7 @@ _FORMS = "Write it as host, user@host, host:port, [IPv6 address]:port, local: or
 _OPTIONS = "Put options into ssh_config(5), and give the name of their Host section as the target"
 
 
-@dataclass(frozen=True, slots=True)
-class Target:
+class Target(Record):
     """A machine, or this machine, that holds a replica.
 
     Parameters
@@ -62,7 +61,7 @@ class Target:
     local_directory: str | None = None
     is_local: bool = False
 
-    def __post_init__(self) -> None:
+    def _check(self) -> None:
         shown = self._shown()
         if self.is_local:
             if self.user is not None or self.port is not None or self.host != "localhost":
@@ -134,8 +133,7 @@ class Target:
         return _quoted(str(self))
 
 
-@dataclass(frozen=True, slots=True)
-class ReplicaSpec:
+class ReplicaSpec(Record):
     """One remote replica: a target and the name of a pool set there.
 
     Parameters
@@ -159,7 +157,7 @@ class ReplicaSpec:
     pool_set: str
     parts: int = 0
 
-    def __post_init__(self) -> None:
+    def _check(self) -> None:
         check_pool_set_name(self.pool_set)
         if self.parts < 0:
             raise UsageError(f"a pool set cannot have {self.parts} parts")

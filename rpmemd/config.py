@@ -13,11 +13,11 @@ import re
 import shlex
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
 from typing import Any, NoReturn
 
 from rpmem import __version__
 from rpmem.errors import ConfigError
+from rpmem.value import Record, replace
 
 GLOBAL_FILE = "/etc/rpmemd/rpmemd.conf"
 USER_FILE = ".rpmemd.conf"
@@ -53,8 +53,7 @@ Each long option but the first five, help, version and forced-command may be a l
 "option = value" in /etc/rpmemd/rpmemd.conf or $HOME/.rpmemd.conf; the command line wins."""
 
 
-@dataclass(frozen=True)
-class Config:
+class Config(Record):
     """What rpmemd was told.
 
     Attributes

@@ -10,7 +10,6 @@ import os
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 from rpmem import fabric as _fabric
@@ -23,6 +22,7 @@ from rpmem.errors import (
     RegistrationFailed,
     RpmemError,
 )
+from rpmem.value import Record
 from rpmemd import _service
 from rpmemd.admission import Admission
 
@@ -36,8 +36,7 @@ _PACED_MESSAGE, _MESSAGE = 1 << 20, 65 << 12
 _DEFAULT_SPIN = 200e-6
 
 
-@dataclass(frozen=True)
-class Dialect:
+class Dialect(Record):
     """What differs between the in-band protocols.
 
     Attributes

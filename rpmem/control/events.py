@@ -6,8 +6,8 @@ from typing import dataclass_transform
 
 from rpmem.control.handshake import Protocol
 from rpmem.control.messages import Create, Hello, Open, Ready
-from rpmem.control.value import Value
 from rpmem.errors import RpmemError
+from rpmem.value import Value
 
 
 @dataclass_transform(frozen_default=True)

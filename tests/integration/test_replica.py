@@ -9,7 +9,6 @@ import os
 import random
 import threading
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -27,6 +26,7 @@ from rpmem.errors import (
     UsageError,
 )
 from rpmem.header import PoolAttributes
+from rpmem.value import replace
 from tests.support.media import image_of, wait_unlocked
 from tests.support.targets import ATTRIBUTES, Node
 

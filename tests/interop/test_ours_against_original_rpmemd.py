@@ -12,7 +12,6 @@ import stat
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -40,6 +39,7 @@ from rpmem.errors import (
 )
 from rpmem.header import INCOMPAT_SINGLEHDR, PoolAttributes
 from rpmem.replica import Replica
+from rpmem.value import replace
 from tests.interop.support.attributes import header_block, header_checksum
 from tests.interop.support.node import MIB, Node
 from tests.interop.support.originals import Originals

@@ -5,7 +5,6 @@ from __future__ import annotations
 import ast
 import re
 import struct
-from dataclasses import fields
 from pathlib import Path
 
 import pytest
@@ -171,7 +170,7 @@ def test_constants() -> None:
         assert len(getattr(attributes, name)) == length
         with pytest.raises(rpmem.RpmemError):
             PoolAttributes(**{name: b"x" * (length + 1)})
-    assert len(fields(PoolAttributes)) == 10
+    assert len(PoolAttributes.__match_args__) == 10
     assert len(attributes.pack()) == struct.calcsize("8s4I16s16s16s16s16s") == 104
     assert partfile.MINIMUM_SIZE == 2 << 20
     assert partfile.HEADER_SIZE == 4096

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import random
 import uuid as uuid_module
-from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -31,6 +30,7 @@ from rpmem.header import (
     verify,
     with_attributes,
 )
+from rpmem.value import replace
 
 # Attributes of a CREATE message captured between librpmem and rpmemd.
 CAPTURED_ATTRIBUTES = bytes.fromhex(

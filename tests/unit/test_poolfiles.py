@@ -11,10 +11,11 @@ import stat
 import subprocess
 import sys
 import textwrap
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
+
+from rpmem.value import replace
 
 pytest.importorskip("rpmem._pmem", reason="rpmem._pmem is not built")
 

@@ -6,16 +6,23 @@ for every session and its start is part of every open.
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, NoReturn, Self
+from typing import Any, ClassVar, NoReturn, Self, TypeVar, dataclass_transform
 
 
 class Value:
     """Base of immutable objects that are equal when their fields are.
 
-    A subclass lists its fields as annotations; a value beside one is its default.
+    A subclass lists its fields as annotations; a value beside one is its default. It may check, and
+    set, its fields in `_check`.
+
+    Attributes
+    ----------
+    _hidden, _aside : frozenset of str
+        Fields that are not shown, and that make no difference.
     """
 
     _fields: ClassVar[tuple[str, ...]] = ()
+    _aside: ClassVar[frozenset[str]] = frozenset()
     _defaults: ClassVar[dict[str, Any]] = {}
     _hidden: ClassVar[frozenset[str]] = frozenset()
     __match_args__: ClassVar[tuple[str, ...]] = ()
@@ -35,6 +42,10 @@ class Value:
             wrong = values.keys() ^ set(self._fields)
             raise TypeError(f"{type(self).__name__}: missing or unknown: {', '.join(wrong)}")
         self.__dict__.update(values)
+        self._check()
+
+    def _check(self) -> None:
+        """Raise what is wrong with the fields."""
 
     def replaced(self, **changes: Any) -> Self:
         """Return a copy with other values in some fields."""
@@ -49,11 +60,27 @@ class Value:
     def __eq__(self, other: object) -> bool:
         if type(other) is not type(self):
             return NotImplemented
-        return self.__dict__ == other.__dict__
+        return self._telling() == other._telling()
 
     def __hash__(self) -> int:
-        return hash((type(self), *(getattr(self, name) for name in self._fields)))
+        return hash((type(self), *self._telling()))
+
+    def _telling(self) -> tuple[Any, ...]:
+        return tuple(self.__dict__[name] for name in self._fields if name not in self._aside)
 
     def __repr__(self) -> str:
         shown = (f"{n}={getattr(self, n)!r}" for n in self._fields if n not in self._hidden)
         return f"{type(self).__name__}({', '.join(shown)})"
+
+
+@dataclass_transform(frozen_default=True)
+class Record(Value):
+    """A Value of which type checkers know that its fields can be given by position."""
+
+
+_V = TypeVar("_V", bound=Value)
+
+
+def replace(value: _V, **changes: Any) -> _V:
+    """Return a copy of `value` with other values in some fields."""
+    return value.replaced(**changes)
