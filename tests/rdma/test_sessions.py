@@ -64,7 +64,15 @@ def test_what_was_persisted_is_there(provider, where, target, memory):
 
         with target.open(name, memory, nlanes=1, provider=provider) as again:
             assert again.attributes.signature == b"RDMATEST"
-            part = bytearray(100)
-            again.read(part, MEGABYTE)
-            assert part == model[MEGABYTE : MEGABYTE + 100]
+            # Up to the size of a lane's own memory by way of it, beyond straight into the buffer.
+            for length in (1, 100, 1 << 16, (1 << 16) + 1, 200_003):
+                part = bytearray(length)
+                again.read(part, MEGABYTE + 7)
+                assert part == model[MEGABYTE + 7 : MEGABYTE + 7 + length], length
+            # A device cannot write to the pages of a file on a disk.
+            with open("/mnt/disk/landing", "w+b") as file:
+                file.truncate(MEGABYTE)
+                with mmap.mmap(file.fileno(), MEGABYTE) as landing:
+                    again.read(landing, 2 * MEGABYTE)
+                    assert landing[:] == model[2 * MEGABYTE : 3 * MEGABYTE]
         rpmem.remove(TARGET, name, command=target.command)
