@@ -135,6 +135,8 @@ class Driver:
         except (OSError, ValueError) as error:  # ValueError: closed after it was lost
             raise self._lost() from error
         answer = json.loads(self._line(patience))
+        if not answer["count"]:
+            raise DriverLost(f"no figure came out of {job.op} of {job.size} bytes")
         data = self._exactly(8 * answer["count"], patience)
         return Samples(np.frombuffer(data, dtype=np.uint64), answer["wall_ns"], answer["bytes"])
 

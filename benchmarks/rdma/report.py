@@ -36,9 +36,10 @@ _PLAIN = """
 Emulated time is noisy where the machine is emulated: only ratios mean something there.
 """
 _RATIOS = """
-Ours to the reference's p50. To reach: 1.1 of raw C, and not behind librpma. perftest does less than
-a persist: `ib_write_lat` tells half of a round trip of WRITEs to and fro, `ib_read_lat` a READ;
-there is nothing to reach.
+Ours to the reference's p50. To reach: 1.1 of raw C, and not behind librpma's own ways to persist,
+which are WRITE + FLUSH, and WRITE + SEND with an answer. librpma has no persist that keeps words
+whole, and reading is none: there the ratio is only reported. perftest does less than a persist:
+`ib_write_lat` tells half of a round trip of WRITEs to and fro, `ib_read_lat` a READ.
 """
 _COUNTS = """
 Counted, not timed: a library that is loaded in front of libibverbs sees every work request, every
@@ -85,7 +86,8 @@ _TEXTS = {
         """
         perftest polls without ever giving its processor away: both sides need one, and so these
         figures come from another start of the machine, with two processors and a clock that
-        follows the host's. They are noisy: whatever else the host does is in them.
+        follows the host's. They are noisy: whatever else the host does is in them. Over emulated
+        devices ib_write_lat gives no figure beyond 4 KiB.
         """,
     ),
 }
