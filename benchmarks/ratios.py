@@ -33,6 +33,8 @@ class Ratio:
         Reached when the ratio is at least that, not at most.
     value : function
         What is compared: of a round's entry.
+    floor : str, optional
+        Key of the raw contestant that does what ours does: as far as anyone can get.
     """
 
     what: str
@@ -44,6 +46,7 @@ class Ratio:
     reach: float | None
     at_least: bool = False
     value: str = "p50"
+    floor: str | None = None
 
 
 def p50(entry: dict[str, Any]) -> float:
@@ -89,6 +92,7 @@ RATIOS = (
             "raw C, WRITE + DELIVERY_COMPLETE",
             *("commit", x, "rpmem low", "raw delivery", reach),
             value=value,
+            floor="raw commit",
         )
         for value, tail, reach in (("p50", "", 1.10), ("p99", ", p99", 1.5))
         for x, name in ((64, "64 B"), (4096, "4 KiB"), (_64K, "64 KiB"))
@@ -106,6 +110,7 @@ RATIOS = (
             f"persist {name}, read-after-write",
             "librpmem over sockets",
             *("read-after-write", x, "rpmem low", "librpmem APM", 0.4),
+            floor="raw write+read",
         )
         for x, name in ((64, "64 B"), (4096, "4 KiB"))
     ),
@@ -213,6 +218,12 @@ def judge(line: Ratio, contests: Sequence[Contest]) -> dict[str, Any] | None:
     ours = values(contest, line.ours, line.value, rounds)
     reference = values(contest, best, line.value, rounds)
     found, low, high = statistics.ratio(ours, reference)
+    floor = None
+    if line.floor in there:
+        entries = there[line.floor]["rounds"]
+        shared = [number for number in rounds if number < len(entries)]
+        same = values(contest, line.floor, line.value, shared)
+        floor = statistics.ratio(same, values(contest, best, line.value, shared))[0]
     reached = None
     if line.reach is not None:
         reached = found >= line.reach if line.at_least else found <= line.reach
@@ -225,4 +236,5 @@ def judge(line: Ratio, contests: Sequence[Contest]) -> dict[str, Any] | None:
         "rounds": len(rounds),
         "disturbed": disturbed,
         "reached": reached,
+        "floor": floor,
     }

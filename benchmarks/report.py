@@ -98,6 +98,8 @@ def _ratio_table(data: dict[str, Any]) -> Iterator[str]:
         scale, unit = _unit(line.value)
         sign = "&ge;" if line.at_least else "&le;"
         mark = {True: "reached", False: "**not reached**", None: ""}[verdict["reached"]]
+        if verdict["reached"] is False and verdict["floor"] is not None:
+            mark += f"; raw C that does the same: {verdict['floor']:.3g}"
         if verdict["disturbed"]:
             mark += " (1)"
             noted = True

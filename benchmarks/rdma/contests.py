@@ -91,8 +91,8 @@ WORKLOADS = tuple(_TITLES)
 USUAL = WORKLOADS[:-1]
 
 
-#: librpma's own ways to persist, which rpmem must not be behind. It has none that keeps words whole,
-#: and reading is no persist: there the ratio is only reported.
+#: librpma's own ways to persist, which rpmem must not be behind. It has none that keeps words
+#: whole, and reading is no persist: there the ratio is only reported.
 _LIBRPMA_PERSISTS = ("flush", "read-after-write", "relaxed")
 
 

@@ -6,6 +6,7 @@ import json
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -107,6 +108,16 @@ def test_a_ratio_is_reached_or_not() -> None:
         assert verdict is not None
         assert verdict["reached"] is reached
         assert verdict["disturbed"] is False
+
+
+def test_what_was_not_reached_is_told_beside_its_floor() -> None:
+    line = replace(FIRST, floor="raw commit")
+    data = contest(rpmem_low=[entry(12)] * 5, raw_inline=[entry(8)] * 5, raw_commit=[entry(10)] * 5)
+    verdict = ratios.judge(line, [data])
+    assert verdict is not None
+    assert verdict["reached"] is False
+    assert verdict["floor"] == pytest.approx(1.25)
+    assert ratios.judge(FIRST, [data])["floor"] is None
 
 
 def test_disturbed_rounds_are_left_out_where_enough_others_remain() -> None:

@@ -93,7 +93,7 @@ def test_the_page_says_what_was_not_reached(tmp_path) -> None:
     report.write(data, page)
     text = page.read_text()
     assert "**1.20**" in text
-    assert "58 of 60 are reached" in text
+    assert "46 of 48 are reached" in text
     assert "| rpmem | 64 B, 256 B |" in text
     assert page.with_suffix(".json").exists()
     assert (tmp_path / "images" / "rdma-flush.png").exists()
