@@ -37,6 +37,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--only", default="", metavar="A,B", help="these workloads (--list)")
     parser.add_argument("--without", default="", metavar="A,B", help="leave out these rivals")
     parser.add_argument("--rounds", type=int, help="rounds of each contest")
+    parser.add_argument(
+        "--patience", type=float, help="seconds for which a contest's disturbed rounds are repeated"
+    )
     parser.add_argument("--provider", default="tcp", help="libfabric provider (default: tcp)")
     parser.add_argument(
         "--no-pin", action="store_true", help="let the system choose the processors"
@@ -189,10 +192,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"benchmarks: wrote {page}")
         return 0
     plan = FULL if options.full else QUICK
-    if options.rounds:
-        plan = Plan(plan.quick, options.rounds, plan.turn, plan.patience, plan.samples)
-    if options.samples:
-        plan = Plan(plan.quick, plan.rounds, plan.turn, plan.patience, True)
+    plan = Plan(
+        plan.quick,
+        options.rounds or plan.rounds,
+        plan.turn,
+        plan.patience if options.patience is None else options.patience,
+        plan.samples or options.samples,
+    )
     wanted = _names(options.only, known, "workload") or known
     without = _names(options.without, list(all_backends()), "rival")
     data = measure(plan, wanted, without, options.provider, not options.no_pin)
