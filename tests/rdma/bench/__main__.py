@@ -10,7 +10,7 @@ import shlex
 import shutil
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -100,6 +100,11 @@ def _run(machine: guest.Machine, command: str, limit: float) -> int:
     return outcome.status
 
 
+def _cut(machine: guest.Machine, number: int, seed: int, cases: Sequence[cuts.Case]) -> int:
+    """Cut the power; return an exit status."""
+    return int(not cuts.run(machine, number, seed, _hosts(machine), cases))
+
+
 def _jobs(
     options: argparse.Namespace, root: Path, machines: list[guest.Machine]
 ) -> dict[str, Callable[[], int]]:
@@ -118,7 +123,9 @@ def _jobs(
     cut = options.cuts if options.cuts is not None else 0 if chosen else 2
     if cut:
         last = machines[-1]
-        jobs["cuts"] = lambda: int(not cuts.run(last, cut, options.seed, _hosts(last)))
+        # Two machines, so that both processors of this one are of use.
+        for name, cases in (("cuts a", cuts.CASES[::2]), ("cuts b", cuts.CASES[1::2])):
+            jobs[name] = partial(_cut, last, cut, options.seed, cases)
     return jobs
 
 

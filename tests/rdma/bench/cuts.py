@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import random
 import shutil
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 from tests.rdma.bench import guest
@@ -75,7 +76,9 @@ class _Promise:
             self.lines.append(line)
 
 
-def run(machine: guest.Machine, cuts: int, seed: int, hosts: int) -> bool:
+def run(
+    machine: guest.Machine, cuts: int, seed: int, hosts: int, cases: Sequence[Case] = CASES
+) -> bool:
     """Cut every case so many times; tell whether each did what it should.
 
     Parameters
@@ -86,11 +89,13 @@ def run(machine: guest.Machine, cuts: int, seed: int, hosts: int) -> bool:
         Of the moments of the cuts.
     hosts : int
         See guest.run.
+    cases : sequence of Case
+        Some of CASES, where others are cut on a machine beside this one.
     """
     choose = random.Random(seed)
-    machine = replace(machine, work=machine.work / "cuts")
-    jobs = [(case, turn) for case in CASES for turn in range(cuts)]
-    caught = dict.fromkeys(CASES, 0)
+    machine = replace(machine, work=machine.work / f"cuts-{CASES.index(cases[0])}")
+    jobs = [(case, turn) for case in cases for turn in range(cuts)]
+    caught = dict.fromkeys(cases, 0)
     with step(f"{len(jobs)} power cuts (seed {seed})"):
         before: tuple[Case, dict[int, int]] | None = None
         # Each boot looks at what the one before left, and the last does nothing else.
@@ -102,11 +107,11 @@ def run(machine: guest.Machine, cuts: int, seed: int, hosts: int) -> bool:
                 say(f"cut {number + 1}: {job[0].name} ({promise.served}), record {promise.last}")
                 before = job[0], promise.highest
     shutil.rmtree(machine.work, ignore_errors=True)
-    for case in CASES:
+    for case in cases:
         what = "was caught" if case.loses else "lost what it had acknowledged"
         say(f"{case.name}: {what} in {caught[case]} of {cuts} cuts")
     return all(
-        caught[case] >= cuts * 9 // 10 if case.loses else caught[case] == 0 for case in CASES
+        caught[case] >= cuts * 9 // 10 if case.loses else caught[case] == 0 for case in cases
     )
 
 
