@@ -25,12 +25,14 @@ class Stranger:
 
     def __init__(self, port):
         from pyverbs.cmid import CMID, AddrInfo
+        from pyverbs.enums import IBV_QPT_RC
         from pyverbs.librdmacm_enums import RDMA_PS_TCP
         from pyverbs.qp import QPCap, QPInitAttr
 
         way = AddrInfo(src=None, dst=TARGET, dst_service=str(port), port_space=RDMA_PS_TCP)
         room = QPCap(max_send_wr=4, max_recv_wr=4, max_send_sge=1, max_recv_sge=1)
-        self.id = CMID(creator=way, qp_init_attr=QPInitAttr(cap=room))
+        wanted = QPInitAttr(qp_type=IBV_QPT_RC, cap=room, sq_sig_all=1)
+        self.id = CMID(creator=way, qp_init_attr=wanted)
 
     def connect(self, data):
         """Ask to be let in; whether that was granted."""
@@ -45,6 +47,29 @@ class Stranger:
         except PyverbsError:
             return False
         return True
+
+    def write(self, address, key, data):
+        """WRITE, and wait; the work completion's status."""
+        memory = self.id.reg_msgs(len(data))
+        memory.write(data, len(data))
+        self.id.post_write(memory, len(data), address, key)
+        return self.finished(memory)
+
+    def read(self, address, key, length):
+        """READ, and wait; the work completion's status and what came."""
+        memory = self.id.reg_msgs(length)
+        memory.write(bytes(length), length)
+        self.id.post_read(memory, length, address, key)
+        status = self.finished(memory, close=False)
+        data = memory.read(length, 0)
+        memory.close()
+        return status, data
+
+    def finished(self, memory, close=True):
+        status = self.id.get_send_comp().status
+        if close:
+            memory.close()
+        return status
 
     def close(self):
         self.id.close()
@@ -184,15 +209,16 @@ def test_where_a_session_aims_is_where_it_goes(pool):
 
 # Each takes four sessions; the others are refused for the same reasons.
 _OFTEN = ("before the pool", "over its end", "by a stale key")
-
-
-@pytest.mark.parametrize(
+everywhere = pytest.mark.parametrize(
     "where",
     [
         pytest.param(name, marks=() if name in _OFTEN else pytest.mark.slow)
         for name in PLACES_OUT_OF_REACH
     ],
 )
+
+
+@everywhere
 def test_memory_out_of_reach(pool, where):
     """Who has a token gets at nothing but the pool, and by this session's key."""
     before = pool.content()
@@ -208,6 +234,59 @@ def test_memory_out_of_reach(pool, where):
     ):
         replica.read(back, HEADER)
     assert not any(back)
+    assert pool.content() == before
+    pool.serves()
+    pool.daemons_ended()
+
+
+def inside(pool, monkeypatch, hostile):
+    """Let a foreign client that has the session's token do its worst."""
+
+    def with_token(ready, stack):
+        grant = ready.lanes[0]
+        stranger = admitted(stack, ready.port, pack_proof(0, grant.token))
+        assert stranger is not None
+        hostile(stranger, grant)
+
+    pool.attack(monkeypatch, 1, with_token)
+
+
+def test_a_foreign_client_reaches_the_pool(pool, monkeypatch):
+    """The control for the next test: its requests do arrive where they may."""
+    from pyverbs.enums import IBV_WC_SUCCESS
+
+    before = pool.content()
+    found = []
+
+    def hostile(stranger, grant):
+        found.append(stranger.read(grant.address + MEGABYTE, grant.key, 64))
+        found.append(stranger.write(grant.address + MEGABYTE, grant.key, b"\xee" * 64))
+        # What was WRITTEN has arrived once a READ behind it has been answered.
+        stranger.read(grant.address, grant.key, 8)
+
+    inside(pool, monkeypatch, hostile)
+    assert found == [(IBV_WC_SUCCESS, before[MEGABYTE : MEGABYTE + 64]), IBV_WC_SUCCESS]
+    assert pool.content()[MEGABYTE : MEGABYTE + 64] == b"\xee" * 64
+
+
+@pytest.mark.parametrize("what", ["write", "read"])
+@everywhere
+def test_a_foreign_client_gets_at_nothing_else(pool, monkeypatch, where, what):
+    """A token lets it in; the device still refuses what is not this session's pool."""
+    from pyverbs.enums import IBV_WC_REM_ACCESS_ERR
+
+    before = pool.content()
+    found = []
+
+    def hostile(stranger, grant):
+        address, key = PLACES_OUT_OF_REACH[where](grant, pool.stale)
+        if what == "write":
+            found.append((stranger.write(address, key, b"\xee" * 64), bytes(64)))
+        else:
+            found.append(stranger.read(address, key, 64))
+
+    inside(pool, monkeypatch, hostile)
+    assert found == [(IBV_WC_REM_ACCESS_ERR, bytes(64))]
     assert pool.content() == before
     pool.serves()
     pool.daemons_ended()
