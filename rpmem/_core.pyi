@@ -24,10 +24,10 @@ class LaneGroup:
         owner: Owner,
         copy_limit: int = ...,
         put_limit: int = ...,
+        put_most: int | None = None,
         remote_base: int = 0,
         dialect: str = "native",
         staging: int = 0,
-        paced: bool = False,
     ) -> None: ...
     def __len__(self) -> int: ...
     def abort(self) -> None: ...

@@ -63,8 +63,8 @@ cdef class LaneGroup:
         The target's own address of the pool, where messages name it.
     dialect : {"native", "pmdk"}
         The in-band protocol.
-    paced : bool
-        Name long WRITTEN ranges piece by piece, see `rpmem._steps`.
+    put_most : int
+        Relaxed ranges longer than this travel inside messages, like those up to `put_limit`.
     staging : int
         Bytes of the buffer that one-sided operations reach instead of the pool; 0: the pool.
     owner : object
@@ -72,9 +72,9 @@ cdef class LaneGroup:
     """
 
     def __cinit__(self, list lanes, str step, Region pool, *, uint32_t message_size,
-                  uint32_t window, object owner, uint32_t copy_limit=4096,
-                  uint64_t put_limit=16384, uint64_t remote_base=0, str dialect="native",
-                  uint64_t staging=0, bint paced=False):
+                  uint32_t window, object owner, uint32_t copy_limit=2048,
+                  uint64_t put_limit=16384, object put_most=None, uint64_t remote_base=0,
+                  str dialect="native", uint64_t staging=0):
         cdef link_t *link
         cdef Lane lane
         cdef uint32_t i
@@ -96,7 +96,7 @@ cdef class LaneGroup:
             link.window = min(window, lane.c.send_slots)
             link.copy_limit = copy_limit
             link.put_limit = put_limit
-            link.paced = paced
+            link.put_most = <uint64_t> -1 if put_most is None else <uint64_t> put_most
             if dialect == "native":
                 link.put_limit = min(put_limit, <uint64_t> link.message_size - 64)
             if lane.c.needs_handles and lane.c.pool_handle == NULL and dialect == "native":

@@ -32,7 +32,6 @@ ctypedef struct operation_t:
     uint32_t phase
     size_t index              # current range
     uint64_t done             # bytes of it already posted
-    uint64_t named            # of those that were WRITTEN, bytes already named in a message
     uint32_t last_sequence    # the message whose reply ends the operation
     # instead of the step's own; a READ has somewhere to go
     int (*advance)(link_t *link, operation_t *operation) noexcept nogil
@@ -51,8 +50,8 @@ ctypedef struct link_t:
     uint32_t message_size
     uint32_t window           # messages that may be unanswered
     uint32_t copy_limit       # up to here data are copied into the message
-    uint64_t put_limit        # up to here even relaxed data travel inside a message
-    bint paced                # long WRITTEN ranges are named piece by piece
+    uint64_t put_limit        # up to here even relaxed data travel inside a message,
+    uint64_t put_most         # and above this again
     uint64_t staging          # one-sided operations reach a buffer of this size, not the pool
     uint32_t sequence         # of the last message sent
     uint32_t answered         # of the last reply

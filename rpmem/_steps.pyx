@@ -51,6 +51,8 @@ cdef enum:
     PIECE_ALIGNMENT = 64
 
 
+cdef uint64_t EVERY = <uint64_t> -1
+
 # What one request may do.
 cdef enum:
     MOST_WORDS = 4               # ATOMIC WRITEs of one call; more go in a message
@@ -66,26 +68,18 @@ cdef inline uint64_t part_of(const lane_t *lane, uint64_t left) noexcept nogil:
     return left if left <= lane.operation_limit else lane.piece
 
 
-cdef inline uint64_t named_early(const link_t *link, uint64_t length) noexcept nogil:
-    """How much of a WRITTEN range is named before all of it is written."""
-    cdef const lane_t *lane = link.lane
-    if not link.paced or length <= lane.operation_limit:
-        return 0
-    return (length - lane.operation_limit + lane.piece - 1) // lane.piece * lane.piece
-
-
 # --- one-sided posts ---------------------------------------------------------------
 
-cdef int write_ranges(link_t *link, operation_t *operation, uint64_t above,
+cdef int write_ranges(link_t *link, operation_t *operation, uint64_t above, uint64_t most,
                       uint32_t flags) noexcept nogil:
-    """WRITE every range longer than `above`; 0 when all are posted."""
+    """WRITE every range longer than `above` and not longer than `most`; 0 when all are posted."""
     cdef lane_t *lane = link.lane
     cdef const range_t *r
     cdef uint64_t n
     cdef int rc
     while operation.index < operation.count:
         r = &operation.ranges[operation.index]
-        if r.length > above:
+        if above < r.length <= most:
             while operation.done < r.length:
                 n = part_of(lane, r.length - operation.done)
                 rc = lane.ops.write(lane, link.pool + r.offset + operation.done,
@@ -115,7 +109,8 @@ cdef uint64_t piece_length(uint64_t offset, uint64_t left, uint64_t room) noexce
 cdef int send_update(link_t *link, operation_t *operation, uint64_t written_above) noexcept nogil:
     """Send one UPDATE with as many of the operation's ranges as fit, and move past them.
 
-    Ranges longer than `written_above` are only named: their data were WRITTEN before.
+    Ranges that were WRITTEN before, those longer than `written_above` but for the longest, are only
+    named.
     """
     cdef lane_t *lane = link.lane
     cdef char *message = lane.send_area + <size_t>(link.sequence % lane.send_slots) * lane.send_size
@@ -130,14 +125,14 @@ cdef int send_update(link_t *link, operation_t *operation, uint64_t written_abov
     cdef iovec vector[2]
     cdef void *handles[2]
     cdef uint32_t flags = 0
+    cdef bint put
     cdef int rc
 
     # How many descriptors: their table comes before the data.
     while index < operation.count and room > sizeof(descriptor_t) and count < 0xffff:
-        if operation.ranges[index].length > written_above:
-            done = named_early(link, operation.ranges[index].length)
         left = operation.ranges[index].length - done
-        if operation.ranges[index].length > written_above:
+        put = written_above < operation.ranges[index].length <= link.put_most
+        if put:
             n = left
             descriptors[count].length = n | (<uint64_t> 1 << WRITTEN_SHIFT)
             room -= sizeof(descriptor_t)
@@ -155,7 +150,7 @@ cdef int send_update(link_t *link, operation_t *operation, uint64_t written_abov
             break
         index += 1
         done = 0
-        if n > link.copy_limit and n <= written_above:
+        if n > link.copy_limit and not put:
             break
 
     fill = <char *> (descriptors + count)
@@ -176,7 +171,7 @@ cdef int send_update(link_t *link, operation_t *operation, uint64_t written_abov
     header.count = <uint16_t> count
     header.sequence = link.sequence + 1
     if ((index == operation.count and not operation.flags & OPERATION_FLUSH)
-            or asks(link)):
+            or link.sequence + 1 - link.asked >= (link.window + 1) // 2):
         header.flags |= UPDATE_ANSWER
 
     vector[0].iov_base = message
@@ -215,9 +210,8 @@ cdef int send_updates(link_t *link, operation_t *operation, uint64_t written_abo
     return 0
 
 
-cdef int send_short(link_t *link, int kind, uint64_t offset, uint64_t length,
-                    uint32_t flags) noexcept nogil:
-    """Send a message that has one descriptor and no data."""
+cdef int send_fetch(link_t *link, uint64_t offset, uint64_t length) noexcept nogil:
+    """Have the target copy a range to the lane's staging buffer."""
     cdef lane_t *lane = link.lane
     cdef char *message = lane.send_area + <size_t>(link.sequence % lane.send_slots) * lane.send_size
     cdef header_t *header = <header_t *> message
@@ -226,8 +220,8 @@ cdef int send_short(link_t *link, int kind, uint64_t offset, uint64_t length,
     cdef int rc
     if link.sequence - link.answered >= link.window:
         return LANE_AGAIN
-    header.kind = kind
-    header.flags = flags
+    header.kind = MESSAGE_FETCH
+    header.flags = UPDATE_ANSWER
     header.count = 1
     header.sequence = link.sequence + 1
     descriptor.offset = offset
@@ -239,59 +233,7 @@ cdef int send_short(link_t *link, int kind, uint64_t offset, uint64_t length,
     if rc < 0:
         return rc
     link.sequence += 1
-    if flags & UPDATE_ANSWER:
-        link.asked = link.sequence
-    return 0
-
-
-cdef int send_fetch(link_t *link, uint64_t offset, uint64_t length) noexcept nogil:
-    """Have the target copy a range to the lane's staging buffer."""
-    return send_short(link, MESSAGE_FETCH, offset, length, UPDATE_ANSWER)
-
-
-cdef bint asks(const link_t *link) noexcept nogil:
-    """The next message has to ask for an answer, or the window would close."""
-    return link.sequence + 1 - link.asked >= (link.window + 1) // 2
-
-
-cdef int put_ranges(link_t *link, operation_t *operation, uint64_t above) noexcept nogil:
-    """WRITE every range longer than `above`, for messages that name them afterwards.
-
-    Where the link is paced, a long range goes in pieces, each of them named at once: the target
-    makes one durable while the next is on its way, and no more is on its way than the window
-    allows.  Over a byte stream that stays in the caches.
-    """
-    cdef lane_t *lane = link.lane
-    cdef const range_t *r
-    cdef uint64_t n, early
-    cdef int rc
-    lane.queue.watch = WATCH_RECEIVES
-    while operation.index < operation.count:
-        r = &operation.ranges[operation.index]
-        early = named_early(link, r.length) if r.length > above else 0
-        while r.length > above and operation.done < r.length:
-            if operation.named < operation.done:
-                rc = send_short(link, MESSAGE_UPDATE, r.offset + operation.named,
-                                (operation.done - operation.named)
-                                | <uint64_t> 1 << WRITTEN_SHIFT,
-                                UPDATE_ANSWER if asks(link) else 0)
-                if rc < 0:
-                    return rc
-                operation.named = operation.done
-            if operation.done < early and link.sequence - link.answered >= link.window:
-                # No room for the message that has to follow at once.
-                return LANE_AGAIN
-            n = part_of(lane, r.length - operation.done)
-            rc = lane.ops.write(lane, link.pool + r.offset + operation.done, lane.pool_handle,
-                                r.offset + operation.done, n, POST_MORE)
-            if rc < 0:
-                return rc
-            operation.done += n
-            if operation.done > early:
-                operation.named = operation.done
-        operation.index += 1
-        operation.done = operation.named = 0
-    operation.index = 0
+    link.asked = link.sequence
     return 0
 
 
@@ -452,7 +394,7 @@ cdef int send_after_write(link_t *link, operation_t *operation) noexcept nogil:
         written_above = link.put_limit
     if operation.phase == PHASE_WRITE:
         if operation.flags & OPERATION_RELAXED:
-            rc = put_ranges(link, operation, written_above)
+            rc = write_ranges(link, operation, written_above, link.put_most, POST_MORE)
             if rc < 0:
                 return pending_or(rc)
         operation.phase = PHASE_MESSAGE
@@ -480,7 +422,7 @@ cdef int commit(link_t *link, operation_t *operation) noexcept nogil:
         return send_after_write(link, operation)
     if operation.phase == PHASE_BEGIN:
         link.lane.queue.watch = WATCH_POSTS
-        rc = write_ranges(link, operation, 0, POST_SIGNAL | POST_COMMIT)
+        rc = write_ranges(link, operation, 0, EVERY, POST_SIGNAL | POST_COMMIT)
         if rc < 0:
             return pending_or(rc)
         operation.last_sequence = link.answered
@@ -513,7 +455,7 @@ cdef int read_after_write(link_t *link, operation_t *operation) noexcept nogil:
     if operation.flags & OPERATION_DEEP or not operation.flags & OPERATION_RELAXED:
         return send_after_write(link, operation)
     if operation.phase == PHASE_BEGIN:
-        rc = write_ranges(link, operation, 0,
+        rc = write_ranges(link, operation, 0, EVERY,
                           0 if operation.flags & OPERATION_FLUSH else POST_MORE)
         if rc < 0:
             return pending_or(rc)
@@ -624,7 +566,7 @@ cdef int flush(link_t *link, operation_t *operation) noexcept nogil:
         return send_after_write(link, operation)
     if operation.phase == PHASE_BEGIN:
         if operation.flags & OPERATION_RELAXED:
-            rc = write_ranges(link, operation, 0, POST_MORE)
+            rc = write_ranges(link, operation, 0, EVERY, POST_MORE)
         else:
             rc = write_words(link, operation)
         if rc < 0:

@@ -22,6 +22,7 @@ from rpmem.proof import pack_proof
 _REPLY_SLOTS = 8
 _REPLY_SIZE = 64
 _PMDK_HEADER = 24
+_LONG = 1 << 20
 
 
 class Lanes:
@@ -158,8 +159,10 @@ class Lanes:
                 window=self._ready.window,
                 owner=owner,
                 staging=self._ready.staging,
-                # On a page cache each answer costs an msync: there one at the end is best.
-                paced=self.fabric.paces and self._ready.medium != "page",
+                # Over a byte stream long ranges go faster inside messages, of which only a few are
+                # on their way at once: they stay in the caches. But each answer makes durable what
+                # came before, and where that is an msync, one at the end is best.
+                put_most=_LONG if self.fabric.paces and self._ready.medium != "page" else None,
             )
         # Over verbs, strict data of any length go inside messages, as librpmem sends them.
         inside = self._ready.message_size if self.fabric.provider == "sockets" else 1 << 62

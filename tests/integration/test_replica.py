@@ -148,10 +148,10 @@ def test_any_range_arrives_exactly(tmp_path, monkeypatch, provider, medium):
 
 
 @pytest.mark.parametrize("medium", ["volatile", "pmem", "shadow"])
-def test_long_relaxed_ranges_arrive_in_pieces(monkeypatch, medium):
-    """Where nothing has to be msynced, each piece is named as soon as it is written.
+def test_long_relaxed_ranges_arrive_whole(monkeypatch, medium):
+    """Where nothing has to be msynced, the longest travel inside messages.
 
-    What the shadow's file holds is what was flushed, and so was named.
+    What the shadow's file holds is what was flushed.
     """
     from rpmem.lanes import Lanes
     from tests.support import faulty_rpmemd
@@ -164,11 +164,11 @@ def test_long_relaxed_ranges_arrive_in_pieces(monkeypatch, medium):
     elif medium == "shadow":
         original = Lanes.group
 
-        def in_pieces(self, step, owner):
+        def as_messages(self, step, owner):
             self._ready = self._ready.replaced(medium="volatile")
             return original(self, step, owner)
 
-        monkeypatch.setattr(Lanes, "group", in_pieces)
+        monkeypatch.setattr(Lanes, "group", as_messages)
         options["command"] = faulty_rpmemd.command()
     chance = random.Random(7)
     mebi, piece = 1 << 20, 1 << 19
