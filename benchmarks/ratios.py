@@ -110,7 +110,7 @@ RATIOS = (
             f"persist {name}, read-after-write",
             "librpmem over sockets",
             *("read-after-write", x, "rpmem low", "librpmem APM", 0.4),
-            floor="raw write+read",
+            floor="raw delivery",
         )
         for x, name in ((64, "64 B"), (4096, "4 KiB"))
     ),

@@ -41,6 +41,8 @@ WORKLOADS: Final[dict[str, tuple[str, str]]] = {
         "Persist by size, read-after-write",
         """
         WRITE, then an 8-byte READ: PMDK's APM, with the target's pool taken for persistent memory.
+        Over `tcp` rpmem's last WRITE asks for its delivery instead, `raw delivery` in C: the target
+        answers it by software, after all that came before, which is all that a READ tells.
         """,
     ),
     "bandwidth": (

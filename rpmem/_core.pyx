@@ -88,7 +88,10 @@ cdef class LaneGroup:
             lane = lanes[i]
             link = &self.c.links[i]
             link.lane = lane.c
-            link.step = step_named(step) if dialect == "native" else pmdk_step_named(step)
+            if dialect == "native":
+                link.step = step_named(step, lane.c)
+            else:
+                link.step = pmdk_step_named(step)
             link.remote_base = remote_base
             link.pool = pool.base
             link.pool_size = pool.size

@@ -4,6 +4,7 @@
 from libc.stdint cimport int32_t, uint32_t, uint64_t
 
 from rpmem._handout cimport handout_t
+from rpmem._polling cimport politeness_t
 from rpmem._steps cimport link_t, operation_t
 
 
@@ -34,7 +35,7 @@ ctypedef struct engine_t:
     handout_t handout
     uint64_t spin             # ns to poll before sleeping
     uint32_t cores            # of this machine: more waiters than that only sleep
-    uint32_t politeness       # empty polls until the core is given away
+    politeness_t politeness
     uint32_t active           # calls on their way
     uint64_t patience         # ns without any progress
 

@@ -6,18 +6,11 @@ Everything here is nogil, allocates nothing and knows neither steps nor fabrics 
 from libc.stdint cimport int32_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free
 from libc.string cimport memset
-from posix.time cimport CLOCK_MONOTONIC, clock_gettime, timespec
 
 from rpmem._handout cimport handout_acquire, handout_free, handout_init, handout_release
 from rpmem._lane cimport LANE_ABORTED, LANE_EXPIRED, LANE_UP, completion_t
+from rpmem._polling cimport _SC_NPROCESSORS_ONLN, give_way, now, politeness, sysconf
 from rpmem._steps cimport OPERATION_DONE, link_t, operation_t
-
-cdef extern from "<sched.h>" nogil:
-    int sched_yield()
-
-cdef extern from "<unistd.h>" nogil:
-    enum: _SC_NPROCESSORS_ONLN
-    long sysconf(int name)
 
 cdef extern from * nogil:
     """
@@ -29,15 +22,8 @@ cdef enum:
     OPERATION_FINISHED = 1 << 16
     BATCH = 8
     LOOK_AT_CLOCK = 32           # empty polls between two looks
-    YIELD = 32                   # empty polls until the peer, if it waits for this core, gets it
     SLICE_ONE = 100              # ms asleep at most, for one replica
     SLICE_MANY = 1               # ms, when others may need service meanwhile
-
-
-cdef inline uint64_t now() noexcept nogil:
-    cdef timespec t
-    clock_gettime(CLOCK_MONOTONIC, &t)
-    return <uint64_t> t.tv_sec * 1000000000 + <uint64_t> t.tv_nsec
 
 
 cdef int engine_init(engine_t *engine, uint32_t groups, uint32_t lanes) noexcept:
@@ -46,8 +32,7 @@ cdef int engine_init(engine_t *engine, uint32_t groups, uint32_t lanes) noexcept
     engine.lanes = lanes
     engine.active = 0
     engine.cores = <uint32_t> max(1, sysconf(_SC_NPROCESSORS_ONLN))
-    # On a single core nothing can arrive before the peer had it.
-    engine.politeness = YIELD if engine.cores > 1 else 1
+    engine.politeness = politeness()
     engine.groups = <group_t **> calloc(groups + 1, sizeof(group_t *))
     engine.operations = <operation_t *> calloc(lanes * groups + 1, sizeof(operation_t))
     if engine.groups == NULL or engine.operations == NULL:
@@ -185,8 +170,8 @@ cdef void engine_end(engine_t *engine, outcome_t *outcome) noexcept nogil:
         if outcome.pending == 0:
             break
         idle += 1
-        if idle % engine.politeness == 0:
-            sched_yield()
+        if idle % engine.politeness.every == 0:
+            give_way(&engine.politeness)
         if idle % LOOK_AT_CLOCK and waiting.lane.queue.spins and spins:
             continue
         t = now()

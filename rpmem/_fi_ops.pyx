@@ -8,14 +8,15 @@ from libc.stdint cimport uint32_t, uint64_t
 from libc.string cimport memset
 
 from rpmem._fi cimport (
-    FI_COMMIT_COMPLETE, FI_COMPLETION, FI_EAVAIL, FI_ETRUNC, FI_INJECT, FI_MORE,
-    fi_cq_err_entry, fi_cq_msg_entry, fi_cq_read, fi_cq_readerr, fi_cq_signal, fi_msg, fi_msg_rma,
-    fi_readmsg, fi_recvmsg, fi_rma_iov, fi_sendmsg, fi_trywait, fi_writemsg, fid_cq, fid_t,
+    FI_COMMIT_COMPLETE, FI_COMPLETION, FI_DELIVERY_COMPLETE, FI_EAVAIL, FI_ETRUNC, FI_INJECT,
+    FI_MORE, fi_cq_err_entry, fi_cq_msg_entry, fi_cq_read, fi_cq_readerr, fi_cq_signal, fi_msg,
+    fi_msg_rma, fi_readmsg, fi_recvmsg, fi_rma_iov, fi_sendmsg, fi_trywait, fi_writemsg, fid_cq,
+    fid_t,
 )
 from rpmem._lane cimport (
     COMPLETED_FAULT, COMPLETED_RECEIVE, COMPLETED_SEND, LANE_AGAIN, LANE_GARBLED, LANE_LOST,
-    LANE_UP, POST_COMMIT, POST_INLINE, POST_MORE, POST_SIGNAL, WATCH_POSTS, WATCH_RECEIVES,
-    completion_t, iovec, lane_t, queue_t,
+    LANE_UP, POST_COMMIT, POST_DELIVERED, POST_INLINE, POST_MORE, POST_SIGNAL, WATCH_POSTS,
+    WATCH_RECEIVES, completion_t, iovec, lane_t, queue_t,
 )
 
 cdef extern from "<poll.h>" nogil:
@@ -73,6 +74,8 @@ cdef inline uint64_t post_flags(fi_lane_t *own, uint32_t flags, uint64_t length)
         out |= FI_MORE
     if flags & POST_COMMIT:
         out |= FI_COMMIT_COMPLETE
+    if flags & POST_DELIVERED:
+        out |= FI_DELIVERY_COMPLETE
     return out
 
 

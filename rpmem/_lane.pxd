@@ -41,6 +41,7 @@ cdef enum:
     POST_COMMIT = 2          # complete only when the bytes are in the persistence domain
     POST_INLINE = 4          # the buffer may be reused when the call returns
     POST_MORE = 8            # another post follows at once
+    POST_DELIVERED = 16      # complete only when the bytes are in the target's memory
 
 
 ctypedef struct completion_t:
@@ -91,6 +92,7 @@ ctypedef struct lane_t:
     uint64_t remote_size
     void *pool_handle         # registration of the local pool, NULL where none is needed
     bint needs_handles        # local memory must be registered to be posted
+    bint delivers             # POST_DELIVERED is answered by the target itself, and in order
     # limits that were negotiated or reported by the fabric
     uint64_t operation_limit  # bytes per WRITE or READ
     uint64_t piece            # into such pieces longer ranges go fastest

@@ -50,6 +50,10 @@ PEEKING = frozenset({"sockets"})
 # operations go faster in pieces that stay in the cache on their way.
 PACED = frozenset({"tcp"})
 
+# Providers whose target answers a WRITE by software, after copying it and all that came before to
+# where it belongs: FI_DELIVERY_COMPLETE tells all that a READ behind it could.
+DELIVERING = frozenset({"tcp"})
+
 # Up to libfabric 1.x, `tcp` pays three system calls for every completion in a queue that can
 # be slept on, but wakes such a queue for any byte of its lanes.  So completions go to a queue
 # without wait object, and the other one, which stays empty, is the bell.
@@ -499,6 +503,7 @@ cdef class FabricLane(Lane):
                            <uint64_t> PIECE if domain.fabric.paces else <uint64_t> -1)
         self.c.inline_limit = min(info.tx_attr.inject_size, <size_t> 4096)
         self.c.needs_handles = bool(mode & FI_MR_LOCAL)
+        self.c.delivers = domain.fabric.provider in DELIVERING
         self.own.signal_every = max(<size_t> 2, min(info.tx_attr.size // 2, <size_t> 1 << 20))
         self.own.signal_bytes = <uint64_t> -1
         self.own.window = <uint32_t> -1

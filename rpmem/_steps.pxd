@@ -73,6 +73,6 @@ ctypedef struct step_t:
     int (*complete)(link_t *link, const completion_t *completion) noexcept nogil
 
 
-cdef const step_t *step_named(str name) except NULL
+cdef const step_t *step_named(str name, const lane_t *lane) except NULL
 cdef int link_prepare(link_t *link) noexcept nogil
 cdef int read_advance(link_t *link, operation_t *operation) noexcept nogil

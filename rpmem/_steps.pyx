@@ -6,7 +6,8 @@ send-after-write
     means durable.
 read-after-write
     WRITE, then an 8-byte READ inside the range.  For targets whose persistence domain is
-    reached by every WRITE that a READ has pushed out of the device.
+    reached by every WRITE that a READ has pushed out of the device.  Where there is no device,
+    and the target answers WRITEs itself, the last WRITE asks for that answer instead.
 commit
     WRITE with commit-complete: the fabric answers once the bytes are in the persistence
     domain.
@@ -31,8 +32,8 @@ from libc.string cimport memcpy, memset
 
 from rpmem._lane cimport (
     COMPLETED_FAULT, COMPLETED_READ, COMPLETED_RECEIVE, COMPLETED_WRITE, LANE_AGAIN,
-    LANE_GARBLED, LANE_REFUSED, POST_COMMIT, POST_INLINE, POST_MORE, POST_SIGNAL, WATCH_POSTS,
-    WATCH_RECEIVES, completion_t, iovec, lane_t,
+    LANE_GARBLED, LANE_REFUSED, POST_COMMIT, POST_DELIVERED, POST_INLINE, POST_MORE, POST_SIGNAL,
+    WATCH_POSTS, WATCH_RECEIVES, completion_t, iovec, lane_t,
 )
 from rpmem._messages cimport (
     MESSAGE_FETCH, MESSAGE_REPLY, MESSAGE_UPDATE, REPLY_DONE, UPDATE_ANSWER, UPDATE_DEEP,
@@ -59,6 +60,10 @@ cdef enum:
     MOST_FLUSHED = 1 << 30       # bytes
     FLUSHED_GAP = 256            # bytes between two ranges that one FLUSH may cover as well
 
+# Copying so much of one range costs less than a message of its own, if other ranges follow.
+cdef enum:
+    MOST_COPIED = 1 << 14
+
 cdef inline uint64_t smaller(uint64_t a, uint64_t b) noexcept nogil:
     return a if a < b else b
 
@@ -71,22 +76,29 @@ cdef inline uint64_t part_of(const lane_t *lane, uint64_t left) noexcept nogil:
 # --- one-sided posts ---------------------------------------------------------------
 
 cdef int write_ranges(link_t *link, operation_t *operation, uint64_t above, uint64_t most,
-                      uint32_t flags) noexcept nogil:
-    """WRITE every range longer than `above` and not longer than `most`; 0 when all are posted."""
+                      uint32_t flags, uint32_t last) noexcept nogil:
+    """WRITE every range longer than `above` and not longer than `most`; 0 when all are posted.
+
+    `last` are the flags of the last range's end, `flags` those of all before.
+    """
     cdef lane_t *lane = link.lane
     cdef const range_t *r
     cdef uint64_t n
+    cdef uint32_t now
     cdef int rc
     while operation.index < operation.count:
         r = &operation.ranges[operation.index]
         if above < r.length <= most:
             while operation.done < r.length:
                 n = part_of(lane, r.length - operation.done)
+                now = flags
+                if operation.done + n == r.length and operation.index + 1 == operation.count:
+                    now = last
                 rc = lane.ops.write(lane, link.pool + r.offset + operation.done,
-                                    lane.pool_handle, r.offset + operation.done, n, flags)
+                                    lane.pool_handle, r.offset + operation.done, n, now)
                 if rc < 0:
                     return rc
-                if flags & POST_SIGNAL:
+                if now & POST_SIGNAL:
                     link.outstanding += 1
                 operation.done += n
         operation.index += 1
@@ -150,7 +162,7 @@ cdef int send_update(link_t *link, operation_t *operation, uint64_t written_abov
             break
         index += 1
         done = 0
-        if n > link.copy_limit and not put:
+        if n > MOST_COPIED and not put:
             break
 
     fill = <char *> (descriptors + count)
@@ -379,6 +391,8 @@ cdef int begin_flush_or_drain(link_t *link, operation_t *operation) noexcept nog
         rc = send_deferred(link)
         if rc < 0:
             return rc
+        if defer(link, operation):
+            return OPERATION_DONE
     return OPERATION_PENDING
 
 
@@ -394,7 +408,8 @@ cdef int send_after_write(link_t *link, operation_t *operation) noexcept nogil:
         written_above = link.put_limit
     if operation.phase == PHASE_WRITE:
         if operation.flags & OPERATION_RELAXED:
-            rc = write_ranges(link, operation, written_above, link.put_most, POST_MORE)
+            rc = write_ranges(link, operation, written_above, link.put_most, POST_MORE,
+                              POST_MORE)
             if rc < 0:
                 return pending_or(rc)
         operation.phase = PHASE_MESSAGE
@@ -422,7 +437,8 @@ cdef int commit(link_t *link, operation_t *operation) noexcept nogil:
         return send_after_write(link, operation)
     if operation.phase == PHASE_BEGIN:
         link.lane.queue.watch = WATCH_POSTS
-        rc = write_ranges(link, operation, 0, EVERY, POST_SIGNAL | POST_COMMIT)
+        rc = write_ranges(link, operation, 0, EVERY, POST_SIGNAL | POST_COMMIT,
+                          POST_SIGNAL | POST_COMMIT)
         if rc < 0:
             return pending_or(rc)
         operation.last_sequence = link.answered
@@ -442,6 +458,7 @@ cdef int post_read_after(link_t *link, const range_t *r) noexcept nogil:
 
 
 cdef int read_after_write(link_t *link, operation_t *operation) noexcept nogil:
+    cdef uint32_t more
     cdef int rc
     if operation.flags & OPERATION_DRAIN:
         if link.last_flushed.length:
@@ -455,8 +472,8 @@ cdef int read_after_write(link_t *link, operation_t *operation) noexcept nogil:
     if operation.flags & OPERATION_DEEP or not operation.flags & OPERATION_RELAXED:
         return send_after_write(link, operation)
     if operation.phase == PHASE_BEGIN:
-        rc = write_ranges(link, operation, 0, EVERY,
-                          0 if operation.flags & OPERATION_FLUSH else POST_MORE)
+        more = 0 if operation.flags & OPERATION_FLUSH else POST_MORE
+        rc = write_ranges(link, operation, 0, EVERY, more, more)
         if rc < 0:
             return pending_or(rc)
         operation.last_sequence = link.answered
@@ -469,6 +486,24 @@ cdef int read_after_write(link_t *link, operation_t *operation) noexcept nogil:
         rc = post_read_after(link, &operation.ranges[operation.count - 1])
         if rc < 0:
             return pending_or(rc)
+        operation.phase = PHASE_WAIT
+    return waiting(link, operation)
+
+
+cdef int delivered_write(link_t *link, operation_t *operation) noexcept nogil:
+    """Read-after-write where the target's answer to a WRITE says what the READ would."""
+    cdef int rc
+    if (operation.flags & (OPERATION_DRAIN | OPERATION_DEEP | OPERATION_FLUSH)
+            or not operation.flags & OPERATION_RELAXED
+            or operation.ranges[operation.count - 1].length == 0):
+        return read_after_write(link, operation)
+    if operation.phase == PHASE_BEGIN:
+        link.lane.queue.watch = WATCH_POSTS
+        # The target takes a lane's WRITEs in order: its answer to the last is one to all.
+        rc = write_ranges(link, operation, 0, EVERY, POST_MORE, POST_SIGNAL | POST_DELIVERED)
+        if rc < 0:
+            return pending_or(rc)
+        operation.last_sequence = link.answered
         operation.phase = PHASE_WAIT
     return waiting(link, operation)
 
@@ -566,7 +601,7 @@ cdef int flush(link_t *link, operation_t *operation) noexcept nogil:
         return send_after_write(link, operation)
     if operation.phase == PHASE_BEGIN:
         if operation.flags & OPERATION_RELAXED:
-            rc = write_ranges(link, operation, 0, EVERY, POST_MORE)
+            rc = write_ranges(link, operation, 0, EVERY, POST_MORE, POST_MORE)
         else:
             rc = write_words(link, operation)
         if rc < 0:
@@ -627,6 +662,7 @@ cdef int link_prepare(link_t *link) noexcept nogil:
 
 cdef step_t SEND_AFTER_WRITE
 cdef step_t READ_AFTER_WRITE
+cdef step_t DELIVERED_WRITE
 cdef step_t COMMIT
 cdef step_t FLUSH
 SEND_AFTER_WRITE.name = b"send-after-write"
@@ -635,6 +671,9 @@ SEND_AFTER_WRITE.complete = native_complete
 READ_AFTER_WRITE.name = b"read-after-write"
 READ_AFTER_WRITE.advance = read_after_write
 READ_AFTER_WRITE.complete = native_complete
+DELIVERED_WRITE.name = b"read-after-write"
+DELIVERED_WRITE.advance = delivered_write
+DELIVERED_WRITE.complete = native_complete
 COMMIT.name = b"commit"
 COMMIT.advance = commit
 COMMIT.complete = native_complete
@@ -643,11 +682,12 @@ FLUSH.advance = flush
 FLUSH.complete = native_complete
 
 
-cdef const step_t *step_named(str name) except NULL:
+cdef const step_t *step_named(str name, const lane_t *lane) except NULL:
+    """The step of that name, as it is done on such a lane."""
     if name == "send-after-write":
         return &SEND_AFTER_WRITE
     if name == "read-after-write":
-        return &READ_AFTER_WRITE
+        return &DELIVERED_WRITE if lane.delivers else &READ_AFTER_WRITE
     if name == "commit":
         return &COMMIT
     if name == "flush":

@@ -54,7 +54,6 @@ cdef class Service:
     cdef served_t *served
     cdef uint32_t count
     cdef uint64_t spin           # ns
-    cdef uint32_t politeness     # empty polls until the core is given away
     cdef object on_drop
     cdef volatile int stopping
     cdef public int breakage

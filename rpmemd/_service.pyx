@@ -8,7 +8,6 @@ given up, and reported to the session; its data since the last answer were never
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free
 from libc.string cimport memcpy, memset
-from posix.time cimport CLOCK_MONOTONIC, clock_gettime, timespec
 from posix.unistd cimport usleep
 
 from rpmem._lane cimport (
@@ -24,20 +23,13 @@ from rpmem._pmdk_messages cimport (
     PMDK_DEEP_PERSIST, PMDK_MODE_MASK, PMDK_PERSIST_SEND, pmdk_reply_t, pmdk_request_t,
 )
 from rpmem._pmem cimport Region, region_copy_strict
+from rpmem._polling cimport give_way, now, politeness, politeness_t
 
 from rpmem.errors import FlushFailed, MalformedMessage, RangeError
-
-cdef extern from "<sched.h>" nogil:
-    int sched_yield()
-
-cdef extern from "<unistd.h>" nogil:
-    enum: _SC_NPROCESSORS_ONLN
-    long sysconf(int name)
 
 cdef enum:
     BATCH = 16
     LOOK_AT_CLOCK = 32        # empty polls between two looks
-    YIELD = 32                # empty polls until whoever waits for this core gets it
     SLICE = 500               # ms asleep at most; `stop` wakes the queue
 
 LOST = "the initiator hung up"
@@ -57,12 +49,6 @@ def error_for(str reason, str text, int number):
     if reason == DROP_REASONS[DROP_RANGE]:
         return RangeError(text)
     return MalformedMessage(text)
-
-
-cdef inline uint64_t now() noexcept nogil:
-    cdef timespec t
-    clock_gettime(CLOCK_MONOTONIC, &t)
-    return <uint64_t> t.tv_sec * 1000000000 + <uint64_t> t.tv_nsec
 
 
 # --- native messages ---------------------------------------------------------------
@@ -263,8 +249,6 @@ cdef class Service:
         if staging is not None and self.count:
             self.staged = staging.size // self.count
         self.spin = <uint64_t> (spin * 1e9)
-        # On a single core nothing can arrive before the initiator had it.
-        self.politeness = YIELD if sysconf(_SC_NPROCESSORS_ONLN) > 1 else 1
         self.on_drop = on_drop
         self.served = <served_t *> calloc(self.count + 1, sizeof(served_t))
         if self.served == NULL:
@@ -352,6 +336,7 @@ cdef class Service:
         cdef completion_t completions[BATCH]
         cdef served_t *served
         cdef uint64_t last = now()
+        cdef politeness_t manners = politeness()
         cdef uint32_t idle = 0, i, reason
         cdef int n, k
         cdef bint owing = False, garbled
@@ -388,8 +373,8 @@ cdef class Service:
                         elif served.owes_reply:
                             owing = True
             idle += 1
-            if idle % self.politeness == 0:
-                sched_yield()
+            if idle % manners.every == 0:
+                give_way(&manners)
             if idle % LOOK_AT_CLOCK and queue.spins:
                 continue
             if last == 0:

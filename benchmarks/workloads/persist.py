@@ -74,6 +74,7 @@ def read_after_write(plan: Plan) -> Iterator[Contest]:
         contestants = [
             Contestant("rpmem low", "low", Job("persist-relaxed", size), setting),
             Contestant("raw write+read", "raw", Job("write-read", size), raw),
+            Contestant("raw delivery", "raw", Job("write-delivery", size), raw),
             Contestant("librpmem APM", "pmdk", Job("persist", size), setting),
         ]
         title = f"persist {say(size)}, read-after-write"

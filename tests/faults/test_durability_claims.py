@@ -18,6 +18,7 @@ import time
 
 import pytest
 
+from rpmem.errors import DeadlineExceeded, ReplicaLost
 from tests.support import faulty_rpmemd
 from tests.support.lowtier import WordBuffer, await_failure, replicated
 from tests.support.media import image_of, wait_unlocked
@@ -152,3 +153,25 @@ def test_a_posted_write_is_no_acknowledged_one(tmp_path, tmpfs, step, command):
         (found,) = buffer.arrays(image_of(directory / "a.set")).values()
     assert (found[:100] == 1).all()
     assert not (found[100:200] == 2).any()
+
+
+@pytest.mark.parametrize(
+    ("step", "command"),
+    [
+        pytest.param("commit", PMEM, id="commit"),
+        pytest.param("read-after-write", APM, id="read-after-write"),
+    ],
+)
+@pytest.mark.parametrize("ranges", [1, 40])
+def test_a_stopped_target_acknowledges_nothing(tmp_path, tmpfs, step, command, ranges):
+    directory = tmpfs if step == "read-after-write" else tmp_path
+    buffer = WordBuffer(1, WORDS)
+    some = [(4096 + number * 512, 64) for number in range(ranges)]
+    with replicated(buffer.memory, directory, command=command, step=step, timeout=2.0) as replica:
+        replica.persist_many(some, relaxed=True)
+        stop(replica.peer.pid)
+        # The posts themselves go through, so it is the answer that is waited for.
+        replica.flush(*some[0], relaxed=True)
+        with pytest.raises((DeadlineExceeded, ReplicaLost)):
+            replica.persist_many(some, relaxed=True)
+        os.kill(replica.peer.pid, signal.SIGKILL)
