@@ -9,7 +9,7 @@ from libc.string cimport memset
 
 from rpmem._handout cimport handout_acquire, handout_free, handout_init, handout_release
 from rpmem._lane cimport LANE_ABORTED, LANE_EXPIRED, LANE_UP, completion_t
-from rpmem._polling cimport _SC_NPROCESSORS_ONLN, give_way, now, politeness, sysconf
+from rpmem._polling cimport cores, give_way, now, politeness
 from rpmem._steps cimport OPERATION_DONE, link_t, operation_t
 
 cdef extern from * nogil:
@@ -31,7 +31,7 @@ cdef int engine_init(engine_t *engine, uint32_t groups, uint32_t lanes) noexcept
     engine.group_count = groups
     engine.lanes = lanes
     engine.active = 0
-    engine.cores = <uint32_t> max(1, sysconf(_SC_NPROCESSORS_ONLN))
+    engine.cores = cores()
     engine.politeness = politeness()
     engine.groups = <group_t **> calloc(groups + 1, sizeof(group_t *))
     engine.operations = <operation_t *> calloc(lanes * groups + 1, sizeof(operation_t))

@@ -33,10 +33,15 @@ cdef inline uint64_t now() noexcept nogil:
     return <uint64_t> t.tv_sec * 1000000000 + <uint64_t> t.tv_nsec
 
 
+cdef inline uint32_t cores() noexcept nogil:
+    """Processors of this machine."""
+    return <uint32_t> max(1, sysconf(_SC_NPROCESSORS_ONLN))
+
+
 cdef inline politeness_t politeness() noexcept nogil:
     """How to begin.  On a single core nothing can arrive before the peer had it."""
     cdef politeness_t p
-    p.most = POLLS_ALONE if sysconf(_SC_NPROCESSORS_ONLN) > 1 else 1
+    p.most = POLLS_ALONE if cores() > 1 else 1
     p.every = p.most
     p.quickest = <uint64_t> -1
     return p

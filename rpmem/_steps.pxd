@@ -49,7 +49,7 @@ ctypedef struct link_t:
     uint64_t remote_base      # the target's address of pool offset 0 (PMDK's messages name it)
     uint32_t message_size
     uint32_t window           # messages that may be unanswered
-    uint32_t copy_limit       # up to here data are copied into the message
+    uint32_t copy_limit       # up to here a message's last range is copied, not gathered
     uint64_t put_limit        # up to here even relaxed data travel inside a message,
     uint64_t put_most         # and above this again
     uint64_t staging          # one-sided operations reach a buffer of this size, not the pool

@@ -162,7 +162,7 @@ cdef int send_update(link_t *link, operation_t *operation, uint64_t written_abov
             break
         index += 1
         done = 0
-        if n > MOST_COPIED and not put:
+        if n > max(link.copy_limit, <uint32_t> MOST_COPIED) and not put:
             break
 
     fill = <char *> (descriptors + count)

@@ -38,6 +38,14 @@ RELAXED = ["relaxed", "relaxed-many", "relaxed-flush"]
 PMEM = f"env PMEM_IS_PMEM_FORCE=1 {sys.executable} -P -m tests.support.faulty_rpmemd"
 APM = f"{sys.executable} -P -m tests.support.faulty_rpmemd --persist-apm"
 
+ONE_SIDED = pytest.mark.parametrize(
+    ("step", "command"),
+    [
+        pytest.param("commit", PMEM, id="commit"),
+        pytest.param("read-after-write", APM, id="read-after-write"),
+    ],
+)
+
 
 def kill_once(directory, seed, command, kinds, *, step="auto", largest=8192):
     """Kill a target at a random moment; return the ledger and what was on its medium."""
@@ -100,39 +108,21 @@ def test_send_after_write_broken_is_found_out(tmp_path, kind, breakage):
     assert "words are wrong" in str(loss)
 
 
-@pytest.mark.parametrize(
-    ("step", "command"),
-    [
-        pytest.param("commit", PMEM, id="commit"),
-        pytest.param("read-after-write", APM, id="read-after-write"),
-    ],
-)
+@ONE_SIDED
 @pytest.mark.parametrize("kinds", [STRICT, RELAXED], ids=["strict", "relaxed"])
 def test_one_sided_steps_arrive(tmp_path, tmpfs, step, command, kinds):
     directory = tmpfs if step == "read-after-write" else tmp_path
     assert losses(directory, command, kinds, HONEST, step=step) is None
 
 
-@pytest.mark.parametrize(
-    ("step", "command"),
-    [
-        pytest.param("commit", PMEM, id="commit"),
-        pytest.param("read-after-write", APM, id="read-after-write"),
-    ],
-)
+@ONE_SIDED
 def test_strict_data_of_one_sided_steps_answered_early_is_found_out(tmp_path, tmpfs, step, command):
     directory = tmpfs if step == "read-after-write" else tmp_path
     broken = f"{command} --breakage {faulty_rpmemd.ANSWER_EARLY}"
     assert isinstance(losses(directory, broken, STRICT, BROKEN, step=step), Loss)
 
 
-@pytest.mark.parametrize(
-    ("step", "command"),
-    [
-        pytest.param("commit", PMEM, id="commit"),
-        pytest.param("read-after-write", APM, id="read-after-write"),
-    ],
-)
+@ONE_SIDED
 def test_a_posted_write_is_no_acknowledged_one(tmp_path, tmpfs, step, command):
     """The checker sees it when the completion is not waited for."""
     directory = tmpfs if step == "read-after-write" else tmp_path
@@ -155,13 +145,7 @@ def test_a_posted_write_is_no_acknowledged_one(tmp_path, tmpfs, step, command):
     assert not (found[100:200] == 2).any()
 
 
-@pytest.mark.parametrize(
-    ("step", "command"),
-    [
-        pytest.param("commit", PMEM, id="commit"),
-        pytest.param("read-after-write", APM, id="read-after-write"),
-    ],
-)
+@ONE_SIDED
 @pytest.mark.parametrize("ranges", [1, 40])
 def test_a_stopped_target_acknowledges_nothing(tmp_path, tmpfs, step, command, ranges):
     directory = tmpfs if step == "read-after-write" else tmp_path
