@@ -1,0 +1,3 @@
+from rpmem._lane import Lane
+
+class InstantLane(Lane): ...
