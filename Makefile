@@ -1,7 +1,7 @@
 # Everything here works on a fresh Debian or Ubuntu with git, make and a shell: what is missing
 # is installed first (Debian packages as root or through sudo, Python packages into .venv).
 .DEFAULT_GOAL := help
-.PHONY: help setup build demo test lint bench peers test-rdma nightly clean
+.PHONY: help setup build demo test lint bench peers test-rdma mutants nightly clean
 
 help:  ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' Makefile | expand -t 20
@@ -35,6 +35,10 @@ peers:  ## talk to the originals: PMDK's librpmem and rpmemd
 test-rdma:  ## the tests that need RDMA and pmem, in a virtual machine
 	@scripts/setup test
 	@scripts/test-rdma $(ARGS)
+
+mutants:  ## make single mistakes in a copy of the code; the tests have to notice (ARGS=--help)
+	@scripts/setup test
+	@scripts/mutants $(ARGS)
 
 nightly:  ## every test there is, the slow ones too, and 100 power cuts (some two hours)
 	@scripts/setup test

@@ -1,0 +1,191 @@
+"""Mistakes in the target: what it stores, flushes, answers, and whom it lets in."""
+
+from __future__ import annotations
+
+from tests.mutants import Mutant
+
+_FUZZ = ("tests/faults/test_inband_fuzz.py",)
+_CLAIMS = ("tests/faults/test_durability_claims.py",)
+_DATABASE = ("tests/unit/test_database.py",)
+_SERVICE = ("tests/unit/test_service.py",)
+_ADMISSION = ("tests/unit/test_admission.py",)
+
+MUTANTS = (
+    Mutant(
+        "deep is ignored by the target",
+        "Service.settle",
+        "if deep:",
+        "if False:",
+        _SERVICE,
+    ),
+    Mutant(
+        "the target answers without a flush",
+        "Service.settle",
+        "return self.region.c_persist(low, high - low)",
+        "return 0",
+        _CLAIMS,
+    ),
+    Mutant(
+        "the target does not drain",
+        "Service.settle",
+        "return self.region.c_drain()",
+        "return 0",
+        _SERVICE,
+    ),
+    Mutant(
+        "the target flushes the last range only",
+        "Service.note",
+        "served.low = min(served.low, offset)",
+        "served.low = offset",
+        _SERVICE,
+    ),
+    Mutant(
+        "the target flushes up to the end of the last range",
+        "Service.note",
+        "served.high = max(served.high, offset + length)",
+        "served.high = offset + length",
+        _SERVICE,
+    ),
+    Mutant(
+        "a refused flush is answered with done",
+        "native_handler",
+        """        rc = service.settle(served)
+        if rc:""",
+        """        rc = service.settle(served)
+        if False:""",
+        _SERVICE,
+    ),
+    Mutant(
+        "messages may write the header",
+        "native_handler",
+        "if (descriptors[i].offset < service.floor or n > service.size",
+        "if (n > service.size",
+        _FUZZ,
+    ),
+    Mutant(
+        "messages may write behind the pool",
+        "native_handler",
+        "or descriptors[i].offset > service.size - n):",
+        "):",
+        _FUZZ,
+    ),
+    Mutant(
+        "a message of the past is stored again",
+        "native_handler",
+        "or header.sequence != <uint32_t> (served.sequence + 1)",
+        "",
+        _FUZZ,
+    ),
+    Mutant(
+        "more data than the descriptors say are accepted",
+        "native_handler",
+        "if left:",
+        "if False:",
+        _FUZZ,
+    ),
+    Mutant(
+        "a range is fetched from behind the pool",
+        "fetch",
+        "if wanted.length > service.size or wanted.offset > service.size - wanted.length:",
+        "if False:",
+        ("tests/integration/test_staging.py", *_FUZZ),
+    ),
+    Mutant(
+        "PMDK: a message may write outside the pool",
+        "pmdk_handler",
+        "or offset > service.size - request.size):",
+        "):",
+        ("tests/interop/test_surface_protocol.py", *_FUZZ),
+    ),
+    Mutant(
+        "a stranger without an address gets a lane",
+        "PeerAdmission.admit",
+        "if self._address is None or _binary(peer[0]) != self._address:",
+        "if _binary(peer[0]) != self._address:",
+        _ADMISSION,
+    ),
+    Mutant(
+        "a token is good twice",
+        "Tokens.redeem",
+        "del self._left[lane]",
+        "",
+        ("tests/integration/test_lanes.py", *_ADMISSION),
+    ),
+    Mutant(
+        "the end of a token is not compared",
+        "_equal",
+        "difference |= a ^ b",
+        "difference |= a ^ b if len(one) < 32 else 0",
+        _ADMISSION,
+    ),
+    Mutant(
+        "an initiator reaches a sibling of the pool set directory",
+        "Database._resolve",
+        'inside = self.directory.rstrip("/") + "/"',
+        'inside = self.directory.rstrip("/")',
+        _DATABASE,
+    ),
+    Mutant(
+        "a part passes for a pool set file",
+        "Database._read",
+        ">= MINIMUM_SIZE:",
+        ">= 64 * MINIMUM_SIZE:",
+        _DATABASE,
+    ),
+    Mutant(
+        "names may lead through a parent directory",
+        "Database._resolve",
+        'elif ".." in name.split("/"):',
+        "elif False:",
+        _DATABASE,
+    ),
+    Mutant(
+        "a hidden pool set file is made",
+        "Database._provision",
+        'if any(piece.startswith(".") for piece in name.split("/")):',
+        "if False:",
+        _DATABASE,
+    ),
+    Mutant(
+        "a session that created nothing may remove",
+        "Session._stop",
+        "pool.close(remove=remove and self._created)",
+        "pool.close(remove=remove)",
+        ("tests/faults/test_control_fuzz.py", "tests/unit/test_session.py"),
+    ),
+    Mutant(
+        "a protocol that the administrator refused is spoken",
+        "Session._check_protocol",
+        'if self._config.protocol not in ("both", self._dialect.name):',
+        "if False:",
+        ("tests/unit/test_control_session.py", "tests/interop/test_surface_daemon.py"),
+    ),
+    Mutant(
+        "read-after-write is offered where pages have to be synced",
+        "LaneServer.steps",
+        'if apm and self._region.medium != "page":',
+        "if apm:",
+        ("tests/integration/test_replica.py",),
+    ),
+    Mutant(
+        "commit is offered without persistent memory",
+        "LaneServer.steps",
+        'if self._region.medium == "pmem" and self.fabric.commits:',
+        "if self.fabric.commits:",
+        ("tests/integration/test_replica.py",),
+    ),
+    Mutant(
+        "a forced command runs what the client wants",
+        "_obey_client",
+        "if rest:",
+        "if False:",
+        ("tests/unit/test_config.py",),
+    ),
+    Mutant(
+        "the command line does not win over the file",
+        "_read_command_line",
+        "given.add(name)",
+        "given.discard(name)",
+        ("tests/unit/test_config.py",),
+    ),
+)
