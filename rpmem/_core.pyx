@@ -172,7 +172,7 @@ cdef class Replicator:
         self.size = region.size if size is None else min(<uint64_t> size, region.size)
         self.floor = floor
         self.local = local
-        self.spans = region.medium == "page"
+        self.spans = region.spans
         self.groups = list(groups)
         self.born = fork_generation
         for i in range(<uint32_t> len(groups)):

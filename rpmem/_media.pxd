@@ -2,6 +2,8 @@
 
 from libc.stdint cimport uint64_t
 
+from rpmem._refusal cimport refusal_t
+
 
 # One operation on [address, address + length) of a segment: 0, or an errno.
 ctypedef int (*segment_range_fn)(segment_t *segment, char *address, size_t length) noexcept nogil
@@ -23,6 +25,7 @@ cdef struct segment_t:
     pmem_range_fn pmem_persist
     pmem_drain_fn pmem_drain
     void *map                       # struct pmem2_map *, or NULL
+    refusal_t *refusal              # the region's
     int fd                          # shadow medium only, else -1
     uint64_t file_offset
 

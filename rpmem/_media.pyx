@@ -16,6 +16,7 @@ from rpmem._libpmem2 cimport (
     pmem2_get_persist_fn,
     pmem2_map,
 )
+from rpmem._refusal cimport flight_begin, flight_end, flight_t
 
 
 cdef extern from "<sys/vfs.h>" nogil:
@@ -61,15 +62,18 @@ cdef int pmem_drain(segment_t *segment) noexcept nogil:
 
 
 cdef int pmem_deep(segment_t *segment, char *address, size_t length) noexcept nogil:
+    segment.pmem_persist(address, length)
     return errno_of(pmem2_deep_flush(<pmem2_map *> segment.map, address, length))
 
 
 cdef int page_sync(segment_t *segment, char *address, size_t length) noexcept nogil:
     cdef uintptr_t first = <uintptr_t> address & ~(<uintptr_t> PAGE - 1)
     cdef uintptr_t end = (<uintptr_t> address + length + PAGE - 1) & ~(<uintptr_t> PAGE - 1)
-    if msync(<void *> first, end - first, MS_SYNC) != 0:
-        return errno
-    return 0
+    cdef flight_t flight
+    cdef int rc
+    flight_begin(segment.refusal, &flight)
+    rc = 0 if msync(<void *> first, end - first, MS_SYNC) == 0 else errno
+    return flight_end(segment.refusal, &flight, rc)
 
 
 cdef int forced_deep(segment_t *segment, char *address, size_t length) noexcept nogil:

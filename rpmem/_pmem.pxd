@@ -4,6 +4,7 @@ from cpython.buffer cimport Py_buffer
 from libc.stdint cimport uint64_t
 
 from rpmem._media cimport segment_t
+from rpmem._refusal cimport refusal_t
 
 
 cdef inline bint region_holds(uint64_t size, uint64_t offset, uint64_t length) noexcept nogil:
@@ -22,6 +23,8 @@ cdef class Region:
     cdef segment_t *segments        # in order of address, contiguous
     cdef readonly int segment_count
     cdef segment_t *fence           # the segment whose drain covers all; NULL: nothing to do
+    cdef refusal_t refusal          # what a segment refused stays refused
+    cdef readonly bint spans        # one flush over several ranges costs no more than each alone
     cdef uint64_t gil_threshold     # Python calls on longer ranges release the GIL
     cdef readonly str medium        # "pmem", "page" or "volatile"
     cdef readonly int granularity   # bytes written back together: 1, 64 or the page size
@@ -39,6 +42,7 @@ cdef class Region:
     cdef object __weakref__
 
     # 0 or an errno; ERANGE when the range is not inside the region. Never raise, need no GIL.
+    # Once one of them failed on a range that is inside, all of them return its errno for good.
     cdef int c_flush(self, uint64_t offset, uint64_t length) noexcept nogil
     cdef int c_drain(self) noexcept nogil
     cdef int c_persist(self, uint64_t offset, uint64_t length) noexcept nogil

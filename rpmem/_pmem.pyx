@@ -91,6 +91,7 @@ from rpmem._media cimport (
     set_medium_volatile,
     verb_t,
 )
+from rpmem._refusal cimport refusal_first, refusal_free, refusal_init, refusal_note
 
 
 cdef enum:
@@ -109,11 +110,14 @@ cdef inline int on_range(
 ) noexcept nogil:
     if not region_holds(region.size, offset, length):
         return ERANGE
-    if length == 0:
-        return 0
+    cdef int rc = refusal_first(&region.refusal)
+    if rc != 0 or length == 0:
+        return rc
     if region.segment_count == 1:
-        return act(region.segments, verb, region.base + offset, length)
-    return across(region.segments, region.segment_count, verb, offset, length)
+        rc = act(region.segments, verb, region.base + offset, length)
+    else:
+        rc = across(region.segments, region.segment_count, verb, offset, length)
+    return refusal_note(&region.refusal, rc)
 
 
 # The collector must not see the exporter behind `source`: it would take a memoryview apart while
@@ -132,12 +136,14 @@ cdef class Region:
         self.gil_threshold = <uint64_t> -1
         self.label = "region"
         self.pins = []
+        refusal_init(&self.refusal)
 
     def __init__(self):
         raise TypeError("a Region is made by map_parts, from_buffer or anonymous")
 
     def __dealloc__(self):
         release(self)
+        refusal_free(&self.refusal)
 
     # --- making ---
 
@@ -246,6 +252,25 @@ cdef class Region:
         """Whether the memory has been given back."""
         return self.base == NULL
 
+    @property
+    def refused(self):
+        """The errno of what the medium refused first; 0 while it refused nothing.
+
+        Every call that makes something durable raises it from then on: the kernel may have
+        dropped what it could not write, and would say that all is well when asked again.
+        """
+        return refusal_first(&self.refusal)
+
+    def refuse(self, int number):
+        """Take the medium for one that refused, because a call beside the region failed.
+
+        Parameters
+        ----------
+        number : int
+            The errno, for instance of an fsync of a file below the region.
+        """
+        refusal_note(&self.refusal, number)
+
     def __len__(self):
         return <Py_ssize_t> self.size
 
@@ -296,9 +321,10 @@ cdef class Region:
         return on_range(self, FLUSH, offset, length)
 
     cdef int c_drain(self) noexcept nogil:
-        if self.fence == NULL:
-            return 0
-        return self.fence.drain(self.fence)
+        cdef int rc = 0
+        if self.fence != NULL:
+            rc = self.fence.drain(self.fence)
+        return refusal_note(&self.refusal, rc)
 
     cdef int c_persist(self, uint64_t offset, uint64_t length) noexcept nogil:
         return on_range(self, PERSIST, offset, length)
@@ -384,6 +410,7 @@ cdef prepare(Region self, parts):
         self.segments[index].length = length
         self.segments[index].file_offset = offset
         self.segments[index].fd = -1
+        self.segments[index].refusal = &self.refusal
         total += length
         self.segment_count += 1
     self.size = total
@@ -474,6 +501,7 @@ cdef one_segment(Region self, char *base, uint64_t length):
     self.segments.base = base
     self.segments.length = length
     self.segments.fd = -1
+    self.segments.refusal = &self.refusal
     set_medium_volatile(self.segments)
     self.base = base
     self.size = length
@@ -499,6 +527,8 @@ cdef settle(Region self):
     else:
         self.medium = "page" if pages else "pmem"
     self.granularity = <int> PAGE if pages else 64 if lines else 1
+    # Of persistent memory a flush over all would write back every line in between.
+    self.spans = pages and self.fence == NULL
     if pages:
         self.gil_threshold = 1
     elif self.fence != NULL:
@@ -658,4 +688,6 @@ cdef alive(Region self):
 
 cdef failed(Region self, what, int rc):
     return FlushFailed(
-        f"the medium refused to {what}: {os.strerror(rc)}", where=self.label, errno=rc)
+        f"the medium refused to {what}: {os.strerror(rc)}", where=self.label, errno=rc,
+        hint="what was written since the last success may be lost, and every later call fails, "
+             "too: see to the device, then close the pool and open it again")

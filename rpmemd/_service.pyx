@@ -239,7 +239,7 @@ cdef class Service:
         self.region = region
         self.size = min(size, region.size)
         self.floor = floor
-        self.spans = region.medium == "page"
+        self.spans = region.spans
         self.handler = native_handler if dialect == "native" else pmdk_handler
         self.base = base
         self.lanes = list(lanes)
