@@ -26,7 +26,6 @@ cdef struct segment_t:
     pmem_drain_fn pmem_drain
     void *map                       # struct pmem2_map *, or NULL
     refusal_t *refusal              # the region's
-    int fd                          # shadow medium only, else -1
     uint64_t file_offset
 
 
@@ -39,7 +38,6 @@ cdef enum verb_t:
 # Fill in a segment's functions, once; those for pmem need its `map`.
 cdef void set_medium_volatile(segment_t *segment) noexcept nogil
 cdef void set_medium_page(segment_t *segment) noexcept nogil
-cdef void set_medium_shadow(segment_t *segment) noexcept nogil
 cdef void set_medium_pmem(segment_t *segment, bint forced) noexcept nogil
 # Volatile or page, by the file system of an open file: 0 or an errno.
 cdef int set_medium_of_file(segment_t *segment, int fd) noexcept nogil

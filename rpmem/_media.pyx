@@ -3,11 +3,10 @@
 Nothing looks at a medium's name afterwards. All of this runs without the GIL and returns an errno.
 """
 
-from libc.errno cimport EINTR, EIO, errno
+from libc.errno cimport errno
 from libc.stdint cimport uint64_t, uintptr_t
 from posix.mman cimport MS_SYNC, msync
-from posix.types cimport off_t
-from posix.unistd cimport _SC_PAGESIZE, pwrite, sysconf
+from posix.unistd cimport _SC_PAGESIZE, sysconf
 
 from rpmem._libpmem2 cimport (
     pmem2_deep_flush,
@@ -30,10 +29,6 @@ cdef extern from "<linux/magic.h>" nogil:
     const long RAMFS_MAGIC
     const long HUGETLBFS_MAGIC
 
-
-cdef enum:
-    # Linux limits one write to a little less than 2 GiB.
-    WRITE_LIMIT = 1 << 30
 
 cdef size_t PAGE = <size_t> sysconf(_SC_PAGESIZE)
 
@@ -82,23 +77,6 @@ cdef int forced_deep(segment_t *segment, char *address, size_t length) noexcept 
     return page_sync(segment, address, length)
 
 
-cdef int shadow_write(segment_t *segment, char *address, size_t length) noexcept nogil:
-    cdef uint64_t at = segment.file_offset + <uint64_t> (address - segment.base)
-    cdef ssize_t done
-    while length > 0:
-        done = pwrite(segment.fd, address, min(length, <size_t> WRITE_LIMIT), <off_t> at)
-        if done < 0:
-            if errno == EINTR:
-                continue
-            return errno
-        if done == 0:
-            return EIO
-        address += done
-        at += <uint64_t> done
-        length -= <size_t> done
-    return 0
-
-
 cdef void set_medium_volatile(segment_t *segment) noexcept nogil:
     segment.flush = segment.persist = segment.deep = volatile_range
     segment.drain = nothing_to_drain
@@ -107,11 +85,6 @@ cdef void set_medium_volatile(segment_t *segment) noexcept nogil:
 cdef void set_medium_page(segment_t *segment) noexcept nogil:
     # There is no way to wait for a write-back that was only started, so flush waits.
     segment.flush = segment.persist = segment.deep = page_sync
-    segment.drain = nothing_to_drain
-
-
-cdef void set_medium_shadow(segment_t *segment) noexcept nogil:
-    segment.flush = segment.persist = segment.deep = shadow_write
     segment.drain = nothing_to_drain
 
 

@@ -29,7 +29,6 @@ from cpython.buffer cimport (
 from libc.errno cimport ERANGE, errno
 from libc.stdint cimport uint64_t, uintptr_t
 from libc.stdlib cimport calloc, free
-from posix.fcntl cimport F_DUPFD_CLOEXEC, fcntl
 from posix.mman cimport (
     MAP_ANONYMOUS,
     MAP_FAILED,
@@ -45,7 +44,7 @@ from posix.mman cimport (
 )
 from posix.stat cimport S_ISREG, fstat, struct_stat
 from posix.types cimport off_t
-from posix.unistd cimport _SC_PAGESIZE, close, sysconf
+from posix.unistd cimport _SC_PAGESIZE, sysconf
 
 from rpmem._copy cimport rpmem_copy_words
 from rpmem._libpmem2 cimport (
@@ -87,7 +86,6 @@ from rpmem._media cimport (
     segment_t,
     set_medium_of_file,
     set_medium_pmem,
-    set_medium_shadow,
     set_medium_volatile,
     verb_t,
 )
@@ -168,35 +166,12 @@ cdef class Region:
         cdef Region region = Region.__new__(Region)
         prepare(region, parts)
         if force_pmem or wish == "1":
-            map_plain(region, parts, MAP_SHARED)
+            map_plain(region, parts)
             take_for_pmem(region)
         elif wish == "0" or not map_pmem2(region, parts):
-            map_plain(region, parts, MAP_SHARED)
+            map_plain(region, parts)
             classify_plain(region, parts)
         settle(region)
-        return region
-
-    @staticmethod
-    def map_private_shadow(parts):
-        """Map parts so that only what was flushed ever reaches the files.
-
-        A medium for tests: memory is a private copy, and each flush writes the range to the
-        file. What was not flushed is lost when the process dies, as it would be on a real
-        medium at a power cut.
-        """
-        cdef Region region = Region.__new__(Region)
-        cdef segment_t *segment
-        prepare(region, parts)
-        map_plain(region, parts, MAP_PRIVATE)
-        for index, (fd, _, _) in enumerate(parts):
-            segment = &region.segments[index]
-            segment.fd = fcntl(<int> fd, F_DUPFD_CLOEXEC, 0)
-            if segment.fd < 0:
-                raise refused("keep", errno)
-            set_medium_shadow(segment)
-        settle(region)
-        region.medium = "page"
-        region.granularity = <int> PAGE
         return region
 
     @staticmethod
@@ -409,7 +384,6 @@ cdef prepare(Region self, parts):
         self.segments[index].start = total
         self.segments[index].length = length
         self.segments[index].file_offset = offset
-        self.segments[index].fd = -1
         self.segments[index].refusal = &self.refusal
         total += length
         self.segment_count += 1
@@ -448,7 +422,7 @@ cdef bint map_pmem2(Region self, parts) except -1:
     return False
 
 
-cdef map_plain(Region self, parts, int sharing):
+cdef map_plain(Region self, parts):
     cdef segment_t *segment
     cdef void *address
     self.mapping_length = self.size
@@ -461,7 +435,7 @@ cdef map_plain(Region self, parts, int sharing):
         segment = &self.segments[index]
         address = mmap(
             <char *> self.mapping + segment.start, segment.length, PROT_READ | PROT_WRITE,
-            MAP_FIXED | sharing, <int> fd, <off_t> segment.file_offset)
+            MAP_FIXED | MAP_SHARED, <int> fd, <off_t> segment.file_offset)
         if address == MAP_FAILED:
             raise refused("map", errno)
         segment.base = <char *> address
@@ -500,7 +474,6 @@ cdef one_segment(Region self, char *base, uint64_t length):
     self.segment_count = 1
     self.segments.base = base
     self.segments.length = length
-    self.segments.fd = -1
     self.segments.refusal = &self.refusal
     set_medium_volatile(self.segments)
     self.base = base
@@ -555,9 +528,6 @@ cdef unmap(Region self):
 
 cdef release(Region self):
     unmap(self)
-    for index in range(self.segment_count):
-        if self.segments[index].fd >= 0:
-            close(self.segments[index].fd)
     free(self.segments)
     self.segments = NULL
     self.segment_count = 0

@@ -10,10 +10,10 @@ from __future__ import annotations
 
 import os
 import struct
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from types import TracebackType
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, ClassVar, Self
 
 from rpmem import errors, header, poolset, redo
 from rpmem.header import Header, PoolAttributes
@@ -78,6 +78,13 @@ def remove_parts(pool_set: PoolSet, force: bool = False) -> None:
             part.close()
 
 
+def map_parts(spans: Sequence[tuple[int, int, int]]) -> Region:
+    """Map pieces of open files as what they are; see :meth:`Region.map_parts`."""
+    from rpmem._pmem import Region
+
+    return Region.map_parts(spans)
+
+
 class PoolFiles:
     """An open pool: its locked parts and their memory.
 
@@ -97,7 +104,11 @@ class PoolFiles:
         Whether this object created the pool.
     belongings : list of str
         Other files that go when the pool is removed at closing.
+    mapper : callable
+        Of the class: makes a Region of (fd, file offset, length) for each part.
     """
+
+    mapper: ClassVar[Callable[[Sequence[tuple[int, int, int]]], Region]] = staticmethod(map_parts)
 
     def __init__(
         self,
@@ -124,8 +135,6 @@ class PoolFiles:
         pool_size: int | None = None,
         attributes: PoolAttributes | None = None,
         mode: int = 0o666,
-        force_pmem: bool = False,
-        shadow: bool = False,
     ) -> Self:
         """Create the parts and their headers, durable when this returns.
 
@@ -139,8 +148,6 @@ class PoolFiles:
             What the headers say; none for a set with ``OPTION NOHDRS``, and only for that.
         mode : int
             Permissions of new files, reduced by the umask.
-        force_pmem, shadow : bool
-            How to map, see :class:`Region`.
 
         Raises
         ------
@@ -168,7 +175,7 @@ class PoolFiles:
                 part.write_header(content.pack())
             for part in parts:
                 part.sync()
-            region = _map(pool_set, parts, force_pmem=force_pmem, shadow=shadow)
+            region = cls._map(pool_set, parts)
         except BaseException:
             for part in parts:
                 with suppress(errors.PoolSetError):
@@ -183,8 +190,6 @@ class PoolFiles:
         pool_set: PoolSet,
         *,
         pool_size: int | None = None,
-        force_pmem: bool = False,
-        shadow: bool = False,
     ) -> Self:
         """Open a pool that exists, after checking every header.
 
@@ -194,8 +199,6 @@ class PoolFiles:
             Where; its replicas are not looked at.
         pool_size : int, optional
             Bytes that the pool must have at least.
-        force_pmem, shadow : bool
-            How to map, see :class:`Region`.
 
         Raises
         ------
@@ -216,7 +219,7 @@ class PoolFiles:
             header.verify(
                 headers, options=pool_set.options, where=[part.path for part in with_header]
             )
-            region = _map(pool_set, parts, force_pmem=force_pmem, shadow=shadow)
+            region = cls._map(pool_set, parts)
             pool = cls(parts, pool_set.options, headers, region, created=False)
             if pool._detects_shutdowns:
                 stored = headers[0].shutdown_state
@@ -300,6 +303,16 @@ class PoolFiles:
     ) -> None:
         self.close()
 
+    @classmethod
+    def _map(cls, pool_set: PoolSet, parts: Sequence[PartFile]) -> Region:
+        spans = [
+            (part.fd, segment.file_offset, segment.length)
+            for part, segment in zip(parts, pool_set.segments(), strict=True)
+        ]
+        region = cls.mapper(spans)
+        region.label = pool_set.source
+        return region
+
     @property
     def _detects_shutdowns(self) -> bool:
         return bool(self._headers and self._headers[0].incompat & header.INCOMPAT_SDS)
@@ -319,21 +332,6 @@ def _check_sizes(pool_set: PoolSet, wanted: int | None) -> None:
             where=pool_set.source,
             hint="Enlarge its parts, or replicate less",
         )
-
-
-def _map(pool_set: PoolSet, parts: Sequence[PartFile], *, force_pmem: bool, shadow: bool) -> Region:
-    from rpmem._pmem import Region
-
-    spans = [
-        (part.fd, segment.file_offset, segment.length)
-        for part, segment in zip(parts, pool_set.segments(), strict=True)
-    ]
-    if shadow:
-        region = Region.map_private_shadow(spans)
-    else:
-        region = Region.map_parts(spans, force_pmem=force_pmem)
-    region.label = pool_set.source
-    return region
 
 
 def _is_whole(content: bytes) -> bool:

@@ -45,12 +45,12 @@ def copy_of(x: Any, ranges: list[tuple[int, int]], region: Region, read: Read) -
         return np.empty_like(array)
     # The same bytes at the same distances from each other, so that the strides of x apply.
     low, high = np.lib.array_utils.byte_bounds(array)
-    shadow = np.empty(high - low, dtype=np.uint8)
+    window = np.empty(high - low, dtype=np.uint8)
     first = low - region.address
     for offset, length in ranges:
-        read(shadow[offset - first : offset - first + length], offset)
+        read(window[offset - first : offset - first + length], offset)
     begin = array.__array_interface__["data"][0] - low
-    return np.ndarray(array.shape, array.dtype, shadow, begin, array.strides).copy()
+    return np.ndarray(array.shape, array.dtype, window, begin, array.strides).copy()
 
 
 def into_place(ranges: list[tuple[int, int]], region: Region, read: Read) -> None:

@@ -48,7 +48,7 @@ def remove(config: configuration.Config, log: Log) -> int:
     return 0
 
 
-def serve(config: configuration.Config, log: Log, database: Database, *, breakage: int = 0) -> int:
+def serve(config: configuration.Config, log: Log, database: Database) -> int:
     """Serve the initiator on stdin and stdout."""
     from rpmemd.session import Session, Stream
 
@@ -58,9 +58,7 @@ def serve(config: configuration.Config, log: Log, database: Database, *, breakag
     # sshd says where the initiator reached us: "client port server port".
     words = os.environ.get("SSH_CONNECTION", "").split()
     peer, address = (words[0], words[2]) if len(words) == 4 else ("127.0.0.1", "127.0.0.1")
-    session = Session(
-        config, log, Stream(0, sink), database, address=address, peer=peer, breakage=breakage
-    )
+    session = Session(config, log, Stream(0, sink), database, address=address, peer=peer)
     try:
         return session.run()
     except RpmemError as error:

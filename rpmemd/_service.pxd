@@ -15,12 +15,6 @@ cdef enum:
     DROP_RANGE = 3           # it named bytes outside the pool
     DROP_MEDIUM = 4          # the medium refused a flush
 
-# Things a test may break on purpose; never set outside tests.
-cdef enum:
-    BREAK_SKIP_FLUSH = 1
-    BREAK_ANSWER_EARLY = 2    # the answer goes out, and then the data are stored and flushed
-    BREAK_HEAD_START = 2000   # us between the two
-
 ctypedef struct served_t:
     lane_t *lane
     uint32_t number           # of the lane in its session
@@ -56,7 +50,6 @@ cdef class Service:
     cdef uint64_t spin           # ns
     cdef object on_drop
     cdef volatile int stopping
-    cdef public int breakage
     cdef readonly uint64_t messages
     cdef readonly uint64_t flushes
 

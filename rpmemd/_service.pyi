@@ -11,7 +11,6 @@ DROP_REASONS: Final[dict[int, str]]
 def error_for(reason: str, text: str, number: int) -> RpmemError: ...
 
 class Service:
-    breakage: int
     def __init__(
         self,
         region: Region,

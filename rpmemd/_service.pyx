@@ -8,7 +8,6 @@ given up, and reported to the session; its data since the last answer were never
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free
 from libc.string cimport memcpy, memset
-from posix.unistd cimport usleep
 
 from rpmem._lane cimport (
     COMPLETED_FAULT, COMPLETED_RECEIVE, LANE_AGAIN, LANE_GARBLED, POST_INLINE, Lane, completion_t,
@@ -100,7 +99,7 @@ cdef int native_handler(Service service, served_t *served, const char *message,
     cdef const char *data
     cdef uint64_t n, left
     cdef uint32_t i
-    cdef bint written, early
+    cdef bint written
     cdef int rc
     if length < sizeof(header_t):
         reply_native(served, REPLY_BAD_MESSAGE, 0)
@@ -133,12 +132,6 @@ cdef int native_handler(Service service, served_t *served, const char *message,
 
     served.sequence = header.sequence
     served.deep = served.deep or (header.flags & UPDATE_DEEP) != 0
-    early = header.flags & UPDATE_ANSWER and service.breakage & BREAK_ANSWER_EARLY
-    if early:
-        reply_native(served, REPLY_DONE, 0)
-        if service.send_reply(served) < 0:
-            return DROP_LOST
-        usleep(BREAK_HEAD_START)
     for i in range(header.count):
         n = descriptors[i].length
         if not n >> WRITTEN_SHIFT:
@@ -156,8 +149,7 @@ cdef int native_handler(Service service, served_t *served, const char *message,
             served.medium_error = rc
             reply_native(served, REPLY_FLUSH_FAILED, rc)
             return DROP_MEDIUM
-        if not early:
-            reply_native(served, REPLY_DONE, 0)
+        reply_native(served, REPLY_DONE, 0)
     return DROP_NONE
 
 
@@ -271,8 +263,6 @@ cdef class Service:
             served.low = min(served.low, offset)
             served.high = max(served.high, offset + length)
             return 0
-        if self.breakage & BREAK_SKIP_FLUSH:
-            return 0
         if served.deep:
             return self.region.c_deep(offset, length)
         return self.region.c_flush(offset, length)
@@ -285,8 +275,6 @@ cdef class Service:
         served.high = 0
         served.deep = False
         self.flushes += 1
-        if self.breakage & BREAK_SKIP_FLUSH:
-            return 0
         if not self.spans:
             return self.region.c_drain()
         if low >= high:

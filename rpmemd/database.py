@@ -29,8 +29,6 @@ class Database:
     ----------
     directory : str
         Absolute path.
-    force_pmem, shadow : bool
-        How pools are mapped, see :class:`rpmem.Region`.
 
     Raises
     ------
@@ -38,15 +36,13 @@ class Database:
         The path is not absolute.
     """
 
-    def __init__(self, directory: str, *, force_pmem: bool = False, shadow: bool = False) -> None:
+    def __init__(self, directory: str) -> None:
         if not os.path.isabs(directory):
             raise errors.ConfigError(
                 f"the pool set directory '{directory}' is not an absolute path",
                 hint="Correct the option poolset-dir",
             )
         self.directory = os.path.realpath(directory)
-        self._force_pmem = force_pmem
-        self._shadow = shadow
 
     def create(
         self,
@@ -79,13 +75,7 @@ class Database:
         if parts and not os.path.lexists(self._resolve(name)):
             written = self._provision(name, pool_size, parts, attributes)
         try:
-            pool = PoolFiles.create(
-                self._read(name),
-                pool_size=pool_size,
-                attributes=attributes,
-                force_pmem=self._force_pmem,
-                shadow=self._shadow,
-            )
+            pool = PoolFiles.create(self._read(name), pool_size=pool_size, attributes=attributes)
         except BaseException:
             if written is not None:
                 with suppress(OSError):
@@ -105,12 +95,7 @@ class Database:
         pool_size : int
             Bytes that the pool must have at least.
         """
-        return PoolFiles.open(
-            self._read(name),
-            pool_size=pool_size,
-            force_pmem=self._force_pmem,
-            shadow=self._shadow,
-        )
+        return PoolFiles.open(self._read(name), pool_size=pool_size)
 
     def remove(self, name: str, *, force: bool = False, pool_set: bool = False) -> None:
         """Remove the pool of a pool set.

@@ -10,7 +10,7 @@ import os
 import threading
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ClassVar
 
 from rpmem import fabric as _fabric
 from rpmem._pmem import Region
@@ -102,6 +102,8 @@ class LaneServer:
         Largest in-band message that is taken.
     unreachable : RegistrationFailed or None
         Why one-sided operations do not reach the pool, if they do not.
+    service_class : type
+        Of the class: what serves the lanes.
 
     Raises
     ------
@@ -110,6 +112,8 @@ class LaneServer:
     RegistrationFailed
         The pool cannot be registered.
     """
+
+    service_class: ClassVar[type[_service.Service]] = _service.Service
 
     def __init__(
         self,
@@ -140,7 +144,6 @@ class LaneServer:
         self._service: _service.Service | None = None
         self._listener: Any = None
         self.refused = 0
-        self.breakage = 0
         self._module, self.fabric = _first_that_works(providers, address)
         self.granted = min(lanes, self.fabric.lane_limit)
         # Where messages do not wait in the connection, each lane has a buffer for every message
@@ -316,7 +319,7 @@ class LaneServer:
         return lane
 
     def _serve(self) -> None:
-        service = _service.Service(
+        service = self.service_class(
             self._region,
             self._size,
             self._floor,
@@ -328,7 +331,6 @@ class LaneServer:
             base=self._memories[0].address,
             staging=self._staging,
         )
-        service.breakage = self.breakage
         self._service = service
         for number in range(len(self._queues)):
             thread = threading.Thread(

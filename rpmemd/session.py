@@ -73,8 +73,6 @@ class Session:
         Where lanes are to be accepted: the address the initiator reached us at.
     peer : str
         The address the initiator came from.
-    breakage : int
-        What a test wants broken; 0.
     """
 
     def __init__(
@@ -86,7 +84,6 @@ class Session:
         *,
         address: str,
         peer: str,
-        breakage: int = 0,
     ) -> None:
         self._config = config
         self._log = log
@@ -95,7 +92,6 @@ class Session:
         self._address = address
         self._peer = peer
         self._dialect = NATIVE
-        self._breakage = breakage
         self._machine: TargetMachine | None = None
         self._pool: Any = None
         self._features: frozenset[str] = frozenset()
@@ -243,7 +239,6 @@ class Session:
             spin=None if self._config.spin_us is None else self._config.spin_us * 1e-6,
             report=self._report,
         )
-        lanes.breakage = self._breakage
         self._lanes = lanes
         tokens = tuple(new_token() for _ in range(lanes.granted))
         answer = Ready(

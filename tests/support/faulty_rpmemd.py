@@ -12,22 +12,27 @@ import shlex
 import sys
 
 from rpmem.errors import RpmemError
+from rpmem.poolfiles import PoolFiles
 from rpmemd import config as configuration
 from rpmemd.__main__ import serve
 from rpmemd.database import Database
+from rpmemd.lanes import LaneServer
 from rpmemd.log import Log
+from tests.support.compiled import build, compiled
 
-# rpmemd/_service.pxd, where Python cannot see them.
 SKIP_FLUSH = 1
 ANSWER_EARLY = 2
+_SERVICES = {SKIP_FLUSH: "SkipsFlush", ANSWER_EARLY: "AnswersEarly"}
 
 
 def command(*, shadow: bool = True, breakage: int = 0, options: str = "") -> str:
-    """Return what to give as ``command=`` for a daemon like that."""
+    """Return what to give as ``command=`` for a daemon like that; built here, not in its time."""
     words = [sys.executable, "-P", "-m", "tests.support.faulty_rpmemd"]
     if shadow:
+        build("_hooked_media")
         words.append("--shadow")
     if breakage:
+        build("_broken_service")
         words += ["--breakage", str(breakage)]
     return f"{shlex.join(words)} {options}".strip()
 
@@ -46,11 +51,17 @@ def main() -> int:
     log = Log()  # stderr, which the initiator's errors quote
     try:
         config = configuration.read(arguments)
-        database = Database(config.poolset_dir, shadow=shadow)
+        database = Database(config.poolset_dir)
     except RpmemError as error:
         log.err(str(error))
         return 1
-    return serve(config, log, database, breakage=breakage)
+    if shadow:
+        from tests.support.shadow import map_shadow
+
+        PoolFiles.mapper = staticmethod(map_shadow)
+    if breakage:
+        LaneServer.service_class = getattr(compiled("_broken_service"), _SERVICES[breakage])
+    return serve(config, log, database)
 
 
 if __name__ == "__main__":

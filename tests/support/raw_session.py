@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 import struct
-import subprocess
-import sys
 import time
 from collections.abc import Iterable
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -22,9 +18,8 @@ from rpmem.errors import RpmemError
 from rpmem.launch import launch
 from rpmem.proof import pack_proof
 from rpmem.target import Target
+from tests.support.compiled import compiled
 from tests.support.targets import ATTRIBUTES
-
-ROOT = Path(__file__).resolve().parents[2]
 
 UPDATE, REPLY = 1, 0x81
 ANSWER, DEEP = 1, 2
@@ -35,34 +30,10 @@ _HEADER = struct.Struct("<BBHI")
 _DESCRIPTOR = struct.Struct("<QQ")
 _REPLY = struct.Struct("<BBHIII")
 
-_BUILD = """
-from Cython.Build import cythonize
-from setuptools import Distribution, Extension
-from setuptools.command.build_ext import build_ext
-
-extension = Extension("tests.support._raw_lane", ["tests/support/_raw_lane.pyx"])
-made = cythonize([extension], build_dir="build/cython", quiet=True)
-command = build_ext(Distribution({"ext_modules": made, "packages": []}))
-command.inplace = True
-command.build_temp = "build/temp.tests"
-command.ensure_finalized()
-command.run()
-"""
-
 
 def raw_lane() -> Any:
-    """Return the module that sends any bytes, built when it is missing or older than its parts."""
-    sources = [ROOT / "tests/support/_raw_lane.pyx", ROOT / "rpmem/_lane.pxd"]
-    built = list((ROOT / "tests/support").glob("_raw_lane.*.so"))
-    with open(ROOT / "build" / ".lock.tests", "w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        if not built or built[0].stat().st_mtime < max(each.stat().st_mtime for each in sources):
-            done = subprocess.run(
-                [sys.executable, "-c", _BUILD], cwd=ROOT, capture_output=True, text=True
-            )
-            if done.returncode:
-                raise RuntimeError(f"_raw_lane was not built: {done.stderr[-3000:]}")
-    return import_module("tests.support._raw_lane")
+    """Return the module that sends any bytes."""
+    return compiled("_raw_lane")
 
 
 def update(

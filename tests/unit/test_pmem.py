@@ -21,6 +21,8 @@ pytest.importorskip("rpmem._pmem", reason="rpmem._pmem is not built")
 
 from rpmem import errors
 from rpmem._pmem import Region, device_identity
+from tests.support.compiled import ROOT
+from tests.support.shadow import map_shadow
 
 PAGE = mmap.PAGESIZE
 MIB = 1 << 20
@@ -202,7 +204,7 @@ def test_parts_must_fit_their_files(tmp_path):
         (fd, (1 << 64) - PAGE, 2 * PAGE),
     ]
     for part in bad:
-        for mapper in (Region.map_parts, Region.map_private_shadow):
+        for mapper in (Region.map_parts, map_shadow):
             with pytest.raises(errors.RangeError):
                 mapper([part])
     with pytest.raises(errors.UsageError):
@@ -234,7 +236,7 @@ def test_nothing_is_left_behind_by_a_failed_mapping(tmp_path):
         with pytest.raises(errors.PoolSetError):
             Region.map_parts([parts[0], (fd, 0, MIB)], force)
     assert maps() == 0
-    Region.map_private_shadow(parts).close()
+    map_shadow(parts).close()
     assert maps() == 0
     assert len(os.listdir("/proc/self/fd")) == descriptors
     os.close(fd)
@@ -246,7 +248,7 @@ def test_nothing_is_left_behind_by_a_failed_mapping(tmp_path):
 
 def test_shadow_keeps_what_was_not_flushed_from_the_file(folder):
     parts = parts_in(folder, [MIB, MIB])
-    with Region.map_private_shadow(parts) as region:
+    with map_shadow(parts) as region:
         assert region.medium == "page"
         with memoryview(region) as view:
             view[100:104] = b"gone"
@@ -267,36 +269,39 @@ def test_shadow_loses_unflushed_bytes_on_sigkill(tmp_path):
         """
         import os, signal, sys
         from rpmem._pmem import Region
+        from tests.support.shadow import map_shadow
         fd = os.open(sys.argv[1], os.O_RDWR)
-        r = getattr(Region, sys.argv[2])([(fd, 0, 8192)])
+        r = {"map_shadow": map_shadow, "map_parts": Region.map_parts}[sys.argv[2]]([(fd, 0, 8192)])
         view = memoryview(r)
         view[0:4] = b"SAFE"; r.persist(0, 4); view[4096:4100] = b"LOST"
         os.kill(os.getpid(), signal.SIGKILL)
         """
     )
     seen = {}
-    for mapper in ("map_private_shadow", "map_parts"):
+    for mapper in ("map_shadow", "map_parts"):
         file = tmp_path / mapper
         file.write_bytes(bytes(8192))
-        child = subprocess.run([sys.executable, "-c", program, str(file), mapper], check=False)
+        child = subprocess.run(
+            [sys.executable, "-c", program, str(file), mapper], cwd=ROOT, check=False
+        )
         assert child.returncode == -signal.SIGKILL
         content = file.read_bytes()
         seen[mapper] = (content[0:4], content[4096:4100])
-    assert seen["map_private_shadow"] == (b"SAFE", bytes(4))
+    assert seen["map_shadow"] == (b"SAFE", bytes(4))
     # The kernel keeps the page cache of a killed process: only the shadow can show a lost flush.
     assert seen["map_parts"] == (b"SAFE", b"LOST")
 
 
 def test_a_refusing_medium_is_reported(tmp_path):
     parts = parts_in(tmp_path, [MIB])
-    region = Region.map_private_shadow(parts)
+    region = map_shadow(parts)
     region.label = "pool.set"
     # Sealing is the simplest way to have a write refused that could be opened for writing.
     import fcntl
 
     sealed = os.memfd_create("sealed", os.MFD_ALLOW_SEALING)
     os.ftruncate(sealed, PAGE)
-    shadow = Region.map_private_shadow([(sealed, 0, PAGE)])
+    shadow = map_shadow([(sealed, 0, PAGE)])
     fcntl.fcntl(sealed, fcntl.F_ADD_SEALS, fcntl.F_SEAL_WRITE)
     shadow.label = "sealed.set"
     for call in (shadow.persist, shadow.flush, shadow.deep_persist):

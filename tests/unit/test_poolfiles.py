@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import functools
 import os
 import shutil
 import signal
@@ -20,10 +21,12 @@ from rpmem.value import replace
 pytest.importorskip("rpmem._pmem", reason="rpmem._pmem is not built")
 
 from rpmem import errors, header, poolset, redo
+from rpmem._pmem import Region
 from rpmem.header import Header, PoolAttributes
 from rpmem.partfile import PartFile
 from rpmem.poolfiles import PoolFiles, describe, remove_parts
 from rpmem.poolset import Part, PoolSet
+from tests.support.shadow import map_shadow
 
 MIB = 1 << 20
 SIZE = 2 * MIB
@@ -320,13 +323,11 @@ def test_denied(tmp_path):
     tmp_path.chmod(0o700)
 
 
-@pytest.mark.parametrize("step", ["write_header", "sync", "_map"])
+@pytest.mark.parametrize("step", ["write_header", "sync", "mapper"])
 @pytest.mark.parametrize("nth", [1, 2, 3])
 def test_every_failing_step_of_creation_leaves_nothing(tmp_path, monkeypatch, step, nth):
     """Let the nth call of each step fail."""
-    from rpmem import poolfiles
-
-    owner = poolfiles if step == "_map" else PartFile
+    owner = PoolFiles if step == "mapper" else PartFile
     original = getattr(owner, step)
     calls = 0
 
@@ -340,8 +341,8 @@ def test_every_failing_step_of_creation_leaves_nothing(tmp_path, monkeypatch, st
     wanted, given = made(tmp_path)
     (tmp_path / "part2").write_bytes(bytes(SIZE))
     with monkeypatch.context() as patch:
-        patch.setattr(owner, step, failing)
-        if step == "_map" and nth > 1:
+        patch.setattr(owner, step, staticmethod(failing) if step == "mapper" else failing)
+        if step == "mapper" and nth > 1:
             PoolFiles.create(wanted, attributes=given).close(remove=True)
         else:
             with pytest.raises(errors.PoolSetError, match="injected"):
@@ -437,9 +438,10 @@ def test_directories_as_parts(tmp_path):
     assert names(tmp_path / "a") == []
 
 
-def test_shadow_and_forced_pmem(tmp_path):
+def test_another_mapper_and_forced_pmem(tmp_path, monkeypatch):
     wanted, given = made(tmp_path)
-    with PoolFiles.create(wanted, attributes=given, shadow=True) as pool:
+    monkeypatch.setattr(PoolFiles, "mapper", staticmethod(map_shadow))
+    with PoolFiles.create(wanted, attributes=given) as pool:
         assert pool.region.medium == "page"
         with memoryview(pool.region) as view:
             assert bytes(view[:8]) == b"TESTPOOL"
@@ -449,7 +451,9 @@ def test_shadow_and_forced_pmem(tmp_path):
         pool.set_attributes(attributes(signature=b"OTHER"))
         with memoryview(pool.region) as view:
             assert bytes(view[:5]) == b"OTHER"
-    with PoolFiles.open(wanted, force_pmem=True) as pool:
+    forced = functools.partial(Region.map_parts, force_pmem=True)
+    monkeypatch.setattr(PoolFiles, "mapper", staticmethod(forced))
+    with PoolFiles.open(wanted) as pool:
         assert pool.region.medium == "pmem"
         with memoryview(pool.region) as view:
             assert bytes(view[4096:4100]) == bytes(4)

@@ -44,6 +44,8 @@ def build(root: Path) -> Path:
     with step(f"project: building ({changed} files changed since the last time)"):
         python = ["/usr/bin/python3", "setup.py", "--quiet", "build_ext", "--inplace", "-j2"]
         userland.within(root, python, project=_TREE)
+        python = ["/usr/bin/python3", "-P", "-m", "tests.support.compiled"]
+        userland.within(root, python, project=_TREE, environment={"PYTHONPATH": "/project"})
         # The guest would compile them again at every start.
         python = ["/usr/bin/python3", "-m", "compileall", "-q", "rpmem", "rpmemd"]
         userland.within(root, python, project=_TREE)

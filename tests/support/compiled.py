@@ -1,0 +1,73 @@
+"""Compiled helpers of the tests: built on demand beside their sources, never part of the package.
+
+``python -m tests.support.compiled`` builds all of them, for a machine that has no compiler later.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import subprocess
+import sys
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[2]
+_HERE = ROOT / "tests" / "support"
+
+_BUILD = """
+import sys
+from Cython.Build import cythonize
+from setuptools import Distribution, Extension
+from setuptools.command.build_ext import build_ext
+
+name = sys.argv[1]
+source = f"tests/support/{name}.pyx"
+extension = Extension(f"tests.support.{name}", [source], include_dirs=["rpmem"])
+made = cythonize([extension], build_dir="build/cython", quiet=True)
+command = build_ext(Distribution({"ext_modules": made, "packages": []}))
+command.inplace = True
+command.build_temp = "build/temp.tests"
+command.ensure_finalized()
+command.run()
+"""
+
+
+def compiled(name: str) -> Any:
+    """Return the module ``tests.support.NAME``, built when it is missing or older than its parts.
+
+    Parameters
+    ----------
+    name : str
+        Of a ``.pyx`` file beside this one.
+    """
+    build(name)
+    return import_module(f"tests.support.{name}")
+
+
+def build(name: str) -> None:
+    """Build ``tests.support.NAME`` where that is necessary."""
+    if _is_fresh(name):
+        return
+    (ROOT / "build").mkdir(exist_ok=True)
+    with open(ROOT / "build" / ".lock.tests", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if _is_fresh(name):
+            return
+        words = [sys.executable, "-c", _BUILD, name]
+        done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True)
+        if done.returncode:
+            raise RuntimeError(f"{name} was not built: {done.stderr[-3000:]}")
+
+
+def _is_fresh(name: str) -> bool:
+    built = list(_HERE.glob(f"{name}.*.so"))
+    # What it is laid out by: any of the pages may have changed.
+    sources = [_HERE / f"{name}.pyx", *ROOT.glob("rpmem/*.pxd"), *ROOT.glob("rpmemd/*.pxd")]
+    newest = max(each.stat().st_mtime for each in sources)
+    return bool(built) and built[0].stat().st_mtime >= newest
+
+
+if __name__ == "__main__":
+    for source in sorted(_HERE.glob("*.pyx")):
+        build(source.stem)
