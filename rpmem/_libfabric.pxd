@@ -15,9 +15,13 @@ cdef class Fabric:
     cdef fid_fabric *fabric
     cdef fid_eq *events
     cdef readonly str provider
+    cdef str host                     # what it was made for
+    cdef int port
     cdef readonly bint commits        # offers commit-complete
     cdef bint listens
+    cdef list early                   # events that came before they were waited for
     cdef object next_event(self, double timeout)
+    cdef nudge(self)
     cpdef close(self)
 
 
@@ -65,14 +69,21 @@ cdef class Request:
     """Somebody who wants to connect."""
     cdef fi_info *info
     cdef Listener listener
+    cdef Listener behind              # where libfabric takes over what has waited at the door
+    cdef object visitor               # what waits there
     cdef readonly bytes data          # the private data that came with it
     cdef readonly tuple peer          # (address, port)
+    cdef enter(self)
+    cdef leave(self)
 
 
 cdef class Listener:
-    """A passive endpoint."""
+    """A passive endpoint, or a door before one."""
     cdef unsigned int born            # fork generation
     cdef fid_pep *endpoint
+    cdef object door
+    cdef Fabric inner                 # behind the door
     cdef readonly Fabric fabric
     cdef readonly int port
+    cdef Request await_request(self, tuple peer)
     cpdef close(self)

@@ -27,6 +27,7 @@ from rpmem._lane cimport (
 from rpmem.errors import (
     ConnectFailed, DeadlineExceeded, FabricFailure, ProviderUnavailable, RegistrationFailed,
 )
+from rpmem.fabric.door import Door
 
 cdef enum:
     PRIVATE_DATA = 512           # an event with the private data that came with it
@@ -53,6 +54,11 @@ PACED = frozenset({"tcp"})
 # Providers whose target answers a WRITE by software, after copying it and all that came before to
 # where it belongs: FI_DELIVERY_COMPLETE tells all that a READ behind it could.
 DELIVERING = frozenset({"tcp"})
+
+# Providers whose listener keeps what strangers connect to it: it stands behind a door.
+GUARDED = frozenset({"tcp"})
+NUDGED = 16                      # after so many lanes, those that are connected get to say so
+HANDOVER = 5.0                   # seconds that libfabric gets to notice a connection of this process
 
 # Up to libfabric 1.x, `tcp` pays three system calls for every completion in a queue that can
 # be slept on, but wakes such a queue for any byte of its lanes.  So completions go to a queue
@@ -160,7 +166,10 @@ cdef class Fabric:
         cdef int rc
         self.born = fork_generation
         self.provider = provider
+        self.host = host
+        self.port = port
         self.listens = listen
+        self.early = []
         try:
             with nogil:
                 rc = fi_getinfo(FI_VERSION(1, 9), c_node, c_service, flags, hints, &self.info)
@@ -277,6 +286,14 @@ cdef class Fabric:
             return ("shutdown", <uintptr_t> entry.fid, None)
         return None
 
+    cdef nudge(self):
+        """Let requests go out whose connections stand; what happens meanwhile is kept for later.
+
+        Where many lanes are made, the first would otherwise stay silent until the last is there.
+        """
+        while (event := self.next_event(0.0)) is not None:
+            self.early.append(event)
+
     def await_lanes(self, list lanes, double timeout, object check=None):
         """Wait until every lane of `lanes` is connected.
 
@@ -299,9 +316,10 @@ cdef class Fabric:
             left = deadline - time.monotonic()
             if left <= 0:
                 raise DeadlineExceeded(
-                    f"{len(waiting)} of {len(lanes)} lanes were not accepted in {timeout:g} s",
+                    f"{len(waiting)} of {len(lanes)} lanes were not accepted by {self.host}, "
+                    f"port {self.port}, in {timeout:g} s",
                     hint="is a firewall between the two hosts? lanes need a TCP port of their own")
-            event = self.next_event(min(left, 0.2))
+            event = self.early.pop(0) if self.early else self.next_event(min(left, 0.2))
             if event is None:
                 continue
             kind, number, value = event
@@ -309,10 +327,14 @@ cdef class Fabric:
                 lane = waiting.pop(number)
                 lane.connected = True
             elif kind == "error" and number in waiting:
-                raise ConnectFailed(f"lane {waiting[number].index} was refused: "
-                                    f"{os.strerror(value)}", errno=value)
+                # Where the target hung up, errno is that of something else.
+                why = "" if value in (0, EAGAIN, errno.EINPROGRESS) else f": {os.strerror(value)}"
+                raise ConnectFailed(
+                    f"lane {waiting[number].index} was refused by {self.host}, port {self.port}"
+                    f"{why}", errno=value if why else None)
             elif kind == "shutdown":
-                raise ConnectFailed("the target hung up while lanes were being connected")
+                raise ConnectFailed(f"{self.host}, port {self.port}, hung up while lanes were "
+                                    "being connected")
 
 
 cdef class Domain:
@@ -482,7 +504,10 @@ cdef class FabricLane(Lane):
         cdef uint32_t slot
         cdef size_t total
         cdef void *area = NULL
-        cdef fi_info *info = domain.fabric.info if request is None else request.info
+        cdef fi_info *info
+        if request is not None:
+            request.enter()
+        info = domain.fabric.info if request is None else request.info
         cdef int mode = domain.fabric.info.domain_attr.mr_mode
         self.born = fork_generation
         self.domain = domain
@@ -549,6 +574,8 @@ cdef class FabricLane(Lane):
             must(fi_ep_bind(self.own.endpoint, &queue.c.receives.fid, FI_RECV),
                  "fi_ep_bind", where)
         must(fi_enable(self.own.endpoint), "fi_enable", where)
+        if request is not None:
+            request.leave()
 
     def __dealloc__(self):
         self.close()
@@ -576,6 +603,8 @@ cdef class FabricLane(Lane):
         with nogil:
             rc = fi_connect(self.own.endpoint, self.domain.fabric.info.dest_addr, proof, length)
         must(rc, "fi_connect", self.domain.fabric.provider, ConnectFailed)
+        if self.c.index % NUDGED == NUDGED - 1:
+            self.domain.fabric.nudge()
 
     def post_receives(self):
         """Post every receive buffer."""
@@ -619,9 +648,31 @@ cdef class Request:
         if self.info != NULL:
             fi_freeinfo(self.info)
 
+    cdef enter(self):
+        """Have libfabric take over a connection that has waited at the door."""
+        cdef Request accepted
+        if self.visitor is None:
+            return
+        # For this one connection: what does not listen for long cannot be found by others.
+        self.behind = Listener(self.listener.inner, guarded=False)
+        with self.visitor.inside(self.listener.inner.host, self.behind.port) as (peer, guess):
+            accepted = self.behind.await_request(peer)
+            self.visitor.replace(peer, guess)
+        self.visitor = None
+        self.info, accepted.info = accepted.info, NULL
+
+    cdef leave(self):
+        """What the lane needed of the listener is no longer needed."""
+        if self.behind is not None:
+            self.behind.close()
+            self.behind = None
+
     def reject(self):
         """Turn the request down."""
         cdef int rc
+        if self.visitor is not None:
+            self.visitor.close()
+            self.visitor = None
         if self.info != NULL:
             rc = fi_reject(self.listener.endpoint, self.info.handle, NULL, 0)
             fi_freeinfo(self.info)
@@ -630,14 +681,28 @@ cdef class Request:
 
 
 cdef class Listener:
-    """A passive endpoint on the fabric's address, at a port of the system's choice."""
+    """A passive endpoint on the fabric's address, at a port of the system's choice.
 
-    def __cinit__(self, Fabric fabric):
+    Parameters
+    ----------
+    fabric : Fabric
+    lanes : int
+        How many are expected.
+    guarded : bool
+        Where the provider needs it, let connections wait outside (`rpmem.fabric.door`).
+    """
+
+    def __cinit__(self, Fabric fabric, *, int lanes=0, bint guarded=True):
         cdef uint8_t name[128]
         cdef size_t length = sizeof(name)
         self.born = fork_generation
         self.fabric = fabric
         where = fabric.provider
+        if guarded and where in GUARDED:
+            self.inner = Fabric(where, some_loopback(), listen=True)
+            self.door = Door(fabric.host, lanes)
+            self.port = self.door.port
+            return
         must(fi_passive_ep(fabric.fabric, fabric.info, &self.endpoint, NULL),
              "fi_passive_ep", where)
         must(fi_pep_bind(self.endpoint, &fabric.events.fid, 0), "fi_pep_bind", where)
@@ -659,6 +724,20 @@ cdef class Listener:
             ``lane.key`` to lane, for those accepted and not yet connected; the one that
             is reported (or failed) is taken out.
         """
+        cdef Request request
+        if self.door is not None:
+            # A lane that was accepted is connected in no time.
+            visitor = self.door.next(0.0 if lanes else timeout)
+            if visitor is not None:
+                request = Request.__new__(Request)
+                request.listener = self
+                request.visitor = visitor
+                request.data = visitor.data
+                request.peer = visitor.peer
+                return request
+            if not lanes:
+                return None
+            timeout = min(timeout, 0.001)
         event = self.fabric.next_event(timeout)
         if event is None:
             return None
@@ -672,13 +751,38 @@ cdef class Listener:
             return lane
         return None
 
+    cdef Request await_request(self, tuple peer):
+        """Wait for the request of one that is known, and turn down all others."""
+        deadline = time.monotonic() + HANDOVER
+        while True:
+            left = deadline - time.monotonic()
+            event = self.next(max(left, 0.0), {})
+            if isinstance(event, Request):
+                if event.peer == peer:
+                    return event
+                event.reject()
+            elif left <= 0:
+                raise ConnectFailed("libfabric did not accept a lane of this process",
+                                    where=self.fabric.provider)
+
     cpdef close(self):
         """Stop listening; established lanes stay."""
         if is_copy(self.born):
             self.endpoint = NULL
+        if self.door is not None:
+            self.door.close()
+            self.door = None
+        if self.inner is not None:
+            self.inner.close()
+            self.inner = None
         if self.endpoint != NULL:
             fi_close(&self.endpoint.fid)
             self.endpoint = NULL
+
+
+def some_loopback():
+    """An address of this machine that others neither reach nor guess."""
+    return "127." + ".".join(str(1 + byte % 254) for byte in os.urandom(3))
 
 
 def version():

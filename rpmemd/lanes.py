@@ -156,7 +156,7 @@ class LaneServer:
         self.unreachable: RegistrationFailed | None = None
         try:
             self._register(threads or _threads_for(self.granted))
-            self._listener = self._module.Listener(self.fabric)
+            self._listener = self._module.Listener(self.fabric, lanes=self.granted)
         except BaseException:
             self.close()
             raise

@@ -249,7 +249,9 @@ def test_servers_come_and_go_without_a_trace():
     before = len(os.listdir("/proc/self/fd")), threading.active_count()
     for _ in range(5):
         once()
-    assert (len(os.listdir("/proc/self/fd")), threading.active_count()) == before
+    after = len(os.listdir("/proc/self/fd")), threading.active_count()
+    assert after[0] <= before[0]
+    assert after[1] <= before[1]
 
 
 # --- proofs ------------------------------------------------------------------------------------
