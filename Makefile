@@ -6,15 +6,15 @@
 help:  ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' Makefile | expand -t 20
 
-setup:  ## install what is missing, make .venv, build
+setup:  ## install what is missing, make .venv, build (RDMA=1, MEMKIND=1: with these)
 	@scripts/setup
 
 build:  ## compile what changed, in place (EXT=rpmem._pmem: only that)
 	@scripts/build $(EXT)
 
 demo:  ## show a replicated pool at work (TARGET=user@host: on another machine too)
-	@scripts/setup demo
-	@.venv/bin/rpmem demo $(TARGET)
+	@scripts/setup demo $(TARGET)
+	@.venv/bin/rpmem demo $(TARGET) --image build/rpmem-demo.png
 
 test:  ## lint and every test that can run here (ARGS="-k header": options of pytest)
 	@scripts/setup test
@@ -33,7 +33,7 @@ peers:  ## talk to the originals: PMDK's librpmem and rpmemd
 	@scripts/peers $(ARGS)
 
 test-rdma:  ## the tests that need RDMA and pmem, in a virtual machine
-	@scripts/setup test
+	@RDMA=1 scripts/setup test
 	@scripts/test-rdma $(ARGS)
 
 mutants:  ## make single mistakes in a copy of the code; the tests have to notice (ARGS=--help)
@@ -41,7 +41,7 @@ mutants:  ## make single mistakes in a copy of the code; the tests have to notic
 	@scripts/mutants $(ARGS)
 
 nightly:  ## every test there is, the slow ones too, and 100 power cuts (some two hours)
-	@scripts/setup test
+	@RDMA=1 MEMKIND=1 scripts/setup test
 	@-scripts/peers
 	@.venv/bin/python -m pytest -m "slow or not slow"; tests=$$?; \
 	scripts/test-rdma --slow --cuts 17 && exit $$tests
