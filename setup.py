@@ -3,19 +3,31 @@
 An extension is left out, with a message, when a library it needs is not found by pkg-config.
 ``RPMEM_WITH_<LIBRARY>=0`` leaves it out although the library is there, ``=1`` makes a missing
 library an error. ``RPMEM_EXT=rpmem._pmem,rpmem._core`` builds only those; empty builds none.
+
+What stops every part in the same way is said once, before any of them is tried, and ends with
+exit status 3.
 """
 
 from __future__ import annotations
 
 import os
+import re
 import shlex
+import shutil
 import subprocess
 import sys
+import sysconfig
+import tomllib
+from importlib import metadata
 from pathlib import Path
+from typing import Any, NoReturn
 
 from setuptools import Extension, setup
+from setuptools.command.build import build
+from setuptools.command.build_ext import build_ext
 
 ROOT = Path(__file__).resolve().parent
+CANNOT_BUILD = 3
 
 
 # pkg-config names of the libraries that a compiled part needs; every other .pyx needs none.
@@ -52,6 +64,56 @@ def say(message: str) -> None:
     print(f"setup.py: {message}", file=sys.stderr, flush=True)
 
 
+def stop(message: str) -> NoReturn:
+    """End because no part can be built here."""
+    say(message)
+    sys.exit(CANNOT_BUILD)
+
+
+def numbers(version: str) -> tuple[int, ...]:
+    """Return a version so that it can be compared."""
+    return tuple(map(int, re.findall(r"\d+", version)[:3]))
+
+
+def check_requirements() -> None:
+    """Compare what is installed with what pyproject.toml wants of it."""
+    wanted = tomllib.loads((ROOT / "pyproject.toml").read_text())["build-system"]["requires"]
+    for requirement in wanted:
+        name = re.match(r"[\w-]+", requirement)[0]  # type: ignore[index]
+        try:
+            version = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            version = ""
+        found = numbers(version)
+        lowest = re.search(r">=([\d.]+)", requirement)
+        limit = re.search(r"<([\d.]+)", requirement)
+        if (
+            not found
+            or (lowest and found < numbers(lowest[1]))
+            or (limit and found >= numbers(limit[1]))
+        ):
+            stop(
+                f"{requirement} is needed to build rpmem, and {sys.executable} has "
+                f"{version or 'none'}: make setup, or pip install '{requirement}'"
+            )
+
+
+def check_compiler() -> None:
+    """Look for what every part is compiled with."""
+    command = os.environ.get("CC") or sysconfig.get_config_var("CC") or "cc"
+    compiler = shlex.split(command)[0]
+    if shutil.which(compiler) is None:
+        stop(f"there is no C compiler {compiler}: make setup, or install gcc and libc6-dev")
+    header = Path(sysconfig.get_path("include"), "Python.h")
+    if not header.exists():
+        stop(f"there is no {header}: make setup, or install libpython3-dev")
+
+
+def cores() -> int:
+    """Return how many parts are compiled at once."""
+    return min(len(os.sched_getaffinity(0)), 8)
+
+
 def pkg_config(option: str, library: str) -> list[str] | None:
     """Ask pkg-config; None when it or the library is missing."""
     command = shlex.split(os.environ.get("PKG_CONFIG", "pkg-config"))
@@ -62,13 +124,23 @@ def pkg_config(option: str, library: str) -> list[str] | None:
     return shlex.split(found.stdout) if found.returncode == 0 else None
 
 
+def wish_for(library: str) -> tuple[str, str]:
+    """Return the variable that says whether a library is to be used, and its value."""
+    variable = "RPMEM_WITH_" + library.upper()
+    return variable, os.environ.get(variable, "")
+
+
+def is_unwanted(name: str) -> bool:
+    """Return whether a part is to be left out although it could be built."""
+    return any(wish_for(library)[1] == "0" for library in LIBRARIES.get(name, ()))
+
+
 def flags_of(name: str) -> tuple[list[str], list[str]] | None:
     """Compiler and linker flags of a part, or None when it has to be left out."""
     compile_flags: list[str] = []
     link_flags: list[str] = []
     for library in LIBRARIES.get(name, ()):
-        variable = "RPMEM_WITH_" + library.upper()
-        wanted = os.environ.get(variable, "")
+        variable, wanted = wish_for(library)
         if wanted == "0":
             say(f"{name} is left out: {variable}=0")
             return None
@@ -89,6 +161,8 @@ def flags_of(name: str) -> tuple[list[str], list[str]] | None:
 
 def stand_ins() -> list[Extension]:
     """Return what rpmem.fabric loads in place of the PSM libraries, if libfabric wants them."""
+    if is_unwanted("rpmem._libfabric"):
+        return []
     found = pkg_config("--variable=libdir", "libfabric")
     library = Path(found[0] if found else "/nowhere", "libfabric.so")
     wanted = library.read_bytes() if library.exists() else b""
@@ -133,28 +207,95 @@ def extension(name: str, source: Path) -> Extension | None:
     )
 
 
-def extensions() -> list[Extension]:
-    """Return what is to be built here, translated to C where the source has changed."""
-    sources = {
+def all_sources() -> dict[str, Path]:
+    """Return every part that there is, by name."""
+    return {
         ".".join(path.with_suffix("").parts): path
         for package in ("rpmem", "rpmemd")
         for path in sorted(Path(package).glob("**/*.pyx"))
     }
+
+
+def chosen() -> list[str]:
+    """Return the names of the parts that RPMEM_EXT asks for."""
+    names = list(all_sources())
     wanted = os.environ.get("RPMEM_EXT")
-    names = list(sources) if wanted is None else wanted.replace(",", " ").split()
-    unknown = set(names) - set(sources)
+    if wanted is None:
+        return names
+    unknown = set(wanted.replace(",", " ").split()) - set(names)
     if unknown:
         raise SystemExit(f"setup.py: no source for {', '.join(sorted(unknown))}")
-    found = [extension(name, sources[name]) for name in names]
-    modules = [module for module in found if module is not None]
-    if not modules:
-        return []
-    from Cython.Build import cythonize
+    return wanted.replace(",", " ").split()
 
-    built = cythonize(modules, build_dir="build/cython", compiler_directives=DIRECTIVES)
-    return built + (stand_ins() if "rpmem.fabric._load" in names else [])
+
+def extensions() -> list[Extension]:
+    """Return what is to be built here."""
+    sources = all_sources()
+    found = [extension(name, sources[name]) for name in chosen()]
+    modules = [module for module in found if module is not None]
+    return modules + (stand_ins() if "rpmem.fabric._load" in chosen() else [])
+
+
+class BuildParts(build_ext):
+    """Compile several parts at a time, each translated to C where its source has changed."""
+
+    def finalize_options(self) -> None:
+        """Use every core unless told otherwise."""
+        super().finalize_options()
+        if self.parallel is None:
+            self.parallel = cores()
+
+    def run(self) -> None:
+        """Translate and compile."""
+        if self.inplace:
+            for name in filter(is_unwanted, chosen()):
+                Path(self.get_ext_fullpath(name)).unlink(missing_ok=True)
+        if self.extensions:
+            check_compiler()
+            self.translate()
+        super().run()
+
+    def translate(self) -> None:
+        """Have Cython write build/cython; only here, since a source archive needs none of it."""
+        from Cython.Build import cythonize
+
+        translated = cythonize(
+            [part for part in self.extensions if part.sources[0].endswith(".pyx")],
+            build_dir="build/cython",
+            compiler_directives=DIRECTIVES,
+            nthreads=cores(),
+            force=self.force,
+            quiet=True,
+        )
+        results: dict[str, Any] = {part.name: part for part in translated}
+        for part in self.extensions:
+            if part.name in results:
+                part.sources = results[part.name].sources
+                part.depends = results[part.name].depends
+
+
+class Build(build):
+    """Build, and leave nothing in the build folder that was built at another time.
+
+    The wheel takes the whole folder: modules that have another name now, and parts that are left
+    out this time, would be in it.
+    """
+
+    def run(self) -> None:
+        """Build, then remove what does not belong."""
+        super().run()
+        belongs = {
+            Path(output).resolve()
+            for name in self.get_sub_commands()
+            for output in self.get_finalized_command(name).get_outputs()
+        }
+        for path in Path(self.build_lib).rglob("*"):
+            if not path.is_dir() and path.resolve() not in belongs:
+                say(f"removed from the build folder, left over: {path}")
+                path.unlink()
 
 
 if __name__ == "__main__":
     os.chdir(ROOT)
-    setup(ext_modules=extensions())
+    check_requirements()
+    setup(ext_modules=extensions(), cmdclass={"build": Build, "build_ext": BuildParts})
