@@ -43,5 +43,8 @@ cdef class Replicator:
     cdef int outside(self, const range_t *ranges, size_t count) except -1
     cdef int read_into(self, uint32_t index, object buffer, uint64_t offset, int32_t number,
                        object register) except -1
+    cdef int drain_lanes(self, int32_t number) except -1
+    cdef bint needs_drain(self, uint32_t lane) noexcept
     cdef int finish(self, outcome_t outcome) except -1
+    cdef object remote_error(self, outcome_t outcome)
     cdef uint32_t scratch_of(self, uint32_t index) noexcept

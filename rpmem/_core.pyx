@@ -32,9 +32,6 @@ from rpmem.errors import (
     RangeError, RegistrationFailed,
 )
 
-cdef enum:
-    FAULT_LOCAL = -100           # the local medium refused
-
 cdef unsigned int fork_generation = 0
 
 
@@ -197,8 +194,6 @@ cdef class Replicator:
         cdef uint64_t low, high
         cdef size_t i
         cdef int rc
-        if flags & OPERATION_DRAIN:
-            return self.region.c_drain()
         if count == 1 and not flags & OPERATION_FLUSH:
             if flags & OPERATION_DEEP:
                 return self.region.c_deep(ranges[0].offset, ranges[0].length)
@@ -227,17 +222,13 @@ cdef class Replicator:
         """One operation on every replica, and here while they work."""
         cdef operation_t operation
         cdef outcome_t outcome
-        cdef int rc
         memset(&operation, 0, sizeof(operation))
         operation.ranges = ranges
         operation.count = count
         operation.flags = flags
         engine_begin(&self.engine, &operation, lane, EVERY_GROUP, &outcome)
-        if self.local:
-            rc = self.local_durable(ranges, count, flags)
-            if rc and outcome.fault == 0:
-                outcome.fault = FAULT_LOCAL
-                outcome.detail = rc
+        if self.local and count:
+            outcome.local = self.local_durable(ranges, count, flags)
         engine_end(&self.engine, &outcome)
         return outcome
 
@@ -262,20 +253,30 @@ cdef class Replicator:
 
     cdef int finish(self, outcome_t outcome) except -1:
         """Raise what ended a call, if anything did."""
+        if outcome.fault == 0 and outcome.local == 0:
+            return 0
+        remote = self.remote_error(outcome)
+        if outcome.local == 0:
+            raise remote
+        # First: whoever reads that a replica was lost relies on the local copy.
+        raise FlushFailed(
+            f"the local medium did not take the data: {os.strerror(outcome.local)}",
+            where=self.region.label, errno=outcome.local,
+            hint="what was written since the last success may be lost here, and every later call "
+                 "fails, too: close the pool; where it has replicas, restore it from one of them"
+        ) from remote
+
+    cdef object remote_error(self, outcome_t outcome):
+        """The error of what a replica refused, or None."""
         cdef LaneGroup group
         if outcome.fault == 0:
-            return 0
+            return None
         if outcome.fault == FAULT_NO_LANE:
-            raise DeadlineExceeded(
+            return DeadlineExceeded(
                 f"no lane came free within {self.engine.patience / 1e9:g} s",
                 hint="use more lanes, or look for a call that hangs")
-        if outcome.fault == FAULT_LOCAL:
-            raise FlushFailed(
-                f"the local medium did not take the data: {os.strerror(outcome.detail)}",
-                where=self.region.label, errno=outcome.detail,
-                hint="the data are not durable here; check the device and the file system")
         group = self.groups[outcome.group]
-        raise group.owner.explain(outcome.fault, outcome.refusal, outcome.detail)
+        return group.owner.explain(outcome.fault, outcome.refusal, outcome.detail)
 
     cdef int checked_run(self, const range_t *ranges, size_t count, uint32_t flags,
                          int32_t lane) except -1:
@@ -344,34 +345,76 @@ cdef class Replicator:
 
     def drain(self, *, lane=None):
         """Wait until everything flushed before, by any thread or on `lane`, is durable."""
-        cdef outcome_t outcome
         cdef int32_t number = self.lane_number(lane)
-        cdef const group_t *group
-        cdef uint32_t i, g
-        cdef bint wanted
-        cdef int rc = 0
         self.usable()
+        self.drain_lanes(number)
+
+    def drain_rest(self):
+        """Drain what was flushed before `close`; to be called when no call is in progress."""
+        if self.born == fork_generation:
+            self.drain_lanes(-1)
+
+    cdef int drain_lanes(self, int32_t number) except -1:
+        """Drain one lane, or every one (-1), on every replica, and here; raise the first error."""
+        cdef outcome_t outcome, first
+        cdef uint32_t i
+        memset(&first, 0, sizeof(first))
         self.busy += 1
         try:
-            if self.engine.group_count == 0:
-                with nogil:
-                    rc = self.region.c_drain() if self.local else 0
-                if rc:
-                    outcome.fault, outcome.detail = FAULT_LOCAL, rc
-                    self.finish(outcome)
-                return
             for i in range(self.engine.lanes):
-                wanted = number == <int32_t> i
-                if number < 0:
-                    for g in range(self.engine.group_count):
-                        group = self.engine.groups[g]
-                        wanted = wanted or group.links[i].undrained or group.failed
-                if wanted:
+                if number == <int32_t> i or number < 0 and self.needs_drain(i):
                     with nogil:
                         outcome = self.run(NULL, 0, OPERATION_DRAIN, <int32_t> i)
-                    self.finish(outcome)
+                    # What one replica refused does not keep the others from finishing.
+                    if first.fault == 0:
+                        first = outcome
+                    if outcome.fault == FAULT_NO_LANE:
+                        break
+            if self.local:
+                with nogil:
+                    first.local = self.region.c_drain()
         finally:
             self.busy -= 1
+        return self.finish(first)
+
+    cdef bint needs_drain(self, uint32_t lane) noexcept:
+        """Whether a replica has flushes on that lane that nobody waited for, or is lost."""
+        cdef const group_t *group
+        cdef uint32_t g
+        for g in range(self.engine.group_count):
+            group = self.engine.groups[g]
+            if group.links[lane].undrained or group.failed:
+                return True
+        return False
+
+    def put(self, uint64_t offset, const unsigned char[::1] word not None):
+        """Make an aligned word durable on every replica that the region does not hold.
+
+        Parameters
+        ----------
+        offset : int
+            Where in the pool.
+        word : buffer
+            8 bytes, which travel inside a message or a request.
+        """
+        cdef operation_t operation
+        cdef outcome_t outcome
+        cdef range_t place
+        if word.shape[0] != 8 or offset & 7 or range_outside(offset, 8, self.floor, self.size):
+            raise RangeError(f"offset {offset} is not that of a word of the pool")
+        self.usable()
+        memset(&operation, 0, sizeof(operation))
+        place.offset, place.length = offset, 8
+        operation.ranges = &place
+        operation.count = 1
+        # So that this address and the offset are the word's.
+        operation.source = <const char *> (<size_t> &word[0] - offset)
+        self.busy += 1
+        with nogil:
+            engine_begin(&self.engine, &operation, -1, EVERY_GROUP, &outcome)
+            engine_end(&self.engine, &outcome)
+        self.busy -= 1
+        self.finish(outcome)
 
     def persist_many(self, ranges, *, bint relaxed=False, lane=None):
         """Make many ranges durable in as few messages as they fit into.
@@ -482,14 +525,23 @@ cdef class Replicator:
         cdef const group_t *group = self.engine.groups[index]
         return group.links[0].lane.scratch_size if group.lanes else 0
 
-    def ranges_of(self, x):
-        """The ``(offset, length)`` pairs that `x` means, as `persist` would take them."""
+    def ranges_of(self, x, *, uint64_t floor=0):
+        """The ``(offset, length)`` pairs that `x` means, as `persist` would take them.
+
+        RangeError where one lies outside the pool or begins below `floor`.
+        """
         cdef ranges_t ranges
         cdef size_t i
         self.usable()
         ranges_init(&ranges)
         try:
             ranges_of(&ranges, x, self.pool, self.region.size)
+            for i in range(ranges.count):
+                if range_outside(ranges.items[i].offset, ranges.items[i].length, floor, self.size):
+                    raise RangeError(
+                        f"(offset {ranges.items[i].offset}, length {ranges.items[i].length}) does "
+                        f"not lie in the bytes {floor} to {self.size} of the pool",
+                        where=self.region.label)
             return [(ranges.items[i].offset, ranges.items[i].length) for i in range(ranges.count)]
         finally:
             ranges_free(&ranges)

@@ -26,6 +26,7 @@ ctypedef struct outcome_t:
     int32_t group             # the replica that failed first
     int32_t detail
     int32_t refusal
+    int32_t local             # 0, or why the local medium refused
 
 ctypedef struct engine_t:
     group_t **groups

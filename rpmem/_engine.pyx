@@ -103,6 +103,8 @@ cdef void engine_begin(engine_t *engine, const operation_t *wanted, int32_t lane
             continue
         link = &engine.groups[g].links[lane]
         operation.last_sequence = link.answered
+        if operation.source == NULL:
+            operation.source = link.pool
         rc = link.lane.state
         if engine.groups[g].failed:
             rc = LANE_ABORTED

@@ -34,7 +34,7 @@ cdef int write_piece(link_t *link, operation_t *operation, const range_t *r) noe
     cdef int rc
     while operation.done < r.length:
         n = min(r.length - operation.done, lane.operation_limit)
-        rc = lane.ops.write(lane, link.pool + r.offset + operation.done, lane.pool_handle,
+        rc = lane.ops.write(lane, operation.source + r.offset + operation.done, lane.pool_handle,
                             r.offset + operation.done, n, 0)
         if rc < 0:
             return rc
@@ -57,7 +57,7 @@ cdef int send_request(link_t *link, operation_t *operation, uint32_t mode, uint6
     vector.iov_base = lane.send_area
     vector.iov_len = sizeof(pmdk_request_t)
     if mode == PMDK_PERSIST_SEND:
-        memcpy(lane.send_area + sizeof(pmdk_request_t), link.pool + offset, length)
+        memcpy(lane.send_area + sizeof(pmdk_request_t), operation.source + offset, length)
         vector.iov_len += length
     rc = lane.ops.send(lane, &vector, &lane.send_handle, 1,
                        POST_INLINE if vector.iov_len <= lane.inline_limit else 0)

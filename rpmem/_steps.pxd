@@ -33,6 +33,7 @@ ctypedef struct operation_t:
     size_t index              # current range
     uint64_t done             # bytes of it already posted
     uint32_t last_sequence    # the message whose reply ends the operation
+    const char *source        # the bytes of pool offset 0; NULL: where the link's pool has them
     # instead of the step's own; a READ has somewhere to go
     int (*advance)(link_t *link, operation_t *operation) noexcept nogil
     char *destination

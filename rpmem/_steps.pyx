@@ -94,7 +94,7 @@ cdef int write_ranges(link_t *link, operation_t *operation, uint64_t above, uint
                 now = flags
                 if operation.done + n == r.length and operation.index + 1 == operation.count:
                     now = last
-                rc = lane.ops.write(lane, link.pool + r.offset + operation.done,
+                rc = lane.ops.write(lane, operation.source + r.offset + operation.done,
                                     lane.pool_handle, r.offset + operation.done, n, now)
                 if rc < 0:
                     return rc
@@ -172,10 +172,10 @@ cdef int send_update(link_t *link, operation_t *operation, uint64_t written_abov
             continue
         offset = descriptors[k].offset
         if k + 1 == count and n > link.copy_limit:
-            tail = link.pool + offset
+            tail = operation.source + offset
             tail_length = n
         else:
-            memcpy(fill, link.pool + offset, n)
+            memcpy(fill, operation.source + offset, n)
             fill += n
 
     header.kind = MESSAGE_UPDATE
@@ -370,6 +370,7 @@ cdef int send_deferred(link_t *link) noexcept nogil:
         link.backlog.ranges = link.deferred
         link.backlog.count = link.deferred_count
         link.backlog.flags = OPERATION_FLUSH
+        link.backlog.source = link.pool
     rc = send_updates(link, &link.backlog, <uint64_t> -1)
     if rc == 0:
         link.backlog.count = 0
@@ -543,7 +544,7 @@ cdef int write_words(link_t *link, operation_t *operation) noexcept nogil:
     cdef int rc
     while operation.index < operation.count:
         offset = operation.ranges[operation.index].offset
-        rc = link.lane.ops.write_word(link.lane, link.pool + offset, offset, POST_MORE)
+        rc = link.lane.ops.write_word(link.lane, operation.source + offset, offset, POST_MORE)
         if rc < 0:
             return rc
         operation.index += 1

@@ -8,6 +8,7 @@ closed one is repeated on the new one by `Copies.again`: the hot path pays nothi
 from __future__ import annotations
 
 import logging
+import os
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -30,6 +31,8 @@ log = logging.getLogger(__name__)
 _LOOK_AGAIN = 0.001
 _CHANGING = "the replicas of the pool are being changed"
 _CLOSED = "the pool is closed"
+#: What replicas get ahead of a local copy that lost data: no way that it could catch up unnoticed.
+_AHEAD = 1 << 10
 
 
 class Copies:
@@ -128,10 +131,13 @@ class Copies:
     def detach(self, replica: int | Replica) -> None:
         """Go on without a replica, in a new generation."""
         _, given_up = self.find(replica)
-        with self._changing():
-            self._replicas.remove(given_up)
-            self.write_state(self.state.next())
-        self._quietly(given_up.close)
+        try:
+            with self._changing():
+                self._replicas.remove(given_up)
+                self.write_state(self.state.next())
+        finally:
+            if given_up not in self._replicas:
+                self._quietly(given_up.close)
         self.share_state()
 
     def attach(self, spec: ReplicaSpec, *, create: bool, force: bool) -> Replica:
@@ -158,6 +164,9 @@ class Copies:
         with self._lock:
             self.core.check_usable()
             self._run_dry(_CHANGING)
+            # A drain of the new set visits the lanes it has, and these may be fewer. A copy that
+            # fails now is lost, and every later call says so.
+            self._quietly(self.core.drain_rest)
             try:
                 yield
             finally:
@@ -173,13 +182,20 @@ class Copies:
         mark : bool
             Mark all copies as complete. A replica that is lost stays unmarked, and is sent
             everything when it is opened again.
+
+        Raises
+        ------
+        FlushFailed
+            The local medium refused, now or before: no copy is marked as complete but the
+            replicas, in a generation that the local copy does not have.
         """
         with self._lock:
             if self.ended:
                 return
-            self._quietly(self.core.drain)
             self.ended = True
             self._run_dry(_CLOSED)
+            # A copy that fails now is none of those that are marked.
+            self._quietly(self.core.drain_rest)
         try:
             if mark:
                 self._mark()
@@ -188,17 +204,45 @@ class Copies:
                 self._quietly(replica.close)
 
     def _mark(self) -> None:
-        """Write the final state word everywhere it can be written."""
-        self.write_state(State(self.state.generation, Phase.CLEAN))
-        last = self._make([each for each in self._replicas if each.failure is None])
+        """Write the final state word into every copy that has all it was given."""
+        last = self._make([each for each in self._replicas if not _is_lost(each)])
         try:
+            last.drain()
+            self.write_state(State(self.state.generation, Phase.CLEAN))
             last.persist((STATE_OFFSET, STATE_SIZE))
-        except FlushFailed:
-            raise
         except RpmemError as error:
+            if self.local.region.refused:
+                raise self._left_behind(last) from error
             log.warning("%s (it will be sent the whole pool when it is opened again)", error)
         finally:
             last.close(_CLOSED)
+
+    def _left_behind(self, last: Replicator) -> FlushFailed:
+        """Have the replicas go ahead of a local copy that lost data; return the error to raise.
+
+        The local medium may still take the word that is in memory now, so it has to be one that is
+        true; and the replicas' word must never be in that memory.
+        """
+        number = self.local.region.refused
+        generation = self.state.generation
+        self.state = State(generation, Phase.OPEN)
+        self._memory.store(STATE_OFFSET, self.state.pack())
+        intact = [each for each in self._replicas if not _is_lost(each)]
+        hint = "See to the device before the pool is opened again"
+        if intact:
+            try:
+                last.put(STATE_OFFSET, State(generation + _AHEAD, Phase.CLEAN).pack())
+            except RpmemError as error:
+                log.warning("%s (it is not marked as complete)", error)
+            names = " or ".join(resync.name_of(each) for each in intact if not _is_lost(each))
+            if names:
+                hint = f"Move this copy away and use Pool.restore with {names}"
+        return FlushFailed(
+            f"the local medium refused ({os.strerror(number)}): this copy is not marked as complete",
+            where=self.local.where,
+            errno=number,
+            hint=hint,
+        )
 
     def _quietly(self, action: Callable[[], None]) -> None:
         """Do what can be done on the way out; what fails was or will be reported elsewhere."""
@@ -229,3 +273,8 @@ class Copies:
         for index, replica in enumerate(replicas):
             replica.adopt(core, index)
         return core
+
+
+def _is_lost(replica: Replica) -> bool:
+    """Whether a replica failed, whoever noticed."""
+    return replica.failure is not None or replica.closed or replica.group.failed

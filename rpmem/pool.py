@@ -438,31 +438,38 @@ class Pool:
         return transfer.copy_of(x, ranges, self._region, self._reader(replica))
 
     def pull(self, x: Any = None, *, replica: int | Replica = 0) -> None:
-        """Overwrite the local copy with what a replica holds, and make that durable here.
+        """Overwrite all other copies with what a replica holds, durably.
 
         Parameters
         ----------
         x : array, buffer, (offset, length) or None
             What to overwrite; None: all arrays. What was written there and not persisted is lost.
         replica : int or Replica
-            Which one.
+            Which one to read.
 
         Raises
         ------
+        RangeError
+            `x` is not in the pool's data area.
+        ReplicaLost, DeadlineExceeded, FlushFailed
+            As for `persist`. What had been read by then is the same on every copy that is left;
+            the rest is not changed, or counts as written and not persisted.
         StaleReplica
             The replica's catalogue is not that of the local copy (for None only).
         """
         self._check_alive()
         self._check_writable("pull")
         read = self._reader(replica)
+        persist = self._copies.replicate
         if x is not None:
-            transfer.into_place(self._copies.call("ranges_of", x), self._region, read)
+            ranges = self._copies.call("ranges_of", x, floor=self._copies.layout.data_start)
+            transfer.into_place(ranges, self._region, read, persist)
             return
         with self._arrays.lock:
             self._check_same_catalogue(replica)
             entries = [self._arrays.entry(name) for name in self._arrays.names()]
             ranges = [(entry.offset, entry.length) for entry in entries if entry.length]
-            transfer.into_place(ranges, self._region, read)
+            transfer.into_place(ranges, self._region, read, persist)
 
     # --- the replicas ---------------------------------------------------------------------
 

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from rpmem.resync import CHUNK
+
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
@@ -14,6 +16,9 @@ if TYPE_CHECKING:
 
 #: Reads from a replica at a pool offset into a buffer.
 Read = Callable[["memoryview | NDArray[Any]", int], None]
+
+#: Makes a range of the pool durable on every copy.
+Persist = Callable[[int, int], None]
 
 
 def copy_of(x: Any, ranges: list[tuple[int, int]], region: Region, read: Read) -> NDArray[Any]:
@@ -53,10 +58,31 @@ def copy_of(x: Any, ranges: list[tuple[int, int]], region: Region, read: Read) -
     return np.ndarray(array.shape, array.dtype, window, begin, array.strides).copy()
 
 
-def into_place(ranges: list[tuple[int, int]], region: Region, read: Read) -> None:
-    """Overwrite ranges of the local copy with what the replica holds, durably."""
+def into_place(
+    ranges: list[tuple[int, int]], region: Region, read: Read, persist: Persist
+) -> None:
+    """Overwrite ranges of the local copy with what a replica holds, durably on every copy.
+
+    Parameters
+    ----------
+    ranges : list of (int, int)
+        In the data area.
+    region : Region
+        The local copy.
+    read : callable
+        Reads from the replica.
+    persist : callable
+        Makes a range durable on all copies.
+
+    Notes
+    -----
+    It goes on piece by piece: when one fails, those before it are the same on every copy, and what
+    that one overwrote counts as written and not persisted.
+    """
     with memoryview(region) as view:
         for offset, length in ranges:
-            with view[offset : offset + length] as piece:
-                read(piece, offset)
-            region.persist(offset, length)
+            for begin in range(offset, offset + length, CHUNK):
+                count = min(CHUNK, offset + length - begin)
+                with view[begin : begin + count] as piece:
+                    read(piece, begin)
+                persist(begin, count)
