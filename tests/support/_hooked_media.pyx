@@ -74,6 +74,7 @@ def hook(Region region, call, *, str medium="page"):
     region.fence = region.segments if medium == "pmem" else NULL
     region.medium = medium
     region.granularity = {"page": 4096, "pmem": 64, "volatile": 1}[medium]
+    region.spans = medium == "page"
     region.gil_threshold = 1
 
 
