@@ -18,7 +18,7 @@ demo:  ## show a replicated pool at work (TARGET=user@host: on another machine t
 
 test:  ## lint and every test that can run here (ARGS="-k header": options of pytest)
 	@scripts/setup test
-	@scripts/lint; lint=$$?; .venv/bin/python -m pytest $(ARGS) && exit $$lint
+	@scripts/test $(ARGS)
 
 lint:  ## ruff, mypy, cython-lint
 	@scripts/setup test

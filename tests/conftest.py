@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 
 import hypothesis
 
+from tests.support import alone
+
 if TYPE_CHECKING:
     import pytest
 
@@ -16,6 +18,16 @@ pytest_plugins = ["tests.support.fixtures"]
 # How long an example takes says more about the machine's other work than about ours.
 hypothesis.settings.register_profile("rpmem", deadline=None, print_blob=True)
 hypothesis.settings.load_profile("rpmem")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Keep tests that cannot bear company from having any."""
+    alone.configure(config)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put the tests that run alone last."""
+    alone.arrange(items)
 
 
 def skip_reason(report: pytest.TestReport | pytest.CollectReport) -> str:

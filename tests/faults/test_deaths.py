@@ -290,6 +290,7 @@ def given_up(tmp_path_factory):
     return all_at_once(work, KINDS_OF_CALLS)
 
 
+@pytest.mark.xdist_group("given_up")
 @pytest.mark.parametrize("which", KINDS_OF_CALLS)
 def test_a_stopped_target_is_given_up_at_the_deadline(given_up, which):
     silence = given_up[which]
@@ -351,6 +352,7 @@ def unanswered(tmp_path_factory):
     return silences
 
 
+@pytest.mark.xdist_group("unanswered")
 @pytest.mark.parametrize("point", hanging_rpmemd.POINTS)
 def test_every_wait_for_an_answer_has_a_deadline(unanswered, point):
     silence = unanswered[point]

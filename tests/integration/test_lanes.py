@@ -124,6 +124,7 @@ def test_every_lane_at_once():
 # --- waiting -----------------------------------------------------------------------------------
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize("provider", ["tcp", "sockets"])
 @pytest.mark.parametrize("spin", [0.0, 50e-6], ids=["sleeping", "spinning"])
 def test_no_call_sleeps_through_its_answer(provider, spin):

@@ -560,6 +560,7 @@ def persist_for_ever(replica: Replica) -> None:
 
 
 class TestLoss:
+    @pytest.mark.alone
     def test_killed_while_idle(self, ours: OurInitiator, node: Node) -> None:
         pid = ours.note_pid()
         replica = ours.create(random_pool(), node.make_set(SIZE))
@@ -583,6 +584,7 @@ class TestLoss:
         with pytest.raises(ClosedError):
             replica.persist(PAGE, 8)
 
+    @pytest.mark.alone
     @pytest.mark.own_login
     @pytest.mark.parametrize("method", METHODS)
     def test_killed_under_load(self, ours: OurInitiator, node: Node, method: str) -> None:

@@ -190,6 +190,7 @@ def test_a_replica_that_was_left_behind_is_brought_up_to_date(
     assert_equal(local, node)
 
 
+@pytest.mark.alone
 def test_a_daemon_that_is_killed(ours: OurInitiator, node: Node, local: Path, remote: str) -> None:
     pid = ours.note_pid()
     with rpmem.Pool.create(local, SIZE, remote) as pool:
