@@ -58,7 +58,7 @@ DELIVERING = frozenset({"tcp"})
 # Providers whose listener keeps what strangers connect to it: it stands behind a door.
 GUARDED = frozenset({"tcp"})
 NUDGED = 16                      # after so many lanes, those that are connected get to say so
-HANDOVER = 5.0                   # seconds that libfabric gets to notice a connection of this process
+HANDOVER = 5.0                   # seconds until libfabric has noticed a connection from here
 
 # Up to libfabric 1.x, `tcp` pays three system calls for every completion in a queue that can
 # be slept on, but wakes such a queue for any byte of its lanes.  So completions go to a queue

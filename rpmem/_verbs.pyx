@@ -720,7 +720,8 @@ cdef class Listener:
 
     def __cinit__(self, Fabric fabric, *, int lanes=0):
         self.fabric = fabric
-        must(rdma_listen(fabric.bound, max(BACKLOG, lanes)), "rdma_listen", fabric.host, ConnectFailed)
+        must(rdma_listen(fabric.bound, max(BACKLOG, lanes)), "rdma_listen", fabric.host,
+             ConnectFailed)
         self.port = socket.ntohs(rdma_get_src_port(fabric.bound))
 
     def next(self, double timeout, dict lanes):

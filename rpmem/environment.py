@@ -22,6 +22,10 @@ RPMEM_PROVIDER           best          provider to use, such as ``tcp`` or ``ver
 RPMEM_LAUNCHER           auto          ``auto``, ``openssh`` or ``paramiko``
 RPMEM_TIMEOUT            30            seconds that any answer may take
 RPMEM_SPIN_US            automatic     microseconds of polling before sleeping; 0: never poll
+RPMEM_PROTOCOL           auto          ``native``: never fall back to PMDK's protocol; ``pmdk``:
+                                       speak it at once
+RPMEM_LANE_HOSTS         none          hosts, addresses and networks, separated by commas, at
+                                       which a target may have its lanes beside where ssh went
 ======================== ============= ==========================================================
 """
 
@@ -39,6 +43,7 @@ from rpmem.errors import ConfigError, printable
 DEFAULT_COMMAND = "rpmemd"
 DEFAULT_TIMEOUT = 30.0
 LAUNCHERS = ("auto", "openssh", "paramiko")
+PROTOCOLS = ("auto", "native", "pmdk")
 
 _UINT_MAX = 0xFFFFFFFF
 _INT_MAX = 0x7FFFFFFF
@@ -49,6 +54,7 @@ _LONGEST_SPIN = 10_000_000
 # What strtol takes in base 10: C's white space in front, a sign, digits, and nothing behind.
 _INTEGER = re.compile(r"[ \t\n\v\f\r]*([+-]?[0-9]{1,40})")
 _DECIMAL = re.compile(r"[0-9]{1,15}(\.[0-9]{0,15})?|\.[0-9]{1,15}")
+_HOST = re.compile(r"[A-Za-z0-9_.:%-]{1,255}(/[0-9]{1,3})?")
 _PROVIDER = re.compile(r"[A-Za-z0-9_-]+(;[A-Za-z0-9_-]+)*")
 
 
@@ -80,6 +86,10 @@ class Environment:
         ``RPMEM_TIMEOUT`` in seconds.
     spin_us : int or None
         ``RPMEM_SPIN_US``; None: decided by the number of processors.
+    protocol : str
+        ``RPMEM_PROTOCOL``, one of `PROTOCOLS`.
+    lane_hosts : tuple of str
+        ``RPMEM_LANE_HOSTS``, see `hosts_in`.
     """
 
     ssh: str = "ssh"
@@ -94,6 +104,8 @@ class Environment:
     launcher: str = "auto"
     timeout: float = DEFAULT_TIMEOUT
     spin_us: int | None = None
+    protocol: str = "auto"
+    lane_hosts: tuple[str, ...] = ()
     # Taking the next item of a cycle is one step in C: no two threads get the same one.
     _turns: Iterator[str] = field(init=False, repr=False, compare=False)
 
@@ -133,6 +145,8 @@ class Environment:
             launcher=_choice(source, "RPMEM_LAUNCHER", LAUNCHERS),
             timeout=_seconds(source, "RPMEM_TIMEOUT", DEFAULT_TIMEOUT),
             spin_us=_spin(source, "RPMEM_SPIN_US"),
+            protocol=_choice(source, "RPMEM_PROTOCOL", PROTOCOLS),
+            lane_hosts=_hosts(source, "RPMEM_LANE_HOSTS"),
         )
 
     def next_command(self) -> str:
@@ -172,6 +186,25 @@ def current() -> Environment:
         As `Environment.read`; the next call reads again.
     """
     return Environment.read()
+
+
+def hosts_in(text: str) -> tuple[str, ...]:
+    """Return the hosts, addresses and networks of a list separated by commas.
+
+    Raises
+    ------
+    ValueError
+        Something in it is none of the three.
+    """
+    hosts = tuple(host.strip() for host in text.split(","))
+    for host in hosts:
+        if not _HOST.fullmatch(host):
+            raise ValueError(f"'{printable(host, 100)}' is no host, address or network")
+        if "/" in host:
+            import ipaddress
+
+            ipaddress.ip_network(host, strict=False)
+    return hosts
 
 
 # --- one reader per kind of value -------------------------------------------------------------
@@ -274,3 +307,14 @@ def _spin(source: Mapping[str, str], name: str) -> int | None:
     if not 0 <= number <= _LONGEST_SPIN:
         raise _refused(name, value, wanted)
     return number
+
+
+def _hosts(source: Mapping[str, str], name: str) -> tuple[str, ...]:
+    value = source.get(name, "")
+    if not value:
+        return ()
+    try:
+        return hosts_in(value)
+    except ValueError:
+        wanted = "a list of hosts, addresses and networks such as 10.0.0.0/8, separated by commas"
+        raise _refused(name, value, wanted) from None

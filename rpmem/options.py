@@ -24,6 +24,8 @@ class SessionKeywords(TypedDict, total=False):
     step: str
     launcher: str | None
     command: str | None
+    protocol: str | None
+    lane_hosts: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +46,11 @@ class SessionOptions:
         ``"openssh"``, ``"paramiko"`` or ``"auto"``.
     command : str, optional
         What is run on the target instead of ``rpmemd``.
+    protocol : str, optional
+        ``"native"``, ``"pmdk"`` or ``"auto"``: ours, and PMDK's where the target speaks no other.
+    lane_hosts : str, optional
+        Hosts, addresses and networks, separated by commas, at which the target may have its lanes
+        beside the host that ssh went to.
     """
 
     nlanes: int | None = None
@@ -52,6 +59,8 @@ class SessionOptions:
     step: str = "auto"
     launcher: str | None = None
     command: str | None = None
+    protocol: str | None = None
+    lane_hosts: str | None = None
 
     def for_target(self, target: Target) -> SessionOptions:
         """Return them with the command decided: for a remote target the next of ``RPMEM_CMD``.
@@ -71,6 +80,8 @@ class SessionOptions:
             "step": self.step,
             "launcher": self.launcher,
             "command": self.command,
+            "protocol": self.protocol,
+            "lane_hosts": self.lane_hosts,
         }
 
 

@@ -26,7 +26,7 @@ from rpmem.options import (
     replica_specs,
     size_of,
 )
-from rpmem.replica import Replica
+from rpmem.replica import LEVELS, Replica
 from rpmem.superblock import HEADER_SIZE, State
 
 if TYPE_CHECKING:
@@ -35,7 +35,6 @@ if TYPE_CHECKING:
 
     from rpmem.attributes import PoolAttributes
 
-_LEVELS = ("visible", "persistent", "deep")
 _NO_FLAGS = bytes(16)
 
 
@@ -550,13 +549,14 @@ class Pool:
     def level(self) -> str:
         """What an acknowledged `persist` is worth on the weakest replica.
 
-        ``"visible"``: in the replica's memory; ``"persistent"``: survives the replica's power as
-        far as its medium does; ``"deep"``. Without replicas: on the local copy.
+        ``"unknown"``: the target does not tell what its medium is; ``"visible"``: in the replica's
+        memory; ``"persistent"``: survives the replica's power as far as its medium does. Without
+        replicas: on the local copy.
         """
         levels = [replica.level for replica in self.replicas]
         if not levels:
             return "visible" if self.medium == "volatile" else "persistent"
-        return min(levels, key=_LEVELS.index)
+        return min(levels, key=LEVELS.index)
 
     @property
     def lanes(self) -> int:

@@ -30,12 +30,16 @@ from rpmem.errors import (
     UsageError,
 )
 from rpmem.header import PoolAttributes
+from rpmem.lanehosts import LaneHosts
 from rpmem.lanes import Lanes
 from rpmem.target import Target
 
 log = logging.getLogger("rpmem")
 
 HEADER_SIZE: Final = 4096
+#: What an acknowledgement may be worth, the least first: what is not known is not claimed.
+LEVELS: Final = ("unknown", "visible", "persistent")
+_MEDIA: Final = frozenset({"pmem", "page", "volatile"})
 _CAUSE_WAIT = 1.0
 
 # What rpmem._lane and rpmem._messages call them.
@@ -62,12 +66,14 @@ class Replica(Calls):
         How its bytes become durable: ``"send-after-write"``, ``"read-after-write"``,
         ``"commit"`` or ``"flush"``.
     medium : str
-        What it lies on: ``"pmem"``, ``"page"`` (page cache and msync) or ``"volatile"``.
+        What it lies on: ``"pmem"``, ``"page"`` (page cache and msync), ``"volatile"``, or
+        ``"unknown"`` where the target does not tell, as PMDK's rpmemd.
     staged : bool
         The fabric does not reach the pool over there, as with files that an RDMA device may not
         pin: data travel inside messages and are copied.
     level : str
-        What an acknowledgement means: ``"visible"`` (in the target's memory) or
+        What an acknowledgement means, one of `LEVELS`: ``"unknown"`` (in the target's memory, if
+        not better: its medium is unknown), ``"visible"`` (in the target's memory) or
         ``"persistent"`` (survives the target's power loss as far as its medium does).
 
     Notes
@@ -117,6 +123,7 @@ class Replica(Calls):
         native: bool,
         queue_size: int = 0,
         shared: Any = None,
+        lane_hosts: tuple[str, ...] = (),
     ) -> None:
         """Connect the lanes that were granted and choose the step; once.
 
@@ -134,6 +141,8 @@ class Replica(Calls):
             Operations a lane may have under way; 0 leaves it to the provider.
         shared : object, optional
             pyverbs objects of the user's own.
+        lane_hosts : tuple of str
+            Where the target may have its lanes beside the host that was reached.
         """
         self.pool_size = ready.pool_size
         self.provider = ready.provider
@@ -141,11 +150,12 @@ class Replica(Calls):
         self.staged = ready.staging > 0
         if ready.attributes is not None:
             self.attributes = PoolAttributes.unpack(ready.attributes)
-        hosts = [host for host in (self._channel.transport.peer_host, ready.address) if host]
+        where: LaneHosts | None = None
         try:
+            where = LaneHosts(ready, self._channel.transport.peer_host, lane_hosts)
             self._lanes = Lanes(
                 ready,
-                hosts,
+                where.hosts,
                 self._region,
                 timeout=self._timeout,
                 native=native,
@@ -155,6 +165,8 @@ class Replica(Calls):
                 check=self._raise_failure,
             )
         except (FabricError, DeadlineExceeded) as error:
+            if where is not None:
+                where.explain(error)
             error.at(str(self.target))
             raise
         possible = tuple(filter(self._lanes.can, ready.steps))
@@ -182,6 +194,8 @@ class Replica(Calls):
     @property
     def level(self) -> str:
         """What is true of bytes that a call has made durable."""
+        if self.medium not in _MEDIA:
+            return "unknown"
         if self.medium == "volatile":
             return "visible"
         if self.step == "read-after-write" and self.provider in ("tcp", "sockets"):

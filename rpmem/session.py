@@ -19,8 +19,14 @@ from rpmem.control.initiator import InitiatorSession
 from rpmem.control.initiator_machine import InitiatorMachine
 from rpmem.control.messages import MAX_LANES, STAGING, Create, Hello, Open, Ready
 from rpmem.control.pmdk_initiator import PmdkInitiatorSession
-from rpmem.environment import Environment
-from rpmem.errors import LaneRefused, ProviderUnavailable, RpmemError
+from rpmem.environment import PROTOCOLS, Environment, hosts_in
+from rpmem.errors import (
+    LaneRefused,
+    ProviderUnavailable,
+    RpmemError,
+    UsageError,
+    VersionMismatch,
+)
 from rpmem.launch import launch
 from rpmem.removal import remove_pool
 from rpmem.replica import Replica
@@ -196,8 +202,10 @@ def create(
         `pool_size` (bytes, when the buffer has more than the pool), `parts` (let the target write
         the pool set file with so many parts, if it is missing), `provider` (``verbs``, or one of
         libfabric's), `step`, `launcher`, `command` (instead of ``RPMEM_CMD``), `timeout` (seconds
-        without any progress) and `shared` (with the provider ``verbs``: a pyverbs PD in which
-        lanes are to be made, or a tuple of it and MR objects that have the buffer in them).
+        without any progress), `protocol` (``native`` or ``pmdk``, instead of ``RPMEM_PROTOCOL``),
+        `lane_hosts` (instead of ``RPMEM_LANE_HOSTS``) and `shared` (with the provider ``verbs``: a
+        pyverbs PD in which lanes are to be made, or a tuple of it and MR objects that have the
+        buffer in them).
 
     Raises
     ------
@@ -242,8 +250,12 @@ def _start(
     command: str | None = None,
     timeout: float | None = None,
     shared: Any = None,
+    protocol: str | None = None,
+    lane_hosts: str | None = None,
 ) -> Replica:
     environment = _environment.current()
+    protocol = _protocol(protocol, environment)
+    allowed = _lane_hosts(lane_hosts, environment)
     if isinstance(target, str):
         target = Target.parse(target)
     wanted = provider or environment.provider or DEFAULT_PROVIDER
@@ -277,12 +289,7 @@ def _start(
             # The step commit is one of libfabric's.
             choose_provider=not (provider or environment.provider or step == "commit"),
         )
-        native = True
-        try:
-            replica, ready = start.native(request)
-        except LegacySpoken:
-            native = False
-            replica, ready = start.pmdk(request)
+        replica, ready, native = _begin(start, request, protocol)
         if creating:
             replica.attributes = attributes
         replica.connect(
@@ -292,6 +299,7 @@ def _start(
             native=native,
             queue_size=environment.work_queue_size or (0 if native else _PMDK_QUEUE_SIZE),
             shared=shared,
+            lane_hosts=allowed,
         )
     except BaseException:
         if replica is not None:
@@ -300,6 +308,40 @@ def _start(
             region.close()
         raise
     return replica
+
+
+def _begin(start: _Start, request: Create | Open, protocol: str) -> tuple[Replica, Ready, bool]:
+    """Begin a session; the last of the three says whether it is in our own protocol."""
+    if protocol != "pmdk":
+        try:
+            return *start.native(request), True
+        except LegacySpoken as error:
+            if protocol == "native":
+                raise VersionMismatch(
+                    "the target is PMDK's rpmemd, and its protocol is not to be spoken",
+                    where=error.where,
+                    hint="RPMEM_PROTOCOL=auto or protocol='auto' allows it; "
+                    "lanes of that protocol are not authenticated",
+                ) from None
+    return *start.pmdk(request), False
+
+
+def _protocol(wanted: str | None, environment: Environment) -> str:
+    protocol = environment.protocol if wanted is None else wanted
+    if protocol not in PROTOCOLS:
+        raise UsageError(
+            f"there is no protocol {protocol!r}", hint=f"Protocols are {', '.join(PROTOCOLS)}"
+        )
+    return protocol
+
+
+def _lane_hosts(wanted: str | None, environment: Environment) -> tuple[str, ...]:
+    if wanted is None:
+        return environment.lane_hosts
+    try:
+        return hosts_in(wanted) if wanted else ()
+    except ValueError as error:
+        raise UsageError(f"lane_hosts: {error}") from None
 
 
 def _settings() -> Environment:

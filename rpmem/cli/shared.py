@@ -24,6 +24,10 @@ _SESSION = (
     click.option("--step", default="auto", show_default=True, help="Durability step."),
     click.option("--timeout", type=float, help="Seconds without progress that are allowed."),
     click.option("--launcher", help="openssh, paramiko or auto."),
+    click.option("--protocol", help="native, pmdk or auto."),
+    click.option(
+        "--lane-hosts", help="Where the target may have its lanes, beside where ssh went."
+    ),
 )
 
 replica_option = click.option(

@@ -95,6 +95,12 @@ class TestLifeCycle:
         assert "not authenticated" in warning.getMessage()
         assert node.host in warning.getMessage()
 
+    def test_what_is_not_known_is_not_claimed(self, ours: OurInitiator, node: Node) -> None:
+        with ours.create(bytearray(SIZE), node.make_set(SIZE)) as replica:
+            assert replica.step == "send-after-write"
+            assert replica.medium == "unknown"
+            assert replica.level == "unknown"
+
     def test_every_pool_shape(self, ours: OurInitiator, node: Node) -> None:
         single = replace(ATTRIBUTES, incompat=INCOMPAT_SINGLEHDR)
         for options, size, attributes in (
@@ -188,6 +194,40 @@ class TestLifeCycle:
         with pytest.raises(PoolSetNotFound):
             ours.open(bytearray(SIZE), "missing.set")
         assert left() == before
+
+
+class TestProtocol:
+    """Which protocol is spoken, and how often rpmemd is started for it."""
+
+    def starts(self, ours: OurInitiator, node: Node) -> Path:
+        count = node.folder / "starts"
+        ours.wrap("sh", "-c", f'echo >>{count}; exec "$@"', "sh")
+        return count
+
+    def test_pmdk_at_once(self, ours: OurInitiator, node: Node) -> None:
+        count = self.starts(ours, node)
+        with ours.create(bytearray(SIZE), node.make_set(SIZE), protocol="pmdk") as replica:
+            replica.persist(PAGE, 64)
+        assert len(count.read_text()) == 1
+
+    def test_found_out(self, ours: OurInitiator, node: Node) -> None:
+        count = self.starts(ours, node)
+        with ours.create(bytearray(SIZE), node.make_set(SIZE)) as replica:
+            replica.persist(PAGE, 64)
+        assert len(count.read_text()) == 2
+
+    def test_by_the_variable(self, ours: OurInitiator, node: Node) -> None:
+        count = self.starts(ours, node)
+        ours.set_variable("RPMEM_PROTOCOL", "pmdk")
+        with ours.create(bytearray(SIZE), node.make_set(SIZE)) as replica:
+            replica.persist(PAGE, 64)
+        assert len(count.read_text()) == 1
+
+    def test_never(self, ours: OurInitiator, node: Node) -> None:
+        name = node.make_set(SIZE)
+        with pytest.raises(VersionMismatch, match="PMDK"):
+            ours.create(bytearray(SIZE), name, protocol="native")
+        assert list(node.parts.iterdir()) == []
 
 
 class TestBytes:

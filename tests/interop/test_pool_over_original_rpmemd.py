@@ -56,6 +56,7 @@ def test_every_way_of_persisting(
     with rpmem.Pool.create(local, SIZE, remote) as pool:
         (replica,) = pool.replicas
         assert (replica.provider, replica.step) == ("sockets", "send-after-write")
+        assert pool.level == "unknown"
         fill(pool)
         matrix = pool.array("matrix", (200, 300), order="F")
         rows = pool.array("rows", (300, 200))

@@ -26,6 +26,8 @@ VARIABLES = {
     "RPMEM_LAUNCHER",
     "RPMEM_TIMEOUT",
     "RPMEM_SPIN_US",
+    "RPMEM_PROTOCOL",
+    "RPMEM_LANE_HOSTS",
 }
 
 
@@ -62,6 +64,8 @@ def test_everything_set():
             "RPMEM_LAUNCHER": "paramiko",
             "RPMEM_TIMEOUT": "2.5",
             "RPMEM_SPIN_US": "0",
+            "RPMEM_PROTOCOL": "native",
+            "RPMEM_LANE_HOSTS": "node2-ib,10.0.0.0/8",
         }
     )
     assert got == Environment(
@@ -77,6 +81,8 @@ def test_everything_set():
         launcher="paramiko",
         timeout=2.5,
         spin_us=0,
+        protocol="native",
+        lane_hosts=("node2-ib", "10.0.0.0/8"),
     )
     assert got.log_path(42) == "/tmp/rpmem-42"
 

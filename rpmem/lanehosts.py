@@ -1,0 +1,110 @@
+"""Where lanes may be connected to: to whom the control session went, or whom the user allows.
+
+The target says in its answer at which address and port it accepts lanes. An initiator that went
+wherever it is sent could be made to knock at any door that it reaches and the target does not.
+"""
+
+from __future__ import annotations
+
+import socket
+from typing import TYPE_CHECKING, Final
+
+from rpmem.errors import ConnectFailed, RpmemError
+
+if TYPE_CHECKING:
+    from ipaddress import IPv4Address, IPv6Address
+
+    from rpmem.control.messages import Ready
+
+# Below are the ports of the system's own services; lanes get one that the system chooses.
+_LOWEST_PORT: Final = 1024
+
+
+class LaneHosts:
+    """The hosts at which a target's lanes may be looked for.
+
+    Parameters
+    ----------
+    ready : Ready
+        What the target says.
+    reached : str
+        Name or address of the host that the control session reached.
+    allowed : tuple of str
+        Names, addresses and networks that the user allows beside it.
+
+    Attributes
+    ----------
+    hosts : list of str
+        In the order of preference.
+    left_out : str
+        The address that the target named, if it is none of them; else empty.
+
+    Raises
+    ------
+    ConnectFailed
+        The port is one that no lane has.
+    """
+
+    def __init__(self, ready: Ready, reached: str, allowed: tuple[str, ...]) -> None:
+        if ready.port < _LOWEST_PORT:
+            raise ConnectFailed(
+                f"the target wants its lanes connected to port {ready.port}, where none of its "
+                "programs may listen",
+                hint=f"Lanes have ports from {_LOWEST_PORT} on",
+            )
+        self.hosts = [reached]
+        self.left_out = ""
+        if ready.address and ready.address != reached:
+            if _is_allowed(ready.address, reached, allowed):
+                self.hosts.append(ready.address)
+            else:
+                self.left_out = ready.address
+
+    def explain(self, error: RpmemError) -> None:
+        """Say in an error that there is another address, and how to allow it."""
+        if self.left_out:
+            error.hint = (
+                f"the target names {self.left_out}, which is not where its session went; "
+                "RPMEM_LANE_HOSTS or lane_hosts= allows it, if it is to be trusted"
+            )
+
+
+def _is_allowed(address: str, reached: str, allowed: tuple[str, ...]) -> bool:
+    wanted = _parse(address)
+    if wanted is None:
+        # A name means whatever the name service says: only the very same one will do.
+        return address in allowed
+    if wanted in _addresses_of(reached):
+        return True
+    return any(_covers(entry, wanted) for entry in allowed)
+
+
+def _covers(entry: str, wanted: IPv4Address | IPv6Address) -> bool:
+    import ipaddress
+
+    if "/" in entry:
+        network = ipaddress.ip_network(entry, strict=False)
+        return wanted.version == network.version and wanted in network
+    return wanted in _addresses_of(entry)
+
+
+def _addresses_of(host: str) -> set[IPv4Address | IPv6Address]:
+    literal = _parse(host)
+    if literal is not None:
+        return {literal}
+    try:
+        found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
+    except (OSError, UnicodeError):
+        return set()
+    return {parsed for entry in found if (parsed := _parse(str(entry[4][0]))) is not None}
+
+
+def _parse(text: str) -> IPv4Address | IPv6Address | None:
+    """Return an address without its zone, an IPv4 one in IPv6 clothes as IPv4; None: no address."""
+    import ipaddress
+
+    try:
+        address = ipaddress.ip_address(text.partition("%")[0])
+    except ValueError:
+        return None
+    return getattr(address, "ipv4_mapped", None) or address
