@@ -21,7 +21,7 @@ cdef dict CALLS = {}
 
 cdef int told(segment_t *segment, str verb, uint64_t offset, size_t length) noexcept:
     try:
-        return CALLS[<uintptr_t> segment](verb, offset, length) or 0
+        return CALLS[<uintptr_t> segment][0](verb, offset, length) or 0
     except BaseException as error:
         sys.excepthook(type(error), error, error.__traceback__)
         return EIO
@@ -47,6 +47,12 @@ cdef int told_drain(segment_t *segment) noexcept nogil:
         return told(segment, "drain", 0, 0)
 
 
+def forget(key, mine):
+    # Segments are given back when a region is closed: the address may be another's by now.
+    if CALLS.get(key) is mine:
+        del CALLS[key]
+
+
 def hook(Region region, call, *, str medium="page"):
     """Let a function stand behind the flushes of a region, whatever medium it was.
 
@@ -63,14 +69,15 @@ def hook(Region region, call, *, str medium="page"):
     """
     cdef int index
     cdef segment_t *segment
+    mine = [call]
     for index in range(region.segment_count):
         segment = &region.segments[index]
         segment.flush = told_flush
         segment.persist = told_persist
         segment.deep = told_deep
         segment.drain = told_drain
-        CALLS[<uintptr_t> segment] = call
-        weakref.finalize(region, CALLS.pop, <uintptr_t> segment)
+        CALLS[<uintptr_t> segment] = mine
+        weakref.finalize(region, forget, <uintptr_t> segment, mine)
     region.fence = region.segments if medium == "pmem" else NULL
     region.medium = medium
     region.granularity = {"page": 4096, "pmem": 64, "volatile": 1}[medium]
