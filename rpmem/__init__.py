@@ -16,7 +16,7 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from rpmem import errors
+from rpmem import errors, parts
 
 if TYPE_CHECKING:
     from rpmem._pmem import Region
@@ -78,6 +78,8 @@ if TYPE_CHECKING:
     from rpmem.target import ReplicaSpec, Target
 
 __version__ = "0.1.0"
+
+parts.install()
 
 _HOMES = {
     "Pool": "rpmem.pool",

@@ -20,19 +20,8 @@ from __future__ import annotations
 import os
 from typing import Final
 
-from rpmem.errors import MissingExtension
+from rpmem._memkind import KINDS, FileKind, Kind, in_directory
 from rpmem.options import size_of
-
-try:
-    from rpmem._memkind import KINDS, FileKind, Kind, in_directory
-except ImportError as error:
-    raise MissingExtension(
-        f"memory kinds cannot be used: {error}",
-        where="rpmem.memkind",
-        hint="Install libmemkind (Debian 12: apt-get install libmemkind-dev; Debian 13 has no "
-        "such package), then run `make build` in the source tree or reinstall rpmem. "
-        "Everything else works without it",
-    ) from error
 
 __all__ = ["FileKind", "Kind", "available", "pmem", *KINDS]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 
-from rpmem.errors import ConfigError, PoolSetError, RpmemError
+from rpmem.errors import ConfigError, MissingExtension, PoolSetError, RpmemError
 from rpmemd import config as configuration
 from rpmemd.database import Database, removal_status
 from rpmemd.log import Log
@@ -23,15 +23,20 @@ def main() -> int:
             return remove(config, log)
         database = Database(config.poolset_dir)
     except ConfigError as error:
-        log.err(str(error))
-        if not log.on_stderr:
-            # The initiator reads it there and nowhere else.
-            print(f"rpmemd: {error}", file=sys.stderr)
-        from rpmem.control.handshake import pack_status
-
-        os.write(1, pack_status(_BAD_CONFIGURATION))
-        return 1
+        return refuse(error, log, _BAD_CONFIGURATION)
     return serve(config, log, database)
+
+
+def refuse(error: RpmemError, log: Log, status: int) -> int:
+    """Tell the initiator why there will be no session; return the exit status."""
+    log.err(str(error))
+    if not log.on_stderr:
+        # The initiator reads it there and nowhere else.
+        print(f"rpmemd: {error}", file=sys.stderr)
+    from rpmem.control.handshake import pack_status
+
+    os.write(1, pack_status(status))
+    return 1
 
 
 def remove(config: configuration.Config, log: Log) -> int:
@@ -41,7 +46,7 @@ def remove(config: configuration.Config, log: Log) -> int:
         Database(config.poolset_dir).remove(
             config.remove, force=config.force, pool_set=config.pool_set
         )
-    except PoolSetError as error:
+    except (PoolSetError, MissingExtension) as error:
         log.err(str(error))
         print(f"rpmemd: {error}", file=sys.stderr)
         return removal_status(error, config.remove)
@@ -50,7 +55,10 @@ def remove(config: configuration.Config, log: Log) -> int:
 
 def serve(config: configuration.Config, log: Log, database: Database) -> int:
     """Serve the initiator on stdin and stdout."""
-    from rpmemd.session import Session, Stream
+    try:
+        from rpmemd.session import Session, Stream
+    except MissingExtension as error:
+        return refuse(error, log, error.errno)
 
     # Whatever a library prints on stdout must not end up between the messages.
     sink = os.dup(1)

@@ -210,12 +210,12 @@ class Database:
         return path
 
 
-def removal_status(error: errors.PoolSetError, name: str) -> int:
+def removal_status(error: errors.RpmemError, name: str) -> int:
     """Return the exit code with which PMDK's rpmemd says why it removed nothing.
 
     Parameters
     ----------
-    error : PoolSetError
+    error : RpmemError
         What :meth:`Database.remove` raised.
     name : str
         What it was asked to remove.

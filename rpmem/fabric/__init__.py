@@ -57,7 +57,7 @@ def load(provider: str = "") -> ModuleType:
     """
     global _module
     if provider == VERBS:
-        return _import_verbs()
+        return import_module("rpmem.fabric.verbs")
     with _lock:
         if _module is None:
             _module = _load_now()
@@ -68,14 +68,14 @@ def _load_now() -> ModuleType:
     loader = _loader()
     stand_ins = _load_stand_ins(loader) if loader else []
     try:
-        module = _import()
+        module = import_module("rpmem._libfabric")
     except MissingExtension:
         if not loader or not stand_ins:
             raise
         # Perhaps a libfabric that wants more of PSM than the stand-ins have: give it the real ones.
         for handle in stand_ins:
             loader.unload(handle)
-        module = _import()
+        module = import_module("rpmem._libfabric")
     if loader and not has_rdma_device():
         loader.start_without_kernel_symbols()
     return module
@@ -87,7 +87,7 @@ def _loader() -> ModuleType | None:
         return None
     try:
         from rpmem.fabric import _load
-    except ImportError:
+    except MissingExtension:
         return None  # not built: only time is lost
     return None if _load.is_loaded(b"libfabric.so.1") else _load
 
@@ -106,24 +106,6 @@ def _load_stand_ins(loader: ModuleType) -> list[int]:
         if handle:
             handles.append(handle)
     return handles
-
-
-def _import() -> ModuleType:
-    try:
-        return import_module("rpmem._libfabric")
-    except ImportError as error:
-        raise MissingExtension(
-            f"libfabric cannot be used: {error}", where="rpmem._libfabric"
-        ) from error
-
-
-def _import_verbs() -> ModuleType:
-    try:
-        return import_module("rpmem.fabric.verbs")
-    except ImportError as error:
-        raise MissingExtension(
-            f"RDMA verbs cannot be used: {error}", where="rpmem._verbs"
-        ) from error
 
 
 def _built(name: str) -> str | None:

@@ -17,7 +17,9 @@ import rpmem
 from rpmem import errors
 from rpmem.control import messages
 
-pytest.importorskip("rpmem._libfabric", reason="rpmem._libfabric is not built")
+pytest.importorskip(
+    "rpmem._libfabric", reason="rpmem._libfabric is not built", exc_type=ImportError
+)
 
 from tests.support.targets import Node
 

@@ -13,7 +13,9 @@ from tests.rdma.support.node import HEADER, INITIATOR, MEGABYTE, TARGET
 from tests.rdma.support.places import PLACES
 
 pytest.importorskip("pyverbs.device", reason="needs python3-pyverbs")
-verbs = pytest.importorskip("rpmem.fabric.verbs", reason="rpmem._verbs is not built here")
+verbs = pytest.importorskip(
+    "rpmem.fabric.verbs", reason="rpmem._verbs is not built here", exc_type=ImportError
+)
 
 SIZE = 4 * MEGABYTE
 RANGES = [(HEADER, 8), (8191, 66), (100_001, 70_003), (MEGABYTE, MEGABYTE + 5)]

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-pytest.importorskip("rpmem._pmem", reason="rpmem._pmem is not built")
+pytest.importorskip("rpmem._pmem", reason="rpmem._pmem is not built", exc_type=ImportError)
 
 from rpmem import errors, header
 from rpmem.header import PoolAttributes

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+
+from tests.support.without import is_built
 
 PSM_LIBRARIES = ("libpsm2.so", "libpsm_infinipath.so", "libinfinipath.so")
 PROLOGUE = """
@@ -37,7 +38,7 @@ def providers():
 @pytest.fixture(scope="module", autouse=True)
 def libfabric_is_built() -> None:
     for name in ("rpmem._libfabric", "rpmem.fabric._load"):
-        if importlib.util.find_spec(name) is None:
+        if not is_built(name):
             pytest.skip(f"{name} is not built here")
 
 

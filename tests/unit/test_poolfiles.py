@@ -18,7 +18,7 @@ import pytest
 
 from rpmem.value import replace
 
-pytest.importorskip("rpmem._pmem", reason="rpmem._pmem is not built")
+pytest.importorskip("rpmem._pmem", reason="rpmem._pmem is not built", exc_type=ImportError)
 
 from rpmem import errors, header, poolset, redo
 from rpmem._pmem import Region

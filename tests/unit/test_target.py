@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -267,13 +264,3 @@ def test_replica_spec_of_any_text(text):
     except RpmemError:
         return
     assert ReplicaSpec.parse(str(spec)) == spec
-
-
-def test_import_is_light():
-    code = (
-        "import sys, rpmem.target, rpmem.errors;"
-        "heavy = {'ipaddress', 'socket', 'numpy', 'paramiko', 'click', 'rich'};"
-        "print(sorted(heavy & set(sys.modules)))"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "[]"

@@ -1,0 +1,59 @@
+"""An installation of rpmem that lacks compiled parts, as one has where a library was missing."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from importlib.machinery import EXTENSION_SUFFIXES
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+class Installation:
+    """A folder with both packages, without some of their parts.
+
+    Parameters
+    ----------
+    folder : Path
+        Where to make it.
+    lacking : str
+        Names of parts, such as ``rpmem._pmem``.
+    broken : str
+        Names of parts that are there, and whose library cannot be loaded.
+    """
+
+    def __init__(self, folder: Path, *lacking: str, broken: tuple[str, ...] = ()) -> None:
+        self.folder = folder
+        for package in ("rpmem", "rpmemd"):
+            for path in (ROOT / package).rglob("*"):
+                name = path.relative_to(ROOT)
+                if path.is_dir() or "__pycache__" in name.parts:
+                    continue
+                part = ".".join(name.with_name(name.name.partition(".")[0]).parts)
+                copy = folder / name
+                copy.parent.mkdir(parents=True, exist_ok=True)
+                if path.suffix == ".so" and part in broken:
+                    # Cut short, as the dynamic loader sees a file that it cannot load.
+                    copy.write_bytes(path.read_bytes()[:64])
+                elif path.suffix != ".so" or part not in lacking:
+                    copy.symlink_to(path)
+
+    def run(self, *arguments: str, **options: object) -> subprocess.CompletedProcess[str]:
+        """Run this Python with the installation, and no other rpmem, on its path."""
+        return subprocess.run(
+            [sys.executable, "-P", *arguments],
+            env={**os.environ, "PYTHONPATH": str(self.folder)},
+            cwd=self.folder,
+            capture_output=True,
+            text=True,
+            timeout=60,
+            **options,  # type: ignore[call-overload]
+        )
+
+
+def is_built(name: str) -> bool:
+    """Return whether a part is there, without importing it."""
+    stem = ROOT / name.replace(".", "/")
+    return any(stem.with_name(stem.name + suffix).exists() for suffix in EXTENSION_SUFFIXES)
