@@ -431,11 +431,13 @@ cdef class Replicator:
         cdef bint empty = False
         self.usable()
         if hasattr(ranges, "__array_interface__"):
-            if ranges.ndim != 2 or ranges.shape[1] != 2 or ranges.dtype.str not in ("<u8", "=u8"):
+            shape = tuple(getattr(ranges, "shape", ()))
+            kind = getattr(getattr(ranges, "dtype", None), "str", None)
+            if len(shape) != 2 or shape[1] != 2 or kind not in ("<u8", "=u8"):
                 raise BufferRefused("an array of ranges has dtype uint64 and shape (n, 2)")
             try:
                 PyObject_GetBuffer(ranges, &view, PyBUF_C_CONTIGUOUS)
-            except ValueError as error:
+            except (ValueError, BufferError) as error:
                 raise BufferRefused(f"an array of ranges has to be contiguous: {error}") from error
             try:
                 items = <const range_t *> view.buf

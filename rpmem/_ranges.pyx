@@ -1,5 +1,6 @@
 """Which bytes of a pool an object means: a pair, a buffer, or a strided view."""
 
+cimport cython
 from cpython.buffer cimport (
     PyBUF_STRIDES, PyBuffer_Release, PyObject_CheckBuffer, PyObject_GetBuffer,
 )
@@ -52,6 +53,14 @@ cdef int range_outside(uint64_t offset, uint64_t length, uint64_t floor,
     return offset < floor or length > size or offset > size - length
 
 
+cdef int outside(object x) except -1:
+    raise RangeError(
+        f"the {type(x).__name__} given does not lie inside the pool: persist takes arrays and "
+        "views that the pool handed out",
+        hint="indexing with a list or a mask (a[[1, 2]], a[a > 0]) copies, and so do most operations: "
+             "assign into what pool.array(...) gave, and persist a slice of that or (offset, length)")
+
+
 cdef int strided(ranges_t *ranges, const char *base, Py_ssize_t itemsize, int dimensions,
                  const Py_ssize_t *shape, const Py_ssize_t *strides, const char *pool,
                  uint64_t size, object x) except -1:
@@ -60,7 +69,7 @@ cdef int strided(ranges_t *ranges, const char *base, Py_ssize_t itemsize, int di
     cdef int64_t step[MOST_DIMENSIONS]
     cdef int64_t counter[MOST_DIMENSIONS]
     cdef int64_t block = itemsize, offset, last, e, s
-    cdef uint64_t low
+    cdef uint64_t low, span
     cdef size_t total = 1
     cdef int n = 0, i, j
     if dimensions > MOST_DIMENSIONS:
@@ -71,6 +80,10 @@ cdef int strided(ranges_t *ranges, const char *base, Py_ssize_t itemsize, int di
         if shape[i] == 1 or strides[i] == 0:
             continue
         e, s = shape[i], strides[i]
+        # As an unsigned number: the smallest stride has no positive one.
+        span = <uint64_t> s if s > 0 else 0 - <uint64_t> s
+        if span > size // <uint64_t> (e - 1):
+            outside(x)
         if s < 0:
             base += (e - 1) * s
             s = -s
@@ -88,15 +101,20 @@ cdef int strided(ranges_t *ranges, const char *base, Py_ssize_t itemsize, int di
         j += 1
     last = block
     for i in range(j, n):
-        total *= extent[i]
+        # Beyond the bound below the exact number does not matter.
+        total = total * extent[i] if total <= size else total
         last += (extent[i] - 1) * step[i]
         counter[i] = 0
     low = <uint64_t> base - <uint64_t> pool
     if <uint64_t> base < <uint64_t> pool or range_outside(low, <uint64_t> last, 0, size):
-        raise RangeError(
-            f"the {type(x).__name__} given does not lie inside the pool: persist takes "
-            "arrays and views that the pool handed out",
-            hint="put the data into pool.array(...) or pass (offset, length)")
+        outside(x)
+    if total > size // sizeof(range_t):
+        # More runs than lie apart from each other: they overlap, and all of them cost less.
+        reserve(ranges, ranges.count + 1)
+        ranges.items[ranges.count].offset = low
+        ranges.items[ranges.count].length = <uint64_t> last
+        ranges.count += 1
+        return 0
     reserve(ranges, ranges.count + total)
     offset = <int64_t> low
     while True:
@@ -116,25 +134,43 @@ cdef int strided(ranges_t *ranges, const char *base, Py_ssize_t itemsize, int di
             return 0
 
 
+# The interface is somebody else's: its sequences are as long as they are.
+@cython.boundscheck(True)
 cdef int from_interface(ranges_t *ranges, object x, const char *pool, uint64_t size) except -1:
     """Arrays whose dtype the buffer protocol cannot describe (datetime64, for one)."""
     cdef Py_ssize_t shape[MOST_DIMENSIONS]
     cdef Py_ssize_t strides[MOST_DIMENSIONS]
     cdef Py_ssize_t step
     cdef int i, n
-    interface = x.__array_interface__
-    n = len(interface["shape"])
-    if n > MOST_DIMENSIONS:
-        raise BufferRefused(f"an array of {n} dimensions cannot be persisted")
-    itemsize = x.itemsize
-    given = interface.get("strides")
-    step = itemsize
-    for i in range(n - 1, -1, -1):
-        shape[i] = interface["shape"][i]
-        strides[i] = given[i] if given is not None else step
-        step *= shape[i]
-    return strided(ranges, <const char *> <size_t> interface["data"][0], itemsize, n, shape,
-                   strides, pool, size, x)
+    cdef Py_ssize_t itemsize
+    cdef size_t data
+    try:
+        interface = x.__array_interface__
+        n = len(interface["shape"])
+        if n > MOST_DIMENSIONS:
+            raise BufferRefused(f"an array of {n} dimensions cannot be persisted")
+        itemsize = x.itemsize
+        given = interface.get("strides")
+        data = interface["data"][0]
+        for i in range(n):
+            shape[i] = interface["shape"][i]
+            if given is not None:
+                strides[i] = given[i]
+            if shape[i] < 0 or itemsize < 0:
+                raise ValueError("a size is negative")
+            if shape[i] == 0 or itemsize == 0:
+                return 0
+    except (AttributeError, IndexError, KeyError, TypeError, ValueError, OverflowError) as error:
+        raise BufferRefused(
+            f"the __array_interface__ of the {type(x).__name__} means nothing: {error}") from error
+    if given is None:
+        step = itemsize
+        for i in range(n - 1, -1, -1):
+            strides[i] = step
+            if <uint64_t> step > size // <uint64_t> shape[i]:
+                outside(x)
+            step *= shape[i]
+    return strided(ranges, <const char *> data, itemsize, n, shape, strides, pool, size, x)
 
 
 cdef extern from "Python.h":
@@ -181,6 +217,7 @@ cdef int ranges_of(ranges_t *ranges, object x, const char *pool, uint64_t size) 
     """Append the ranges that `x` means; RangeError or BufferRefused when it means none."""
     cdef Py_buffer view
     cdef uint64_t low
+    cdef int i
     if type(x) is tuple:
         if len(<tuple> x) != 2:
             raise RangeError(f"a range is (offset, length), not a tuple of {len(x)}")
@@ -191,18 +228,27 @@ cdef int ranges_of(ranges_t *ranges, object x, const char *pool, uint64_t size) 
         return 0
     if not PyObject_CheckBuffer(x):
         raise BufferRefused(
-            f"a {type(x).__name__} has no memory of its own that could be persisted",
+            f"there is no memory to persist in an object of type {type(x).__name__}",
             hint="pass an array or view of the pool, (offset, length), or nothing for all")
     try:
         PyObject_GetBuffer(x, &view, PyBUF_STRIDES)
-    except ValueError:
+    except (ValueError, BufferError) as error:
         if hasattr(x, "__array_interface__"):
             return from_interface(ranges, x, pool, size)
-        raise
+        raise BufferRefused(
+            f"the memory of the {type(x).__name__} cannot be persisted: {error}") from error
     try:
         if view.len == 0:
             return 0
-        if view.ndim <= 1 and (view.ndim == 0 or view.strides[0] == view.itemsize):
+        if view.suboffsets != NULL:
+            # Exporters that follow pointers owe us a refusal; not all of them pay.
+            for i in range(view.ndim):
+                if view.suboffsets[i] >= 0:
+                    raise BufferRefused(
+                        f"the memory of the {type(x).__name__} is not in one piece")
+        # Without strides, as ctypes exports, or without a shape: one behind the other.
+        if (view.ndim == 0 or view.shape == NULL or view.strides == NULL
+                or view.ndim == 1 and view.strides[0] == view.itemsize):
             low = <uint64_t> view.buf - <uint64_t> pool
             if (<uint64_t> view.buf >= <uint64_t> pool
                     and not range_outside(low, <uint64_t> view.len, 0, size)):
@@ -211,6 +257,7 @@ cdef int ranges_of(ranges_t *ranges, object x, const char *pool, uint64_t size) 
                 ranges.items[ranges.count].length = <uint64_t> view.len
                 ranges.count += 1
                 return 0
+            outside(x)
         return strided(ranges, <const char *> view.buf, view.itemsize, view.ndim, view.shape,
                        view.strides, pool, size, x)
     finally:

@@ -181,7 +181,7 @@ def _nothing() -> None:
 # --- the local copy ---------------------------------------------------------------------------
 
 
-def _read_superblock(copy: LocalCopy) -> tuple[Layout, State]:
+def _read_superblock(copy: LocalCopy, where: str | None = None) -> tuple[Layout, State]:
     """Return layout and state after checking that the whole local copy makes sense."""
     medium = PoolMedium(copy.region)
     layout = Layout.unpack(medium.load(LAYOUT_OFFSET, LAYOUT_SIZE), where=copy.where)
@@ -200,7 +200,8 @@ def _read_superblock(copy: LocalCopy) -> tuple[Layout, State]:
         )
     state = State.unpack(medium.load(STATE_OFFSET, STATE_SIZE), where=copy.where)
     # Nothing may be sent to a replica from a copy that could not be read.
-    Catalogue.load(medium, layout, readonly=True)
+    clean = state.phase is Phase.CLEAN
+    Catalogue.load(medium, layout, readonly=True, clean=clean, where=where or copy.where)
     return layout, state
 
 
@@ -354,7 +355,7 @@ def _read_back(assembly: Assembly) -> None:
         for begin in range(HEADER_SIZE, size, resync.CHUNK):
             with view[begin : min(begin + resync.CHUNK, size)] as piece:
                 replica.read(piece, begin)
-    layout, state = _read_superblock(assembly.copy)
+    layout, state = _read_superblock(assembly.copy, resync.name_of(replica))
     expected = assembly.layout, assembly.state
     if (layout, state) != expected:
         raise StaleReplica(

@@ -6,6 +6,12 @@ image with the higher number. A crash at any moment therefore leaves the old cat
 one, on the local medium and on every replica, because a half-written image has no good checksum
 and the old slot was not touched.
 
+A slot without a good checksum is what a crash may leave, and nothing else may: whoever opens such a
+copy for writing publishes the catalogue once more, over it. In a copy that was closed both slots
+are therefore whole and follow each other, or the second one was never written. Anything else is
+damage, and the newest catalogue may be what was damaged (`Catalogue.load`). Version 0.1.0 left torn
+slots in place; its images lack the mark that says otherwise.
+
 Extents are handed out from the gaps between entries: there is no free list on the medium that
 could disagree with the catalogue. A new array's extent is zeroed, and the zeros made durable,
 before the entry is published.
@@ -14,6 +20,7 @@ before the entry is published.
 from __future__ import annotations
 
 import json
+import logging
 import struct
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
@@ -24,8 +31,13 @@ from typing import Any, Protocol
 from rpmem.errors import ArrayExists, ArrayNotFound, CatalogueCorrupt, PoolFull, UsageError
 from rpmem.superblock import LAYOUT_OFFSET, LAYOUT_SIZE, SLOT_COUNT, Layout
 
+log = logging.getLogger(__name__)
+
 _MAGIC = b"RPMEMCAT"
-_SLOT_HEADER = struct.Struct("<8sQQ8x")
+_SLOT_HEADER = struct.Struct("<8sQQ8s")
+#: In images of those who leave no torn slot behind when they close.
+_MENDS = b"MENDSALL"
+_ENOUGH_OF_IT = 4
 _DIGEST_SIZE = 32
 SLOT_OVERHEAD = _SLOT_HEADER.size + _DIGEST_SIZE
 
@@ -122,18 +134,46 @@ class Catalogue:
         return catalogue
 
     @classmethod
-    def load(cls, medium: Medium, layout: Layout, *, readonly: bool = False) -> Catalogue:
-        """Read the catalogue; raise `CatalogueCorrupt` when neither slot has a valid image.
+    def load(
+        cls,
+        medium: Medium,
+        layout: Layout,
+        *,
+        readonly: bool = False,
+        clean: bool = False,
+        where: str | None = None,
+    ) -> Catalogue:
+        """Read the catalogue.
 
-        Unless `readonly`, the image found is made durable locally before it is relied upon: a
-        writer that was killed between its store and its flush leaves a valid image that a power
-        cut could still take away, while the next change overwrites the other slot.
+        Parameters
+        ----------
+        medium : Medium
+            The pool.
+        layout : Layout
+            Its superblock.
+        readonly : bool
+            Change nothing. Otherwise the image found is made durable locally before it is relied
+            upon: a writer that was killed between its store and its flush leaves a valid image
+            that a power cut could still take away, while the next change overwrites the other
+            slot. Where that one is torn, or neither has the mark, the catalogue is published over
+            it at once.
+        clean : bool
+            The copy was closed: both slots have to be what they were then.
+        where : str, optional
+            What errors name.
+
+        Raises
+        ------
+        CatalogueCorrupt
+            Neither slot has a valid image, or the copy is damaged.
         """
         catalogue = cls(medium, layout)
-        catalogue._read_slots()
+        whole = catalogue._read_slots(clean, where)
         if not readonly:
             medium.persist(LAYOUT_OFFSET, LAYOUT_SIZE)
             medium.persist(layout.slot_offset(catalogue._active), layout.slot_size)
+            if not (whole and catalogue._is_marked()):
+                catalogue._publish(catalogue._entries)
         return catalogue
 
     @property
@@ -241,7 +281,7 @@ class Catalogue:
                 hint="Delete arrays, use fewer and larger ones, or create a larger pool: "
                 "the catalogue grows with it",
             )
-        header = _SLOT_HEADER.pack(_MAGIC, self._sequence + 1, len(payload))
+        header = _SLOT_HEADER.pack(_MAGIC, self._sequence + 1, len(payload), _MENDS)
         return header + self._digest(header, payload) + payload
 
     def _digest(self, header: bytes, payload: bytes) -> bytes:
@@ -271,23 +311,59 @@ class Catalogue:
         self._medium.persist(offset, length)
         self._medium.replicate(offset, length)
 
-    def _read_slots(self) -> None:
+    def _read_slots(self, clean: bool, where: str | None) -> bool:
+        """Take the newest image; return whether the other slot is what it should be."""
         found = [(self._read_slot(slot), slot) for slot in range(SLOT_COUNT)]
         valid = [(image, slot) for image, slot in found if image is not None]
         if not valid:
             raise CatalogueCorrupt(
                 "no copy of the catalogue has a good checksum",
+                where=where,
                 hint="Restore the pool from a replica",
             )
         (self._sequence, payload), self._active = max(valid, key=lambda item: item[0][0])
+        if len(valid) == SLOT_COUNT:
+            whole = {image[0] for image, _ in valid} == {self._sequence, self._sequence - 1}
+        else:
+            whole = self._sequence == 1 and self._is_blank(self._inactive())
+        if clean and not whole:
+            self._check_torn_by_another_version(len(valid) == SLOT_COUNT, where)
         self._entries = self._parse(payload)
+        return whole
+
+    def _check_torn_by_another_version(self, valid: bool, where: str | None) -> None:
+        """Raise `CatalogueCorrupt` where a slot of a copy that was closed is not what it was."""
+        slot = self._inactive()
+        if not (valid or self._is_blank(slot) or self._is_marked()):
+            log.warning("%s: slot %d of the catalogue is torn", where, slot)
+            return
+        raise CatalogueCorrupt(
+            f"slot {slot} of the catalogue is not what it was when this copy was closed: arrays "
+            "may be missing",
+            where=where,
+            hint="Move this copy away and restore the pool from a replica",
+        )
+
+    def _is_marked(self) -> bool:
+        """Whether an image, intact or not, is of a version that leaves no torn slot."""
+        for slot in range(SLOT_COUNT):
+            head = self._medium.load(self._layout.slot_offset(slot), _SLOT_HEADER.size)
+            mark = _SLOT_HEADER.unpack(head)[3]
+            # Half of it is enough: the mark itself may be what was damaged.
+            if sum(a == b for a, b in zip(mark, _MENDS, strict=True)) >= _ENOUGH_OF_IT:
+                return True
+        return False
+
+    def _is_blank(self, slot: int) -> bool:
+        size = self._layout.slot_size
+        return self._medium.load(self._layout.slot_offset(slot), size) == bytes(size)
 
     def _read_slot(self, slot: int) -> tuple[int, bytes] | None:
         """Return sequence and payload of a slot, or None when it holds no valid image."""
         offset = self._layout.slot_offset(slot)
         head = self._medium.load(offset, SLOT_OVERHEAD)
         header, digest = head[: _SLOT_HEADER.size], head[_SLOT_HEADER.size :]
-        magic, sequence, length = _SLOT_HEADER.unpack(header)
+        magic, sequence, length, _ = _SLOT_HEADER.unpack(header)
         if magic != _MAGIC or length > self._layout.slot_size - SLOT_OVERHEAD:
             return None
         payload = self._medium.load(offset + SLOT_OVERHEAD, length)

@@ -238,7 +238,7 @@ class Copies:
             if names:
                 hint = f"Move this copy away and use Pool.restore with {names}"
         return FlushFailed(
-            f"the local medium refused ({os.strerror(number)}): this copy is not marked as complete",
+            f"the local medium refused ({os.strerror(number)}): the copy is not marked as complete",
             where=self.local.where,
             errno=number,
             hint=hint,

@@ -58,9 +58,7 @@ def copy_of(x: Any, ranges: list[tuple[int, int]], region: Region, read: Read) -
     return np.ndarray(array.shape, array.dtype, window, begin, array.strides).copy()
 
 
-def into_place(
-    ranges: list[tuple[int, int]], region: Region, read: Read, persist: Persist
-) -> None:
+def into_place(ranges: list[tuple[int, int]], region: Region, read: Read, persist: Persist) -> None:
     """Overwrite ranges of the local copy with what a replica holds, durably on every copy.
 
     Parameters

@@ -16,7 +16,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rpmem.catalogue import LONGEST_NAME, PAGE_ALIGNMENT, SMALL_ALIGNMENT, Catalogue
+from rpmem.catalogue import LONGEST_NAME, PAGE_ALIGNMENT, SMALL_ALIGNMENT, Catalogue, Entry
 from rpmem.errors import (
     ArrayExists,
     ArrayNotFound,
@@ -239,10 +239,120 @@ def test_a_damaged_slot_falls_back_and_two_are_an_error():
     layout = Layout.unpack(medium.load(LAYOUT_OFFSET, LAYOUT_SIZE))
     active = layout.slot_offset(catalogue._active)
     medium.seen[active + 70] ^= 1
-    assert list(reload(medium).entries) == ["a"]
+    assert list(Catalogue.load(medium, layout, readonly=True).entries) == ["a"]
     medium.seen[layout.slot_offset(1 - catalogue._active) + 70] ^= 1
     with pytest.raises(CatalogueCorrupt, match="Restore the pool from a replica"):
         reload(medium)
+
+
+def load_clean(medium: CrashMedium) -> Catalogue:
+    layout = Layout.unpack(medium.load(LAYOUT_OFFSET, LAYOUT_SIZE))
+    return Catalogue.load(medium, layout, readonly=True, clean=True, where="this copy")
+
+
+@pytest.mark.parametrize("arrays", [0, 1, 2, 5])
+def test_a_copy_that_was_closed_has_both_its_slots(arrays):
+    medium, catalogue = fresh()
+    for index in range(arrays):
+        put(catalogue, f"a{index}")
+    assert dict(load_clean(medium).entries) == dict(catalogue.entries)
+
+
+@pytest.mark.parametrize("newest", [True, False])
+@pytest.mark.parametrize("arrays", [1, 2, 5])
+@pytest.mark.parametrize("bit", [0, 8 * 8, 8 * 24 + 3, 8 * 40, 8 * 64 + 1])
+def test_any_damage_to_a_copy_that_was_closed_is_noticed(arrays, newest, bit):
+    """Both were closed: the older slot does not stand in for the newest one."""
+    medium, catalogue = fresh()
+    for index in range(arrays):
+        put(catalogue, f"a{index}")
+    slot = catalogue._active if newest else 1 - catalogue._active
+    at = catalogue._layout.slot_offset(slot) + bit // 8
+    medium.seen[at] ^= 1 << bit % 8
+    with pytest.raises(CatalogueCorrupt, match="this copy") as caught:
+        load_clean(medium)
+    assert "restore the pool from a replica" in str(caught.value)
+
+
+@pytest.mark.parametrize("filling", ["zeros", "the image before the last two", "what it was"])
+def test_a_lost_write_of_the_newest_slot_is_noticed(filling):
+    medium, catalogue = fresh()
+    put(catalogue, "a")
+    layout = catalogue._layout
+    begin = layout.slot_offset(catalogue._active)
+    end = begin + layout.slot_size
+    before = medium.seen[begin:end].copy()
+    put(catalogue, "b")
+    put(catalogue, "c")
+    assert layout.slot_offset(catalogue._active) == begin
+    if filling == "zeros":
+        medium.seen[begin:end] = 0
+    elif filling == "the image before the last two":
+        medium.seen[begin:end] = before
+        put(catalogue, "d")
+    if filling == "what it was":
+        assert list(load_clean(medium).entries) == ["a", "b", "c"]
+        return
+    with pytest.raises(CatalogueCorrupt, match="not what it was when this copy was closed"):
+        load_clean(medium)
+
+
+def tear(medium: CrashMedium, catalogue: Catalogue) -> None:
+    """Let a crash leave half of an image in the slot that does not count."""
+    layout = catalogue._layout
+    image = catalogue._image(dict(catalogue.entries))
+    begin = layout.slot_offset(catalogue._inactive())
+    half = np.frombuffer(image, np.uint8)[: len(image) // 2]
+    medium.seen[begin : begin + len(half)] = half
+    medium.durable[:] = medium.remote[:] = medium.seen
+
+
+def test_a_torn_slot_is_mended_by_who_opens_the_copy_durably_everywhere():
+    medium, catalogue = fresh()
+    put(catalogue, "a")
+    put(catalogue, "b")
+    tear(medium, catalogue)
+    with pytest.raises(CatalogueCorrupt):
+        load_clean(medium)
+    assert list(reload(medium).entries) == ["a", "b"]
+    medium.power_cut(1)
+    for view in (medium, remote_view(medium)):
+        assert list(load_clean(view).entries) == ["a", "b"]
+
+
+def test_looking_mends_nothing():
+    medium, catalogue = fresh()
+    put(catalogue, "a")
+    tear(medium, catalogue)
+    events = medium.events
+    Catalogue.load(medium, catalogue._layout, readonly=True)
+    assert medium.events == events
+
+
+class OfVersion010(Catalogue):
+    """Writes images without the mark, as version 0.1.0 did."""
+
+    def _image(self, entries: dict[str, Entry]) -> bytes:
+        image = super()._image(entries)
+        header, payload = image[:24] + bytes(8), image[64:]
+        return header + self._digest(header, payload) + payload
+
+
+def test_a_torn_slot_that_version_0_1_0_left_in_a_closed_copy_is_accepted_and_mended():
+    medium, catalogue = fresh(OfVersion010)
+    put(catalogue, "a")
+    put(catalogue, "b")
+    medium.seen[catalogue._layout.slot_offset(catalogue._inactive()) + 70] ^= 1
+    assert list(load_clean(medium).entries) == ["a", "b"]
+    assert list(reload(medium).entries) == ["a", "b"]
+    newer = load_clean(medium)
+    # From now on it is held to what this version promises, whichever slot is damaged.
+    for slot in range(2):
+        at = newer._layout.slot_offset(slot) + 70
+        medium.seen[at] ^= 1
+        with pytest.raises(CatalogueCorrupt):
+            load_clean(medium)
+        medium.seen[at] ^= 1
 
 
 @given(st.data())

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import array
+import ctypes
 import mmap
 
 import numpy as np
@@ -312,3 +314,197 @@ def test_a_closed_core_refuses(core):
     for call in (other.persist, other.drain, lambda: other.ranges_of((0, 8)), other.check_usable):
         with pytest.raises(ClosedError, match="it is over"):
             call()
+
+
+# --- every exporter of buffers ---------------------------------------------------------------
+
+
+class Point(ctypes.Structure):
+    _fields_ = [("x", ctypes.c_double), ("n", ctypes.c_int32)]
+
+
+class Packed(ctypes.Structure):
+    _pack_ = 1
+    _fields_ = [("tag", ctypes.c_char), ("points", Point * 3)]
+
+
+CTYPES = [
+    ctypes.c_double,
+    ctypes.c_double * 10,
+    (ctypes.c_int16 * 4) * 5,
+    ((ctypes.c_uint8 * 2) * 3) * 4,
+    ctypes.c_char * 33,
+    Point,
+    Point * 7,
+    Packed,
+    Packed * 2,
+    ctypes.c_void_p * 3,
+    ctypes.c_char * 0,
+]
+
+
+@pytest.mark.parametrize("kind", CTYPES, ids=lambda kind: kind.__name__)
+@pytest.mark.parametrize("at", [0, 8, 4097])
+def test_what_ctypes_lays_over_the_pool(core, kind, at):
+    """Its buffers have a shape and no strides."""
+    thing = kind.from_buffer(POOL, at)
+    size = ctypes.sizeof(kind)
+    expected = [(at, size)] if size else []
+    assert core.ranges_of(thing) == expected
+    assert core.ranges_of(memoryview(thing)) == expected
+    with pytest.raises(RangeError):
+        core.ranges_of((kind * 3)() if size else (ctypes.c_char * 3)())
+
+
+MEMORYVIEWS = {
+    "plain": (lambda: memoryview(POOL)[100:164], [(100, 64)]),
+    "readonly": (lambda: memoryview(POOL)[100:164].toreadonly(), [(100, 64)]),
+    "cast": (lambda: memoryview(POOL)[64:128].cast("d"), [(64, 64)]),
+    "of two dimensions": (lambda: memoryview(POOL)[64:128].cast("H", (4, 8)), [(64, 64)]),
+    "of no dimension": (lambda: memoryview(POOL)[64:72].cast("d", ()), [(64, 8)]),
+    "backwards": (lambda: memoryview(POOL)[100:164][::-1], [(100, 64)]),
+    "with steps": (lambda: memoryview(POOL)[0:1024:256], [(n, 1) for n in range(0, 1024, 256)]),
+    "of nothing": (lambda: memoryview(POOL)[5:5], []),
+    "of half-floats": (lambda: np.frombuffer(POOL, "f2", 4, 32), [(32, 8)]),
+    "of a scalar": (lambda: np.frombuffer(POOL, "f8", 1, 32).reshape(()), [(32, 8)]),
+    "of dates": (lambda: np.frombuffer(POOL, "M8[s]", 3, 64), [(64, 24)]),
+    "of one date": (lambda: np.frombuffer(POOL, "m8[s]", 1, 64).reshape(()), [(64, 8)]),
+    "of text": (lambda: np.frombuffer(POOL, ">U3", 2, 64), [(64, 24)]),
+    "of void": (lambda: np.frombuffer(POOL, "V7", 2, 64), [(64, 14)]),
+    "of records": (
+        lambda: np.frombuffer(POOL, [("a", "i1"), ("b", "M8[s]")], 2, 64).view(np.recarray),
+        [(64, 18)],
+    ),
+    "read-only array": (lambda: _locked(np.frombuffer(POOL, "i4", 4, 64)), [(64, 16)]),
+    "of subarrays": (lambda: np.frombuffer(POOL, "(2,3)i2", 2, 64), [(64, 24)]),
+}
+
+
+def _locked(array):
+    array.setflags(write=False)
+    return array
+
+
+@pytest.mark.parametrize("name", MEMORYVIEWS)
+def test_views_of_every_kind(core, name):
+    make, expected = MEMORYVIEWS[name]
+    assert sorted(core.ranges_of(make())) == sorted(expected)
+
+
+@pytest.mark.parametrize("shape", [(1 << 40,), (1 << 20, 1 << 20), (3, 1 << 61)])
+@pytest.mark.parametrize("stride", [1 << 40, -(1 << 40), 1 << 62, -(1 << 63), 4096])
+def test_strides_that_no_memory_has(core, shape, stride):
+    view = np.lib.stride_tricks.as_strided(
+        np.frombuffer(POOL, "u1", 1, 64), shape, [stride] * len(shape)
+    )
+    with pytest.raises(RangeError):
+        core.ranges_of(view)
+
+
+def test_runs_that_overlap_without_number_are_one_range(core):
+    """A million runs of 30 KB would take more memory than the pool has."""
+    view = np.lib.stride_tricks.as_strided(
+        np.frombuffer(POOL, "u1", 1, 64), (20, 20, 20, 20), (200, 201, 202, 203)
+    )
+    (found,) = core.ranges_of(view)
+    assert found == (64, 19 * (200 + 201 + 202 + 203) + 1)
+
+
+class WithoutBuffer(mmap.mmap):
+    """Has no buffer, as it is closed, and an interface that a test chose."""
+
+    itemsize = 16
+
+    @classmethod
+    def described(cls, interface):
+        made = cls(-1, 4096)
+        made.close()
+        made.__array_interface__ = interface
+        return made
+
+
+@pytest.mark.parametrize(
+    "described",
+    [
+        {},
+        {"shape": None, "data": (0, False)},
+        {"shape": (4,), "data": None},
+        {"shape": (4,), "data": (-1, False)},
+        {"shape": (4,), "data": ("x", False)},
+        {"shape": (-4,), "data": (64, False)},
+        {"shape": (4, 4), "strides": (8,), "data": (64, False)},
+        {"shape": (1,) * 65, "data": (64, False)},
+        {"shape": (1 << 62, 1 << 62), "data": (64, False)},
+        {"shape": (1 << 70,), "data": (64, False)},
+        None,
+    ],
+)
+def test_interfaces_that_mean_nothing(core, described):
+    with pytest.raises((BufferRefused, RangeError)):
+        core.ranges_of(WithoutBuffer.described(described))
+
+
+@pytest.mark.parametrize("strides", [None, (32, 16)])
+def test_an_interface_stands_in_for_a_buffer(core, strides):
+    address = np.frombuffer(POOL, "u1").__array_interface__["data"][0]
+    described = {"strides": strides, "data": (address + 64, False)}
+    for shape, expected in ((2, 2), [(64, 4 * 16)]), ((2, 0), []):
+        given = WithoutBuffer.described({"shape": shape, **described})
+        assert core.ranges_of(given) == expected
+
+
+@pytest.mark.parametrize("thing", [5, 2.5, None.__class__, object(), [1, 2], {1}, "text"])
+def test_things_without_memory_are_named(core, thing):
+    with pytest.raises(BufferRefused) as caught:
+        core.ranges_of(thing)
+    assert f"an object of type {type(thing).__name__}" in str(caught.value)
+
+
+@pytest.mark.parametrize("index", [[1, 2], np.array([True] * 8), np.array([0])])
+def test_a_copy_by_indexing_is_explained(core, index):
+    array = np.frombuffer(POOL, "f8", 8, 64)
+    with pytest.raises(RangeError, match="indexing with a list or a mask"):
+        core.ranges_of(array[index])
+
+
+@pytest.mark.filterwarnings("ignore:A builtin ctypes object")
+@given(data=st.data())
+def test_no_exporter_brings_the_process_down(core, data):
+    """Anything laid over the pool, cut and cast: its bytes are named, or an error of ours."""
+    at = data.draw(st.integers(0, SIZE - 512))
+    kind = data.draw(st.sampled_from(CTYPES))
+    makers = [
+        lambda: kind.from_buffer(POOL, at),
+        lambda: (kind * 2).from_buffer(POOL, at) if ctypes.sizeof(kind) else POOL,
+        lambda: np.frombuffer(POOL, data.draw(st.sampled_from(DTYPES)), 1, at),
+        lambda: memoryview(POOL)[at : at + 64 : data.draw(st.sampled_from([1, 2, 7, -1]))],
+        lambda: array.array("d", [1.0, 2.0]),
+        lambda: np.array([None, 1], object),
+        lambda: kind(),
+        lambda: mmap.mmap(-1, 4096),
+    ]
+    thing = data.draw(st.sampled_from(makers))()
+    for wrapped in (thing, _or(thing, memoryview), _or(thing, np.asarray)):
+        try:
+            found = core.ranges_of(wrapped)
+        except (BufferRefused, RangeError):
+            continue
+        assert all(offset >= 0 and offset + length <= SIZE for offset, length in found)
+
+
+def _or(thing, wrap):
+    try:
+        return wrap(thing)
+    except (TypeError, ValueError, BufferError):
+        return thing
+
+
+@pytest.mark.parametrize(
+    "given", [{"shape": (3,)}, {"shape": ()}, {"ndim": 2, "shape": ()}, {"shape": (3, 2)}, {}]
+)
+def test_arrays_of_ranges_that_are_none(core, given):
+    described = WithoutBuffer.described({})
+    for name, value in given.items():
+        setattr(described, name, value)
+    with pytest.raises(BufferRefused):
+        core.persist_many(described)
