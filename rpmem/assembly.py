@@ -80,10 +80,11 @@ def create(
     specs: Sequence[ReplicaSpec],
     options: SessionOptions,
     user_flags: bytes,
+    mode: int,
 ) -> Assembly:
     """Make a new pool with all its copies; its catalogue has still to be formatted."""
     ring = _ring(1 + len(specs), place.incompat, user_flags)
-    copy = place.create(size, ring[0])
+    copy = place.create(size, ring[0], mode)
     replicas: list[Replica] = []
     try:
         layout = Layout.plan(copy.region.size, ring[0].poolset_uuid)
@@ -125,16 +126,18 @@ def open_all(
     return assembly
 
 
-def restore(place: Place, spec: ReplicaSpec, options: SessionOptions, *, force: bool) -> Assembly:
+def restore(
+    place: Place, spec: ReplicaSpec, options: SessionOptions, *, force: bool, mode: int
+) -> Assembly:
     """Make a new local copy with everything that a replica holds, and keep that replica."""
     options = options.for_target(spec.target)
     attributes, layout, state = _examine(spec, options, force=force)
     if isinstance(place, FilePlace):
-        hidden = place.create_hidden(layout.pool_size, _local_attributes(attributes, place))
+        hidden = place.create_hidden(layout.pool_size, _local_attributes(attributes, place), mode)
         publish: Callable[[], None] = hidden.publish
         copy: LocalCopy = hidden
     elif isinstance(place, MemoryPlace):
-        copy = place.create(None, _local_attributes(attributes, place))
+        copy = place.create(None, _local_attributes(attributes, place), mode)
         publish = _nothing
     else:
         raise UsageError("a pool is restored into a path or a buffer")

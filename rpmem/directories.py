@@ -62,6 +62,17 @@ def resolve(pool_set: PoolSet, *, create: bool = False) -> PoolSet:
     return replace(pool_set, parts=first, replicas=replicas)
 
 
+def present(pool_set: PoolSet) -> list[str]:
+    """Return the paths of a pool's own parts, as far as its directories have them."""
+    paths: list[str] = []
+    for part in pool_set.parts:
+        if _kind(part) == "directory":
+            paths.extend(found.path for _, found in sorted(_numbered_files(pool_set, part)))
+        else:
+            paths.append(part.path)
+    return paths
+
+
 def part_file_name(index: int) -> str:
     """Return the name of part `index` in a directory of a pool set."""
     return f"{index:06}.pmem"
@@ -178,7 +189,11 @@ def _files_in(pool_set: PoolSet, directories: Sequence[Part], create: bool) -> l
 def _check_different(pool_set: PoolSet, directories: Sequence[Part]) -> None:
     seen: dict[tuple[int, int], Part] = {}
     for directory in directories:
-        about = os.stat(directory.path)
+        try:
+            about = os.stat(directory.path)
+        except OSError as error:
+            where = pool_set.where(directory)
+            raise from_oserror(error, f"cannot examine {directory.path}", where=where) from error
         twin = seen.setdefault((about.st_dev, about.st_ino), directory)
         if twin is not directory:
             raise PoolSetMalformed(

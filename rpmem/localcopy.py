@@ -6,28 +6,24 @@ copies look alike afterwards: a region, the attributes in its header, and a way 
 
 from __future__ import annotations
 
-import fcntl
 import os
-import secrets
 from contextlib import suppress
-from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from rpmem import header, poolfiles
 from rpmem._pmem import Region
+from rpmem.drafts import PRIVATE
 from rpmem.errors import (
     BufferRefused,
     PoolSetError,
-    PoolSetExists,
     PoolSetMalformed,
     PoolSetNotFound,
     UsageError,
-    from_oserror,
 )
 from rpmem.header import INCOMPAT_SINGLEHDR, Header, PoolAttributes
-from rpmem.partfile import MINIMUM_SIZE, sync_directory_of
+from rpmem.partfile import MINIMUM_SIZE
 from rpmem.poolset import LocalReplica, PoolSet, RemoteReplica, load_any, single
+from rpmem.setfile import held
 from rpmem.target import ReplicaSpec, Target
 from rpmem.value import replace
 
@@ -62,8 +58,8 @@ class Place(Protocol):
     replicas: list[ReplicaSpec]
     incompat: int
 
-    def create(self, size: int | None, attributes: PoolAttributes) -> LocalCopy:
-        """Make a new copy."""
+    def create(self, size: int | None, attributes: PoolAttributes, mode: int) -> LocalCopy:
+        """Make a new copy, in files with those permissions."""
 
     def open(self) -> LocalCopy:
         """Open the copy that is there."""
@@ -107,16 +103,11 @@ class FileCopy:
         self._files.close(remove=remove)
 
     def __del__(self) -> None:
-        # Only closed: in a forked child, unlocking would take the parent's lock away.
-        for part in self._files.parts:
-            part.close()
+        self.release()
 
     def release(self) -> None:
         """Unlock, and leave the mapping to the views that still use it."""
         for part in self._files.parts:
-            # Closing is not enough: a mapping holds the open file, and with it the lock.
-            if part.fd >= 0:
-                fcntl.flock(part.fd, fcntl.LOCK_UN)
             part.close()
 
 
@@ -133,11 +124,15 @@ class FilePlace:
         single = self._set is not None and "SINGLEHDR" in self._set.options
         self.incompat = INCOMPAT_SINGLEHDR if single else 0
 
-    def create(self, size: int | None, attributes: PoolAttributes) -> FileCopy:
+    def create(self, size: int | None, attributes: PoolAttributes, mode: int = PRIVATE) -> FileCopy:
         """Make the files, which must not exist (or be zeroed and of the right size)."""
-        files = poolfiles.PoolFiles.create(
-            self._parts_for(size), pool_size=size, attributes=self._fitting(attributes)
-        )
+        with held(self._set_file):
+            files = poolfiles.PoolFiles.create(
+                self._parts_for(size),
+                pool_size=size,
+                attributes=self._fitting(attributes),
+                mode=mode,
+            )
         return FileCopy(files, self.where)
 
     def open(self) -> FileCopy:
@@ -145,41 +140,35 @@ class FilePlace:
         pool_set = _described(self.where) if self._set is None else self._set
         return FileCopy(poolfiles.PoolFiles.open(pool_set), self.where)
 
-    def create_hidden(self, size: int, attributes: PoolAttributes) -> HiddenCopy:
+    def create_hidden(
+        self, size: int, attributes: PoolAttributes, mode: int = PRIVATE
+    ) -> HiddenCopy:
         """Make the files under hidden names, to be published when they are complete."""
-        wanted = self._parts_for(size)
-        moves: list[_Move] = []
-        parts = []
-        for part in wanted.parts:
-            if _is_device(part.path):
-                parts.append(part)
-                continue
-            if os.path.lexists(part.path):
-                raise PoolSetExists(
-                    "the file exists",
-                    where=part.path,
-                    hint="A pool is restored into new files only: move the old one away",
-                )
-            move = _Move(_hidden_name(part.path), part.path)
-            moves.append(move)
-            parts.append(replace(part, path=move.hidden))
-        files = poolfiles.PoolFiles.create(
-            replace(wanted, parts=parts), pool_size=size, attributes=self._fitting(attributes)
-        )
-        return HiddenCopy(files, self.where, moves)
+        with held(self._set_file):
+            files = poolfiles.PoolFiles.create(
+                self._parts_for(size),
+                pool_size=size,
+                attributes=self._fitting(attributes),
+                mode=mode,
+                hidden=True,
+            )
+        return HiddenCopy(files, self.where)
 
     def remove(self, *, force: bool = False, pool_set_too: bool = False) -> None:
         """Remove the parts, and with `pool_set_too` the poolset(5) file that names them."""
-        if force:
-            poolfiles.remove_parts(_described(self.where), force=True)
-        else:
-            # Opened first: a file without a good header may be anything, and is not ours to remove.
-            self.open().close(remove=True)
-        if pool_set_too and self._set is not None:
-            try:
-                os.unlink(self.where)
-            except OSError as error:
-                raise from_oserror(error, "cannot be removed", where=self.where) from error
+        with held(self._set_file if pool_set_too else None) as set_file:
+            if force:
+                poolfiles.remove_parts(_described(self.where), force=True)
+            else:
+                # Opened first: a file without a good header may be anything, and is not ours to
+                # remove.
+                self.open().close(remove=True)
+            if set_file is not None:
+                set_file.remove()
+
+    @property
+    def _set_file(self) -> str | None:
+        return None if self._set is None else self.where
 
     def _parts_for(self, size: int | None) -> PoolSet:
         if self._set is not None:
@@ -216,20 +205,8 @@ def _described(path: str) -> PoolSet:
         ) from None
 
 
-@dataclass(frozen=True, slots=True)
-class _Move:
-    """A file that is to get its name."""
-
-    hidden: str
-    name: str
-
-
 class HiddenCopy(FileCopy):
     """A local copy that nobody can open yet, because its files have not their names."""
-
-    def __init__(self, files: poolfiles.PoolFiles, where: str, moves: list[_Move]) -> None:
-        super().__init__(files, where)
-        self._moves = moves
 
     def publish(self) -> None:
         """Give every file its name, durably; never replaces a file that has it.
@@ -240,38 +217,9 @@ class HiddenCopy(FileCopy):
             Somebody else made one meanwhile; none of ours has a name then.
         """
         self.region.deep_persist(0, self.region.size)
-        done: list[_Move] = []
-        try:
-            for part in self._files.parts:
-                part.sync()
-            for move in self._moves:
-                _name(move)
-                done.append(move)
-            for move in self._moves:
-                os.unlink(move.hidden)
-                sync_directory_of(move.name)
-        except BaseException:
-            for move in done:
-                with suppress(FileNotFoundError):
-                    os.unlink(move.name)
-            raise
-
-
-def _name(move: _Move) -> None:
-    # link() fails when the name is taken; rename() would replace what is there.
-    try:
-        os.link(move.hidden, move.name)
-    except OSError as error:
-        raise from_oserror(error, "the pool cannot get its name", where=move.name) from error
-
-
-def _hidden_name(path: str) -> str:
-    directory, name = os.path.split(path)
-    return os.path.join(directory, f".{name}.rpmem-{secrets.token_hex(4)}")
-
-
-def _is_device(path: str) -> bool:
-    return Path(path).is_char_device()
+        for part in self._files.parts:
+            part.sync()
+        self._files.publish()
 
 
 def _is_plain(pool_set: PoolSet, path: str) -> bool:
@@ -333,7 +281,9 @@ class MemoryPlace:
         self.replicas: list[ReplicaSpec] = []
         self.incompat = 0
 
-    def create(self, size: int | None, attributes: PoolAttributes) -> MemoryCopy:
+    def create(
+        self, size: int | None, attributes: PoolAttributes, mode: int = PRIVATE
+    ) -> MemoryCopy:
         """Lay a pool out in the buffer, over whatever it holds."""
         copy = self._take()
         if size is not None and size != copy.region.size:

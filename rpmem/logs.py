@@ -18,9 +18,11 @@ level   what is written
 from __future__ import annotations
 
 import logging
+import os
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from io import TextIOWrapper
 from typing import TYPE_CHECKING
 
 from rpmem.errors import ConfigError, RpmemError
@@ -40,6 +42,17 @@ _calls.addHandler(logging.NullHandler())
 _lock = threading.Lock()
 _current: Environment | None = None
 _handler: logging.Handler | None = None
+
+
+class _PrivateFile(logging.FileHandler):
+    """A log file that, when it is made, is its owner's alone."""
+
+    def _open(self) -> TextIOWrapper:
+        flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC
+        descriptor = os.open(self.baseFilename, flags, 0o600)
+        return TextIOWrapper(
+            open(descriptor, "ab"), encoding=self.encoding, errors=self.errors, line_buffering=True
+        )
 
 
 def set_up(environment: Environment) -> None:
@@ -67,7 +80,7 @@ def _put_up(environment: Environment) -> None:
         _handler = logging.StreamHandler()
     else:
         try:
-            _handler = logging.FileHandler(path, encoding="utf-8", errors="backslashreplace")
+            _handler = _PrivateFile(path, encoding="utf-8", errors="backslashreplace")
         except OSError as error:
             raise ConfigError(
                 f"RPMEM_LOG_FILE is '{path}', which cannot be written: {error.strerror}",

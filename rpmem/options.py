@@ -8,9 +8,12 @@ from dataclasses import dataclass, replace
 from typing import Any, TypeAlias, TypedDict
 
 from rpmem import environment
+from rpmem.drafts import PRIVATE
 from rpmem.errors import UsageError
 from rpmem.sizes import parse_size
 from rpmem.target import ReplicaSpec, Target
+
+_ALL_MAY = 0o777
 
 ReplicaLike: TypeAlias = str | tuple[str | Target, str] | ReplicaSpec
 
@@ -119,6 +122,26 @@ def replica_specs(
         if spec in specs[:index]:
             raise UsageError(f"the replica {spec} is given twice")
     return specs
+
+
+def mode_of(mode: int) -> int:
+    """Return the permissions of new files, after checking that their owner can use them.
+
+    Raises
+    ------
+    UsageError
+        `mode` is no number of nine bits, or leaves its owner out.
+    """
+    try:
+        value = operator.index(mode)
+    except TypeError:
+        value = -1
+    if not 0 <= value <= _ALL_MAY or value & PRIVATE != PRIVATE:
+        raise UsageError(
+            f"{mode!r} is no mode for the files of a pool",
+            hint="Write 0o600, or 0o640 if the group may read; the owner reads and writes",
+        )
+    return value
 
 
 def size_of(size: int | str | None) -> int | None:

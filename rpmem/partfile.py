@@ -1,50 +1,26 @@
 """One part of a pool set: a file or a device DAX, opened, locked and given back.
 
-A part is locked (``flock``) from the moment it is opened until it is closed, so whoever has a
-:class:`PartFile` is alone with it among all who follow the same rule; PMDK's programs do.
+A part is locked from the moment it is opened until it is closed, so whoever has a
+:class:`PartFile` is alone with it among all who follow the same rule; PMDK's programs do. Only a
+part that is opened to be looked at is not: it is neither locked nor changed.
 """
 
 from __future__ import annotations
 
 import errno
-import fcntl
 import os
 import stat
 from contextlib import suppress
 from typing import TYPE_CHECKING, Self
 
-from rpmem import errors
+from rpmem import drafts, errors, locks
+from rpmem.drafts import PRIVATE, Draft
 
 if TYPE_CHECKING:
     from rpmem._pmem import Region
 
 HEADER_SIZE = 4096
 MINIMUM_SIZE = 2 << 20
-
-
-def sync_directory_of(path: str) -> None:
-    """Make the directory entry of a file durable."""
-    descriptor = os.open(os.path.dirname(path) or ".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def lock(descriptor: int, where: str) -> None:
-    """Take the exclusive lock of an open file, or fail at once.
-
-    Raises
-    ------
-    PoolSetBusy
-        Someone else has it.
-    """
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        raise errors.PoolSetBusy("it is in use by another process", where=where) from None
-    except OSError as error:
-        raise errors.from_oserror(error, "cannot be locked", where=where) from error
 
 
 def _device_value(information: os.stat_result, name: str) -> int | None:
@@ -57,29 +33,43 @@ def _device_value(information: os.stat_result, name: str) -> int | None:
 
 
 class PartFile:
-    """An open and locked part.
+    """An open part, and a locked one unless it is read-only.
 
     Attributes
     ----------
     path : str
         Absolute path.
     fd : int
-        Descriptor, readable and writable.
+        Descriptor; -1 once closed.
     size : int
         Length of the file or device.
-    made : bool
-        Whether this object created the file.
+    draft : Draft or None
+        For a file that this object made, what is left to do until it counts.
+    readonly : bool
+        Whether it was opened only to be looked at.
     is_device : bool
         Whether it is a device DAX.
     change_time : int
         ``st_ctime`` in seconds.
     """
 
-    def __init__(self, path: str, fd: int, *, made: bool) -> None:
+    def __init__(
+        self, path: str, fd: int, *, draft: Draft | None = None, readonly: bool = False
+    ) -> None:
         self.path = path
         self.fd = fd
-        self.made = made
-        information = os.fstat(fd)
+        self.draft = draft
+        self.readonly = readonly
+        self._owner = os.getpid()
+        try:
+            self._examine()
+        except BaseException:
+            if draft is None:
+                os.close(fd)
+            raise
+
+    def _examine(self) -> None:
+        information = self._stat()
         self.is_device = stat.S_ISCHR(information.st_mode)
         self.change_time = int(information.st_ctime)
         self.size = information.st_size
@@ -87,17 +77,19 @@ class PartFile:
         if self.is_device:
             size = _device_value(information, "size")
             if size is None:
-                raise errors.PoolSetMalformed("it is no device DAX", where=path)
+                raise errors.PoolSetMalformed("it is no device DAX", where=self.path)
             self.size = size
             self._alignment = _device_value(information, "align") or MINIMUM_SIZE
         elif not stat.S_ISREG(information.st_mode):
             kind = "a directory" if stat.S_ISDIR(information.st_mode) else "no regular file"
             raise errors.PoolSetMalformed(
-                f"it is {kind}", where=path, hint="A part is a file or a device DAX"
+                f"it is {kind}", where=self.path, hint="A part is a file or a device DAX"
             )
 
     @classmethod
-    def create(cls, path: str, size: int | None, mode: int = 0o666) -> Self:
+    def create(
+        cls, path: str, size: int | None, mode: int = PRIVATE, *, hidden: bool = False
+    ) -> Self:
         """Make a part file, or take one that is there and still empty.
 
         Parameters
@@ -107,7 +99,14 @@ class PartFile:
         size : int or None
             Bytes to allocate; None takes what a device has.
         mode : int
-            Permissions of a new file, reduced by the umask.
+            Permissions of a new file, whatever the umask is.
+        hidden : bool
+            Do not let it have its name yet, and take no file that is there.
+
+        Returns
+        -------
+        PartFile
+            Which counts once its `draft` is published.
 
         Raises
         ------
@@ -118,42 +117,56 @@ class PartFile:
         NoSpace
             The file system is full; nothing was left behind.
         """
-        flags = os.O_RDWR | os.O_CLOEXEC | os.O_NOCTTY
+        if os.path.lexists(path):
+            return cls._present(path, size, hidden=hidden)
+        draft = Draft(path, mode)
+        part = None
         try:
-            fd = os.open(path, flags | os.O_CREAT | os.O_EXCL, mode)
-        except FileExistsError:
-            return cls._adopt(path, size)
-        except OSError as error:
-            raise errors.from_oserror(error, "cannot be created", where=path) from error
-        try:
-            part = cls(path, fd, made=True)
-            part.require_lock()
+            if not hidden:
+                # At once: who comes second finds it locked, and does not ask for room as well.
+                draft.give_name()
+            part = cls(path, draft.fd, draft=draft)
             part.allocate(size)
-        except BaseException:
-            os.unlink(path)
-            os.close(fd)
+        except BaseException as error:
+            try:
+                draft.discard()
+            finally:
+                os.close(draft.fd)
+            if isinstance(error, errors.PoolSetExists):
+                return cls._present(path, size, hidden=hidden)
             raise
         return part
 
     @classmethod
+    def _present(cls, path: str, size: int | None, *, hidden: bool) -> Self:
+        """Take what is at `path` as a new part, if it can be one."""
+        if hidden and not is_device(path):
+            raise errors.PoolSetExists(
+                "the file exists",
+                where=path,
+                hint="A pool is restored into new files only: move the old one away",
+            )
+        return cls._adopt(path, size)
+
+    @classmethod
     def _adopt(cls, path: str, size: int | None) -> Self:
-        part = cls.open(path, size)
+        part = cls.open(path, size, allocate=False)
         try:
             if any(part.read_header()):
                 raise errors.PoolSetExists(
                     "it is not empty: its first 4096 bytes are not zero",
                     where=path,
-                    hint="Remove the pool that is there (rpmem remove), or use another pool set",
+                    hint="Remove the pool that is there (rpmem remove, with --force if it is not "
+                    "whole), or use another pool set",
                 )
-            if not part.is_device:
-                part.allocate(part.size)
+            part.fill()
         except BaseException:
             part.close()
             raise
         return part
 
     @classmethod
-    def open(cls, path: str, size: int | None = None) -> Self:
+    def open(cls, path: str, size: int | None = None, *, allocate: bool = True) -> Self:
         """Open and lock a part that exists.
 
         Parameters
@@ -162,37 +175,74 @@ class PartFile:
             Absolute path.
         size : int or None
             What its size must be; None accepts any.
+        allocate : bool
+            Fill the holes that it has, see `fill`.
         """
+        part = cls(path, _open(path, os.O_RDWR))
         try:
-            fd = os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_NOCTTY)
-        except IsADirectoryError:
-            raise errors.PoolSetMalformed(
-                "it is a directory", where=path, hint="A part is a file or a device DAX"
-            ) from None
-        except OSError as error:
-            raise errors.from_oserror(error, "cannot be opened", where=path) from error
-        try:
-            part = cls(path, fd, made=False)
             part.require_lock()
-            if size is not None and part.size != size:
-                raise errors.PoolSetMalformed(
-                    f"it has {part.size} bytes where the pool set says {size}", where=path
-                )
+            part._require_size(size)
+            if allocate:
+                part.fill()
         except BaseException:
-            os.close(fd)
+            part.close()
+            raise
+        return part
+
+    @classmethod
+    def look(cls, path: str, size: int | None = None) -> Self:
+        """Open a part to look at it: needs no write permission, takes no lock, changes nothing."""
+        part = cls(path, _open(path, os.O_RDONLY | os.O_NONBLOCK), readonly=True)
+        try:
+            part._require_size(size)
+        except BaseException:
+            part.close()
             raise
         return part
 
     def require_lock(self) -> None:
         """Lock the part or raise :class:`PoolSetBusy`."""
-        lock(self.fd, self.path)
+        locks.lock(self.fd, self.path)
         # Whoever had it locked before us may have removed it.
-        try:
-            current = os.path.samestat(os.stat(self.path), os.fstat(self.fd))
-        except OSError as error:
-            raise errors.from_oserror(error, "cannot be opened", where=self.path) from error
-        if not current:
+        if not drafts.leads_to(self.path, self.fd):
             raise errors.PoolSetBusy("it is being replaced by another process", where=self.path)
+
+    @property
+    def permissions(self) -> int:
+        """Permission bits of the file."""
+        return stat.S_IMODE(self._stat().st_mode)
+
+    @property
+    def has_writer(self) -> bool:
+        """Whether somebody has it open for writing; for one that is looked at."""
+        return locks.has_writer(self.fd)
+
+    def _require_size(self, size: int | None) -> None:
+        if not self.is_device:
+            self.size = self._stat().st_size  # now that nobody is making it
+        if size is not None and self.size != size:
+            raise errors.PoolSetMalformed(
+                f"it has {self.size} bytes where the pool set says {size}", where=self.path
+            )
+
+    def _stat(self) -> os.stat_result:
+        try:
+            return os.fstat(self.fd)
+        except OSError as error:
+            raise errors.from_oserror(error, "cannot be examined", where=self.path) from error
+
+    def fill(self) -> None:
+        """Give a file the blocks that it lacks where it has holes."""
+        if not self.is_device and self._has_holes():
+            self.allocate(self.size)
+
+    def _has_holes(self) -> bool:
+        if self._stat().st_blocks * 512 < self.size:
+            return True
+        try:
+            return os.lseek(self.fd, 0, os.SEEK_HOLE) < self.size
+        except OSError as error:
+            raise errors.from_oserror(error, "cannot be examined", where=self.path) from error
 
     def allocate(self, size: int | None) -> None:
         """Give a file all its blocks: a store into a hole of a full file system is fatal."""
@@ -245,12 +295,11 @@ class PartFile:
         return Region.map_parts([(self.fd, 0, self._alignment)])
 
     def sync(self) -> None:
-        """Make a new file and its directory entry durable."""
+        """Make the contents of a new file durable."""
         if self.is_device:
             return
         try:
             os.fsync(self.fd)
-            sync_directory_of(self.path)
         except OSError as error:
             raise errors.from_oserror(error, "cannot be made durable", where=self.path) from error
 
@@ -259,22 +308,49 @@ class PartFile:
         if self.is_device:
             self.write_header(bytes(HEADER_SIZE))
             return
-        try:
-            os.unlink(self.path)
-        except FileNotFoundError:
-            return
-        except OSError as error:
-            raise errors.from_oserror(error, "cannot be removed", where=self.path) from error
+        drafts.unlink(self.path, self.fd)
+        self.settle()
+
+    def settle(self) -> None:
+        """Drop the hidden name of a file whose maker was killed before it could."""
+        if self._stat().st_nlink > 1 or not drafts.leads_to(self.path, self.fd):
+            drafts.drop_twins(self.path, self.fd)
 
     def undo(self) -> None:
         """Put things back as they were before :meth:`create`."""
-        if self.made:
-            self.remove()
-        else:
+        if self.draft is None:
             self.write_header(bytes(HEADER_SIZE))
+        else:
+            self.draft.discard()
 
     def close(self) -> None:
         """Unlock and close; harmless when done twice."""
-        if self.fd >= 0:
-            os.close(self.fd)
-            self.fd = -1
+        if self.fd < 0:
+            return
+        fd, self.fd = self.fd, -1
+        try:
+            # By name: closing is not enough where a mapping or a forked child has the file still.
+            # In that child nothing is unlocked, as it would be unlocked for the parent.
+            if not self.readonly and os.getpid() == self._owner:
+                locks.unlock(fd)
+        finally:
+            os.close(fd)
+
+
+def is_device(path: str) -> bool:
+    """Return whether there is a character device at a path."""
+    try:
+        return stat.S_ISCHR(os.stat(path).st_mode)
+    except OSError:
+        return False  # whoever opens it will say what is wrong
+
+
+def _open(path: str, flags: int) -> int:
+    try:
+        return os.open(path, flags | os.O_CLOEXEC | os.O_NOCTTY)
+    except IsADirectoryError:
+        raise errors.PoolSetMalformed(
+            "it is a directory", where=path, hint="A part is a file or a device DAX"
+        ) from None
+    except OSError as error:
+        raise errors.from_oserror(error, "cannot be opened", where=path) from error

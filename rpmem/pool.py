@@ -15,6 +15,7 @@ from rpmem.arrays import Form, NamedArrays
 from rpmem.assembly import Assembly
 from rpmem.catalogue import Catalogue, Entry
 from rpmem.copies import Copies
+from rpmem.drafts import PRIVATE
 from rpmem.errors import ClosedError, ForkedError, StaleReplica, UsageError
 from rpmem.localcopy import place_of
 from rpmem.medium import PoolMedium
@@ -22,6 +23,7 @@ from rpmem.options import (
     ReplicaLike,
     SessionKeywords,
     SessionOptions,
+    mode_of,
     replica_spec,
     replica_specs,
     size_of,
@@ -110,6 +112,7 @@ class Pool:
         replicas: Iterable[ReplicaLike] | ReplicaLike | None = None,
         *,
         parts: int = 0,
+        mode: int = PRIVATE,
         user_flags: bytes = _NO_FLAGS,
         **session: Unpack[SessionKeywords],
     ) -> Self:
@@ -128,6 +131,10 @@ class Pool:
             ``REPLICA`` lines of the poolset file.
         parts : int
             Let each target write the pool set file itself, with so many parts; 0: it exists.
+        mode : int
+            Permissions of new local files, whatever the umask is. Whoever may read a pool can lock
+            it, and so keep others from opening it. What targets make is as private as their
+            ``file-mode`` says.
         user_flags : bytes
             16 bytes for the header; zeros: the machine's architecture, as PMDK does.
         **session
@@ -150,7 +157,7 @@ class Pool:
         specs = place.replicas if replicas is None else replica_specs(replicas)
         specs = [replica_spec(spec, parts) for spec in specs]
         options = SessionOptions(**session)
-        made = assembly.create(place, size_of(size), specs, options, user_flags)
+        made = assembly.create(place, size_of(size), specs, options, user_flags, mode_of(mode))
         try:
             return cls(made, options, readonly=False)
         except BaseException:
@@ -224,6 +231,7 @@ class Pool:
         replica: ReplicaLike,
         *,
         force: bool = False,
+        mode: int = PRIVATE,
         **session: Unpack[SessionKeywords],
     ) -> Self:
         """Make a new local copy of a pool out of one of its replicas.
@@ -239,6 +247,8 @@ class Pool:
         force : bool
             Take a replica that was being overwritten with another generation when its initiator
             died, although it is a mixture.
+        mode : int
+            As for `create`.
         **session
             As for `create`.
 
@@ -257,7 +267,9 @@ class Pool:
             A copy could not be made or read. Nothing is left behind.
         """
         options = SessionOptions(**session)
-        made = assembly.restore(place_of(local), replica_spec(replica), options, force=force)
+        made = assembly.restore(
+            place_of(local), replica_spec(replica), options, force=force, mode=mode_of(mode)
+        )
         try:
             return cls(made, options, readonly=False)
         except BaseException:

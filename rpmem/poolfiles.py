@@ -15,7 +15,9 @@ from contextlib import suppress
 from types import TracebackType
 from typing import TYPE_CHECKING, ClassVar, Self
 
-from rpmem import errors, header, poolset, redo
+from rpmem import drafts, errors, header, poolset, redo
+from rpmem.directories import present
+from rpmem.drafts import PRIVATE
 from rpmem.header import Header, PoolAttributes
 from rpmem.partfile import PartFile
 from rpmem.poolset import PoolSet
@@ -24,6 +26,7 @@ from rpmem.value import replace
 
 if TYPE_CHECKING:
     from rpmem._pmem import Region
+    from rpmem.setfile import SetFile
 
 
 def describe(path: str | os.PathLike[str]) -> PoolSet:
@@ -49,33 +52,49 @@ def remove_parts(pool_set: PoolSet, force: bool = False) -> None:
 
     Raises
     ------
-    PoolSetBusy, PoolSetNotFound, PoolSetDenied
+    PoolSetNotFound
+        Without `force`: a part was missing. The others are gone.
+    PoolSetBusy, PoolSetDenied
         Without `force`; nothing was removed unless the last unlink itself failed.
     """
+    missing: errors.PoolSetNotFound | None = None
+    paths = []
+    parts: list[PartFile] = []
     try:
-        pool_set = poolset.resolve(pool_set)
+        poolset.resolve(pool_set)
+    except errors.PoolSetNotFound as error:
+        missing = error
     except errors.PoolSetError:
         if not force:
             raise
-    parts: list[PartFile] = []
     try:
-        for entry in pool_set.parts:
+        paths = present(pool_set)
+        for path in paths:
             try:
-                parts.append(PartFile.open(entry.path))
+                parts.append(PartFile.open(path, allocate=False))
+            except errors.PoolSetNotFound as error:
+                missing = missing or error
             except errors.PoolSetError:
                 if not force:
                     raise
         if parts:
-            redo.forget(parts)
+            redo.forget(paths[0])
         for part in parts:
             try:
                 part.remove()
             except errors.PoolSetError:
                 if not force:
                     raise
+        if paths:
+            drafts.clear(paths)
+    except errors.PoolSetError:
+        if not force:
+            raise
     finally:
         for part in parts:
             part.close()
+    if missing is not None and not force:
+        raise missing
 
 
 def map_parts(spans: Sequence[tuple[int, int, int]]) -> Region:
@@ -102,8 +121,8 @@ class PoolFiles:
         The pool set's options.
     created : bool
         Whether this object created the pool.
-    belongings : list of str
-        Other files that go when the pool is removed at closing.
+    belongings : list of SetFile
+        Other files that go when the pool is removed at closing, and are closed with it.
     mapper : callable
         Of the class: makes a Region of (fd, file offset, length) for each part.
     """
@@ -124,8 +143,9 @@ class PoolFiles:
         self.region = region
         self.size = region.size
         self.created = created
-        self.belongings: list[str] = []
+        self.belongings: list[SetFile] = []
         self._headers = headers
+        self._headers_doubtful = False
 
     @classmethod
     def create(
@@ -134,7 +154,8 @@ class PoolFiles:
         *,
         pool_size: int | None = None,
         attributes: PoolAttributes | None = None,
-        mode: int = 0o666,
+        mode: int = PRIVATE,
+        hidden: bool = False,
     ) -> Self:
         """Create the parts and their headers, durable when this returns.
 
@@ -147,7 +168,9 @@ class PoolFiles:
         attributes : PoolAttributes, optional
             What the headers say; none for a set with ``OPTION NOHDRS``, and only for that.
         mode : int
-            Permissions of new files, reduced by the umask.
+            Permissions of new files, whatever the umask is.
+        hidden : bool
+            Leave new files without their names until `publish` is called.
 
         Raises
         ------
@@ -160,10 +183,15 @@ class PoolFiles:
         header.check_attributes(attributes, pool_set.options)
         pool_set = poolset.resolve(pool_set, create=True)
         _check_sizes(pool_set, pool_size)
+        drafts.clear([part.path for part in pool_set.parts])
         parts: list[PartFile] = []
+        region = None
         try:
-            parts.extend(PartFile.create(part.path, part.size, mode) for part in pool_set.parts)
-            redo.forget(parts)
+            parts.extend(
+                PartFile.create(each.path, each.size, mode, hidden=hidden)
+                for each in pool_set.parts
+            )
+            redo.forget(parts[0].path)
             headers = header.headers_for(
                 attributes,
                 len(parts),
@@ -176,13 +204,16 @@ class PoolFiles:
             for part in parts:
                 part.sync()
             region = cls._map(pool_set, parts)
+            pool = cls(parts, pool_set.options, headers, region, created=True)
+            if not hidden:
+                pool.publish()
         except BaseException:
-            for part in parts:
-                with suppress(errors.PoolSetError):
-                    part.undo()
-                part.close()
+            # The traceback would keep the mapping.
+            if region is not None:
+                region.close()
+            _undo(parts)
             raise
-        return cls(parts, pool_set.options, headers, region, created=True)
+        return pool
 
     @classmethod
     def open(
@@ -212,7 +243,7 @@ class PoolFiles:
         parts: list[PartFile] = []
         region = None
         try:
-            parts.extend(PartFile.open(part.path, part.size) for part in pool_set.parts)
+            parts.extend(PartFile.open(each.path, each.size) for each in pool_set.parts)
             with_header = parts[: header.header_count(len(parts), pool_set.options)]
             redo.finish(parts, _is_whole)
             headers = [Header.unpack(part.read_header(), part.path) for part in with_header]
@@ -224,6 +255,8 @@ class PoolFiles:
             if pool._detects_shutdowns:
                 stored = headers[0].shutdown_state
                 pool._note_shutdown_state(_device_state(parts).checked(stored, parts[0].path))
+            for part in parts:
+                part.settle()
         except BaseException:
             # The traceback would keep the mapping, and the mapping the locks.
             if region is not None:
@@ -232,6 +265,16 @@ class PoolFiles:
                 part.close()
             raise
         return pool
+
+    def publish(self) -> None:
+        """Let the new files count, all of them or none, durably.
+
+        Raises
+        ------
+        PoolSetExists
+            Somebody made one of that name meanwhile.
+        """
+        drafts.publish([part.draft for part in self.parts if part.draft is not None])
 
     @property
     def attributes(self) -> PoolAttributes | None:
@@ -258,8 +301,11 @@ class PoolFiles:
         )
         if not changed:
             return
+        # Until all of it is done, a note beside the parts knows better than this object.
+        self._headers_doubtful = True
         redo.replace_headers(self.parts, [content.pack() for content in changed])
         self._headers = changed
+        self._headers_doubtful = False
 
     def close(self, remove: bool = False) -> None:
         """Unmap and unlock; harmless when done twice.
@@ -280,17 +326,28 @@ class PoolFiles:
         self.region.close()
         try:
             if remove:
-                redo.forget(self.parts)
-                for part in self.parts:
-                    part.undo() if self.created else part.remove()
-                for path in self.belongings:
-                    with suppress(FileNotFoundError):
-                        os.unlink(path)
-            elif self._detects_shutdowns:
+                self._remove()
+            elif self._detects_shutdowns and not self._headers_doubtful:
                 self._note_shutdown_state(None)
         finally:
+            for belonging in self.belongings:
+                belonging.close()
             for part in self.parts:
                 part.close()
+
+    def _remove(self) -> None:
+        """Remove all that can be removed; raise the first thing that could not."""
+        failure: errors.PoolSetError | None = None
+        redo.forget(self.parts[0].path)
+        steps = [part.undo if self.created else part.remove for part in self.parts]
+        steps += [belonging.remove for belonging in self.belongings]
+        for step in steps:
+            try:
+                step()
+            except errors.PoolSetError as error:
+                failure = failure or error
+        if failure is not None:
+            raise failure
 
     def __enter__(self) -> Self:
         return self
@@ -321,6 +378,14 @@ class PoolFiles:
         content = bytes(64) if state is None else state.pack()
         self._headers[0] = replace(self._headers[0], shutdown_state=content)
         self.parts[0].write_header(self._headers[0].pack())
+
+
+def _undo(parts: Sequence[PartFile]) -> None:
+    """Take a creation back that failed; what cannot be is told by its hidden name later."""
+    for part in parts:
+        with suppress(errors.PoolSetError):
+            part.undo()
+        part.close()
 
 
 def _check_sizes(pool_set: PoolSet, wanted: int | None) -> None:

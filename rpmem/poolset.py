@@ -65,6 +65,12 @@ __all__ = [
 ]
 
 _LARGEST_FILE = 16 * 1024 * 1024
+_HEAD = 4096
+_BYTE_ORDER_MARKS = (
+    (b"\xef\xbb\xbf", "utf-8"),
+    (b"\xff\xfe", "utf-16-le"),
+    (b"\xfe\xff", "utf-16-be"),
+)
 
 
 class _Parser:
@@ -79,21 +85,23 @@ class _Parser:
         self.section: list[Part] | None = self.first  # None: after a remote replica
         self.section_line = 1
         self.seen: dict[str, int] = {}
+        self.remote: dict[tuple[Target, str], int] = {}
 
     def fail(self, what: str, hint: str | None = None, line: int | None = None) -> NoReturn:
         raise PoolSetMalformed(what, where=f"{self.source}:{line or self.line}", hint=hint)
 
     def parse(self, text: str) -> PoolSet:
-        first, *rest = text.split("\n")
+        # As PMDK, also with the line ends of another system.
+        first, *rest = (line.removesuffix("\r") for line in text.split("\n"))
         self.line = 1
         if first != SIGNATURE:
             shown = printable(first, 40)
             if first.rstrip() == SIGNATURE:
-                shown += " with blanks or a carriage return behind it"
+                shown += " with blanks behind it"
             self.fail(
                 f"the first line is {shown or 'empty'}",
                 f"The first line of a pool set file is exactly {SIGNATURE}; make sure that this is "
-                "a pool set file, with Unix line ends",
+                "a pool set file",
             )
         for self.line, line in enumerate(rest, 2):
             self.read(line)
@@ -103,7 +111,7 @@ class _Parser:
 
     def read(self, line: str) -> None:
         if "\r" in line:
-            self.fail("the line holds a carriage return", "Save the file with Unix line ends")
+            self.fail("there is a carriage return in the line", "End lines with a line feed")
         words = [word for word in re.split("[ \t]+", line.partition("#")[0]) if word]
         if not words:
             return
@@ -136,10 +144,16 @@ class _Parser:
             )
         target, name = words
         try:
-            Target.parse(target)
+            parsed = Target.parse(target)
             check_pool_set_name(name)
         except (TargetSyntaxError, PoolSetNameRefused) as error:
             self.fail(f"{error.where}: {error.what}" if error.where else error.what, error.hint)
+        twin = self.remote.setdefault((parsed, name), self.line)
+        if twin != self.line:
+            self.fail(
+                f"the replica {target} {name} is there already, on line {twin}",
+                "Name every replica once",
+            )
         self.close_section()
         self.section = None
         self.replicas.append(RemoteReplica(target, name, self.line))
@@ -277,33 +291,60 @@ def load_any(path: str | os.PathLike[str], *, lock: bool = True) -> PoolSet:
     data = _read(name, _LARGEST_FILE, lock=lock)
     if data is not None:
         return parse(os.fsdecode(data), source=name)
-    about = os.stat(name)
+    try:
+        about = os.stat(name)
+    except OSError as error:
+        raise from_oserror(error, "cannot be examined", where=name) from error
     return single(name, None if stat.S_ISCHR(about.st_mode) else about.st_size)
 
 
-def _read(name: str, limit: int, *, lock: bool) -> bytes | None:
-    """Return the contents of a pool set file, None for any other file."""
+def open_locked(name: str) -> int:
+    """Open a pool set file for reading, and hold a shared lock on it.
+
+    Raises
+    ------
+    PoolSetError
+        As `load` does.
+    """
+    descriptor = _open(name)
     try:
-        # A FIFO or a device must not block, and is refused below.
-        descriptor = os.open(name, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+        _lock(descriptor, name)
+    except BaseException:
+        os.close(descriptor)
+        raise
+    return descriptor
+
+
+def _open(name: str) -> int:
+    try:
+        # A FIFO or a device must not block, and is refused later.
+        return os.open(name, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
     except FileNotFoundError as error:
         raise PoolSetNotFound(
             "there is no such pool set file", where=name, hint="Create it, or correct the name"
         ) from error
     except OSError as error:
         raise from_oserror(error, "cannot open the pool set file", where=name) from error
+
+
+def _read(name: str, limit: int, *, lock: bool) -> bytes | None:
+    """Return the contents of a pool set file, None for any other file."""
+    descriptor = _open(name)
     try:
-        mode = os.fstat(descriptor).st_mode
-        if stat.S_ISCHR(mode):
+        about = os.fstat(descriptor)
+        if stat.S_ISCHR(about.st_mode):
             return None
-        if not stat.S_ISREG(mode):
+        if not stat.S_ISREG(about.st_mode):
             raise PoolSetMalformed("this is not a file", where=name, hint="Name a pool set file")
         if lock:
             _lock(descriptor, name)
         with open(descriptor, "rb", closefd=False) as file:
-            if file.read(len(SIGNATURE)) != SIGNATURE.encode():
+            data = file.read(_HEAD)
+            if not data.startswith(SIGNATURE.encode()):
+                if about.st_size < MIN_PART:
+                    _check_beginning(data, name)
                 return None
-            data = SIGNATURE.encode() + file.read(limit)
+            data += file.read(limit - len(data))
     except OSError as error:
         raise from_oserror(error, "cannot read the pool set file", where=name) from error
     finally:
@@ -311,6 +352,24 @@ def _read(name: str, limit: int, *, lock: bool) -> bytes | None:
     if len(data) >= limit:
         raise PoolSetMalformed(f"the file is larger than {limit} bytes", where=name)
     return data
+
+
+def _check_beginning(head: bytes, name: str) -> None:
+    """Refuse a file that was meant to be a pool set file, and is too small to be a part."""
+    what = None
+    for mark, encoding in _BYTE_ORDER_MARKS:
+        if head.startswith(mark) and SIGNATURE in head.decode(encoding, "replace"):
+            what = f"it begins with a byte order mark ({encoding})"
+            break
+    else:
+        if head.lstrip().startswith(SIGNATURE.encode()):
+            what = "it begins with blanks or an empty line"
+    if what is not None:
+        raise PoolSetMalformed(
+            f"{what}, not with {SIGNATURE}",
+            where=f"{name}:1",
+            hint="Save it as plain text (UTF-8 without a mark) that begins with that word",
+        )
 
 
 def _lock(descriptor: int, name: str) -> None:

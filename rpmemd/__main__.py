@@ -21,7 +21,7 @@ def main() -> int:
         log.configure(config)
         if config.remove is not None:
             return remove(config, log)
-        database = Database(config.poolset_dir)
+        database = Database(config.poolset_dir, file_mode=config.file_mode)
     except ConfigError as error:
         return refuse(error, log, _BAD_CONFIGURATION)
     return serve(config, log, database)

@@ -16,6 +16,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NoReturn
 
 from rpmem import __version__
+from rpmem.drafts import PRIVATE
 from rpmem.errors import ConfigError
 from rpmem.value import Record, replace
 
@@ -46,6 +47,7 @@ Options:
       --log-level <level>       err, warn, notice, info or debug
       --protocol <which>        native, pmdk or both; pmdk cannot authenticate its lanes
       --provider <list>         libfabric providers to offer, separated by commas
+      --file-mode <mode>        permissions of the files it makes, octal (0600)
       --spin-us <n>             microseconds to poll before sleeping
       --forced-command          in authorized_keys: take --remove from the client's command,
                                 and nothing else
@@ -74,6 +76,8 @@ class Config(Record):
         Who may speak.
     providers : tuple of str
         libfabric providers to offer; empty means any.
+    file_mode : int
+        Permissions of pool set files, parts and logs that are made; no umask changes them.
     spin_us : int or None
         How long to poll before sleeping; None leaves the choice to the service.
     forced_command : bool
@@ -92,6 +96,7 @@ class Config(Record):
     log_level: str = "err"
     protocol: str = "both"
     providers: tuple[str, ...] = ()
+    file_mode: int = PRIVATE
     spin_us: int | None = None
     forced_command: bool = False
 
@@ -166,6 +171,14 @@ def _number(largest: int) -> Callable[[str], int]:
     return check
 
 
+def _mode(value: str) -> int:
+    if not re.fullmatch(r"0?[0-7]{3}", value) or int(value, 8) & PRIVATE != PRIVATE:
+        raise ValueError(
+            f"'{value}' is no mode such as 0600 or 0640, with which the owner can write"
+        )
+    return int(value, 8)
+
+
 def _names(value: str) -> tuple[str, ...]:
     names = tuple(name.strip() for name in value.split(","))
     for name in names:
@@ -184,6 +197,7 @@ _VALUES: dict[str, tuple[str, Callable[[str], Any]]] = {
     "nthreads": ("nthreads", _number(_MOST_THREADS)),
     "protocol": ("protocol", _one_of(*PROTOCOLS)),
     "provider": ("providers", _names),
+    "file-mode": ("file_mode", _mode),
     "spin-us": ("spin_us", _number(_LONGEST_SPIN)),
 }
 _SWITCHES = ("persist-apm", "persist-general", "use-syslog")

@@ -13,13 +13,16 @@ import os
 from contextlib import suppress
 
 from rpmem import errors
+from rpmem.drafts import PRIVATE
 from rpmem.header import INCOMPAT_SINGLEHDR, PoolAttributes, header_count
-from rpmem.partfile import HEADER_SIZE, MINIMUM_SIZE, sync_directory_of
+from rpmem.partfile import HEADER_SIZE, MINIMUM_SIZE
 from rpmem.poolfiles import PoolFiles, remove_parts
 from rpmem.poolset import Part, PoolSet, load_any
+from rpmem.setfile import SetFile, held
 
 _LONGEST_NAME = 4096
 _MOST_PARTS = 1024
+_ATTEMPTS = 10
 
 
 class Database:
@@ -29,6 +32,8 @@ class Database:
     ----------
     directory : str
         Absolute path.
+    file_mode : int
+        Permissions of the files that are made.
 
     Raises
     ------
@@ -36,13 +41,14 @@ class Database:
         The path is not absolute.
     """
 
-    def __init__(self, directory: str) -> None:
+    def __init__(self, directory: str, *, file_mode: int = PRIVATE) -> None:
         if not os.path.isabs(directory):
             raise errors.ConfigError(
                 f"the pool set directory '{directory}' is not an absolute path",
                 hint="Correct the option poolset-dir",
             )
         self.directory = os.path.realpath(directory)
+        self._file_mode = file_mode
 
     def create(
         self,
@@ -71,18 +77,27 @@ class Database:
         PoolSetError
             Of the kind that says why.
         """
-        written = None
-        if parts and not os.path.lexists(self._resolve(name)):
-            written = self._provision(name, pool_size, parts, attributes)
+        set_file = self._held_or_written(name, pool_size, parts, attributes)
         try:
-            pool = PoolFiles.create(self._read(name), pool_size=pool_size, attributes=attributes)
+            pool = PoolFiles.create(
+                self._read(name, lock=False),
+                pool_size=pool_size,
+                attributes=attributes,
+                mode=self._file_mode,
+            )
         except BaseException:
-            if written is not None:
-                with suppress(OSError):
-                    os.unlink(written)
+            if set_file is not None:
+                if set_file.made:
+                    with suppress(errors.PoolSetError):
+                        set_file.remove()
+                set_file.close()
             raise
-        if written is not None:
-            pool.belongings.append(written)
+        if set_file is not None:
+            set_file.release()
+            if set_file.made:
+                pool.belongings.append(set_file)
+            else:
+                set_file.close()
         return pool
 
     def open(self, name: str, pool_size: int = 0) -> PoolFiles:
@@ -112,7 +127,8 @@ class Database:
         Raises
         ------
         PoolSetError
-            Of the kind that says why; with `force` only when the name is refused.
+            Of the kind that says why; with `force` only when the name is refused. Without it,
+            `PoolSetNotFound` when a part was missing: the rest was removed nevertheless.
         """
         self._resolve(name)
         try:
@@ -122,17 +138,21 @@ class Database:
                 raise
 
     def _remove(self, name: str, force: bool, pool_set: bool) -> None:
-        found = self._read(name, replicas_too=force)
         path = self._resolve(name)
-        if _is_whole_pool(found, path):
-            # A file that is a pool by itself: nothing here said that it may go.
-            raise errors.PoolSetMalformed("it is no pool set file", where=name)
-        remove_parts(found, force)
-        if pool_set:
+        with held(path if pool_set else None) as set_file:
+            found = self._read(name, replicas_too=force, lock=set_file is None)
+            if _is_whole_pool(found, path):
+                # A file that is a pool by itself: nothing here said that it may go.
+                raise errors.PoolSetMalformed("it is no pool set file", where=name)
+            missing = None
             try:
-                os.unlink(path)
-            except OSError as error:
-                raise errors.from_oserror(error, "cannot be removed", where=name) from error
+                remove_parts(found, force)
+            except errors.PoolSetNotFound as error:
+                missing = error
+            if set_file is not None:
+                set_file.remove()
+            if missing is not None:
+                raise missing
 
     def _resolve(self, name: str) -> str:
         """Return the path of a name that stays inside the directory."""
@@ -157,10 +177,10 @@ class Database:
             hint="Name a pool set file relative to the target's pool set directory",
         )
 
-    def _read(self, name: str, *, replicas_too: bool = False) -> PoolSet:
+    def _read(self, name: str, *, replicas_too: bool = False, lock: bool = True) -> PoolSet:
         path = self._resolve(name)
-        found = load_any(path)
-        if not _is_whole_pool(found, path) and os.path.getsize(path) >= MINIMUM_SIZE:
+        found = load_any(path, lock=lock)
+        if not _is_whole_pool(found, path) and _size_of(path) >= MINIMUM_SIZE:
             # A part's header holds what an initiator chose. It must not pass for a pool set file,
             # which may name any path; no honest one is as large as the smallest part.
             raise errors.PoolSetMalformed("it is too large for a pool set file", where=name)
@@ -168,10 +188,30 @@ class Database:
             found.check_for_target()
         return found
 
-    def _provision(
+    def _held_or_written(
+        self, name: str, pool_size: int, parts: int, attributes: PoolAttributes | None
+    ) -> SetFile | None:
+        """Hold the pool set file, after writing one where there is none and `parts` says so.
+
+        None for a name that leads to a file that is a pool by itself.
+        """
+        path = self._resolve(name)
+        for _ in range(_ATTEMPTS):
+            try:
+                found = self._read(name)
+                return None if _is_whole_pool(found, path) else SetFile.hold(path)
+            except errors.PoolSetNotFound:
+                if not parts:
+                    raise
+            with suppress(errors.PoolSetExists):  # somebody was quicker
+                text = self._text_for(name, pool_size, parts, attributes)
+                return SetFile.write(path, text, self._file_mode)
+        raise errors.PoolSetBusy("others make and remove it all the time", where=name)
+
+    def _text_for(
         self, name: str, pool_size: int, parts: int, attributes: PoolAttributes | None
     ) -> str:
-        """Write a pool set file for a pool of at least that size; return its path."""
+        """Return the text of a pool set file for a pool of at least that size."""
         if not 0 < parts <= _MOST_PARTS:
             raise errors.UsageError(f"a pool set of {parts} parts cannot be made")
         path = self._resolve(name)
@@ -183,31 +223,10 @@ class Database:
         needed = max(pool_size, 0) + HEADER_SIZE * max(headers - 1, 0)
         each = -(-needed // parts)
         each = max(each + -each % HEADER_SIZE, MINIMUM_SIZE)
-        content = PoolSet(
+        return PoolSet(
             parts=[Part(each, f"{path}.part{index}") for index in range(parts)],
             options=options,
         ).format()
-        try:
-            descriptor = os.open(
-                path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o666
-            )
-        except OSError as error:
-            raise errors.from_oserror(
-                error, "the pool set file cannot be created", where=name
-            ) from error
-        try:
-            with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-                file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
-            sync_directory_of(path)
-        except OSError as error:
-            with suppress(OSError):
-                os.unlink(path)
-            raise errors.from_oserror(
-                error, "the pool set file cannot be written", where=name
-            ) from error
-        return path
 
 
 def removal_status(error: errors.RpmemError, name: str) -> int:
@@ -225,6 +244,13 @@ def removal_status(error: errors.RpmemError, name: str) -> int:
     if isinstance(error, errors.PoolSetBusy):
         return errno.EWOULDBLOCK
     return error.errno if 0 < error.errno < 255 else errno.EIO
+
+
+def _size_of(path: str) -> int:
+    try:
+        return os.path.getsize(path)
+    except OSError as error:
+        raise errors.from_oserror(error, "cannot be examined", where=path) from error
 
 
 def _is_whole_pool(found: PoolSet, path: str) -> bool:

@@ -11,12 +11,24 @@ import time
 from collections.abc import Callable
 from typing import TextIO
 
+from rpmem.drafts import PRIVATE
 from rpmem.errors import ConfigError, printable
 from rpmemd.config import LEVELS, Config
 
 Sink = Callable[[str, str], None]
 
 _LONGEST = 4000
+
+
+def _open_private(path: str, mode: int) -> int:
+    """Open a log to append to it; one that is made has `mode`, whatever the umask is."""
+    flags = os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC
+    try:
+        return os.open(path, flags)
+    except FileNotFoundError:
+        descriptor = os.open(path, flags | os.O_CREAT, PRIVATE)
+    os.fchmod(descriptor, mode)
+    return descriptor
 
 
 class Log:
@@ -55,7 +67,7 @@ class Log:
             self._open_syslog()
             return
         try:
-            descriptor = os.open(config.log_file, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o640)
+            descriptor = _open_private(config.log_file, config.file_mode)
         except OSError as error:
             raise ConfigError(
                 f"the log file cannot be opened: {error.strerror}",

@@ -9,6 +9,7 @@ import click
 from rpmem.cli.shared import (
     console,
     local_argument,
+    mode_option,
     pool_facts,
     replica_facts,
     replica_option,
@@ -22,9 +23,15 @@ from rpmem.cli.shared import (
 @click.option("--size", help="Of a plain file, such as 64MiB; pool sets have their own.")
 @replica_option
 @click.option("--parts", default=0, help="Let the targets write pool set files of N parts.")
+@mode_option
 @session_options
 def command(
-    local: str, size: str | None, replicas: tuple[str, ...], parts: int, **session: Any
+    local: str,
+    size: str | None,
+    replicas: tuple[str, ...],
+    parts: int,
+    mode: int,
+    **session: Any,
 ) -> None:
     """Make the new, empty pool LOCAL and its replicas.
 
@@ -32,7 +39,9 @@ def command(
     """
     from rpmem.pool import Pool
 
-    with Pool.create(local, size, replicas or None, parts=parts, **session_of(session)) as pool:
+    with Pool.create(
+        local, size, replicas or None, parts=parts, mode=mode, **session_of(session)
+    ) as pool:
         out = console()
         out.print(pool_facts(pool))
         if pool.replicas:

@@ -6,7 +6,14 @@ from typing import Any
 
 import click
 
-from rpmem.cli.shared import console, local_argument, pool_facts, session_of, session_options
+from rpmem.cli.shared import (
+    console,
+    local_argument,
+    mode_option,
+    pool_facts,
+    session_of,
+    session_options,
+)
 
 
 @click.command(short_help="Read a pool back from a replica.")
@@ -14,8 +21,9 @@ from rpmem.cli.shared import console, local_argument, pool_facts, session_of, se
 @click.argument("target")
 @click.argument("pool_set", metavar="NAME.set")
 @click.option("--force", is_flag=True, help="Take a replica that was half sent when it stopped.")
+@mode_option
 @session_options
-def command(local: str, target: str, pool_set: str, force: bool, **session: Any) -> None:
+def command(local: str, target: str, pool_set: str, force: bool, mode: int, **session: Any) -> None:
     """Make LOCAL out of everything that the replica NAME.set on TARGET holds.
 
     LOCAL must not exist, or be a poolset(5) file whose parts do not exist. Files get their names
@@ -24,5 +32,5 @@ def command(local: str, target: str, pool_set: str, force: bool, **session: Any)
     from rpmem.pool import Pool
 
     replica = (target, pool_set)
-    with Pool.restore(local, replica, force=force, **session_of(session)) as pool:
+    with Pool.restore(local, replica, force=force, mode=mode, **session_of(session)) as pool:
         console().print(pool_facts(pool))

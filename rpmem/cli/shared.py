@@ -18,6 +18,17 @@ if TYPE_CHECKING:
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 
 _UNFOLDED = 1000
+
+
+def _as_mode(context: click.Context, option: click.Parameter, value: str) -> int:
+    from rpmem.options import mode_of
+
+    try:
+        return mode_of(int(value, 8))
+    except ValueError as error:
+        raise click.BadParameter(f"{value!r} is no mode such as 600 or 640") from error
+
+
 _SESSION = (
     click.option("--provider", help="libfabric provider, such as tcp or verbs."),
     click.option("--lanes", "nlanes", type=int, help="Operations on their way at once."),
@@ -36,6 +47,13 @@ replica_option = click.option(
     multiple=True,
     metavar="'TARGET NAME.set'",
     help="A replica, in quotes; may be repeated.  [default: REPLICA lines of the poolset file]",
+)
+mode_option = click.option(
+    "--mode",
+    callback=_as_mode,
+    default="600",
+    show_default=True,
+    help="Permissions of new local files.",
 )
 local_argument = click.argument("local", type=click.Path(path_type=str))
 

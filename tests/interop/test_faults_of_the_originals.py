@@ -221,14 +221,14 @@ class TestOutOfBand:
                     assert list(node.parts.iterdir()) == []
                     assert "leaves the pool set directory" in errors_in(node)[0]
 
-    def test_parts_obey_the_umask(self, original: Node, ours: Node) -> None:
+    def test_parts_are_private(self, original: Node, ours: Node) -> None:
         modes = []
         for node in (original, ours):
             node.daemon = ["sh", "-c", 'umask 027; exec "$@"', "sh", *node.daemon]
             with RawTarget(node) as target:
                 target.close()
                 modes.append(stat.S_IMODE(node.part(target.name).stat().st_mode))
-        assert modes == [0o666, 0o640]
+        assert modes == [0o666, 0o600]
 
 
 def virtual_size(status: Path) -> int:

@@ -6,13 +6,14 @@ from tests.mutants import Mutant
 
 _PART = ("tests/unit/test_poolfiles.py", "tests/unit/test_partfile.py")
 _LOCAL = ("tests/unit/test_pool_local.py",)
+_DRAFTS = ("tests/unit/test_drafts.py", "tests/faults/test_creations.py")
 _HEADER = ("tests/unit/test_header.py",)
 
 MUTANTS = (
     Mutant(
         "a part that was replaced before the lock is taken for the part",
         "PartFile.require_lock",
-        "if not current:",
+        "if not drafts.leads_to(self.path, self.fd):",
         "if False:",
         _PART,
     ),
@@ -53,10 +54,10 @@ MUTANTS = (
     ),
     Mutant(
         "a new file's name is not made durable",
-        "PartFile.sync",
-        "sync_directory_of(self.path)",
+        "sync_directory",
+        "os.fsync(descriptor)",
         "pass",
-        _PART,
+        _DRAFTS,
     ),
     Mutant(
         "the note of a header change is not synced before its name",
@@ -68,23 +69,23 @@ MUTANTS = (
     Mutant(
         "the name of the note is not made durable",
         "_write_note",
-        "sync_directory_of(path)",
+        "sync_directory(os.path.dirname(path))",
         "pass",
         _PART,
     ),
     Mutant(
         "a note that no longer applies is carried out",
-        "finish",
-        "applies = applies and (present in (old, new) or not is_whole(present))",
-        "applies = True",
+        "pending",
+        "if present not in (old, new) and is_whole(present):",
+        "if False:",
         _PART,
     ),
     Mutant(
         "a restored pool's name is not made durable",
-        "HiddenCopy.publish",
-        "sync_directory_of(move.name)",
-        "pass",
-        _LOCAL,
+        "publish",
+        "        first.give_name()\n        sync_directories([first])",
+        "        first.give_name()",
+        _DRAFTS,
     ),
     Mutant(
         "a restored pool is named before its data are durable",
@@ -95,10 +96,10 @@ MUTANTS = (
     ),
     Mutant(
         "a file that exists is restored over",
-        "_name",
-        "os.link(move.hidden, move.name)",
-        "os.rename(move.hidden, move.name)",
-        ("tests/integration/test_pool.py", *_LOCAL),
+        "Draft.give_name",
+        "os.link(self.hidden, self.path)",
+        "os.rename(self.hidden, self.path)",
+        ("tests/integration/test_pool.py", *_DRAFTS),
     ),
     Mutant(
         "remove takes a file that is no pool",
@@ -138,7 +139,7 @@ MUTANTS = (
     Mutant(
         "headers changed, and the note of it stays",
         "replace_headers",
-        "with suppress(FileNotFoundError):\n            os.unlink(note_path(parts))",
+        "with suppress(OSError):\n            os.unlink(note_path(parts[0].path))",
         "pass",
         _PART,
     ),

@@ -51,7 +51,7 @@ def main() -> int:
     log = Log()  # stderr, which the initiator's errors quote
     try:
         config = configuration.read(arguments)
-        database = Database(config.poolset_dir)
+        database = Database(config.poolset_dir, file_mode=config.file_mode)
     except RpmemError as error:
         log.err(str(error))
         return 1

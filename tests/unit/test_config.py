@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import os
+import stat
 import subprocess
 import sys
 
@@ -48,6 +50,7 @@ def test_defaults(read, home):
         log_level="err",
         protocol="both",
         providers=(),
+        file_mode=0o600,
         spin_us=None,
     )
 
@@ -74,6 +77,8 @@ def test_defaults(read, home):
         (["--log-l", "warn"], "log_level", "warn"),
         (["--protocol", "native"], "protocol", "native"),
         (["--provider", "tcp, verbs;ofi_rxm"], "providers", ("tcp", "verbs;ofi_rxm")),
+        (["--file-mode", "0640"], "file_mode", 0o640),
+        (["--file-mode", "660"], "file_mode", 0o660),
         (["--spin-us", "250"], "spin_us", 250),
         (["stray", "-t", "3", "words"], "nthreads", 3),
     ],
@@ -98,6 +103,10 @@ def test_options(read, arguments, field, value):
         ["--provider", ""],
         ["--provider", "tcp,,x"],
         ["--provider", "a b"],
+        ["--file-mode", "1777"],
+        ["--file-mode", "0x180"],
+        ["--file-mode", "0440"],
+        ["--file-mode", "8"],
         ["--spin-us", "1.5"],
         ["--persist-apm=yes"],
         ["--persist", "x"],
@@ -151,6 +160,7 @@ def test_every_key_of_a_file(read, home):
         nthreads = 3
         protocol = native
         provider = tcp,sockets
+        file-mode = 0640
         spin-us = 0
 
         """
@@ -165,6 +175,7 @@ def test_every_key_of_a_file(read, home):
         nthreads=3,
         protocol="native",
         providers=("tcp", "sockets"),
+        file_mode=0o640,
         spin_us=0,
     )
 
@@ -315,6 +326,25 @@ def test_log_lines_cannot_be_forged():
     assert len(out.getvalue().splitlines()) == 1
     assert "\x1b" not in out.getvalue()
     assert len(out.getvalue()) < 5000
+
+
+@pytest.mark.parametrize("mode", [0o600, 0o664])
+@pytest.mark.parametrize("umask", [0, 0o077])
+def test_a_log_that_is_made_is_private(tmp_path, home, mode, umask):
+    made, there = tmp_path / "made", tmp_path / "there"
+    there.touch()
+    there.chmod(0o644)
+    before = os.umask(umask)
+    try:
+        for file in (made, there):
+            journal = Log(file=io.StringIO())
+            journal.configure(
+                Config(str(home), log_file=str(file), use_syslog=False, file_mode=mode)
+            )
+            journal.close()
+    finally:
+        os.umask(before)
+    assert [stat.S_IMODE(file.stat().st_mode) for file in (made, there)] == [mode, 0o644]
 
 
 def test_log_file(tmp_path, home):

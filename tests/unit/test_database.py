@@ -322,6 +322,26 @@ def status(database, name, **options):
     return 0
 
 
+def test_a_missing_part_does_not_keep_the_others(directory, database):
+    """As PMDK's: what is there goes, the exit status says that something was not."""
+    for pool_set in (False, True):
+        write_set(directory, count=3)
+        database.create("p.set", SIZE, ATTRIBUTES).close()
+        (directory / "p.set-1").unlink()
+        assert status(database, "p.set", pool_set=pool_set) == errno.ENOENT
+        assert names(directory) == ([] if pool_set else ["p.set"])
+
+
+def test_a_part_in_use_keeps_all_of_them(directory, database):
+    write_set(directory, count=3)
+    database.create("p.set", SIZE, ATTRIBUTES).close()
+    (directory / "p.set-0").unlink()
+    with open(directory / "p.set-2") as part:
+        fcntl.flock(part, fcntl.LOCK_EX)
+        assert status(database, "p.set", pool_set=True) == errno.EWOULDBLOCK
+    assert names(directory) == ["p.set", "p.set-1", "p.set-2"]
+
+
 def test_removal_status(directory, database):
     write_set(directory)
     assert status(database, "none.set") == errno.ENOENT
@@ -335,6 +355,8 @@ def test_removal_status(directory, database):
     assert status(database, "p.set") == 0
     assert names(directory) == ["p.set", "text"]
     assert status(database, "p.set", pool_set=True) == errno.ENOENT
+    assert names(directory) == ["text"]
+    write_set(directory)
     for name in ("none.set", "text"):
         assert status(database, name, force=True, pool_set=True) == 0
     assert status(database, "/p.set", force=True, pool_set=True) == errno.EBADF

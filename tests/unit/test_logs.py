@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import logging
 import os
+import stat
 import subprocess
 import sys
 
@@ -59,6 +60,15 @@ def test_a_name_that_ends_in_a_dash_gets_the_process_id(tmp_path):
     logs.set_up(Environment(log_level=1, log_file=str(tmp_path / "log-")))
     LOG.error("a word")
     assert "a word" in (tmp_path / f"log-{os.getpid()}").read_text()
+
+
+def test_a_file_that_is_made_is_private(tmp_path):
+    before = os.umask(0)
+    try:
+        assert "a warning" in everything(tmp_path / "log", 1)
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE((tmp_path / "log").stat().st_mode) == 0o600
 
 
 def test_a_second_process_appends(tmp_path):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import mmap
 import os
+import stat
 import subprocess
 import sys
 import textwrap
@@ -111,6 +112,24 @@ def test_user_flags_are_kept(tmp_path):
     with rpmem.Pool.open(tmp_path / "p") as pool:
         assert pool.attributes.user_flags == flags
         assert pool.attributes.signature == b"RPMEMPY1"
+
+
+@pytest.mark.parametrize("umask", [0, 0o077])
+@pytest.mark.parametrize("mode", [None, 0o640])
+def test_files_are_private_unless_a_mode_is_given(tmp_path, umask, mode):
+    before = os.umask(umask)
+    try:
+        rpmem.Pool.create(tmp_path / "p", SIZE, **({} if mode is None else {"mode": mode})).close()
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE((tmp_path / "p").stat().st_mode) == (mode or 0o600)
+
+
+@pytest.mark.parametrize("mode", [0, 0o400, 0o200, 0o1600, -1, "600", 0.5, None])
+def test_modes_that_are_none(tmp_path, mode):
+    with pytest.raises(UsageError, match="mode"):
+        rpmem.Pool.create(tmp_path / "p", SIZE, mode=mode)
+    assert os.listdir(tmp_path) == []
 
 
 # --- generations ---

@@ -110,16 +110,24 @@ def test_zero_uuids_are_filled_in(tmp_path):
         assert pool.attributes == filled
 
 
-def test_blocks_are_allocated_and_the_umask_is_honoured(tmp_path):
-    wanted, given = made(tmp_path, count=1)
-    before = os.umask(0o027)
+@pytest.mark.parametrize("umask", [0o000, 0o022, 0o077])
+@pytest.mark.parametrize("mode", [None, 0o640, 0o666])
+def test_files_are_private_unless_a_mode_is_given(tmp_path, umask, mode):
+    wanted, given = made(tmp_path)
+    before = os.umask(umask)
     try:
-        PoolFiles.create(wanted, attributes=given).close()
+        named = {} if mode is None else {"mode": mode}
+        PoolFiles.create(wanted, attributes=given, **named).close()
     finally:
         os.umask(before)
-    about = (tmp_path / "part0").stat()
-    assert about.st_blocks * 512 >= SIZE
-    assert stat.S_IMODE(about.st_mode) == 0o640
+    modes = {stat.S_IMODE((tmp_path / name).stat().st_mode) for name in names(tmp_path)}
+    assert modes == {mode or 0o600}
+
+
+def test_blocks_are_allocated(tmp_path):
+    wanted, given = made(tmp_path, count=1)
+    PoolFiles.create(wanted, attributes=given).close()
+    assert (tmp_path / "part0").stat().st_blocks * 512 >= SIZE
 
 
 def test_locks(tmp_path):
@@ -388,11 +396,21 @@ def test_remove_parts(tmp_path):
     wanted, given = made(tmp_path)
     PoolFiles.create(wanted, attributes=given).close()
     (tmp_path / "part1").unlink()
-    with pytest.raises(errors.PoolSetNotFound):
+    with pytest.raises(errors.PoolSetNotFound, match="part1"):
         remove_parts(wanted)
-    assert names(tmp_path) == ["part0", "part2"]
-    remove_parts(wanted, force=True)
     assert names(tmp_path) == []
+    remove_parts(wanted, force=True)
+
+
+def test_nothing_is_removed_while_one_part_is_in_use(tmp_path):
+    wanted, given = made(tmp_path)
+    PoolFiles.create(wanted, attributes=given).close()
+    (tmp_path / "part0").unlink()
+    part = PartFile.open(str(tmp_path / "part2"))
+    with pytest.raises(errors.PoolSetBusy):
+        remove_parts(wanted)
+    assert names(tmp_path) == ["part1", "part2"]
+    part.close()
 
 
 def test_forced_removal_leaves_a_pool_in_use(tmp_path):

@@ -163,6 +163,39 @@ def test_blanks_and_comments(text):
     assert parse(text).parts == (Part(2 * MIB, "/a"),)
 
 
+def test_line_ends_of_another_system():
+    text = "PMEMPOOLSET\n# x\nOPTION SINGLEHDR\n\n2M /a\n4M /b #\nREPLICA node2 a.set\n"
+    assert parse(text.replace("\n", "\r\n")) == parse(text)
+    assert parse(text.replace("\n", "\r\n", 1)) == parse(text)
+
+
+@pytest.mark.parametrize(
+    ("beginning", "words"),
+    [
+        (b"\xef\xbb\xbfPMEMPOOLSET", "byte order mark (utf-8)"),
+        ("\ufeffPMEMPOOLSET".encode("utf-16-le"), "byte order mark (utf-16-le)"),
+        ("\ufeffPMEMPOOLSET".encode("utf-16-be"), "byte order mark (utf-16-be)"),
+        (b"\nPMEMPOOLSET", "an empty line"),
+        (b"\r\n \tPMEMPOOLSET", "an empty line"),
+    ],
+)
+def test_what_an_editor_put_before_the_first_word(tmp_path, beginning, words):
+    path = tmp_path / "a.set"
+    path.write_bytes(beginning + b"\n2M /a\n")
+    for read in (poolset.load_any, poolset.load):
+        with pytest.raises(PoolSetMalformed) as caught:
+            read(path)
+        assert words in str(caught.value)
+        assert caught.value.where == f"{path}:1"
+        assert caught.value.hint
+
+
+def test_a_part_is_no_pool_set_file_that_an_editor_spoilt(tmp_path):
+    path = tmp_path / "part"
+    path.write_bytes(b"\nPMEMPOOLSET\n2M /a\n".ljust(2 * MIB, b"\0"))
+    assert poolset.load_any(path).parts == (Part(2 * MIB, str(path)),)
+
+
 @pytest.mark.parametrize("line", ["OPTION NOHDRS", "OPTION\tNOHDRS  NOHDRS", "OPTION NOHDRS#x"])
 def test_options(line):
     assert parse(f"PMEMPOOLSET\n{line}\n2M /a\n").options == {"NOHDRS"}
@@ -184,7 +217,7 @@ def test_only_blanks_and_tabs_separate():
         ("", 1, "first line is empty"),
         ("PMEMPOOLSET", 1, "no parts"),
         ("PMEMPOOLSET \n2M /a", 1, "exactly PMEMPOOLSET"),
-        ("PMEMPOOLSET\r\n2M /a\r\n", 1, "carriage return"),
+        ("PMEMPOOLSET\r\r\n2M /a\r\n", 1, "exactly PMEMPOOLSET"),
         (" PMEMPOOLSET\n2M /a", 1, "exactly PMEMPOOLSET"),
         ("pmempoolset\n2M /a", 1, "exactly PMEMPOOLSET"),
         ("# x\nPMEMPOOLSET\n2M /a", 1, "exactly PMEMPOOLSET"),
@@ -206,7 +239,7 @@ def test_only_blanks_and_tabs_separate():
         ("PMEMPOOLSET\n2Q /a\n", 2, "'2Q' is not a size"),
         ("PMEMPOOLSET\n0 /a\n", 2, "no size"),
         ("PMEMPOOLSET\nauto /a\n", 2, "AUTO is for device DAX"),
-        ("PMEMPOOLSET\n2M /a\r\n", 2, "carriage return"),
+        ("PMEMPOOLSET\n2M /a\r#\n", 2, "carriage return"),
         ("PMEMPOOLSET\n2M /a\0b\n", 2, "zero byte"),
         ("PMEMPOOLSET\n2M /a\n4M /b/../a\n", 3, "on line 2"),
         ("PMEMPOOLSET\n2M /a\nREPLICA\n2M /a\n", 4, "on line 2"),
@@ -221,6 +254,8 @@ def test_only_blanks_and_tabs_separate():
         ("PMEMPOOLSET\n2M /a\nREPLICAS\n", 3, "a size and a path"),
         ("PMEMPOOLSET\n2M /a\nREPLICA node2 /abs.set\n", 3, "absolute"),
         ("PMEMPOOLSET\n2M /a\nREPLICA node2 ../x.set\n", 3, "leaves the pool set directory"),
+        ("PMEMPOOLSET\n2M /a\nREPLICA a x.set\nREPLICA b x.set\nREPLICA a x.set\n", 5, "on line 3"),
+        ("PMEMPOOLSET\n2M /a\nREPLICA ::1 x.set\nREPLICA [::1] x.set\n", 4, "on line 3"),
         ("PMEMPOOLSET\n2M /a\nREPLICA -oX x.set\n", 3, "option of ssh"),
         ("PMEMPOOLSET\n2M /a\nREPLICA node2:0 x.set\n", 3, "'0' is not a port"),
         ("PMEMPOOLSET\n2M /a\nREPLICA node2 a.set\n2M /b\n", 4, "remote replica has no parts"),
@@ -299,6 +334,8 @@ _sets = st.builds(
 def test_round_trip(given_set):
     paths = [os.path.normpath(part.path) for copy in given_set.local_copies for part in copy]
     assume(len(set(paths)) == len(paths))
+    remotes = [(each.target, each.pool_set) for each in given_set.remote_replicas]
+    assume(len(set(remotes)) == len(remotes))
     assert parse(given_set.format()) == given_set
 
 

@@ -1,0 +1,309 @@
+"""Files that do not count yet, and names that only their owner gives up.
+
+A file is made under a hidden name beside its own, ``.NAME.rpmem-XXXXXXXX``, and locked by its
+maker. It is finished when its own name is there and the hidden one is gone. So what a process that
+was killed leaves behind can be told from what counts: nobody has it locked, and it has its hidden
+name still. A set of files counts as soon as its first one does.
+
+Nothing is unlinked here by its name alone: the name has to lead to the file that is meant.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+import secrets
+import stat
+from collections.abc import Sequence
+from contextlib import suppress
+
+from rpmem import errors, locks
+
+#: Permissions of what is made: its owner's, unless somebody says otherwise.
+PRIVATE = 0o600
+
+_HIDDEN = re.compile(r"\.rpmem-[0-9a-f]{8}")
+_ATTEMPTS = 100
+
+
+class Draft:
+    """A new, empty and locked file that has only its hidden name.
+
+    Parameters
+    ----------
+    path : str
+        The name that it is to get.
+    mode : int
+        Its permissions, whatever the umask is.
+
+    Attributes
+    ----------
+    fd : int
+        Descriptor, readable and writable; whoever made the draft closes it.
+    hidden : str
+        Its hidden name.
+    named : bool
+        Whether it has its own name as well.
+
+    Raises
+    ------
+    PoolSetError
+        Of the kind that says why there is none.
+    """
+
+    def __init__(self, path: str, mode: int = PRIVATE) -> None:
+        self.path = path
+        self.named = False
+        for _ in range(_ATTEMPTS):
+            self.hidden = _hidden_name(path)
+            self.fd = _create(self.hidden, path)
+            try:
+                locks.lock(self.fd, path)
+                if leads_to(self.hidden, self.fd):
+                    os.fchmod(self.fd, mode)
+                    return
+            except errors.PoolSetBusy:
+                pass  # somebody who clears up has looked at it, and takes it for left behind
+            except OSError as error:
+                self._give_up()
+                raise errors.from_oserror(error, "cannot be created", where=path) from error
+            except BaseException:
+                self._give_up()
+                raise
+            self._give_up()
+        raise errors.PoolSetBusy("it cannot be created: others clear it away", where=path)
+
+    def give_name(self) -> None:
+        """Let the file be found under its own name, unless there is one of that name.
+
+        Raises
+        ------
+        PoolSetExists
+            There is; nothing has changed.
+        """
+        try:
+            # link() fails when the name is taken; rename() would replace what is there.
+            os.link(self.hidden, self.path)
+        except OSError as error:
+            hint = None
+            if error.errno in (errno.EPERM, errno.EOPNOTSUPP):
+                hint = "Pools need a file system that has hard links"
+            raise errors.from_oserror(
+                error, "the file cannot get its name", where=self.path, hint=hint
+            ) from error
+        self.named = True
+
+    def settle(self) -> None:
+        """Drop the hidden name: the file counts."""
+        unlink(self.hidden, self.fd)
+
+    def discard(self) -> None:
+        """Take both names away."""
+        if self.named:
+            unlink(self.path, self.fd)
+        unlink(self.hidden, self.fd)
+
+    def _give_up(self) -> None:
+        with suppress(errors.PoolSetError):
+            unlink(self.hidden, self.fd)
+        os.close(self.fd)
+
+
+def publish(drafts: Sequence[Draft]) -> None:
+    """Finish files that belong together: durably, the first one decides.
+
+    Parameters
+    ----------
+    drafts : sequence of Draft
+        Whose contents are durable. Those that have no name yet get it.
+    """
+    if not drafts:
+        return
+    first, *others = drafts
+    for draft in others:
+        if not draft.named:
+            draft.give_name()
+    sync_directories(drafts)
+    if not first.named:
+        first.give_name()
+        sync_directories([first])
+    for draft in drafts:
+        draft.settle()
+    sync_directories(drafts)
+
+
+def clear(paths: Sequence[str]) -> None:
+    """Remove what a creation or a restore that was killed has left of a set of files.
+
+    Parameters
+    ----------
+    paths : sequence of str
+        The files of the set, in order. Files that count, files of others and files that somebody
+        has locked stay.
+
+    Raises
+    ------
+    PoolSetBusy
+        Somebody is making this set.
+    """
+    never_counted = not os.path.lexists(paths[0]) or _has_twin(paths[0])
+    for path in paths:
+        if never_counted and _has_twin(path):
+            _remove_unfinished(path)
+        sweep(path)
+
+
+def sweep(path: str) -> None:
+    """Remove the files beside `path` that have only a hidden name, and no maker any more."""
+    for orphan in _hidden_names(path):
+        _remove_orphan(orphan)
+
+
+def drop_twins(path: str, descriptor: int) -> None:
+    """Drop the hidden names of a file that counts: its maker was killed before it could."""
+    try:
+        about = os.fstat(descriptor)
+    except OSError as error:
+        raise errors.from_oserror(error, "cannot be examined", where=path) from error
+    for twin in _twins(path, about):
+        unlink(twin, descriptor)
+
+
+def unlink(path: str, descriptor: int) -> None:
+    """Unlink a name if it leads to an open file; what else has that name stays.
+
+    Raises
+    ------
+    PoolSetError
+        It cannot be removed.
+    """
+    if not leads_to(path, descriptor):
+        return
+    try:
+        os.unlink(path)
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise errors.from_oserror(error, "cannot be removed", where=path) from error
+
+
+def leads_to(path: str, descriptor: int) -> bool:
+    """Return whether a name leads to an open file."""
+    try:
+        return os.path.samestat(os.stat(path), os.fstat(descriptor))
+    except FileNotFoundError:
+        return False
+    except OSError as error:
+        raise errors.from_oserror(error, "cannot be examined", where=path) from error
+
+
+def sync_directories(drafts: Sequence[Draft]) -> None:
+    """Make the names of files durable."""
+    for directory in dict.fromkeys(os.path.dirname(draft.path) for draft in drafts):
+        sync_directory(directory)
+
+
+def sync_directory(directory: str) -> None:
+    """Make the names in a directory durable."""
+    try:
+        descriptor = os.open(directory or ".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+    except OSError as error:
+        raise errors.from_oserror(
+            error, "the names in it cannot be made durable", where=directory
+        ) from error
+
+
+def _create(hidden: str, path: str) -> int:
+    flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NOCTTY
+    try:
+        return os.open(hidden, flags, PRIVATE)
+    except OSError as error:
+        raise errors.from_oserror(error, "cannot be created", where=path) from error
+
+
+def _hidden_name(path: str) -> str:
+    directory, name = os.path.split(path)
+    return os.path.join(directory, f".{name}.rpmem-{secrets.token_hex(4)}")
+
+
+def _hidden_names(path: str) -> list[str]:
+    """Return the hidden names beside a file's own."""
+    directory, name = os.path.split(path)
+    start = "." + name
+    try:
+        names = os.listdir(directory or ".")
+    except OSError:
+        # Not to be listed, or not there: whoever makes a file in it will say so.
+        return []
+    return [
+        os.path.join(directory, each)
+        for each in names
+        if each.startswith(start) and _HIDDEN.fullmatch(each, len(start))
+    ]
+
+
+def _twins(path: str, about: os.stat_result) -> list[str]:
+    """Return the hidden names beside `path` of the file that `about` tells of."""
+    if not stat.S_ISREG(about.st_mode) or about.st_nlink == 0:
+        return []
+    found = []
+    for hidden in _hidden_names(path):
+        with suppress(FileNotFoundError):
+            if os.path.samestat(os.lstat(hidden), about):
+                found.append(hidden)
+    return found
+
+
+def _has_twin(path: str) -> bool:
+    try:
+        about = os.lstat(path)
+    except OSError:
+        return False
+    return about.st_nlink > 1 and bool(_twins(path, about))
+
+
+def _remove_unfinished(path: str) -> None:
+    descriptor = _open(path)
+    if descriptor is None:
+        return
+    try:
+        locks.lock(descriptor, path)
+        if not leads_to(path, descriptor):
+            raise errors.PoolSetBusy("it is being replaced by another process", where=path)
+        if _has_twin(path):
+            # Its own name first: without a hidden one it would count.
+            unlink(path, descriptor)
+            drop_twins(path, descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _remove_orphan(hidden: str) -> None:
+    """Remove a file that has only its hidden name, unless its maker is at work."""
+    descriptor = None
+    with suppress(errors.PoolSetDenied):  # another user's
+        descriptor = _open(hidden)
+    if descriptor is None:
+        return
+    try:
+        with suppress(errors.PoolSetBusy):
+            locks.lock(descriptor, hidden)
+            if os.fstat(descriptor).st_nlink == 1:
+                unlink(hidden, descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _open(path: str) -> int | None:
+    flags = os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NOCTTY | os.O_NONBLOCK
+    try:
+        return os.open(path, flags)
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise errors.from_oserror(error, "cannot be opened", where=path) from error

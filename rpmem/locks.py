@@ -1,0 +1,79 @@
+"""The locks on files: taken at once or not at all, and given up by name.
+
+A part in use has two locks. ``flock`` is the one that PMDK's programs take and look at; whoever can
+read a file can take it. The other is a write lock of the open file (``F_OFD_SETLK``): it needs
+write permission, so where it is seen, a writer is at work. Neither is looked at by taking it:
+reading a pool disturbs nobody.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import struct
+
+from rpmem import errors
+
+# struct flock: type, whence, start, length (0: to the end), pid (0, as the kernel demands)
+_FLOCK = struct.Struct("hhqqi4x")
+_WHOLE_FILE = (os.SEEK_SET, 0, 0, 0)
+_NO_SUCH_LOCKS = (errno.EINVAL, errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
+
+
+def lock(descriptor: int, where: str) -> None:
+    """Take the exclusive locks of a file that is open for writing, or fail at once.
+
+    Raises
+    ------
+    PoolSetBusy
+        Someone else has one.
+    """
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise _busy(descriptor, where) from None
+    except OSError as error:
+        raise errors.from_oserror(error, "cannot be locked", where=where) from error
+    try:
+        fcntl.fcntl(descriptor, fcntl.F_OFD_SETLK, _FLOCK.pack(fcntl.F_WRLCK, *_WHOLE_FILE))
+    except (BlockingIOError, PermissionError):
+        fcntl.flock(descriptor, fcntl.LOCK_UN)
+        raise _busy(descriptor, where) from None
+    except OSError as error:
+        # Some file systems have only the first kind, which is the one that excludes.
+        if error.errno not in _NO_SUCH_LOCKS:
+            raise errors.from_oserror(error, "cannot be locked", where=where) from error
+
+
+def unlock(descriptor: int) -> None:
+    """Give the locks up, whoever else has the same open file: a forked child, a mapping."""
+    try:
+        fcntl.fcntl(descriptor, fcntl.F_OFD_SETLK, _FLOCK.pack(fcntl.F_UNLCK, *_WHOLE_FILE))
+    except OSError as error:
+        if error.errno not in _NO_SUCH_LOCKS:
+            raise
+    finally:
+        fcntl.flock(descriptor, fcntl.LOCK_UN)
+
+
+def has_writer(descriptor: int) -> bool:
+    """Whether a writer that follows our rules has the file open; takes no lock to find out."""
+    try:
+        found = fcntl.fcntl(descriptor, fcntl.F_OFD_GETLK, _FLOCK.pack(fcntl.F_RDLCK, *_WHOLE_FILE))
+    except OSError as error:
+        if error.errno in _NO_SUCH_LOCKS:
+            return False
+        raise
+    kind: int = _FLOCK.unpack(found)[0]
+    return kind != fcntl.F_UNLCK
+
+
+def _busy(descriptor: int, where: str) -> errors.PoolSetBusy:
+    hint = None
+    if not has_writer(descriptor):
+        hint = (
+            "It is not open in rpmem: a program of PMDK uses it, or somebody who may read it has "
+            "locked it (lslocks tells who)"
+        )
+    return errors.PoolSetBusy("it is in use by another process", where=where, hint=hint)
