@@ -7,6 +7,7 @@
 TARGET is [user@]host[:port], or local: for rpmemd as a child process on this machine.
 """
 
+import argparse
 import sys
 
 import rpmem
@@ -35,23 +36,31 @@ def open_again(target: str, pool_set: str, size: int) -> None:
         print("its bytes are", "as they were created" if whole else "others")
 
 
-def main(arguments: list[str]) -> int:
-    match arguments:
-        case ["create", target, pool_set, *size]:
-            create(target, pool_set, int(*size or ["4194304"]))
-        case ["open", target, pool_set, *size]:
-            open_again(target, pool_set, int(*size or ["4194304"]))
-        case ["remove", target, pool_set]:
+def main(verb: str, target: str, pool_set: str, size: int) -> None:
+    match verb:
+        case "create":
+            create(target, pool_set, size)
+        case "open":
+            open_again(target, pool_set, size)
+        case "remove":
             rpmem.remove(target, pool_set, pool_set=True)
             print("removed")
-        case _:
-            print(__doc__, file=sys.stderr)
-            return 2
-    return 0
+
+
+def size_in_pages(text: str) -> int:
+    size = int(text)
+    if size <= HEADER or size % HEADER:
+        raise argparse.ArgumentTypeError(f"{text} is not a multiple of {HEADER}, two at least")
+    return size
 
 
 if __name__ == "__main__":
+    parser = argparse.ArgumentParser(usage=__doc__)
+    parser.add_argument("verb", choices=["create", "open", "remove"])
+    parser.add_argument("target")
+    parser.add_argument("pool_set")
+    parser.add_argument("size", type=size_in_pages, nargs="?", default=4 << 20)
     try:
-        sys.exit(main(sys.argv[1:]))
+        main(**vars(parser.parse_args()))
     except rpmem.RpmemError as error:
         sys.exit(f"{error.code}: {error}")

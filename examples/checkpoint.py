@@ -9,6 +9,7 @@ Kill it whenever you like and start it again: it goes on at the step it had reac
 LOCAL_FILE: it goes on as well, from the replica.
 """
 
+import argparse
 import os
 import sys
 
@@ -36,7 +37,7 @@ def diffuse(old: np.ndarray, new: np.ndarray) -> None:
     new[1:-1, 1:-1] += 0.2 * (flow - 4 * old[1:-1, 1:-1])
 
 
-def main(path: str, replica: str, steps: str = "100") -> None:
+def main(path: str, replica: str, steps: int) -> None:
     with open_or_restore(path, replica) as pool:
         grids = pool.array("grids", (2, EDGE, EDGE))
         step = pool.array("step", 1, "i8")
@@ -45,7 +46,7 @@ def main(path: str, replica: str, steps: str = "100") -> None:
             pool.persist(grids[0])
         print(f"at step {step[0]} of {steps}, heat {grids[step[0] % 2].sum():.6f}")
 
-        for number in range(int(step[0]) + 1, int(steps) + 1):
+        for number in range(int(step[0]) + 1, steps + 1):
             # The grid of the last step stays as it is until the new one is durable.
             diffuse(grids[(number - 1) % 2], grids[number % 2])
             pool.persist(grids[number % 2])
@@ -57,6 +58,11 @@ def main(path: str, replica: str, steps: str = "100") -> None:
 
 
 if __name__ == "__main__":
-    if len(sys.argv) not in (3, 4):
-        sys.exit(__doc__)
-    main(*sys.argv[1:])
+    parser = argparse.ArgumentParser(usage=__doc__)
+    parser.add_argument("path")
+    parser.add_argument("replica")
+    parser.add_argument("steps", type=int, nargs="?", default=100)
+    try:
+        main(**vars(parser.parse_args()))
+    except rpmem.RpmemError as error:
+        sys.exit(f"{error.code}: {error}")

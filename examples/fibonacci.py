@@ -7,6 +7,7 @@ does not count, makes it durable, and then turns the word over: a strict persist
 leaves the old word or the new one on the target, whatever crashes when.
 """
 
+import argparse
 import sys
 
 import numpy as np
@@ -26,23 +27,32 @@ def connect(target: str, pool_set: str, memory: np.ndarray) -> rpmem.Replica:
         return rpmem.create(target, pool_set, memory, attributes=attributes, parts=1)
 
 
-target, pool_set = (sys.argv[1:] + ["local:", "fibonacci.set"][len(sys.argv) - 1 :])[:2]
+def main(target: str, pool_set: str) -> None:
+    memory = np.zeros(2 << 20, "u1")
+    which = memory[HEADER : HEADER + 8].view("<u8")  # 0: nothing yet, else 1 + the slot
+    slots = memory[HEADER + 64 : HEADER + 64 + 2 * STATE.itemsize].view(STATE)
 
-memory = np.zeros(2 << 20, "u1")
-which = memory[HEADER : HEADER + 8].view("<u8")  # 0: nothing yet, else 1 + the slot
-slots = memory[HEADER + 64 : HEADER + 64 + 2 * STATE.itemsize].view(STATE)
+    with connect(target, pool_set, memory) as replica:
+        replica.read(memory[HEADER : HEADER + 4096], HEADER)
+        if which[0] == 0:
+            new, state = 0, (0, 1, 0)
+        else:
+            index, previous, current = slots[which[0] - 1].tolist()
+            new, state = 2 - int(which[0]), (index + 1, current, (previous + current) % 2**64)
 
-with connect(target, pool_set, memory) as replica:
-    replica.read(memory[HEADER : HEADER + 4096], HEADER)
-    if which[0] == 0:
-        new, state = 0, (0, 1, 0)
-    else:
-        index, previous, current = slots[which[0] - 1].tolist()
-        new, state = 2 - int(which[0]), (index + 1, current, (previous + current) % 2**64)
+        slots[new] = state
+        replica.persist(HEADER + 64 + new * STATE.itemsize, STATE.itemsize)
+        which[0] = 1 + new
+        replica.persist(HEADER, 8)
 
-    slots[new] = state
-    replica.persist(HEADER + 64 + new * STATE.itemsize, STATE.itemsize)
-    which[0] = 1 + new
-    replica.persist(HEADER, 8)
+    print(f"F({state[0]}) = {state[2]}")
 
-print(f"F({state[0]}) = {state[2]}")
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(usage=__doc__)
+    parser.add_argument("target", nargs="?", default="local:")
+    parser.add_argument("pool_set", nargs="?", default="fibonacci.set")
+    try:
+        main(**vars(parser.parse_args()))
+    except rpmem.RpmemError as error:
+        sys.exit(f"{error.code}: {error}")

@@ -5,6 +5,7 @@
 Run it several times. To be rid of the pool: python examples/basic.py remove local: hello.set
 """
 
+import argparse
 import sys
 
 import rpmem
@@ -31,16 +32,26 @@ def connect(target: str, pool_set: str, memory: bytearray) -> rpmem.Replica:
         return rpmem.create(target, pool_set, memory, attributes=attributes, parts=1)
 
 
-target, pool_set = (sys.argv[1:] + ["local:", "hello.set"][len(sys.argv) - 1 :])[:2]
-memory = bytearray(SIZE)
+def main(target: str, pool_set: str) -> None:
+    memory = bytearray(SIZE)
 
-with connect(target, pool_set, memory) as replica:
-    greeting = memoryview(memory)[PLACE : PLACE + ROOM]
-    replica.read(greeting, PLACE)
-    found = bytes(greeting).rstrip(b"\0").decode()
-    print(f"{target} says: {found}" if found else f"{target} says nothing yet")
+    with connect(target, pool_set, memory) as replica:
+        greeting = memoryview(memory)[PLACE : PLACE + ROOM]
+        replica.read(greeting, PLACE)
+        found = bytes(greeting).rstrip(b"\0").decode()
+        print(f"{target} says: {found}" if found else f"{target} says nothing yet")
 
-    following = (GREETINGS.index(found) + 1) % len(GREETINGS) if found else 0
-    greeting[:] = GREETINGS[following].encode().ljust(ROOM, b"\0")
-    replica.persist(PLACE, ROOM)
-    greeting.release()
+        following = (GREETINGS.index(found) + 1) % len(GREETINGS) if found else 0
+        greeting[:] = GREETINGS[following].encode().ljust(ROOM, b"\0")
+        replica.persist(PLACE, ROOM)
+        greeting.release()
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(usage=__doc__)
+    parser.add_argument("target", nargs="?", default="local:")
+    parser.add_argument("pool_set", nargs="?", default="hello.set")
+    try:
+        main(**vars(parser.parse_args()))
+    except rpmem.RpmemError as error:
+        sys.exit(f"{error.code}: {error}")

@@ -1,13 +1,12 @@
 """A ring of trades in a structured array: every trade is on two machines before it counts.
 
     python examples/trades.py LOCAL_FILE REPLICA [HOW_MANY]
-
     python examples/trades.py trades.pool "local: trades.set" 1000
-    python examples/trades.py trades.pool "user@node2 trades.set" 1000
 
 Each run adds trades to those of the runs before, and shows the newest.
 """
 
+import argparse
 import os
 import random
 import sys
@@ -51,12 +50,11 @@ class Ring:
 
 
 def made_up() -> tuple:
-    """Return a trade that nobody made."""
     symbol = random.choice([b"ALPHA", b"BETA", b"GAMMA"])
     return np.datetime64("now", "us"), symbol, random.gauss(100, 5), random.randint(1, 500)
 
 
-def main(path: str, replica: str, how_many: str = "1000") -> None:
+def main(path: str, replica: str, how_many: int) -> None:
     if os.path.exists(path):
         pool = rpmem.Pool.open(path, replica)
     else:
@@ -64,14 +62,19 @@ def main(path: str, replica: str, how_many: str = "1000") -> None:
     with pool:
         ring = Ring(pool)
         print(f"{ring.count[0]} trades so far")
-        for begin in range(0, int(how_many), AT_ONCE):
-            ring.add(*(made_up() for _ in range(min(AT_ONCE, int(how_many) - begin))))
+        for begin in range(0, how_many, AT_ONCE):
+            ring.add(*(made_up() for _ in range(min(AT_ONCE, how_many - begin))))
         print(f"{ring.count[0]} trades now, the newest:")
         for time, symbol, price, size in ring.newest(5).tolist():
             print(f"  {time:%H:%M:%S}  {symbol.decode():6} {price:8.2f} x {size}")
 
 
 if __name__ == "__main__":
-    if len(sys.argv) not in (3, 4):
-        sys.exit(__doc__)
-    main(*sys.argv[1:])
+    parser = argparse.ArgumentParser(usage=__doc__)
+    parser.add_argument("path")
+    parser.add_argument("replica")
+    parser.add_argument("how_many", type=int, nargs="?", default=1000)
+    try:
+        main(**vars(parser.parse_args()))
+    except rpmem.RpmemError as error:
+        sys.exit(f"{error.code}: {error}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import fcntl
 import os
 import re
@@ -55,6 +56,59 @@ def test_every_example_is_run_here():
 @pytest.mark.parametrize("name", NAMES)
 def test_examples_fit_on_a_page(name):
     assert len((EXAMPLES / name).read_text().splitlines()) <= PAGE
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("option", ["--help", "-h"])
+def test_examples_say_how_they_are_run(run, home, tmp_path, name, option):
+    text = run(name, option)
+    first = ast.get_docstring(ast.parse((EXAMPLES / name).read_text())).splitlines()[0]
+    assert first in text
+    assert f"python examples/{name} " in text
+    assert list(home.iterdir()) == []
+    assert list(tmp_path.iterdir()) == [home]
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        *(f"{name} --nonsense" for name in NAMES),
+        *(f"{name} a b c d e" for name in NAMES),
+        "basic.py",
+        "basic.py make local: a.set",
+        "basic.py create local: a.set many",
+        "basic.py create local: a.set 5000",
+        "basic.py create local: a.set 4096",
+        "checkpoint.py heat.pool",
+        "checkpoint.py heat.pool local:a.set soon",
+        "trades.py",
+        "trades.py trades.pool local:a.set 1.5",
+    ],
+)
+def test_wrong_arguments_are_answered_with_the_usage(run, home, line):
+    name, *arguments = line.split()
+    text = run(name, *arguments, status=2)
+    assert f"python examples/{name} " in text
+    assert "Traceback" not in text
+    assert f"{name}: error: " in text.splitlines()[-1]
+    assert list(home.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "basic.py open user@ a.set",
+        "fibonacci.py user@",
+        "hello.py user@",
+        "manual_page.py user@",
+        "checkpoint.py heat.pool user@",
+        "trades.py trades.pool user@",
+    ],
+)
+def test_what_goes_wrong_is_one_message(run, line):
+    text = run(*line.split(), status=1)
+    assert re.match(r"[a-z-]+: ", text)
+    assert "Traceback" not in text
 
 
 def test_manual_page(run, home):
