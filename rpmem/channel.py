@@ -31,9 +31,10 @@ from rpmem.errors import (
     NoiseBeforeProtocol,
     ReplicaLost,
     RpmemError,
+    printable,
 )
 from rpmem.launch.base import Transport
-from rpmem.launch.diagnose import diagnose
+from rpmem.launch.diagnose import diagnose, suspects
 
 log = logging.getLogger("rpmem")
 # Without it, an application that has not set up logging gets our errors twice.
@@ -239,8 +240,12 @@ class Channel:
         if isinstance(error, ReplicaLost):
             status = self.transport.exit_status(1.0)
             words = self.transport.stderr_text().strip().splitlines()
-            said = f"; it said: {words[-1][:300]}" if words else ""
-            return ReplicaLost(f"{error.what} ({_ending(status)}){said}", where=self._where)
+            said = f"; it said: {printable(words[-1], 300)}" if words else ""
+            # Once there is an answer, ssh carries both directions.
+            hint = suspects(self.transport) if self.peer is None else ""
+            return ReplicaLost(
+                f"{error.what} ({_ending(status)}){said}", where=self._where, hint=hint or None
+            )
         return error
 
     def _fail(self, error: RpmemError) -> None:

@@ -7,7 +7,7 @@ that nobody sees; what librpmem accepts is accepted with the same meaning.
 ======================== ============= ==========================================================
 variable                 default       meaning
 ======================== ============= ==========================================================
-RPMEM_SSH                ssh           program that is run as ssh(1)
+RPMEM_SSH                ssh           program that is run as ssh(1), or a command with arguments
 RPMEM_CMD                rpmemd        command on the target; several, separated by ``|``, are
                                        used in turn
 RPMEM_ENABLE_SOCKETS     0             offer the ``sockets`` provider to PMDK's rpmemd
@@ -65,7 +65,10 @@ class Environment:
     Attributes
     ----------
     ssh : str
-        ``RPMEM_SSH``: a program, found by PATH; no arguments.
+        ``RPMEM_SSH``: a program, found by PATH, or if there is none of that whole name a command
+        with arguments, split as a shell does.
+    ssh_is_set : bool
+        Whether it was given, and is not the default.
     commands : tuple of str
         ``RPMEM_CMD``, see `next_command`.
     enable_sockets, enable_verbs : bool
@@ -106,6 +109,7 @@ class Environment:
     spin_us: int | None = None
     protocol: str = "auto"
     lane_hosts: tuple[str, ...] = ()
+    ssh_is_set: bool = field(default=False, compare=False)
     # Taking the next item of a cycle is one step in C: no two threads get the same one.
     _turns: Iterator[str] = field(init=False, repr=False, compare=False)
 
@@ -147,6 +151,7 @@ class Environment:
             spin_us=_spin(source, "RPMEM_SPIN_US"),
             protocol=_choice(source, "RPMEM_PROTOCOL", PROTOCOLS),
             lane_hosts=_hosts(source, "RPMEM_LANE_HOSTS"),
+            ssh_is_set=bool(source.get("RPMEM_SSH")),
         )
 
     def next_command(self) -> str:

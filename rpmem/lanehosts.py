@@ -7,6 +7,7 @@ wherever it is sent could be made to knock at any door that it reaches and the t
 from __future__ import annotations
 
 import socket
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
 from rpmem.errors import ConnectFailed, RpmemError
@@ -31,6 +32,8 @@ class LaneHosts:
         Name or address of the host that the control session reached.
     allowed : tuple of str
         Names, addresses and networks that the user allows beside it.
+    session : callable, optional
+        Returns what else the control session is known to have gone to; not asked without need.
 
     Attributes
     ----------
@@ -45,7 +48,13 @@ class LaneHosts:
         The port is one that no lane has.
     """
 
-    def __init__(self, ready: Ready, reached: str, allowed: tuple[str, ...]) -> None:
+    def __init__(
+        self,
+        ready: Ready,
+        reached: str,
+        allowed: tuple[str, ...],
+        session: Callable[[], set[str]] = set,
+    ) -> None:
         if ready.port < _LOWEST_PORT:
             raise ConnectFailed(
                 f"the target wants its lanes connected to port {ready.port}, where none of its "
@@ -55,7 +64,9 @@ class LaneHosts:
         self.hosts = [reached]
         self.left_out = ""
         if ready.address and ready.address != reached:
-            if _is_allowed(ready.address, reached, allowed):
+            if _is_allowed(ready.address, (reached, *allowed)) or _is_allowed(
+                ready.address, tuple(session())
+            ):
                 self.hosts.append(ready.address)
             else:
                 self.left_out = ready.address
@@ -69,13 +80,11 @@ class LaneHosts:
             )
 
 
-def _is_allowed(address: str, reached: str, allowed: tuple[str, ...]) -> bool:
+def _is_allowed(address: str, allowed: tuple[str, ...]) -> bool:
     wanted = _parse(address)
     if wanted is None:
         # A name means whatever the name service says: only the very same one will do.
         return address in allowed
-    if wanted in _addresses_of(reached):
-        return True
     return any(_covers(entry, wanted) for entry in allowed)
 
 

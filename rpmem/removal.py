@@ -91,7 +91,10 @@ def _outcome(
     if status < 0 or status in _NOT_STARTED or (status == _SSH_FAILED and not target.is_local):
         return diagnose(transport)
     said = transport.stderr_text().strip().splitlines()
-    what = said[-1].removeprefix("rpmemd: ") if said else f"it cannot be removed: {_name(status)}"
+    if said:
+        what = printable(said[-1].removeprefix("rpmemd: "), 300)
+    else:
+        what = f"it cannot be removed: {_name(status)}"
     kind = _KINDS.get(status)
     if kind is not None:
         return kind(what, where=where, errno=status)

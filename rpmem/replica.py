@@ -152,7 +152,8 @@ class Replica(Calls):
             self.attributes = PoolAttributes.unpack(ready.attributes)
         where: LaneHosts | None = None
         try:
-            where = LaneHosts(ready, self._channel.transport.peer_host, lane_hosts)
+            transport = self._channel.transport
+            where = LaneHosts(ready, transport.peer_host, lane_hosts, transport.session_hosts)
             self._lanes = Lanes(
                 ready,
                 where.hosts,

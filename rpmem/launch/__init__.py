@@ -46,7 +46,7 @@ def launch(
         command, whatever it is for), ``RPMEM_LAUNCHER`` and ``RPMEM_TIMEOUT``.
     launcher : str
         ``"openssh"``, ``"paramiko"``, or ``"auto"``: what ``RPMEM_LAUNCHER`` says, else openssh
-        where there is an ssh program and paramiko where there is none.
+        where ``RPMEM_SSH`` is set or there is an ssh program, and paramiko where there is none.
     command : str, optional
         A shell command instead of the next one of ``RPMEM_CMD``.
     timeout : float, optional
@@ -84,7 +84,7 @@ def launch(
     if command is None:
         command = environment.next_command()
     line = " ".join((command, shlex.join(arguments))).rstrip()
-    chosen = _choose(environment.launcher if launcher == "auto" else launcher, environment.ssh)
+    chosen = _choose(environment.launcher if launcher == "auto" else launcher, environment)
     if chosen == "openssh":
         from rpmem.launch import openssh
 
@@ -99,7 +99,10 @@ def launch(
     return in_process.start(target, line, timeout=seconds, ipv4_only=ipv4_only)
 
 
-def _choose(launcher: str, ssh: str) -> str:
+def _choose(launcher: str, environment: Environment) -> str:
     if launcher != "auto":
         return launcher
-    return "openssh" if shutil.which(ssh) else "paramiko"
+    # Nothing takes the place of a program that was asked for: its absence is an error.
+    if environment.ssh_is_set or shutil.which(environment.ssh):
+        return "openssh"
+    return "paramiko"

@@ -11,6 +11,7 @@ import os
 import time
 import weakref
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from types import TracebackType
 from typing import Self
 
@@ -121,6 +122,10 @@ class Transport(ABC):
     def peer_host(self) -> str:
         """What the fabric is to connect to, by name or address."""
 
+    def session_hosts(self) -> set[str]:
+        """Return the addresses and names that the session is known to have gone to."""
+        return {self.peer_host}
+
     @property
     @abstractmethod
     def closed(self) -> bool:
@@ -184,6 +189,10 @@ class Transport(ABC):
 
         When rpmemd has ended, what is still on its way is waited for, for a moment.
         """
+
+    def settings(self) -> Mapping[str, str]:
+        """Return what ssh_config(5) says for the target, by lower-case keyword, where it counts."""
+        return {}
 
     @abstractmethod
     def exit_status(self, timeout: float = 0.0) -> int | None:

@@ -75,8 +75,34 @@ def diagnose(transport: Transport, first_bytes: bytes = b"") -> RpmemError:
     if spoken:
         return _noise(transport, spoken)
     if status is None and not transport.at_end:
-        return no_answer(transport.target, transport.timeout, words=transport.stderr_text())
-    return _ended(transport, status)
+        silent = no_answer(transport.target, transport.timeout, words=transport.stderr_text())
+        return _suspecting(silent, transport)
+    return _suspecting(_ended(transport, status), transport)
+
+
+def suspects(transport: Transport) -> str:
+    """Name the settings of ssh_config(5) on this side that may be the cause of an odd end.
+
+    Returns
+    -------
+    str
+        A sentence, or nothing.
+    """
+    settings = transport.settings()
+    found = [
+        words.format(value=_quote(settings[name]))
+        for name, pattern, words in _SUSPECTS
+        if re.fullmatch(pattern, settings.get(name, ""), re.IGNORECASE)
+    ]
+    if settings.get("permitlocalcommand") != "yes":
+        found = [words for words in found if not words.startswith("LocalCommand")]
+    return f"ssh_config on this side has {' and '.join(found)}" if found else ""
+
+
+def _suspecting(error: RpmemError, transport: Transport) -> RpmemError:
+    if found := suspects(transport):
+        error.hint = f"{found}. {error.hint}" if error.hint else found
+    return error
 
 
 # --- the kinds, also for launchers that see the cause themselves ------------------------------
@@ -140,6 +166,18 @@ def no_answer(
     if not target.is_local:
         hint = f"Check that it can be reached, with: {_ssh(target)} true. {hint}"
     return DeadlineExceeded(what, hint=hint)
+
+
+# What to look for on this side when the far side has nothing to say: keyword and value as `ssh -G`
+# writes them, and what they do.
+_SUSPECTS: tuple[tuple[str, str, str], ...] = (
+    ("stdinnull", "yes", "StdinNull, which keeps all input from rpmemd"),
+    ("sessiontype", "none|subsystem", "SessionType {value}, under which no command is run"),
+    ("forkafterauthentication", "yes", "ForkAfterAuthentication, which takes rpmemd's input away"),
+    ("remotecommand", r"(?!none$).+", "RemoteCommand {value}, which comes before rpmemd"),
+    ("localcommand", r"(?!none$).+", "LocalCommand {value}, whose output comes before rpmemd's"),
+    ("loglevel", "silent|quiet", "LogLevel QUIET, under which ssh does not say what is wrong"),
+)
 
 
 # --- witnesses ---------------------------------------------------------------------------------
@@ -226,6 +264,13 @@ def _missing(transport: Transport, status: int | None, text: str) -> DaemonMissi
 
 def _noise(transport: Transport, spoken: bytes) -> NoiseBeforeProtocol:
     line = _first_line(transport, bytearray(spoken))
+    if "LocalCommand" in (ours := suspects(transport)):
+        return NoiseBeforeProtocol(
+            f"'{printable(line, _QUOTE)}' was printed before the protocol, on this side or on "
+            f"{transport.node}",
+            hint=f"{ours}. Have it print nothing; if it does not: "
+            f"{_ssh(transport.target)} true | wc -c must show 0",
+        )
     printed = f"'{printable(line, _QUOTE)}'" if line else "a blank line"
     who = "rpmemd's command" if transport.target.is_local else f"{transport.node}'s login shell"
     if transport.target.is_local:

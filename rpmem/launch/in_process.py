@@ -72,6 +72,9 @@ class InProcessTransport(Transport):
     def peer_host(self) -> str:  # noqa: D102 - see Transport
         return self._connection.config.hostname
 
+    def session_hosts(self) -> set[str]:  # noqa: D102
+        return {self.peer_host, *self._connection.addresses()}
+
     @property
     def closed(self) -> bool:  # noqa: D102
         return self._is_closed

@@ -1,20 +1,36 @@
 """rpmemd over the system's ssh, which knows ssh_config, agents, jump hosts and certificates.
 
-The argument list is librpmem's, to the letter: ``$RPMEM_SSH`` is one program, found by PATH, and
-may be a wrapper that counts its arguments.
+``$RPMEM_SSH`` is a program, found by PATH, or a command with arguments; it may be a wrapper that
+counts its own. The argument list is librpmem's, to the letter, unless ssh_config has a setting
+under which no command can be talked to: ssh is asked, and told otherwise for this one call.
 """
 
 from __future__ import annotations
 
 import contextlib
-import functools
 import os
+import shlex
+import shutil
+import socket
+import struct
 import subprocess
+from collections.abc import Mapping, Sequence
 
+from rpmem.errors import LaunchFailed, printable
 from rpmem.launch.child import ChildTransport
 from rpmem.target import Target
 
 _RESOLVE_TIMEOUT = 5.0
+_ESTABLISHED = "01"
+
+# Settings that leave rpmemd without its input, or ssh without rpmemd: as `ssh -G` writes them, what
+# is harmless, and what to say on the command line.
+_OVERRIDDEN = (
+    ("stdinnull", "no", "StdinNull=no"),
+    ("sessiontype", "default", "SessionType=default"),
+    ("forkafterauthentication", "no", "ForkAfterAuthentication=no"),
+    ("remotecommand", "none", "RemoteCommand=none"),
+)
 
 
 class OpensshTransport(ChildTransport):
@@ -26,76 +42,164 @@ class OpensshTransport(ChildTransport):
         "or do without: RPMEM_LAUNCHER=paramiko"
     )
 
-    @functools.cached_property
+    def __init__(
+        self,
+        argv: Sequence[str],
+        *,
+        target: Target,
+        command: str,
+        timeout: float,
+        words: Sequence[str],
+        settings: Mapping[str, str] | None,
+    ) -> None:
+        self._words = tuple(words)
+        self._settings = settings
+        super().__init__(argv, target=target, command=command, timeout=timeout)
+
+    @property
     def peer_host(self) -> str:  # noqa: D102 - see Transport
-        return resolve_host(self.argv[0], self.target)
+        return (self._settings or {}).get("hostname") or self.target.host
+
+    def session_hosts(self) -> set[str]:  # noqa: D102 - see Transport
+        # With a jump host or a shared connection this process has none of its own.
+        hosts = peers_of(self.pid) or {self.settings().get("hostname", "")}
+        return {self.peer_host, *hosts} - {""}
+
+    def settings(self) -> Mapping[str, str]:  # noqa: D102 - see Transport
+        if self._settings is None:
+            # Nobody has asked a wrapper, as it might start rpmemd; now it cannot do any harm.
+            self._settings = settings_of(self._words, self.target)
+        return self._settings
+
+
+def words_of(program: str) -> list[str]:
+    """Return the words of ``$RPMEM_SSH``: one, if a program has that whole name.
+
+    Raises
+    ------
+    LaunchFailed
+        There is no such program, and the words cannot be told apart.
+    """
+    if shutil.which(program) is not None:
+        return [program]
+    try:
+        return shlex.split(program) or [program]
+    except ValueError as error:
+        raise LaunchFailed(
+            f"RPMEM_SSH is '{printable(program, 200)}', which is neither a program nor a command: "
+            f"{error}",
+            hint=OpensshTransport.absent_hint,
+        ) from error
 
 
 def arguments_for(
-    program: str, target: Target, command: str, *, ipv4_only: bool = False
+    words: Sequence[str],
+    target: Target,
+    command: str,
+    *,
+    ipv4_only: bool = False,
+    settings: Mapping[str, str] | None = None,
 ) -> list[str]:
     """Return the argument list that runs `command` on a target.
 
     Parameters
     ----------
-    program : str
-        The ssh program.
+    words : sequence of str
+        The ssh program and its first arguments.
     target : Target
         Not a local one.
     command : str
         One string, for the login shell.
     ipv4_only : bool
         Add ``-4``, as librpmem does for the ``sockets`` provider.
+    settings : mapping, optional
+        What `settings_of` found; what of it would be in the way is overridden.
 
     Returns
     -------
     list of str
-        ``PROGRAM [-p PORT] -T [-4] -oBatchMode=yes [USER@]HOST COMMAND``.
+        ``WORDS [-p PORT] -T [-4] -oBatchMode=yes [-oOPTION=VALUE ...] [USER@]HOST COMMAND``.
     """
     return [
-        program,
+        *words,
         *_port(target),
         "-T",
         *(["-4"] if ipv4_only else []),
         "-oBatchMode=yes",
+        *(
+            f"-o{option}"
+            for name, harmless, option in _OVERRIDDEN
+            if (settings or {}).get(name, harmless) != harmless
+        ),
         target.ssh_destination,
         command,
     ]
 
 
-def resolve_host(program: str, target: Target) -> str:
-    """Return the host name that ssh connects to for a target.
+def settings_of(words: Sequence[str], target: Target) -> dict[str, str]:
+    """Return what ssh_config(5) says for a target, as ``ssh -G`` prints it; {} when it does not.
 
     Parameters
     ----------
-    program : str
-        The ssh program. A wrapper that is not called ``ssh`` is not asked: it might start
-        rpmemd whatever its arguments are.
+    words : sequence of str
+        The ssh program and its first arguments.
     target : Target
         Not a local one.
-
-    Returns
-    -------
-    str
-        HostName of ssh_config, or the target's own host when ssh does not tell.
     """
-    if os.path.basename(program) != "ssh":
-        return target.host
-    with contextlib.suppress(OSError, subprocess.SubprocessError):
-        answer = subprocess.run(
-            [program, "-G", *_port(target), target.ssh_destination],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            start_new_session=True,
-            timeout=_RESOLVE_TIMEOUT,
-            check=True,
-        )
-        for line in answer.stdout.decode("utf-8", "replace").splitlines():
-            keyword, _, value = line.partition(" ")
-            if keyword == "hostname" and value:
-                return value
-    return target.host
+    try:
+        return _ask([*words, "-G", *_port(target), target.ssh_destination])
+    except subprocess.CalledProcessError:
+        # Without a command to run, ssh refuses to fork even when it is only asked.
+        fork = "ForkAfterAuthentication"
+        again = [*words, "-G", f"-o{fork}=no", *_port(target), target.ssh_destination]
+        with contextlib.suppress(OSError, subprocess.SubprocessError):
+            return _ask(again) | {fork.lower(): "yes"}
+    except (OSError, subprocess.SubprocessError):
+        return {}  # the start itself shows what is wrong
+    return {}
+
+
+def _ask(argv: Sequence[str]) -> dict[str, str]:
+    answer = subprocess.run(
+        argv,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+        timeout=_RESOLVE_TIMEOUT,
+        check=True,
+    )
+    found: dict[str, str] = {}
+    for line in answer.stdout.decode("utf-8", "replace").splitlines():
+        keyword, _, value = line.partition(" ")
+        found.setdefault(keyword, value)
+    return found
+
+
+def peers_of(process: int) -> set[str]:
+    """Return the addresses with which a process has TCP connections, as far as they can be seen."""
+    try:
+        numbers = os.listdir(f"/proc/{process}/fd")
+    except OSError:
+        return set()
+    inodes = set()
+    for number in numbers:
+        with contextlib.suppress(OSError):
+            inodes.add(os.readlink(f"/proc/{process}/fd/{number}"))
+    found = set()
+    for table, family in (("tcp", socket.AF_INET), ("tcp6", socket.AF_INET6)):
+        try:
+            with open(f"/proc/{process}/net/{table}", encoding="ascii") as file:
+                rows = [line.split() for line in file][1:]
+        except OSError:
+            continue
+        for row in rows:
+            if row[3] == _ESTABLISHED and f"socket:[{row[9]}]" in inodes:
+                raw = bytes.fromhex(row[2].partition(":")[0])
+                # The kernel prints words of 32 bits in the machine's order.
+                words = struct.unpack(f">{len(raw) // 4}I", raw)
+                found.add(socket.inet_ntop(family, struct.pack(f"={len(words)}I", *words)))
+    return found
 
 
 def start(
@@ -106,7 +210,7 @@ def start(
     Parameters
     ----------
     program : str
-        The ssh program.
+        The ssh program, or a command with arguments.
     target : Target
         Not a local one.
     command : str
@@ -126,11 +230,17 @@ def start(
     LaunchFailed
         There is no such program.
     """
+    words = words_of(program)
+    # A wrapper that is not called ssh is not asked: it might start rpmemd whatever its arguments.
+    asked = os.path.basename(words[0]) == "ssh"
+    settings = settings_of(words, target) if asked else None
     return OpensshTransport(
-        arguments_for(program, target, command, ipv4_only=ipv4_only),
+        arguments_for(words, target, command, ipv4_only=ipv4_only, settings=settings),
         target=target,
         command=command,
         timeout=timeout,
+        words=words,
+        settings=settings,
     )
 
 

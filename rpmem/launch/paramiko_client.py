@@ -112,6 +112,18 @@ class Connection:
         """Note what is being done, for the error if it takes too long."""
         self._doing = doing
 
+    def addresses(self) -> set[str]:
+        """Return where the connection goes; nothing is known of what lies behind jump hosts."""
+        if len(self._sessions) != 1:
+            return set()
+        with self._lock, contextlib.suppress(OSError, ValueError):
+            return {
+                str(connected.getpeername()[0])
+                for connected in self._sockets
+                if connected.family in (socket.AF_INET, socket.AF_INET6)
+            }
+        return set()
+
     def abort(self) -> None:
         """Break the connection at once; may come from any thread."""
         self._aborted = True

@@ -318,12 +318,14 @@ def test_auto_takes_paramiko_where_there_is_no_ssh(sshd, monkeypatch):
     assert chosen() == "paramiko"
     assert chosen(launcher="openssh") == "openssh"
     monkeypatch.delenv("RPMEM_LAUNCHER")
-    monkeypatch.setenv("RPMEM_SSH", "/no/such/ssh")
+    monkeypatch.delenv("RPMEM_SSH")
+    monkeypatch.setenv("PATH", "/no/such/directory")
     assert chosen() == "paramiko"
-    with pytest.raises(
-        LaunchFailed, match=r"cannot run /no/such/ssh: No such file.*RPMEM_LAUNCHER"
-    ):
+    with pytest.raises(LaunchFailed, match=r"cannot run ssh: No such file.*RPMEM_LAUNCHER"):
         chosen(launcher="openssh")
+    monkeypatch.setenv("RPMEM_SSH", "ssh")
+    with pytest.raises(LaunchFailed, match=r"cannot run ssh: No such file.*RPMEM_SSH"):
+        chosen()
     with pytest.raises(UsageError, match="no launcher 'rsh'"):
         chosen(launcher="rsh")
 

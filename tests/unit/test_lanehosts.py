@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 
 import pytest
@@ -10,6 +11,7 @@ from rpmem.control.messages import LaneGrant, Ready
 from rpmem.environment import Environment
 from rpmem.errors import ConfigError, ConnectFailed, UsageError
 from rpmem.lanehosts import LaneHosts
+from rpmem.launch.openssh import peers_of
 from rpmem.session import _lane_hosts
 
 
@@ -126,3 +128,30 @@ def test_what_is_no_host(text):
         Environment.read({"RPMEM_LANE_HOSTS": text})
     with pytest.raises(UsageError, match="lane_hosts"):
         _lane_hosts(text, Environment())
+
+
+def test_where_the_session_is_known_to_have_gone():
+    def session():
+        asked.append(1)
+        return {"10.0.0.3", "nobody-knows-it"}
+
+    asked = []
+    assert LaneHosts(ready("10.0.0.2"), "node2", (), session).left_out == ""
+    assert asked == []
+    assert LaneHosts(ready("10.0.0.3"), "alias", (), session).hosts == ["alias", "10.0.0.3"]
+    assert LaneHosts(ready("10.0.0.4"), "alias", (), session).left_out == "10.0.0.4"
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1", "::1"])
+def test_the_connections_of_a_process(address):
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    with socket.socket(family) as listening:
+        try:
+            listening.bind((address, 0))
+        except OSError as absent:
+            pytest.skip(f"no {address}: {absent}")
+        listening.listen()
+        with socket.socket(family) as connected:
+            connected.connect(listening.getsockname())
+            assert address in peers_of(os.getpid())
+    assert peers_of(1 << 30) == set()
