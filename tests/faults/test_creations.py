@@ -1,0 +1,378 @@
+"""Creations and restores that race each other, or are killed at every call that changes a file."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import threading
+from collections import Counter
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytest.importorskip("rpmem._pmem", reason="rpmem._pmem is not built")
+
+import rpmem
+from rpmem import errors
+from rpmem.channel import Channel
+from rpmem.control.initiator import InitiatorSession
+from rpmem.control.messages import Create, Hello, Ready
+from rpmem.environment import Environment
+from rpmem.header import PoolAttributes
+from rpmem.launch import launch
+from rpmem.localcopy import FilePlace
+from rpmem.poolfiles import PoolFiles, remove_parts
+from rpmem.poolset import Part, PoolSet, load
+from rpmem.target import Target
+from rpmemd.database import Database
+
+SIZE = 2 << 20
+ATTRIBUTES = PoolAttributes(signature=b"TESTPOOL", major=1)
+LOST = (errors.PoolSetExists, errors.PoolSetBusy)
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+def pool_set(folder: Path, count: int = 3) -> PoolSet:
+    return PoolSet([Part(SIZE, f"{folder}/part{index}") for index in range(count)])
+
+
+# --- who comes first --------------------------------------------------------------------------
+
+
+class Daemon:
+    """An rpmemd that has been greeted, and waits for its one request."""
+
+    def __init__(self, directory: Path) -> None:
+        target = Target.parse(f"local:{directory}")
+        self.transport = launch(target, [], environment=Environment.read(), timeout=30.0)
+        self.channel = Channel(
+            self.transport,
+            InitiatorSession(Hello.of_this_process("test"), where=str(target)),
+            where=str(target),
+            timeout=30.0,
+            on_failure=lambda error: None,
+        )
+        self.channel.greet()
+
+    def create(self, name: str) -> Ready:
+        return self.channel.create(
+            Create(
+                pool_set=name,
+                pool_size=SIZE,
+                lanes=1,
+                providers=("tcp",),
+                message_size=1 << 16,
+                step="auto",
+                attributes=ATTRIBUTES.pack(),
+                parts=2,
+            )
+        )
+
+
+@pytest.mark.parametrize("rounds", [4, pytest.param(40, marks=pytest.mark.slow)])
+def test_one_of_several_daemons_wins(tmp_path, rounds):
+    """They have all been greeted, and get the same request at the same moment."""
+    for turn in range(rounds):
+        name = f"{turn}.set"
+        daemons = [Daemon(tmp_path) for _ in range(3)]
+        outcomes: dict[Daemon, Any] = {}
+        start = threading.Barrier(len(daemons))
+
+        def ask(daemon, name=name, start=start, outcomes=outcomes):
+            start.wait()
+            try:
+                outcomes[daemon] = daemon.create(name)
+            except errors.RpmemError as error:
+                outcomes[daemon] = error
+
+        threads = [threading.Thread(target=ask, args=[daemon]) for daemon in daemons]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        winners = [each for each in daemons if isinstance(outcomes[each], Ready)]
+        assert len(winners) == 1, outcomes
+        losers = [error for error in outcomes.values() if not isinstance(error, Ready)]
+        assert all(isinstance(error, LOST) for error in losers), losers
+        winners[0].channel.close(remove=False)
+        for daemon in daemons:
+            daemon.transport.close()
+        assert names(tmp_path) == [name, f"{name}.part0", f"{name}.part1"]
+        assert [part.size for part in load(tmp_path / name).parts] == [SIZE, SIZE]
+        database = Database(str(tmp_path))
+        database.open(name).close()
+        database.remove(name, pool_set=True)
+        assert names(tmp_path) == []
+
+
+def _race(work, start, done, results):
+    for turn in range(20):
+        start.wait()
+        pool = outcome = None
+        try:
+            pool = work(turn)
+        except errors.RpmemError as error:
+            outcome = type(error).__name__
+        results.put((turn, outcome))
+        done.wait()
+        if pool is not None:
+            pool.close()
+
+
+def race(work) -> dict[int, list[str | None]]:
+    """Let three processes do the same twenty times; return what came of each time."""
+    context = multiprocessing.get_context("fork")
+    start, done, results = context.Barrier(3), context.Barrier(3), context.Queue()
+    children = [context.Process(target=_race, args=(work, start, done, results)) for _ in range(3)]
+    for child in children:
+        child.start()
+    told = [results.get(timeout=60) for _ in range(60)]
+    for child in children:
+        child.join(60)
+    return {turn: [outcome for at, outcome in told if at == turn] for turn in range(20)}
+
+
+@pytest.mark.parametrize("kind", ["file", "parts", "zeroed", "database", "written", "restore"])
+def test_one_of_several_processes_wins(tmp_path, kind):
+    if kind == "written":
+        for turn in range(20):
+            (tmp_path / f"{turn}.set").write_text(pool_set(tmp_path / str(turn), 2).format())
+    for turn in range(20):
+        (tmp_path / str(turn)).mkdir()
+        if kind == "zeroed":
+            (tmp_path / str(turn) / "part1").write_bytes(bytes(SIZE))
+
+    def work(turn):
+        folder = tmp_path / str(turn)
+        if kind == "file":
+            return FilePlace(folder / "p").create(SIZE, ATTRIBUTES)
+        if kind == "database":
+            return Database(str(folder)).create("a.set", SIZE, ATTRIBUTES, parts=2)
+        if kind == "written":
+            return FilePlace(tmp_path / f"{turn}.set").create(None, ATTRIBUTES)
+        if kind == "restore":
+            copy = FilePlace(folder / "p").create_hidden(SIZE, ATTRIBUTES)
+            try:
+                copy.publish()
+            except BaseException:
+                copy.close(remove=True)
+                raise
+            return copy
+        return PoolFiles.create(pool_set(folder), attributes=ATTRIBUTES)
+
+    for turn, outcomes in race(work).items():
+        assert Counter(outcomes)[None] == 1, (turn, outcomes)
+        assert set(outcomes) <= {None, "PoolSetExists", "PoolSetBusy"}
+        left = {
+            "file": ["p"],
+            "restore": ["p"],
+            "database": ["a.set", "a.set.part0", "a.set.part1"],
+            "written": ["part0", "part1"],
+        }
+        assert names(tmp_path / str(turn)) == left.get(kind, ["part0", "part1", "part2"])
+
+
+def test_a_removal_waits_for_nobody_who_loses(tmp_path):
+    """Create and remove the same set from several processes: whoever creates has its set file."""
+    database = Database(str(tmp_path))
+    context = multiprocessing.get_context("fork")
+
+    def work(results):
+        wrong = 0
+        for _ in range(60):
+            with suppress(*LOST, errors.PoolSetNotFound):
+                pool = database.create("a.set", SIZE, ATTRIBUTES, parts=2)
+                wrong += not (tmp_path / "a.set").exists()
+                pool.close(remove=True)
+            with suppress(*LOST, errors.PoolSetNotFound, errors.HeaderError):
+                database.create("a.set", SIZE, ATTRIBUTES, parts=2).close()
+                with suppress(*LOST, errors.PoolSetNotFound):
+                    database.remove("a.set", pool_set=True)
+        results.put(wrong)
+
+    results = context.Queue()
+    children = [context.Process(target=work, args=[results]) for _ in range(3)]
+    for child in children:
+        child.start()
+    assert [results.get(timeout=120) for _ in children] == [0, 0, 0]
+    for child in children:
+        child.join(60)
+        assert child.exitcode == 0
+
+
+# --- killed at every call ---------------------------------------------------------------------
+
+_CALLS = (
+    "open", "link", "unlink", "fsync", "fdatasync", "pwrite", "posix_fallocate", "fchmod",
+)  # fmt: skip
+
+
+def killed_at(nth: int, work) -> bool:
+    """Run `work` in a child that dies before its nth call that matters; tell whether it did."""
+    pid = os.fork()
+    if pid == 0:
+        calls = 0
+
+        def dying(real):
+            def call(*arguments, **named):
+                nonlocal calls
+                calls += 1
+                if calls == nth:
+                    os.kill(os.getpid(), signal.SIGKILL)
+                return real(*arguments, **named)
+
+            return call
+
+        for name in _CALLS:
+            setattr(os, name, dying(getattr(os, name)))
+        try:
+            work()
+        finally:
+            os._exit(0)
+    _, status = os.waitpid(pid, 0)
+    return os.WIFSIGNALED(status)
+
+
+def every_kill(work):
+    """Yield after each kill, until `work` gets through."""
+    for nth in range(1, 200):
+        if not killed_at(nth, work):
+            assert nth > 10
+            return
+        yield nth
+    pytest.fail("it never got through")
+
+
+def test_a_creation_that_was_killed_can_be_begun_again(tmp_path):
+    wanted = pool_set(tmp_path)
+    complete = 0
+    for nth in every_kill(lambda: PoolFiles.create(wanted, attributes=ATTRIBUTES)):
+        try:
+            PoolFiles.create(wanted, attributes=ATTRIBUTES).close()
+        except errors.PoolSetExists:
+            complete += 1  # it was made, all but for the last hidden names
+            PoolFiles.open(wanted).close()
+        assert names(tmp_path) == ["part0", "part1", "part2"], nth
+        PoolFiles.open(wanted).close()
+        remove_parts(wanted)
+        assert names(tmp_path) == []
+    assert 0 < complete < 8
+
+
+def test_a_creation_that_was_killed_can_be_removed(tmp_path):
+    wanted = pool_set(tmp_path)
+    for nth in every_kill(lambda: PoolFiles.create(wanted, attributes=ATTRIBUTES)):
+        remove_parts(wanted, force=True)
+        assert names(tmp_path) == [], nth
+
+
+def test_a_provision_that_was_killed_can_be_begun_again(tmp_path):
+    database = Database(str(tmp_path))
+    complete = 0
+    for nth in every_kill(lambda: database.create("a.set", SIZE, ATTRIBUTES, parts=2)):
+        try:
+            database.create("a.set", SIZE, ATTRIBUTES, parts=2).close()
+        except errors.PoolSetExists:
+            complete += 1
+        database.open("a.set").close()
+        present = [name for name in names(tmp_path) if not name.startswith(".a.set.rpmem-")]
+        assert present == ["a.set", "a.set.part0", "a.set.part1"], nth
+        database.remove("a.set", pool_set=True)
+        assert names(tmp_path) == []
+    assert 0 < complete < 8
+
+
+def filled(copy) -> None:
+    with memoryview(copy.region) as view:
+        view[8192:8197] = b"hello"
+
+
+@pytest.mark.parametrize("count", [1, 3])
+def test_a_restore_that_was_killed_can_be_begun_again(tmp_path, count):
+    file = tmp_path / "p.set"
+    file.write_text(pool_set(tmp_path, count).format())
+    parts = [f"part{index}" for index in range(count)]
+
+    def restore():
+        copy = FilePlace(file).create_hidden(SIZE, ATTRIBUTES)
+        filled(copy)
+        copy.publish()
+        return copy
+
+    complete = 0
+    for nth in every_kill(restore):
+        named = (tmp_path / "part0").exists()
+        if named:
+            # Whatever has its first name has all of them, and all of the data.
+            with PoolFiles.open(load(file)) as pool, memoryview(pool.region) as view:
+                assert bytes(view[8192:8197]) == b"hello"
+            with pytest.raises(errors.PoolSetExists):
+                restore()
+            complete += 1
+        else:
+            restore().close()
+        assert names(tmp_path) == ["p.set", *parts], nth
+        remove_parts(load(file))
+    assert 0 < complete < 10
+
+
+def test_a_pool_in_use_is_never_taken_for_left_behind(tmp_path):
+    """A pool whose last hidden name stayed, because its maker was killed, and that was used."""
+    wanted = pool_set(tmp_path, 2)
+    PoolFiles.create(wanted, attributes=ATTRIBUTES).close()
+    for name in ("part0", "part1"):
+        os.link(tmp_path / name, tmp_path / f".{name}.rpmem-0123abcd")
+    with PoolFiles.open(wanted):
+        assert names(tmp_path) == ["part0", "part1"]
+    with pytest.raises(errors.PoolSetExists):
+        PoolFiles.create(wanted, attributes=ATTRIBUTES)
+
+
+def test_other_hidden_files_stay(tmp_path):
+    wanted = pool_set(tmp_path, 1)
+    others = [".part0.rpmem-0123456", ".part0.rpmem-0123abcde", ".part0", ".part0.rpmem-XXXXXXXX"]
+    for name in others:
+        (tmp_path / name).write_bytes(b"somebody's")
+    busy = tmp_path / ".part0.rpmem-01234567"
+    busy.write_bytes(b"")
+    with busy.open("r+b") as file:
+        import fcntl
+
+        fcntl.flock(file, fcntl.LOCK_EX)
+        PoolFiles.create(wanted, attributes=ATTRIBUTES).close(remove=True)
+        assert names(tmp_path) == sorted([*others, busy.name])
+    PoolFiles.create(wanted, attributes=ATTRIBUTES).close(remove=True)
+    assert names(tmp_path) == sorted(others)
+
+
+def test_restoring_again_through_the_whole_way(tmp_path):
+    (tmp_path / "node").mkdir()
+    replica = f"local:{tmp_path / 'node'} a.set"
+    with rpmem.Pool.create(tmp_path / "p", "4MiB", replica, parts=1) as pool:
+        pool.array("x", 9, "i8")[:] = range(9)
+        pool.persist()
+    file = tmp_path / "r.set"
+    file.write_text(PoolSet([Part(SIZE + 8192, f"{tmp_path}/r{i}") for i in range(2)]).format())
+
+    def restore():
+        real = os.link
+
+        def link(*arguments):
+            real(*arguments)
+            os.kill(os.getpid(), signal.SIGKILL)
+
+        os.link = link
+        rpmem.Pool.restore(file, replica)
+
+    assert killed_at(-1, restore)
+    assert not (tmp_path / "r0").exists()
+    assert (tmp_path / "r1").exists()
+    with rpmem.Pool.restore(file, replica) as pool:
+        assert pool["x"].tolist() == list(range(9))
+    assert names(tmp_path) == ["node", "p", "r.set", "r0", "r1"]
