@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import re
 import shlex
@@ -9,7 +10,10 @@ import shutil
 import subprocess
 import sys
 from dataclasses import dataclass
+from importlib.machinery import EXTENSION_SUFFIXES
 from pathlib import Path
+
+from tests.support.preload import shim
 
 PROJECT = Path(__file__).resolve().parents[3]
 SOURCES = Path(__file__).resolve().parents[1] / "peers"
@@ -35,16 +39,21 @@ class Originals:
     @property
     def rpmemd(self) -> Path:
         """The original daemon (a wrapper that finds its libraries)."""
-        return self.folder / "bin" / "rpmemd"
+        return self.programs / "bin" / "rpmemd"
 
     @property
     def pmempool(self) -> Path:
         """The original pool tool, able to do remote replicas."""
-        return self.folder / "bin" / "pmempool"
+        return self.programs / "bin" / "pmempool"
 
     def environment(self, **more: str) -> dict[str, str]:
         """Return an environment in which programs find the original libraries."""
-        return {**os.environ, "LD_LIBRARY_PATH": str(self.libraries), **more}
+        return {
+            **os.environ,
+            "LD_LIBRARY_PATH": str(self.libraries),
+            "LD_PRELOAD": quick_start(),
+            **more,
+        }
 
     def run_pmempool(
         self,
@@ -70,6 +79,32 @@ class Originals:
         if result.returncode != 0:
             raise AssertionError(f"pmempool info: {result.stdout}{result.stderr}")
         return info_fields(result.stdout)
+
+
+def quick_start() -> str:
+    """Return what LD_PRELOAD has to name for libfabric to start without its waits.
+
+    They cost 300 ms in every process that asks it something; see ``rpmem.fabric``, which does
+    without them in its own way.
+    """
+    fabric = PROJECT / "rpmem" / "fabric"
+    stand_ins = (fabric / f"{name}{EXTENSION_SUFFIXES[0]}" for name in ("_no_psm", "_no_psm2"))
+    found = [shim("no_kallsyms"), *(path for path in stand_ins if path.exists())]
+    before = os.environ.get("LD_PRELOAD")
+    return ":".join([*map(str, found), *([before] if before else [])])
+
+
+def write_wrappers(folder: Path, programs: Path) -> None:
+    """Write bin/rpmemd and bin/pmempool: the originals' own, with a quick start."""
+    (programs / "bin").mkdir(exist_ok=True)
+    for name in ("rpmemd", "pmempool"):
+        made = programs / "bin" / f"{name}.{os.getpid()}"
+        made.write_text(
+            f"#!/bin/sh\nLD_PRELOAD={shlex.quote(quick_start())}${{LD_PRELOAD:+:$LD_PRELOAD}}\n"
+            f'export LD_PRELOAD\nexec {shlex.quote(str(folder / "bin" / name))} "$@"\n'
+        )
+        made.chmod(0o755)
+        made.replace(programs / "bin" / name)
 
 
 def info_fields(text: str) -> dict[str, str]:
@@ -100,12 +135,16 @@ def find_originals() -> Originals:
     if shutil.which("make") is None or shutil.which(compiler) is None:
         raise OriginalsAbsent("the programs against PMDK's libraries need make and a C compiler")
     programs = PROJECT / "build" / "interop"
-    built = subprocess.run(
-        ["make", "-s", "-C", str(SOURCES), f"PEERS={folder}", f"OUT={programs}"],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    programs.mkdir(parents=True, exist_ok=True)
+    with (programs / "lock").open("w") as lock:  # tests run in several processes
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        built = subprocess.run(
+            ["make", "-s", "-C", str(SOURCES), f"PEERS={folder}", f"OUT={programs}"],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
     if built.returncode != 0:
         raise RuntimeError(f"the C programs do not compile:\n{built.stdout}{built.stderr}")
+    write_wrappers(folder, programs)
     return Originals(folder, programs)

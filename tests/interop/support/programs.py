@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.interop.support.originals import PROJECT, SOURCES
+from tests.interop.support.originals import PROJECT, SOURCES, quick_start
 
 _LIBRARIES = {"lane_client": ["libfabric"], "failing_msync": []}
 
@@ -33,10 +33,13 @@ def program(name: str) -> Path:
             pytest.skip(f"{name} needs the development files of {library}")
         flags += found.stdout.split()
     built.parent.mkdir(parents=True, exist_ok=True)
+    # Under a name of its own first: other tests may be looking for it at the same time.
+    made = built.with_suffix(f".{os.getpid()}")
     subprocess.run(
-        [*compiler, "-O1", "-g", "-Wall", "-Wextra", "-o", str(built), str(source), *flags],
+        [*compiler, "-O1", "-g", "-Wall", "-Wextra", "-o", str(made), str(source), *flags],
         check=True,
     )
+    made.replace(built)
     return built
 
 
@@ -50,6 +53,7 @@ class LaneClient:
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
             text=True,
+            env={**os.environ, "LD_PRELOAD": quick_start()},
         )
 
     def ask(self, *words: object) -> str:
