@@ -84,7 +84,7 @@ def test_one_of_several_daemons_wins(tmp_path, rounds):
         outcomes: dict[Daemon, Any] = {}
         start = threading.Barrier(len(daemons))
 
-        def ask(daemon, name=name, start=start, outcomes=outcomes):
+        def ask(daemon: Daemon, name: str = name, start: Any = start, outcomes: Any = outcomes) -> None:
             start.wait()
             try:
                 outcomes[daemon] = daemon.create(name)
