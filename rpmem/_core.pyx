@@ -29,7 +29,7 @@ from rpmem._steps cimport (
 
 from rpmem.errors import (
     BufferRefused, ClosedError, DeadlineExceeded, FlushFailed, ForkedError, LaneRefused,
-    RangeError, RegistrationFailed,
+    RangeError, RegistrationFailed, UsageError,
 )
 
 cdef unsigned int fork_generation = 0
@@ -258,6 +258,10 @@ cdef class Replicator:
         remote = self.remote_error(outcome)
         if outcome.local == 0:
             raise remote
+        if not self.region.writable:
+            raise UsageError(
+                "the pool was opened only to be looked at: nothing in it can be made durable",
+                where=self.region.label, errno=outcome.local)
         # First: whoever reads that a replica was lost relies on the local copy.
         raise FlushFailed(
             f"the local medium did not take the data: {os.strerror(outcome.local)}",
@@ -370,7 +374,7 @@ cdef class Replicator:
                         first = outcome
                     if outcome.fault == FAULT_NO_LANE:
                         break
-            if self.local:
+            if self.local and self.region.writable:
                 with nogil:
                     first.local = self.region.c_drain()
         finally:

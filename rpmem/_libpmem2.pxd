@@ -19,6 +19,8 @@ cdef extern from "<libpmem2.h>" nogil:
         PMEM2_GRANULARITY_CACHE_LINE
         PMEM2_GRANULARITY_PAGE
 
+    const unsigned PMEM2_PROT_READ
+
     int pmem2_source_from_fd(pmem2_source **, int)
     int pmem2_source_from_anon(pmem2_source **, size_t)
     int pmem2_source_delete(pmem2_source **)
@@ -32,6 +34,7 @@ cdef extern from "<libpmem2.h>" nogil:
     int pmem2_config_set_required_store_granularity(pmem2_config *, pmem2_granularity)
     int pmem2_config_set_offset(pmem2_config *, size_t)
     int pmem2_config_set_length(pmem2_config *, size_t)
+    int pmem2_config_set_protection(pmem2_config *, unsigned)
     int pmem2_config_set_vm_reservation(pmem2_config *, pmem2_vm_reservation *, size_t)
     int pmem2_map_new(pmem2_map **, const pmem2_config *, const pmem2_source *)
     int pmem2_map_from_existing(

@@ -9,6 +9,7 @@ class Region:
     """Contiguous memory that can be made durable; exports its bytes as a writable buffer."""
 
     size: int
+    writable: bool
     segment_count: int
     medium: str
     granularity: int
@@ -16,9 +17,11 @@ class Region:
     spans: bool
 
     @staticmethod
-    def map_parts(parts: Sequence[tuple[int, int, int]], force_pmem: bool = False) -> Region: ...
+    def map_parts(
+        parts: Sequence[tuple[int, int, int]], force_pmem: bool = False, writable: bool = True
+    ) -> Region: ...
     @staticmethod
-    def from_buffer(source: Buffer) -> Region: ...
+    def from_buffer(source: Buffer, writable: bool = True) -> Region: ...
     @staticmethod
     def anonymous(size: int) -> Region: ...
     @property

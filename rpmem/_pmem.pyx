@@ -26,7 +26,7 @@ from cpython.buffer cimport (
     PyBuffer_Release,
     PyObject_GetBuffer,
 )
-from libc.errno cimport ERANGE, errno
+from libc.errno cimport ERANGE, EROFS, errno
 from libc.stdint cimport uint64_t, uintptr_t
 from libc.stdlib cimport calloc, free
 from posix.mman cimport (
@@ -50,11 +50,13 @@ from rpmem._copy cimport rpmem_copy_words
 from rpmem._libpmem2 cimport (
     PMEM2_GRANULARITY_CACHE_LINE,
     PMEM2_GRANULARITY_PAGE,
+    PMEM2_PROT_READ,
     pmem2_config,
     pmem2_config_delete,
     pmem2_config_new,
     pmem2_config_set_length,
     pmem2_config_set_offset,
+    pmem2_config_set_protection,
     pmem2_config_set_required_store_granularity,
     pmem2_config_set_vm_reservation,
     pmem2_errormsg,
@@ -124,11 +126,14 @@ cdef inline int on_range(
 cdef class Region:
     """Contiguous memory that can be made durable; exports its bytes as a writable buffer.
 
+    One that is mapped to be looked at exports a read-only buffer, and refuses to be made durable.
+
     Made by :meth:`map_parts`, :meth:`from_buffer` or :meth:`anonymous`. The mapping lives as
     long as anything uses it: :meth:`close` is refused while views exist.
     """
 
     def __cinit__(self):
+        self.writable = True
         self.medium = "volatile"
         self.granularity = 1
         self.gil_threshold = <uint64_t> -1
@@ -146,17 +151,19 @@ cdef class Region:
     # --- making ---
 
     @staticmethod
-    def map_parts(parts, force_pmem=False):
+    def map_parts(parts, force_pmem=False, writable=True):
         """Map parts of open files one behind the other.
 
         Parameters
         ----------
         parts : sequence of (fd, file_offset, length)
-            Readable and writable files; offsets and lengths are multiples of the page size.
-            The descriptors may be closed afterwards.
+            Readable and, unless `writable` is false, writable files; offsets and lengths are
+            multiples of the page size. The descriptors may be closed afterwards.
         force_pmem : bool
             Take the medium for persistent memory whatever libpmem2 finds. The environment's
             ``PMEM_IS_PMEM_FORCE`` does the same with 1, and the opposite with 0.
+        writable : bool
+            Whether the memory can be written to.
 
         Returns
         -------
@@ -164,6 +171,7 @@ cdef class Region:
         """
         wish = os.environ.get("PMEM_IS_PMEM_FORCE", "")
         cdef Region region = Region.__new__(Region)
+        region.writable = writable
         prepare(region, parts)
         if force_pmem or wish == "1":
             map_plain(region, parts)
@@ -175,8 +183,8 @@ cdef class Region:
         return region
 
     @staticmethod
-    def from_buffer(source):
-        """Take any writable C-contiguous buffer as a region; it is kept alive and unmoved.
+    def from_buffer(source, writable=True):
+        """Take any C-contiguous buffer as a region; it is kept alive and unmoved.
 
         Its medium is "volatile": nothing is known about what lies below it.
         """
@@ -186,14 +194,18 @@ cdef class Region:
                 hint="use the Region itself: its medium would be lost")
         cdef Region region = Region.__new__(Region)
         try:
-            PyObject_GetBuffer(source, &region.source, PyBUF_WRITABLE)
+            PyObject_GetBuffer(
+                source, &region.source, PyBUF_WRITABLE if writable else PyBUF_SIMPLE)
         except (BufferError, TypeError, ValueError) as error:
+            kind = "writable contiguous" if writable else "contiguous"
             raise BufferRefused(
-                f"{type(source).__name__} has no writable contiguous memory: {error}") from error
+                f"{type(source).__name__} has no {kind} memory: {error}") from error
+        region.writable = writable
         region.has_source = True
         if region.source.len <= 0:
             raise BufferRefused(f"the {type(source).__name__} is empty")
         one_segment(region, <char *> region.source.buf, <uint64_t> region.source.len)
+        only_to_be_read(region)
         region.label = type(source).__name__
         return region
 
@@ -285,6 +297,8 @@ cdef class Region:
         cdef uint64_t at = natural(offset, "offset")
         cdef Py_buffer data
         alive(self)
+        if not self.writable:
+            raise failed(self, "be written to", EROFS)
         PyObject_GetBuffer(source, &data, PyBUF_SIMPLE)
         try:
             within(self, at, <uint64_t> data.len)
@@ -309,7 +323,8 @@ cdef class Region:
 
     def __getbuffer__(self, Py_buffer *view, int flags):
         alive(self)
-        PyBuffer_FillInfo(view, self, self.base, <Py_ssize_t> self.size, 0, flags)
+        PyBuffer_FillInfo(
+            view, self, self.base, <Py_ssize_t> self.size, not self.writable, flags)
         self.exports += 1
 
     def __releasebuffer__(self, Py_buffer *view):
@@ -402,7 +417,7 @@ cdef bint map_pmem2(Region self, parts) except -1:
     for index, (fd, _, _) in enumerate(parts):
         devices = devices or not is_regular(fd)
         if rc == 0:
-            rc = map_one(&self.segments[index], <int> fd, reservation)
+            rc = map_one(&self.segments[index], <int> fd, reservation, self.writable)
     if rc == 0:
         self.base = self.segments[0].base
         for index, (fd, _, _) in enumerate(parts):
@@ -434,7 +449,8 @@ cdef map_plain(Region self, parts):
     for index, (fd, _, _) in enumerate(parts):
         segment = &self.segments[index]
         address = mmap(
-            <char *> self.mapping + segment.start, segment.length, PROT_READ | PROT_WRITE,
+            <char *> self.mapping + segment.start, segment.length,
+            PROT_READ | PROT_WRITE if self.writable else PROT_READ,
             MAP_FIXED | MAP_SHARED, <int> fd, <off_t> segment.file_offset)
         if address == MAP_FAILED:
             raise refused("map", errno)
@@ -506,6 +522,13 @@ cdef settle(Region self):
         self.gil_threshold = 1
     elif self.fence != NULL:
         self.gil_threshold = FLUSH_WORTH_THE_GIL
+    only_to_be_read(self)
+
+
+cdef only_to_be_read(Region self):
+    """Let a medium that is only looked at refuse everything from the beginning."""
+    if not self.writable:
+        refusal_note(&self.refusal, EROFS)
 
 
 cdef unmap(Region self):
@@ -538,7 +561,9 @@ cdef release(Region self):
         PyBuffer_Release(&self.source)
 
 
-cdef int map_one(segment_t *segment, int fd, pmem2_vm_reservation *reservation) noexcept:
+cdef int map_one(
+    segment_t *segment, int fd, pmem2_vm_reservation *reservation, bint writable,
+) noexcept:
     cdef pmem2_config *config = NULL
     cdef pmem2_source *source = NULL
     cdef pmem2_map *mapped = NULL
@@ -551,6 +576,8 @@ cdef int map_one(segment_t *segment, int fd, pmem2_vm_reservation *reservation) 
         rc = pmem2_config_set_offset(config, segment.file_offset)
     if rc == 0:
         rc = pmem2_config_set_length(config, segment.length)
+    if rc == 0 and not writable:
+        rc = pmem2_config_set_protection(config, PMEM2_PROT_READ)
     if rc == 0 and reservation != NULL:
         rc = pmem2_config_set_vm_reservation(config, reservation, segment.start)
     if rc == 0:
@@ -657,6 +684,8 @@ cdef alive(Region self):
 
 
 cdef failed(Region self, what, int rc):
+    if not self.writable:
+        return UsageError("it is mapped only to be looked at", where=self.label, errno=EROFS)
     return FlushFailed(
         f"the medium refused to {what}: {os.strerror(rc)}", where=self.label, errno=rc,
         hint="what was written since the last success may be lost, and every later call fails, "

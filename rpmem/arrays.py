@@ -205,7 +205,8 @@ class NamedArrays:
         if anchor is None:
             # frombuffer holds the export of the memory; numpy makes the result the base of
             # every view derived from it, however far, because its own base is no array.
-            memory: Any = self._memory
+            # Read-only all the way down, or setflags() would make it writable.
+            memory: Any = self._memory if self._writable else memoryview(self._memory).toreadonly()
             anchor = np.frombuffer(
                 memory, dtype=np.uint8, count=max(entry.length, 1), offset=entry.offset
             )

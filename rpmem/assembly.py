@@ -25,6 +25,7 @@ from rpmem.errors import (
     UsageError,
 )
 from rpmem.localcopy import FilePlace, LocalCopy, MemoryPlace, Place
+from rpmem.locks import undisturbed
 from rpmem.medium import PoolMedium
 from rpmem.options import SessionOptions
 from rpmem.replica import Replica
@@ -96,10 +97,10 @@ def create(
 
 
 def open_readonly(place: Place) -> Assembly:
-    """Open the local copy alone, to be looked at."""
-    copy = place.open()
+    """Open the local copy alone, to be looked at, whoever else writes to it."""
+    copy = place.look()
     try:
-        layout, state = _read_superblock(copy)
+        layout, state = undisturbed(lambda: _read_superblock(copy), lambda: copy.has_writer)
     except BaseException:
         copy.close()
         raise

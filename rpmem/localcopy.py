@@ -44,6 +44,10 @@ class LocalCopy(Protocol):
     def attributes(self) -> PoolAttributes | None:
         """What the header says; None without one."""
 
+    @property
+    def has_writer(self) -> bool:
+        """Whether another process writes to the copy that this one only looks at."""
+
     def close(self, remove: bool = False) -> None:
         """Unmap and unlock; BufferError, and nothing done, while views of the memory exist."""
 
@@ -63,6 +67,9 @@ class Place(Protocol):
 
     def open(self) -> LocalCopy:
         """Open the copy that is there."""
+
+    def look(self) -> LocalCopy:
+        """Open the copy that is there only to look at it; changes nothing, excludes nobody."""
 
 
 def place_of(local: str | os.PathLike[str] | Buffer) -> Place:
@@ -97,6 +104,11 @@ class FileCopy:
     def attributes(self) -> PoolAttributes | None:
         """What the header says; None for a pool set with ``OPTION NOHDRS``."""
         return self._files.attributes
+
+    @property
+    def has_writer(self) -> bool:
+        """Whether another process has the files open for writing; False unless this one looks."""
+        return self._files.has_writer
 
     def close(self, remove: bool = False) -> None:
         """Unmap and unlock, and with `remove` remove the parts that were made."""
@@ -139,6 +151,11 @@ class FilePlace:
         """Lock, check and map the files."""
         pool_set = _described(self.where) if self._set is None else self._set
         return FileCopy(poolfiles.PoolFiles.open(pool_set), self.where)
+
+    def look(self) -> FileCopy:
+        """Check the files and map them read-only, without a lock."""
+        pool_set = _described(self.where) if self._set is None else self._set
+        return FileCopy(poolfiles.PoolFiles.look(pool_set), self.where)
 
     def create_hidden(
         self, size: int, attributes: PoolAttributes, mode: int = PRIVATE
@@ -268,6 +285,11 @@ class MemoryCopy:
                 view[: header.HEADER_SIZE] = bytes(header.HEADER_SIZE)
         self.region.close()
 
+    @property
+    def has_writer(self) -> bool:
+        """Nothing is known about who else uses a buffer."""
+        return False
+
     def release(self) -> None:
         """Leave the buffer to the views that still use it."""
 
@@ -303,8 +325,14 @@ class MemoryPlace:
         """Take the pool that the buffer holds."""
         return self._take()
 
-    def _take(self) -> MemoryCopy:
-        region = self._buffer if isinstance(self._buffer, Region) else self._as_region()
+    def look(self) -> MemoryCopy:
+        """Take the pool that the buffer holds, which need not be writable."""
+        return self._take(writable=False)
+
+    def _take(self, *, writable: bool = True) -> MemoryCopy:
+        region = (
+            self._buffer if isinstance(self._buffer, Region) else self._as_region(writable=writable)
+        )
         if region.address % _WORD:
             raise BufferRefused(
                 "the buffer does not begin at a multiple of 8 bytes",
@@ -315,7 +343,7 @@ class MemoryPlace:
             raise PoolSetError("the buffer is too small for a pool", where=self.where)
         return MemoryCopy(region, self.where)
 
-    def _as_region(self) -> Region:
-        region = Region.from_buffer(self._buffer)
+    def _as_region(self, *, writable: bool) -> Region:
+        region = Region.from_buffer(self._buffer, writable)
         region.label = self.where
         return region

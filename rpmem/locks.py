@@ -12,8 +12,15 @@ import errno
 import fcntl
 import os
 import struct
+import time
+from collections.abc import Callable
+from typing import TypeVar
 
 from rpmem import errors
+
+_Read = TypeVar("_Read")
+_LOOKS = 200
+_LOOK_AGAIN_S = 0.005
 
 # struct flock: type, whence, start, length (0: to the end), pid (0, as the kernel demands)
 _FLOCK = struct.Struct("hhqqi4x")
@@ -67,6 +74,24 @@ def has_writer(descriptor: int) -> bool:
         raise
     kind: int = _FLOCK.unpack(found)[0]
     return kind != fcntl.F_UNLCK
+
+
+def undisturbed(read: Callable[[], _Read], has_writer: Callable[[], bool]) -> _Read:
+    """Return what `read` finds in a pool that somebody may be writing to.
+
+    What it finds damaged may have been on its way from old to new. So it is read again while there
+    is a writer, and once more when there is none any longer.
+    """
+    alone = 0
+    for _ in range(_LOOKS):
+        try:
+            return read()
+        except (errors.CatalogueCorrupt, errors.HeaderError):
+            alone += not has_writer()
+            if alone > 1:
+                raise
+            time.sleep(_LOOK_AGAIN_S)
+    return read()
 
 
 def _busy(descriptor: int, where: str) -> errors.PoolSetBusy:

@@ -292,7 +292,8 @@ class PartFile:
     def _window(self) -> Region:
         from rpmem._pmem import Region
 
-        return Region.map_parts([(self.fd, 0, self._alignment)])
+        window = (self.fd, 0, self._alignment)
+        return Region.map_parts([window], writable=not self.readonly)
 
     def sync(self) -> None:
         """Make the contents of a new file durable."""

@@ -18,6 +18,7 @@ from rpmem.copies import Copies
 from rpmem.drafts import PRIVATE
 from rpmem.errors import ClosedError, ForkedError, StaleReplica, UsageError
 from rpmem.localcopy import place_of
+from rpmem.locks import undisturbed
 from rpmem.medium import PoolMedium
 from rpmem.options import (
     ReplicaLike,
@@ -98,8 +99,13 @@ class Pool:
             self._copies.write_state(parts.state)
             self._copies.share_state()
             catalogue = Catalogue.format(medium, layout)
+        elif readonly:
+            catalogue = undisturbed(
+                lambda: Catalogue.load(medium, layout, readonly=True),
+                lambda: parts.copy.has_writer,
+            )
         else:
-            catalogue = Catalogue.load(medium, layout, readonly=readonly)
+            catalogue = Catalogue.load(medium, layout)
         self._arrays = NamedArrays(self._region, catalogue, writable=not readonly)
 
     # --- beginnings -----------------------------------------------------------------------
@@ -188,7 +194,9 @@ class Pool:
             without replicas; the next open with them sends everything.
         readonly : bool
             Look at the local copy only: no replica is connected, arrays are read-only, nothing is
-            changed.
+            changed. Files need not be writable, and are not locked: a writer may be at work
+            meanwhile (`has_writer`). Then arrays show what it stores, durable or not, and the
+            names are those there were when the pool was opened.
         force : bool
             Overwrite replicas that hold a newer generation of the pool than the local copy.
         **session
@@ -379,6 +387,8 @@ class Pool:
             range durably; see the class about how to go on.
         FlushFailed
             A medium, here or there, refused: the range must not be taken for durable.
+        UsageError
+            The pool was opened with ``readonly=True``.
         ClosedError, ForkedError
             The pool is closed, or belongs to the parent process.
         """
@@ -584,6 +594,15 @@ class Pool:
         and went. A pool opened with ``readonly=True`` shows how its last writer left it.
         """
         return self._copies.state
+
+    @property
+    def has_writer(self) -> bool:
+        """Whether another process has the pool open for writing at this moment.
+
+        For a pool that was opened with ``readonly=True``; otherwise this process is the writer, and
+        the answer is False.
+        """
+        return self._copies.local.has_writer
 
     @property
     def attributes(self) -> PoolAttributes | None:

@@ -19,6 +19,7 @@ from rpmem import drafts, errors, header, poolset, redo
 from rpmem.directories import present
 from rpmem.drafts import PRIVATE
 from rpmem.header import Header, PoolAttributes
+from rpmem.locks import undisturbed
 from rpmem.partfile import PartFile
 from rpmem.poolset import PoolSet
 from rpmem.shutdown import ShutdownState
@@ -146,6 +147,7 @@ class PoolFiles:
         self.belongings: list[SetFile] = []
         self._headers = headers
         self._headers_doubtful = False
+        self._readonly = parts[0].readonly
 
     @classmethod
     def create(
@@ -203,7 +205,7 @@ class PoolFiles:
                 part.write_header(content.pack())
             for part in parts:
                 part.sync()
-            region = cls._map(pool_set, parts)
+            region = _map(pool_set, parts, cls.mapper)
             pool = cls(parts, pool_set.options, headers, region, created=True)
             if not hidden:
                 pool.publish()
@@ -244,13 +246,9 @@ class PoolFiles:
         region = None
         try:
             parts.extend(PartFile.open(each.path, each.size) for each in pool_set.parts)
-            with_header = parts[: header.header_count(len(parts), pool_set.options)]
             redo.finish(parts, _is_whole)
-            headers = [Header.unpack(part.read_header(), part.path) for part in with_header]
-            header.verify(
-                headers, options=pool_set.options, where=[part.path for part in with_header]
-            )
-            region = cls._map(pool_set, parts)
+            headers = _verified_headers(pool_set, parts)
+            region = _map(pool_set, parts, cls.mapper)
             pool = cls(parts, pool_set.options, headers, region, created=False)
             if pool._detects_shutdowns:
                 stored = headers[0].shutdown_state
@@ -265,6 +263,45 @@ class PoolFiles:
                 part.close()
             raise
         return pool
+
+    @classmethod
+    def look(cls, pool_set: PoolSet) -> Self:
+        """Open a pool only to look at it, beside a writer if there is one.
+
+        Needs no write permission, takes no lock and changes nothing.
+
+        Parameters
+        ----------
+        pool_set : PoolSet
+            Where; its replicas are not looked at.
+
+        Raises
+        ------
+        HeaderError, PoolSetNotFound, PoolSetDenied, PoolSetMalformed, PoolSetTooSmall
+            As `open` does.
+        """
+        pool_set = poolset.resolve(pool_set)
+        _check_sizes(pool_set, None)
+        parts: list[PartFile] = []
+        try:
+            parts.extend(PartFile.look(each.path, each.size) for each in pool_set.parts)
+            headers = undisturbed(
+                lambda: _verified_headers(pool_set, parts, redo.pending(parts, _is_whole) or ()),
+                lambda: any(part.has_writer for part in parts),
+            )
+            if headers and headers[0].incompat & header.INCOMPAT_SDS:
+                _device_state(parts).checked(headers[0].shutdown_state, parts[0].path)
+            region = _map(pool_set, parts, _map_to_look)
+        except BaseException:
+            for part in parts:
+                part.close()
+            raise
+        return cls(parts, pool_set.options, headers, region, created=False)
+
+    @property
+    def has_writer(self) -> bool:
+        """Whether somebody has a pool open for writing that this object only looks at."""
+        return any(part.has_writer for part in self.parts if part.readonly)
 
     def publish(self) -> None:
         """Let the new files count, all of them or none, durably.
@@ -327,7 +364,7 @@ class PoolFiles:
         try:
             if remove:
                 self._remove()
-            elif self._detects_shutdowns and not self._headers_doubtful:
+            elif self._detects_shutdowns and not (self._headers_doubtful or self._readonly):
                 self._note_shutdown_state(None)
         finally:
             for belonging in self.belongings:
@@ -360,16 +397,6 @@ class PoolFiles:
     ) -> None:
         self.close()
 
-    @classmethod
-    def _map(cls, pool_set: PoolSet, parts: Sequence[PartFile]) -> Region:
-        spans = [
-            (part.fd, segment.file_offset, segment.length)
-            for part, segment in zip(parts, pool_set.segments(), strict=True)
-        ]
-        region = cls.mapper(spans)
-        region.label = pool_set.source
-        return region
-
     @property
     def _detects_shutdowns(self) -> bool:
         return bool(self._headers and self._headers[0].incompat & header.INCOMPAT_SDS)
@@ -397,6 +424,42 @@ def _check_sizes(pool_set: PoolSet, wanted: int | None) -> None:
             where=pool_set.source,
             hint="Enlarge its parts, or replicate less",
         )
+
+
+def _map(
+    pool_set: PoolSet,
+    parts: Sequence[PartFile],
+    mapper: Callable[[Sequence[tuple[int, int, int]]], Region],
+) -> Region:
+    spans = [
+        (part.fd, segment.file_offset, segment.length)
+        for part, segment in zip(parts, pool_set.segments(), strict=True)
+    ]
+    try:
+        region = mapper(spans)
+    except errors.RpmemError as error:
+        error.at(pool_set.source)
+        raise
+    region.label = pool_set.source
+    return region
+
+
+def _map_to_look(spans: Sequence[tuple[int, int, int]]) -> Region:
+    from rpmem._pmem import Region
+
+    return Region.map_parts(spans, writable=False)
+
+
+def _verified_headers(
+    pool_set: PoolSet, parts: Sequence[PartFile], noted: Sequence[bytes] = ()
+) -> list[Header]:
+    """Return the headers of the parts, those in `noted` in place of what they have."""
+    with_header = parts[: header.header_count(len(parts), pool_set.options)]
+    contents = [*noted, *(part.read_header() for part in with_header[len(noted) :])]
+    where = [part.path for part in with_header]
+    headers = [Header.unpack(*each) for each in zip(contents, where, strict=False)]
+    header.verify(headers, options=pool_set.options, where=where)
+    return headers
 
 
 def _is_whole(content: bytes) -> bool:

@@ -12,7 +12,7 @@ from rpmem.cli.shared import console, local_argument, pool_facts
 def command(local: str) -> None:
     """Show size, free room, medium and state of the pool LOCAL, and its REPLICA lines.
 
-    Nothing is changed and no replica is connected.
+    Nothing is changed, no replica is connected, and a writer is not disturbed.
     """
     from rpmem.localcopy import place_of
     from rpmem.pool import Pool
@@ -21,8 +21,11 @@ def command(local: str) -> None:
     specs = place_of(local).replicas
     with Pool.open(local, readonly=True) as pool:
         facts = pool_facts(pool)
-        closed = pool.state.phase is Phase.CLEAN
-        facts.add_row("last writer", "closed it" if closed else "did not close it")
+        if pool.has_writer:
+            writer = "has it open"
+        else:
+            writer = "closed it" if pool.state.phase is Phase.CLEAN else "did not close it"
+        facts.add_row("last writer", writer)
         for spec in specs:
             facts.add_row("replica", str(spec))
         console().print(facts)

@@ -15,7 +15,7 @@ from rpmem.cli.shared import console, local_argument, readable, table
 def command(local: str, as_json: bool) -> None:
     """List the arrays in the pool LOCAL: name, dtype, shape, order and size.
 
-    Nothing is changed and no replica is connected.
+    Nothing is changed, no replica is connected, and a writer is not disturbed.
     """
     from rpmem.pool import Pool
 

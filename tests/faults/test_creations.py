@@ -7,9 +7,9 @@ import os
 import signal
 import threading
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -75,27 +75,24 @@ class Daemon:
         )
 
 
+def ask(daemon: Daemon, name: str, start: threading.Barrier) -> Ready | errors.RpmemError:
+    start.wait()
+    try:
+        return daemon.create(name)
+    except errors.RpmemError as error:
+        return error
+
+
 @pytest.mark.parametrize("rounds", [4, pytest.param(40, marks=pytest.mark.slow)])
 def test_one_of_several_daemons_wins(tmp_path, rounds):
     """They have all been greeted, and get the same request at the same moment."""
     for turn in range(rounds):
         name = f"{turn}.set"
         daemons = [Daemon(tmp_path) for _ in range(3)]
-        outcomes: dict[Daemon, Any] = {}
-        start = threading.Barrier(len(daemons))
-
-        def ask(daemon: Daemon, name: str = name, start: Any = start, outcomes: Any = outcomes) -> None:
-            start.wait()
-            try:
-                outcomes[daemon] = daemon.create(name)
-            except errors.RpmemError as error:
-                outcomes[daemon] = error
-
-        threads = [threading.Thread(target=ask, args=[daemon]) for daemon in daemons]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
+        with ThreadPoolExecutor(len(daemons)) as threads:
+            start = threading.Barrier(len(daemons))
+            asked = [threads.submit(ask, daemon, name, start) for daemon in daemons]
+        outcomes = {each: future.result() for each, future in zip(daemons, asked, strict=True)}
         winners = [each for each in daemons if isinstance(outcomes[each], Ready)]
         assert len(winners) == 1, outcomes
         losers = [error for error in outcomes.values() if not isinstance(error, Ready)]

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import mmap
 import os
+import select
 import stat
 import subprocess
 import sys
+import tempfile
 import textwrap
 import threading
 import warnings
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -31,6 +34,7 @@ from rpmem.errors import (
     RangeError,
     UsageError,
 )
+from rpmem.poolset import Part, PoolSet
 from rpmem.superblock import STATE_OFFSET, Phase, State
 
 SIZE = 4 << 20
@@ -181,6 +185,123 @@ def test_readonly_changes_nothing(tmp_path):
         with pytest.raises(ArrayNotFound):
             pool["b"]
     assert path.read_bytes() == before
+
+
+def test_readonly_cannot_be_made_writable(tmp_path):
+    path = tmp_path / "p"
+    with rpmem.Pool.create(path, SIZE) as pool:
+        pool.array("a", 5)[:] = 1
+    in_memory = bytearray(path.read_bytes())
+    for local in (path, in_memory, memoryview(bytes(in_memory))):
+        with rpmem.Pool.open(local, readonly=True) as pool:
+            for view in (pool["a"], pool["a"][1:], pool["a"].view("u1")):
+                with pytest.raises(ValueError, match="WRITEABLE"):
+                    view.setflags(write=True)
+            assert pool["a"].tolist() == [1] * 5
+            del view
+
+
+def test_readonly_makes_nothing_durable(tmp_path):
+    with rpmem.Pool.create(tmp_path / "p", SIZE) as pool:
+        pool.array("a", 500_000, "u1")
+    with rpmem.Pool.open(tmp_path / "p", readonly=True) as pool:
+        for attempt in (
+            lambda: pool.persist(),
+            lambda: pool.persist(pool["a"]),
+            lambda: pool.persist_many([pool["a"][:5], pool["a"][-5:]]),
+            lambda: pool.flush(pool["a"]),
+            lambda: pool.deep_persist(pool["a"]),
+        ):
+            with pytest.raises(UsageError, match="looked at"):
+                attempt()
+        pool.drain()
+
+
+WRITER = """
+    import sys, rpmem
+    with rpmem.Pool.open(sys.argv[1]) as pool:
+        print("open", flush=True)
+        sys.stdin.readline()
+        for number in range(300):
+            pool.array(f"a{number % 7}", number % 5 + 1)
+            del pool[f"a{number % 7}"]
+        pool.array("last", 9)[:] = 5
+        print("done", flush=True)
+        sys.stdin.readline()
+"""
+
+
+def test_looking_on_while_somebody_writes(tmp_path):
+    path = tmp_path / "p"
+    with rpmem.Pool.create(path, SIZE) as pool:
+        pool.array("first", 3)
+    with rpmem.Pool.open(path, readonly=True) as pool:
+        assert not pool.has_writer
+    writer = subprocess.Popen(
+        [sys.executable, "-c", textwrap.dedent(WRITER), path],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    with writer:
+        assert writer.stdout.readline() == "open\n"
+        writer.stdin.write("\n")
+        writer.stdin.flush()
+        looks = 0
+        while not select.select([writer.stdout], [], [], 0)[0]:
+            with rpmem.Pool.open(path, readonly=True) as pool:
+                assert pool.has_writer
+                assert pool.state == State(2, Phase.OPEN)
+                assert "first" in pool
+            looks += 1
+        assert looks > 3
+        with rpmem.Pool.open(path, readonly=True) as first:
+            with rpmem.Pool.open(path, readonly=True) as second:
+                assert first["last"].tolist() == second["last"].tolist() == [5] * 9
+            # Who looks keeps nobody out, and is kept out by nobody.
+            writer.communicate("\n")
+            assert not first.has_writer
+            with rpmem.Pool.open(path) as pool:
+                assert pool.state == State(3, Phase.OPEN)
+                assert not pool.has_writer
+            assert first.state == State(2, Phase.OPEN)
+
+
+AS_NOBODY = """
+    import os, sys, rpmem
+    from rpmem.errors import PoolSetDenied
+    os.chdir(sys.argv[1])
+    os.setgroups([]); os.setgid(65534); os.setuid(65534)
+    with rpmem.Pool.open("p", readonly=True) as pool:
+        print(pool["a"].tolist(), pool.state.generation)
+    with rpmem.Pool.open("p.set", readonly=True) as pool:
+        print(pool["a"].tolist(), pool.state.generation)
+    try:
+        rpmem.Pool.open("p")
+    except PoolSetDenied:
+        print("denied")
+"""
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root can become another user")
+def test_readonly_needs_to_read_only():
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        folder.chmod(0o755)
+        parts = [Part(SIZE, f"{folder}/part{index}") for index in range(2)]
+        (folder / "p.set").write_text(PoolSet(parts).format())
+        for file in ("p", "p.set"):
+            size = SIZE if file == "p" else None
+            with rpmem.Pool.create(folder / file, size, mode=0o644) as pool:
+                pool.array("a", 2)[:] = 4
+        for part in folder.iterdir():
+            part.chmod(0o444)
+        ended = subprocess.run(
+            [sys.executable, "-c", textwrap.dedent(AS_NOBODY), folder],
+            capture_output=True,
+            text=True,
+        )
+    assert ended.stdout.splitlines() == ["[4.0, 4.0] 1"] * 2 + ["denied"], ended.stderr
 
 
 # --- ranges ---
