@@ -31,6 +31,7 @@ from rpmem.errors import (
     BufferRefused, ClosedError, DeadlineExceeded, FlushFailed, ForkedError, LaneRefused,
     RangeError, RegistrationFailed, UsageError,
 )
+from rpmem.handles import refuse_copy
 
 cdef unsigned int fork_generation = 0
 
@@ -116,6 +117,9 @@ cdef class LaneGroup:
     def __len__(self):
         return self.c.lanes
 
+    def __reduce__(self):
+        refuse_copy(self, "It belongs to one session.")
+
     def abort(self):
         """Mark the replica as lost; every waiter returns with its error at once."""
         self.c.failed = 1
@@ -185,6 +189,9 @@ cdef class Replicator:
 
     def __dealloc__(self):
         engine_free(&self.engine)
+
+    def __reduce__(self):
+        refuse_copy(self, "It belongs to one pool or replica.")
 
     # --- the hot path ------------------------------------------------------------
 

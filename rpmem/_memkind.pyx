@@ -14,6 +14,7 @@ import os
 import numpy
 
 from rpmem.errors import ClosedError, ForkedError, UsageError
+from rpmem.handles import refuse_copy
 
 cimport numpy as cnp
 from cpython.object cimport PyObject
@@ -230,6 +231,9 @@ cdef class Kind:
 
     def __init__(self):
         raise TypeError("kinds are the constants of rpmem.memkind, or made by its pmem()")
+
+    def __reduce__(self):
+        refuse_copy(self, "Take the constant of rpmem.memkind where it is needed.")
 
     @property
     def available(self):

@@ -17,6 +17,8 @@ from rpmem.errors import (
     UsageError,
 )
 
+from rpmem.handles import refuse_copy
+
 cimport cython
 from cpython.buffer cimport (
     PyBUF_SIMPLE,
@@ -363,6 +365,9 @@ cdef class Region:
 
     def __exit__(self, *_):
         self.close()
+
+    def __reduce__(self):
+        refuse_copy(self, "Copy its bytes (bytearray(region)), or map the files in the other process.")
 
     def __repr__(self):
         state = "closed" if self.base == NULL else f"{self.size} bytes, {self.medium}"

@@ -33,6 +33,7 @@ from rpmem.errors import (
     RpmemError,
     printable,
 )
+from rpmem.handles import Handle
 from rpmem.launch.base import Transport
 from rpmem.launch.diagnose import diagnose, suspects
 
@@ -50,7 +51,7 @@ class LegacySpoken(RpmemError):
     code = "legacy-target"
 
 
-class Channel:
+class Channel(Handle):
     """Requests to one rpmemd and its answers.
 
     Parameters

@@ -19,6 +19,7 @@ from rpmem import assembly, environment, resync
 from rpmem._core import Replicator
 from rpmem.assembly import Assembly
 from rpmem.errors import ClosedError, FlushFailed, ForkedError, RpmemError, UsageError
+from rpmem.handles import Handle
 from rpmem.medium import PoolMedium
 from rpmem.options import SessionOptions
 from rpmem.replica import Replica
@@ -35,7 +36,7 @@ _CLOSED = "the pool is closed"
 _AHEAD = 1 << 10
 
 
-class Copies:
+class Copies(Handle):
     """The local copy and the replicas of a pool, which may change while threads use it.
 
     Parameters

@@ -17,6 +17,7 @@ from rpmem.errors import (
     RpmemError,
     UsageError,
 )
+from rpmem.handles import Handle
 from rpmem.proof import pack_proof
 
 _REPLY_SLOTS = 8
@@ -25,7 +26,7 @@ _PMDK_HEADER = 24
 _LONG = 1 << 20
 
 
-class Lanes:
+class Lanes(Handle):
     """The connected lanes of one replica, and the fabric objects they need.
 
     Parameters

@@ -20,6 +20,7 @@ from rpmem.errors import (
     PoolSetNotFound,
     UsageError,
 )
+from rpmem.handles import Handle
 from rpmem.header import INCOMPAT_SINGLEHDR, Header, PoolAttributes
 from rpmem.partfile import MINIMUM_SIZE
 from rpmem.poolset import LocalReplica, PoolSet, RemoteReplica, load_any, single
@@ -91,7 +92,7 @@ def place_of(local: str | os.PathLike[str] | Buffer) -> Place:
 # --- files ------------------------------------------------------------------------------------
 
 
-class FileCopy:
+class FileCopy(Handle):
     """A local copy in locked and mapped files."""
 
     def __init__(self, files: poolfiles.PoolFiles, where: str) -> None:
@@ -264,7 +265,7 @@ def _spec(item: RemoteReplica) -> ReplicaSpec:
 # --- memory -----------------------------------------------------------------------------------
 
 
-class MemoryCopy:
+class MemoryCopy(Handle):
     """A local copy in somebody's buffer."""
 
     def __init__(self, region: Region, where: str) -> None:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Self
 
 from rpmem import drafts, errors, locks
 from rpmem.drafts import PRIVATE, Draft
+from rpmem.handles import Handle
 
 if TYPE_CHECKING:
     from rpmem._pmem import Region
@@ -32,7 +33,7 @@ def _device_value(information: os.stat_result, name: str) -> int | None:
     return None
 
 
-class PartFile:
+class PartFile(Handle):
     """An open part, and a locked one unless it is read-only.
 
     Attributes

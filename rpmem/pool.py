@@ -17,6 +17,7 @@ from rpmem.catalogue import Catalogue, Entry
 from rpmem.copies import Copies
 from rpmem.drafts import PRIVATE
 from rpmem.errors import ClosedError, ForkedError, StaleReplica, UsageError
+from rpmem.handles import Handle
 from rpmem.localcopy import place_of
 from rpmem.locks import undisturbed
 from rpmem.medium import PoolMedium
@@ -41,7 +42,7 @@ if TYPE_CHECKING:
 _NO_FLAGS = bytes(16)
 
 
-class Pool:
+class Pool(Handle):
     """Named arrays in memory that is replicated.
 
     A pool is made by `create`, `open` or `restore`. Its arrays are ordinary numpy arrays over
@@ -87,6 +88,10 @@ class Pool:
     >>> with rpmem.Pool.restore("/srv/pool", "user@node2 pool.set") as pool:
     ...     print(pool["temperature"][0])
     """
+
+    _instead = (
+        "Copy what is in it (numpy.array(pool[name])), or open the pool in the other process."
+    )
 
     def __init__(self, parts: Assembly, options: SessionOptions, *, readonly: bool) -> None:
         self._copies = Copies(parts, options)

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, ClassVar, Self
 from rpmem import drafts, errors, header, poolset, redo
 from rpmem.directories import present
 from rpmem.drafts import PRIVATE
+from rpmem.handles import Handle
 from rpmem.header import Header, PoolAttributes
 from rpmem.locks import undisturbed
 from rpmem.partfile import PartFile
@@ -105,7 +106,7 @@ def map_parts(spans: Sequence[tuple[int, int, int]]) -> Region:
     return Region.map_parts(spans)
 
 
-class PoolFiles:
+class PoolFiles(Handle):
     """An open pool: its locked parts and their memory.
 
     Made by :meth:`create` and :meth:`open`.

@@ -29,6 +29,7 @@ from rpmem.errors import (
     RpmemError,
     UsageError,
 )
+from rpmem.handles import Handle
 from rpmem.header import PoolAttributes
 from rpmem.lanehosts import LaneHosts
 from rpmem.lanes import Lanes
@@ -47,7 +48,7 @@ _LOST, _REFUSED, _GARBLED, _EXPIRED, _ABORTED = -2, -3, -4, -5, -6
 _FLUSH_FAILED, _BAD_RANGE = 1, 2
 
 
-class Replica(Calls):
+class Replica(Handle, Calls):
     """One remote copy of a memory region.
 
     Made by `rpmem.create` and `rpmem.open`, which end with `connect`.  Offsets are pool

@@ -16,6 +16,7 @@ from types import TracebackType
 from typing import Self
 
 from rpmem.errors import ClosedError, DeadlineExceeded, ForkedError, ReplicaLost
+from rpmem.handles import Handle
 from rpmem.target import Target
 
 #: How much of the far side's stderr is kept: the last bytes, as causes tend to come last.
@@ -85,7 +86,7 @@ class Tail:
         return bytes(self._kept).decode("utf-8", "replace").replace("\r\n", "\n")
 
 
-class Transport(ABC):
+class Transport(Handle, ABC):
     """The standard streams of one rpmemd, wherever it runs.
 
     Parameters

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import copy
+import gc
 import mmap
 import os
+import pickle
+import re
 import select
 import stat
 import subprocess
@@ -574,3 +578,57 @@ def test_no_warnings_in_ordinary_use(tmp_path):
         pool.array("a", 3)
         pool.close()
         del pool
+
+
+# --- handles ---------------------------------------------------------------------------------
+
+
+def _reachable(pool):
+    """Every object of ours that hangs on a pool."""
+    seen, found, todo = set(), [], [pool]
+    while todo:
+        each = todo.pop()
+        if id(each) in seen or not type(each).__module__.startswith("rpmem"):
+            continue
+        seen.add(id(each))
+        found.append(each)
+        inside = list(vars(each).values()) if hasattr(each, "__dict__") else []
+        for value in inside:
+            todo.extend(value if isinstance(value, list | tuple) else [value])
+    return found
+
+
+@pytest.mark.parametrize("attempt", [copy.copy, copy.deepcopy, pickle.dumps])
+def test_handles_are_neither_copied_nor_pickled(tmp_path, attempt, recwarn):
+    with rpmem.Pool.create(
+        tmp_path / "p", "2MiB", replicas=f"local:{tmp_path} a.set", parts=1
+    ) as pool:
+        handles = [pool, pool.replicas[0], pool._region, pool._copies.core, pool.replicas[0].group]
+        for handle in handles:
+            with pytest.raises(TypeError, match="cannot be copied or pickled") as caught:
+                attempt(handle)
+            assert "a handle such as <" in str(caught.value)
+        pool.array("a", 3)[:] = 7
+        again = attempt(pool["a"])
+        assert list(pickle.loads(again) if isinstance(again, bytes) else again) == [7, 7, 7]
+        if attempt is not copy.copy:
+            with pytest.raises(TypeError, match=re.escape("numpy.array(pool[name])")):
+                attempt({"inside": [pool]})
+    gc.collect()
+    assert not list(recwarn)
+
+
+def test_nothing_that_owns_a_file_or_a_connection_can_be_copied(tmp_path):
+    """A copy that dies closes what the original uses."""
+    with rpmem.Pool.create(
+        tmp_path / "p", "2MiB", replicas=f"local:{tmp_path} a.set", parts=1
+    ) as pool:
+        owners = [each for each in _reachable(pool) if hasattr(each, "close")]
+        # Protocols do no I/O.
+        owners = [each for each in owners if not type(each).__module__.startswith("rpmem.control")]
+        assert len(owners) > 8
+        for owner in owners:
+            with pytest.raises(TypeError):
+                copy.copy(owner)
+        del owners
+        pool.persist()
