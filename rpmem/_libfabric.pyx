@@ -26,6 +26,7 @@ from rpmem._lane cimport (
 )
 from rpmem.errors import (
     ConnectFailed, DeadlineExceeded, FabricFailure, ProviderUnavailable, RegistrationFailed,
+    remedy_for,
 )
 from rpmem.fabric.door import Door
 
@@ -73,10 +74,24 @@ cdef str explain(long rc):
     return fi_strerror(<int> -rc).decode("utf-8", "replace")
 
 
+cdef bint lacks_descriptors():
+    """Whether this process can open nothing more."""
+    try:
+        os.close(os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC))
+    except OSError as error:
+        return error.errno == errno.EMFILE
+    return False
+
+
 cdef int must(long rc, str what, object where=None, kind=FabricFailure) except -1:
     """The funnel: 0 and above pass, anything else is an error that names the call."""
     if rc < 0:
-        raise kind(f"{what}: {explain(rc)}", where=where, errno=<int> -rc if -rc < 200 else None)
+        number = <int> -rc if -rc < 200 else None
+        why = explain(rc)
+        if number == errno.EIO and lacks_descriptors():
+            # What libfabric makes of it where it makes a socket.
+            number, why = errno.EMFILE, os.strerror(errno.EMFILE)
+        raise kind(f"{what}: {why}", where=where, errno=number, hint=remedy_for(number))
     return 0
 
 

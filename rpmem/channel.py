@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import copy
 import logging
+import os
 import threading
 from collections.abc import Callable
 
@@ -28,10 +29,13 @@ from rpmem.errors import (
     ClosedError,
     DeadlineExceeded,
     LaunchError,
+    LaunchFailed,
     NoiseBeforeProtocol,
     ReplicaLost,
     RpmemError,
     printable,
+    remedy_for,
+    shortage,
 )
 from rpmem.handles import Handle
 from rpmem.launch.base import Transport
@@ -88,9 +92,21 @@ class Channel(Handle):
         self._answer: Event | None = None
         self._failure: RpmemError | None = None
         self._closing = False
-        self._send()
-        self._thread = threading.Thread(target=self._listen, name=f"rpmem {where}", daemon=True)
-        self._thread.start()
+        try:
+            self._send()
+            self._thread = threading.Thread(target=self._listen, name=f"rpmem {where}", daemon=True)
+            self._thread.start()
+        except BaseException as error:
+            transport.close(0.0)
+            number = shortage(error)
+            if number is None:
+                raise
+            raise LaunchFailed(
+                f"nobody can listen to rpmemd: {os.strerror(number)}",
+                where=where,
+                hint=remedy_for(number),
+                errno=number,
+            ) from error
 
     # --- requests -------------------------------------------------------------------------
 

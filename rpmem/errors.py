@@ -560,7 +560,45 @@ def from_oserror(
     """
     number = error.errno or _errno.EIO
     kind = _OSERROR_KINDS.get(number, PoolSetError)
-    return kind(f"{what}: {os.strerror(number)}", where=where, hint=hint, errno=number)
+    return kind(
+        f"{what}: {os.strerror(number)}",
+        where=where,
+        hint=hint or remedy_for(number),
+        errno=number,
+    )
+
+
+_REMEDIES: Mapping[int, str] = MappingProxyType(
+    {
+        _errno.EMFILE: "The process has used up its descriptors: raise its limit with ulimit -n or "
+        "LimitNOFILE=, or use fewer lanes",
+        _errno.ENFILE: "The system has used up its descriptors: raise fs.file-max",
+        _errno.EAGAIN: "No further process or thread may be started: raise the limit with "
+        "ulimit -u or TasksMax=, or use fewer lanes",
+        _errno.ENOMEM: "There is not enough memory, or not enough that may be locked (ulimit -l)",
+    }
+)
+
+
+def remedy_for(number: int | None) -> str | None:
+    """Return what to do where something has run out, by its errno; None for anything else."""
+    return _REMEDIES.get(number or 0)
+
+
+def shortage(error: BaseException) -> int | None:
+    """Return the errno of what has run out, if that is what `error` says.
+
+    Parameters
+    ----------
+    error : BaseException
+        An `OSError`, a `MemoryError`, or the `RuntimeError` of a thread that cannot be started.
+    """
+    if isinstance(error, MemoryError):
+        return _errno.ENOMEM
+    if isinstance(error, RuntimeError) and "start new thread" in str(error):
+        return _errno.EAGAIN
+    number = error.errno if isinstance(error, OSError) else None
+    return number if number in _REMEDIES else None
 
 
 def printable(text: str, limit: int = _REMOTE_TEXT_LIMIT) -> str:

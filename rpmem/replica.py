@@ -17,6 +17,7 @@ from rpmem.channel import Channel
 from rpmem.control.messages import Hello, Ready
 from rpmem.errors import (
     ClosedError,
+    ConnectFailed,
     DeadlineExceeded,
     FabricError,
     FabricFailure,
@@ -167,6 +168,11 @@ class Replica(Handle, Calls):
                 check=self._raise_failure,
             )
         except (FabricError, DeadlineExceeded) as error:
+            # What was refused, the target may know more of, and say so a moment later.
+            refused = isinstance(error, ConnectFailed | DeadlineExceeded)
+            cause = self._channel.await_failure(_CAUSE_WAIT) if refused else None
+            if cause is not None:
+                raise copy.copy(cause) from error
             if where is not None:
                 where.explain(error)
             error.at(str(self.target))

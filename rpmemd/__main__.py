@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import sys
 
 from rpmem.errors import ConfigError, MissingExtension, PoolSetError, RpmemError
@@ -11,10 +12,13 @@ from rpmemd.database import Database, removal_status
 from rpmemd.log import Log
 
 _BAD_CONFIGURATION = 22
+_ENOUGH = 65536
 
 
 def main() -> int:
     """Run rpmemd with the process's arguments; return its exit status."""
+    if not _has_streams():
+        return 1
     log = Log()
     try:
         config = configuration.read(sys.argv[1:])
@@ -60,18 +64,48 @@ def serve(config: configuration.Config, log: Log, database: Database) -> int:
     except MissingExtension as error:
         return refuse(error, log, error.errno)
 
-    # Whatever a library prints on stdout must not end up between the messages.
-    sink = os.dup(1)
-    os.dup2(2, 1)
+    _raise_limits()
     # sshd says where the initiator reached us: "client port server port".
     words = os.environ.get("SSH_CONNECTION", "").split()
     peer, address = (words[0], words[2]) if len(words) == 4 else ("127.0.0.1", "127.0.0.1")
-    session = Session(config, log, Stream(0, sink), database, address=address, peer=peer)
+    try:
+        # Whatever a library prints on stdout must not end up between the messages.
+        sink = os.dup(1)
+        session = Session(config, log, Stream(0, sink), database, address=address, peer=peer)
+        os.dup2(2, 1)
+    except OSError as error:
+        why = f"no session can be served: {error.strerror}"
+        return refuse(RpmemError(why), log, error.errno or _BAD_CONFIGURATION)
     try:
         return session.run()
     except RpmemError as error:
         log.err(str(error))
         return 1
+
+
+def _has_streams() -> bool:
+    """Make sure of the standard streams: a file opened later must not become one of them."""
+    missing = []
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            missing.append(number)
+            os.open(os.devnull, os.O_RDWR)  # takes the lowest that is free: this one
+    if 2 in missing:
+        sys.stderr = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
+    if 0 in missing or 1 in missing:
+        print("rpmemd: stdin and stdout must be open: the initiator is there", file=sys.stderr)
+        return False
+    return True
+
+
+def _raise_limits() -> None:
+    """Take what the system allows: a lane has several descriptors, and there may be a thousand."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = _ENOUGH if hard == resource.RLIM_INFINITY else min(hard, _ENOUGH)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 if __name__ == "__main__":

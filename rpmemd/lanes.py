@@ -21,6 +21,8 @@ from rpmem.errors import (
     ProviderUnavailable,
     RegistrationFailed,
     RpmemError,
+    remedy_for,
+    shortage,
 )
 from rpmem.value import Record
 from rpmemd import _service
@@ -250,8 +252,8 @@ class LaneServer:
         thread = threading.Thread(
             target=self._guarded, args=(self._accept, admission), name="accept", daemon=True
         )
-        self._threads.append(thread)
         thread.start()
+        self._threads.append(thread)
 
     def _guarded(self, work: Callable[..., None], *arguments: Any) -> None:
         try:
@@ -259,8 +261,15 @@ class LaneServer:
         except RpmemError as error:
             self._report(error)
         except BaseException as error:
-            self._report(ConnectFailed(f"the in-band service failed: {error!r}"))
-            raise
+            number = shortage(error)
+            what = repr(error) if number is None else os.strerror(number)
+            self._report(
+                ConnectFailed(
+                    f"the in-band service failed: {what}", errno=number, hint=remedy_for(number)
+                )
+            )
+            if number is None:
+                raise
 
     def _accept(self, admission: Admission) -> None:
         lanes: dict[int, Any] = {}
@@ -336,8 +345,8 @@ class LaneServer:
             thread = threading.Thread(
                 target=self._guarded, args=(service.run, number), name=f"lanes{number}", daemon=True
             )
-            self._threads.append(thread)
             thread.start()
+            self._threads.append(thread)
 
     def _on_drop(self, lane: int, reason: str, number: int) -> None:
         if reason == _service.LOST:

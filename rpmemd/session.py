@@ -28,7 +28,7 @@ from rpmem.control.messages import STAGING, Create, Hello, LaneGrant, Open, Read
 from rpmem.control.pmdk_target import PmdkTargetSession
 from rpmem.control.target import TargetSession
 from rpmem.control.target_machine import TargetMachine, TargetState
-from rpmem.errors import ReplicaLost, RpmemError, VersionMismatch
+from rpmem.errors import ReplicaLost, RpmemError, VersionMismatch, shortage
 from rpmem.header import PoolAttributes
 from rpmem.proof import new_token
 from rpmemd.admission import Admission, PeerAdmission, TokenAdmission
@@ -51,11 +51,30 @@ class Stream:
     def write(self, data: bytes) -> None:
         """Write all of `data`; an initiator that is gone is found out by reading."""
         view = memoryview(data)
-        try:
-            while view:
+        while view:
+            try:
                 view = view[os.write(self._sink, view) :]
-        except BrokenPipeError:
-            return
+            except BlockingIOError:
+                # Who started us shares it with somebody who does not wait.
+                _wait_for(self._sink, select.POLLOUT)
+            except OSError:
+                return
+
+    def read(self) -> bytes:
+        """Wait for bytes; none: the initiator is gone."""
+        while True:
+            try:
+                return os.read(self.source, _CHUNK)
+            except BlockingIOError:
+                _wait_for(self.source, select.POLLIN)
+            except OSError:
+                return b""
+
+
+def _wait_for(descriptor: int, event: int) -> None:
+    poll = select.poll()
+    poll.register(descriptor, event)
+    poll.poll()
 
 
 class Session:
@@ -119,7 +138,7 @@ class Session:
         """Find out which protocol the initiator speaks."""
         first = b""
         while (protocol := detect(first)) is None:
-            data = os.read(self._stream.source, _CHUNK)
+            data = self._stream.read()
             if not data:
                 return
             first += data
@@ -144,7 +163,7 @@ class Session:
             os.read(self._wake_read, _CHUNK)
             self._take_reports()
         if self._stream.source in ready:
-            data = os.read(self._stream.source, _CHUNK)
+            data = self._stream.read()
             self._handle(self._machine.receive(data) if data else self._machine.receive_eof())
 
     def _handle(self, events: list[Event]) -> None:
@@ -155,7 +174,10 @@ class Session:
             except RpmemError as error:
                 self._log.err(str(error))
                 self._machine.error(error)
-            except OSError as error:
+            except (OSError, RuntimeError, MemoryError) as error:
+                # A thread that cannot be started is a RuntimeError; any other is a fault of ours.
+                if not isinstance(error, OSError) and shortage(error) is None:
+                    raise
                 self._log.err(f"{type(event).__name__}: {error}")
                 self._machine.error(error)
             self._answer()

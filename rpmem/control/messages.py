@@ -26,7 +26,15 @@ from rpmem.control.fields import (
     wire,
 )
 from rpmem.control.framing import Frame, encode_frame
-from rpmem.errors import MalformedMessage, RemoteError, RpmemError, UnexpectedMessage, from_code
+from rpmem.errors import (
+    MalformedMessage,
+    RemoteError,
+    RpmemError,
+    UnexpectedMessage,
+    from_code,
+    remedy_for,
+    shortage,
+)
 
 #: Versions of the native protocol that this code speaks.
 VERSION: Final = 1
@@ -259,7 +267,8 @@ class Failure(Message):
 
     def to_exception(self, where: str) -> RpmemError:
         """Return the error as the local kind of that code; `where` names the other side."""
-        return from_code(self.code, self.message, where=where, errno=self.errno or None)
+        hint = remedy_for(self.errno)
+        return from_code(self.code, self.message, where=where, hint=hint, errno=self.errno or None)
 
 
 _FROM_INITIATOR: Final[dict[int, type[Message]]] = {
@@ -311,7 +320,9 @@ def _describe(error: BaseException) -> tuple[str, int, str, str | None]:
         message = error.strerror or str(error) or type(error).__name__
         if error.filename is not None:
             message = f"{_file_name(error.filename)}: {message}"
-        return RemoteError.code, _wire_errno(error.errno), message, None
+        return RemoteError.code, _wire_errno(error.errno), message, remedy_for(error.errno)
+    if (number := shortage(error)) is not None:
+        return RemoteError.code, number, os.strerror(number), remedy_for(number)
     message = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
     return RemoteError.code, RemoteError.errno, message, None
 

@@ -117,7 +117,10 @@ def _built(name: str) -> str | None:
 
 
 def _has_device(prefix: str) -> bool:
-    return any(name.startswith(prefix) for name in os.listdir("/dev"))
+    try:
+        return any(name.startswith(prefix) for name in os.listdir("/dev"))
+    except OSError:
+        return False
 
 
 def leads_to(host: str) -> bool:

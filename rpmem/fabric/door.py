@@ -13,6 +13,7 @@ heels of its connection, and has mostly left before.
 
 from __future__ import annotations
 
+import errno
 import os
 import select
 import socket
@@ -21,7 +22,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
-from rpmem.errors import ConnectFailed, FabricFailure
+from rpmem.errors import ConnectFailed, FabricFailure, remedy_for
 
 # Connections that wait, of one source and of all, beside those that are expected: far fewer than a
 # process may have descriptors.
@@ -32,8 +33,10 @@ LONGEST_WAIT = 5.0
 # Taken at a time, before those that wait are looked at again.
 _ACCEPTED_AT_ONCE = 64
 _BACKLOG = 1024
-# Without a free descriptor: how long until the next try.
+# Without a free descriptor: how long until the next try, and until it is taken for an error.
 _PAUSE = 0.05
+LONGEST_STARVED = 2.0
+_SHORTAGES = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS)
 _IPV6_NETWORK = 8
 
 # libfabric's header of a request: version, type, size of the private data.
@@ -129,6 +132,7 @@ class Visitor:
             raise ConnectFailed(
                 f"a lane cannot be handed to libfabric: {error.strerror or error}",
                 errno=error.errno,
+                hint=remedy_for(error.errno),
             ) from error
 
     def replace(self, peer: tuple[str, int], guess: int) -> None:
@@ -168,6 +172,7 @@ class Door:
         self._most = MOST + expected
         self._waiting: dict[int, Visitor] = {}
         self._paused_until = 0.0
+        self._starved_since = 0.0
         self._socket = _listening(host)
         self.port: int = self._socket.getsockname()[1]
 
@@ -216,13 +221,11 @@ class Door:
                 connection, address = self._socket.accept()
             except BlockingIOError:
                 return None
-            except OSError:
+            except OSError as error:
                 # No descriptor is free, or the connection has gone already.
-                if self._waiting:
-                    self._drop(self._most_tiresome())
-                else:
-                    self._paused_until = time.monotonic() + _PAUSE
+                self._make_do(error)
                 return None
+            self._starved_since = 0.0
             connection.setblocking(False)
             visitor = Visitor(connection, (address[0], address[1]))
             self._waiting[connection.fileno()] = visitor
@@ -231,6 +234,21 @@ class Door:
                 return visitor
             self._make_room(visitor)
         return None
+
+    def _make_do(self, error: OSError) -> None:
+        """Go on without a descriptor, but not for long: who has none will not get one."""
+        now = time.monotonic()
+        if self._waiting:
+            self._drop(self._most_tiresome())
+            return
+        self._paused_until = now + _PAUSE
+        self._starved_since = self._starved_since or now
+        if error.errno in _SHORTAGES and now - self._starved_since > LONGEST_STARVED:
+            raise ConnectFailed(
+                f"no lane can be accepted: {error.strerror}",
+                errno=error.errno,
+                hint=remedy_for(error.errno),
+            ) from error
 
     def _look(self, visitor: Visitor) -> Visitor | None:
         whole = visitor.read()
@@ -274,7 +292,9 @@ def _listening(host: str) -> socket.socket:
         listening = socket.socket(family, kind, protocol)
     except OSError as error:
         raise ConnectFailed(
-            f"lanes cannot be accepted at {host}: {error.strerror or error}", errno=error.errno
+            f"lanes cannot be accepted at {host}: {error.strerror or error}",
+            errno=error.errno,
+            hint=remedy_for(error.errno),
         ) from error
     problem: OSError | None = None
     for port in _ports():

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 import shutil
 from collections.abc import Sequence
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from rpmem import environment as variables
 from rpmem.environment import LAUNCHERS
-from rpmem.errors import LaunchFailed, UsageError
+from rpmem.errors import LaunchFailed, RpmemError, UsageError, remedy_for, shortage
 from rpmem.launch.base import Deadline, Transport
 from rpmem.launch.diagnose import diagnose
 
@@ -70,6 +71,29 @@ def launch(
     UsageError
         There is no such launcher.
     """
+    try:
+        return _launch(target, arguments, environment, launcher, command, timeout, ipv4_only)
+    except (OSError, RuntimeError, MemoryError) as error:
+        number = shortage(error)
+        if isinstance(error, RpmemError) or number is None:
+            raise
+        raise LaunchFailed(
+            f"rpmemd cannot be started: {os.strerror(number)}",
+            where=str(target),
+            hint=remedy_for(number),
+            errno=number,
+        ) from error
+
+
+def _launch(
+    target: Target,
+    arguments: Sequence[str],
+    environment: Environment | None,
+    launcher: str,
+    command: str | None,
+    timeout: float | None,
+    ipv4_only: bool,
+) -> Transport:
     if launcher not in LAUNCHERS:
         raise UsageError(
             f"there is no launcher {launcher!r}", hint=f"Launchers are {', '.join(LAUNCHERS)}"

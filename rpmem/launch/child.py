@@ -20,7 +20,7 @@ import time
 import warnings
 from collections.abc import Mapping, Sequence
 
-from rpmem.errors import LaunchFailed
+from rpmem.errors import LaunchFailed, remedy_for, shortage
 from rpmem.launch.base import CLOSE_GRACE, Deadline, Tail, Transport
 from rpmem.target import Target
 
@@ -39,7 +39,7 @@ class StderrDrain:
     Parameters
     ----------
     descriptor : int
-        Read end; owned, closed when the thread ends.
+        Read end; owned once the thread has started, closed when it ends.
     name : str
         For the thread.
     """
@@ -47,11 +47,17 @@ class StderrDrain:
     def __init__(self, descriptor: int, name: str) -> None:
         self.tail = Tail()
         self._descriptor = descriptor
-        self._stop = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         self._lock = threading.Lock()
-        self._thread = threading.Thread(target=self._run, name=name, daemon=True)
-        os.set_blocking(descriptor, False)
-        self._thread.start()
+        self._stop = -1
+        try:
+            self._stop = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+            os.set_blocking(descriptor, False)
+            self._thread = threading.Thread(target=self._run, name=name, daemon=True)
+            self._thread.start()
+        except BaseException:
+            self._descriptor = -1
+            self.drop()
+            raise
 
     def wait(self, timeout: float) -> None:
         """Wait for the end of the stream, or of the thread."""
@@ -159,15 +165,23 @@ class ChildTransport(Transport):
                 raise LaunchFailed(
                     f"cannot run {shlex.quote(self.argv[0])}: {reason}",
                     errno=error.errno if isinstance(error, OSError) else None,
-                    hint=self.absent_hint,
+                    hint=remedy_for(shortage(error)) or self.absent_hint,
                 ) from error
+            ours.callback(self._end_at_once)
+            stdin.setblocking(False)
+            os.set_blocking(stdout, False)
+            drain = StderrDrain(stderr, f"rpmem stderr of {self.node}")
             ours.pop_all()
-        stdin.setblocking(False)
-        os.set_blocking(stdout, False)
         self._stdin = stdin
         self._stdout = stdout
         self._wake = wake
-        self._drain = StderrDrain(stderr, f"rpmem stderr of {self.node}")
+        self._drain = drain
+
+    def _end_at_once(self) -> None:
+        """End a child that nobody can be told of: there is no room for what watches it."""
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(self._process.pid, signal.SIGKILL)
+        self._process.wait()
 
     @property
     def pid(self) -> int:
