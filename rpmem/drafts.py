@@ -160,14 +160,26 @@ def sweep(path: str) -> None:
         _remove_orphan(orphan)
 
 
-def drop_twins(path: str, descriptor: int) -> None:
-    """Drop the hidden names of a file that counts: its maker was killed before it could."""
+def drop_twins(path: str, descriptor: int) -> bool:
+    """Drop the hidden names of a file whose maker was killed before it could; tell if there were.
+
+    Parameters
+    ----------
+    path : str
+        Its own name, which may be gone.
+    descriptor : int
+        The file, open and locked.
+    """
     try:
         about = os.fstat(descriptor)
     except OSError as error:
         raise errors.from_oserror(error, "cannot be examined", where=path) from error
-    for twin in _twins(path, about):
+    if about.st_nlink <= leads_to(path, descriptor):
+        return False
+    twins = _twins(path, about)
+    for twin in twins:
         unlink(twin, descriptor)
+    return bool(twins)
 
 
 def unlink(path: str, descriptor: int) -> None:
@@ -237,9 +249,11 @@ def _hidden_names(path: str) -> list[str]:
     start = "." + name
     try:
         names = os.listdir(directory or ".")
-    except OSError:
-        # Not to be listed, or not there: whoever makes a file in it will say so.
+    except (FileNotFoundError, NotADirectoryError, PermissionError):
+        # Not there, or not to be listed: whoever makes a file in it will say so.
         return []
+    except OSError as error:
+        raise errors.from_oserror(error, "cannot be listed", where=directory) from error
     return [
         os.path.join(directory, each)
         for each in names
@@ -249,7 +263,7 @@ def _hidden_names(path: str) -> list[str]:
 
 def _twins(path: str, about: os.stat_result) -> list[str]:
     """Return the hidden names beside `path` of the file that `about` tells of."""
-    if not stat.S_ISREG(about.st_mode) or about.st_nlink == 0:
+    if not stat.S_ISREG(about.st_mode):
         return []
     found = []
     for hidden in _hidden_names(path):

@@ -533,6 +533,19 @@ _OSERROR_KINDS: Mapping[int, type[PoolSetError]] = MappingProxyType(
 )
 
 
+_OSERROR_HINTS: Mapping[int, str] = MappingProxyType(
+    {
+        _errno.ENOSPC: "Make room on the file system, or use another",
+        _errno.EDQUOT: "The quota of the user is used up: make room, or have it raised",
+        _errno.EROFS: "The file system is mounted read-only: a pool on it can be looked at only "
+        "(readonly=True)",
+        _errno.ELOOP: "Symbolic links lead in a circle: name the file itself",
+        _errno.ENAMETOOLONG: "Give it a shorter name",
+        _errno.EIO: "The device or its file system fails: see the kernel's log (dmesg)",
+    }
+)
+
+
 def from_oserror(
     error: OSError,
     what: str,
@@ -563,7 +576,7 @@ def from_oserror(
     return kind(
         f"{what}: {os.strerror(number)}",
         where=where,
-        hint=hint or remedy_for(number),
+        hint=hint or remedy_for(number) or _OSERROR_HINTS.get(number),
         errno=number,
     )
 

@@ -314,9 +314,9 @@ class PartFile(Handle):
         self.settle()
 
     def settle(self) -> None:
-        """Drop the hidden name of a file whose maker was killed before it could."""
-        if self._stat().st_nlink > 1 or not drafts.leads_to(self.path, self.fd):
-            drafts.drop_twins(self.path, self.fd)
+        """Drop the hidden name of a file whose maker was killed before it could, durably."""
+        if drafts.drop_twins(self.path, self.fd):
+            drafts.sync_directory(os.path.dirname(self.path))
 
     def undo(self) -> None:
         """Put things back as they were before :meth:`create`."""
