@@ -9,6 +9,7 @@ import copy
 import logging
 import os
 import threading
+import time
 from collections.abc import Callable
 
 from rpmem.control.events import (
@@ -46,6 +47,9 @@ log = logging.getLogger("rpmem")
 log.addHandler(logging.NullHandler())
 
 _CHUNK = 1 << 16
+# Of a target's log, at once and in the long run.
+_MOST_LINES = 500
+_LINES_PER_SECOND = 50.0
 _LEVELS = {"err": 40, "warn": 30, "notice": 20, "info": 20, "debug": 10}
 
 
@@ -92,6 +96,9 @@ class Channel(Handle):
         self._answer: Event | None = None
         self._failure: RpmemError | None = None
         self._closing = False
+        self._lines_left: float = _MOST_LINES
+        self._lines_dropped = 0
+        self._logged_at = time.monotonic()
         try:
             self._send()
             self._thread = threading.Thread(target=self._listen, name=f"rpmem {where}", daemon=True)
@@ -234,7 +241,7 @@ class Channel(Handle):
     def _take(self, event: Event) -> None:
         match event:
             case LogReceived(level=level, message=message):
-                log.log(_LEVELS.get(level, 20), "%s: rpmemd: %s", self._where, message)
+                self._log(_LEVELS.get(level, logging.INFO), message)
             case TargetFailed(error=error):
                 self._fail(error)
             case LegacyTarget():
@@ -247,6 +254,21 @@ class Channel(Handle):
                 with self._state:
                     self._answer = event
                     self._state.notify_all()
+
+    def _log(self, level: int, message: str) -> None:
+        """Pass a line of the target's log on, as long as there are not too many of them."""
+        now = time.monotonic()
+        gained = (now - self._logged_at) * _LINES_PER_SECOND
+        self._lines_left = min(self._lines_left + gained, _MOST_LINES)
+        self._logged_at = now
+        if self._lines_left < 1:
+            self._lines_dropped += 1
+            return
+        self._lines_left -= 1
+        if self._lines_dropped:
+            log.warning("%s: %d lines of its log were left out", self._where, self._lines_dropped)
+            self._lines_dropped = 0
+        log.log(level, "%s: rpmemd: %s", self._where, message)
 
     def _explain(self, error: RpmemError) -> RpmemError:
         """Say more about the end of a session than that it ended."""

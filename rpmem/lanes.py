@@ -24,6 +24,9 @@ _REPLY_SLOTS = 8
 _REPLY_SIZE = 64
 _PMDK_HEADER = 24
 _LONG = 1 << 20
+# What a target may make a lane of this side hold, whatever window it grants.
+_MOST_IN_WINDOW = 32 << 20
+_LARGEST_WINDOW = 64
 
 
 class Lanes(Handle):
@@ -113,7 +116,7 @@ class Lanes(Handle):
                 domain,
                 queue,
                 number,
-                (ready.window, self._message_size),
+                (self._window, self._message_size),
                 (_REPLY_SLOTS if self._native else 1, _REPLY_SIZE),
                 self._memory,
             )
@@ -157,7 +160,7 @@ class Lanes(Handle):
                 step,
                 self._region,
                 message_size=self._message_size,
-                window=self._ready.window,
+                window=self._window,
                 owner=owner,
                 staging=self._ready.staging,
                 # Over a byte stream long ranges go faster inside messages, of which only a few are
@@ -178,6 +181,12 @@ class Lanes(Handle):
             remote_base=self._ready.lanes[0].address,
             dialect="pmdk",
         )
+
+    @property
+    def _window(self) -> int:
+        """Messages that may be unanswered: what is granted, if it is not out of proportion."""
+        room = max(_MOST_IN_WINDOW // self._message_size, 1)
+        return min(self._ready.window, room, _LARGEST_WINDOW)
 
     @property
     def _message_size(self) -> int:

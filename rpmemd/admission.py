@@ -9,6 +9,29 @@ from rpmem.proof import Tokens
 from rpmemd.log import Log
 
 _MAPPED = bytes(10) + b"\xff\xff"
+#: Refusals that are logged; a stranger must not be able to fill a log.
+MOST_LOGGED = 10
+
+
+class Refusals:
+    """Logs the first refusals of a session, and says when it stops.
+
+    Parameters
+    ----------
+    log : Log
+    """
+
+    def __init__(self, log: Log) -> None:
+        self._log = log
+        self._count = 0
+
+    def note(self, what: str) -> None:
+        """Take notice of a refusal."""
+        self._count += 1
+        if self._count <= MOST_LOGGED:
+            self._log.warn(what)
+        elif self._count == MOST_LOGGED + 1:
+            self._log.warn("further refusals of connections are counted and not logged")
 
 
 class Admission(Protocol):
@@ -31,13 +54,13 @@ class TokenAdmission:
 
     def __init__(self, tokens: tuple[bytes, ...], log: Log) -> None:
         self._tokens = Tokens(tokens)
-        self._log = log
+        self._refusals = Refusals(log)
 
     def admit(self, private_data: bytes, peer: tuple[str, int]) -> int | None:
         """Return the number of the lane whose token this is."""
         number = self._tokens.redeem(private_data)
         if number is None:
-            self._log.warn(f"a connection from {peer[0]} without a valid token was refused")
+            self._refusals.note(f"a connection from {peer[0]} without a valid token was refused")
         return number
 
 
@@ -59,18 +82,18 @@ class PeerAdmission:
     def __init__(self, address: str, lanes: int, log: Log) -> None:
         self._address = _binary(address)
         self._lanes = lanes
-        self._log = log
+        self._refusals = Refusals(log)
         self._next = 0
 
     def admit(self, private_data: bytes, peer: tuple[str, int]) -> int | None:
         """Return the next lane's number, if the request is from the initiator's address."""
         if self._address is None or _binary(peer[0]) != self._address:
-            self._log.warn(
+            self._refusals.note(
                 f"a connection from {peer[0] or 'nowhere'}, not the ssh peer, was refused"
             )
             return None
         if self._next == self._lanes:
-            self._log.warn(f"a connection from {peer[0]} was refused: all lanes are taken")
+            self._refusals.note(f"a connection from {peer[0]} was refused: all lanes are taken")
             return None
         self._next += 1
         return self._next - 1

@@ -27,9 +27,16 @@ from rpmem.control.fields import (
 )
 from rpmem.control.framing import Frame, encode_frame
 from rpmem.errors import (
+    KINDS,
+    BufferRefused,
+    CatalogueError,
+    ClosedError,
+    LaunchError,
     MalformedMessage,
     RemoteError,
     RpmemError,
+    StaleReplica,
+    TargetSyntaxError,
     UnexpectedMessage,
     from_code,
     remedy_for,
@@ -238,9 +245,7 @@ class Error(Message):
 
     def to_exception(self, where: str) -> RpmemError:
         """Return the error as the local kind of that code; `where` names the other side."""
-        return from_code(
-            self.code, self.message, where=where, hint=self.hint, errno=self.errno or None
-        )
+        return _reported(self.code, self.message, where, self.hint, self.errno)
 
 
 class Log(Message):
@@ -267,9 +272,18 @@ class Failure(Message):
 
     def to_exception(self, where: str) -> RpmemError:
         """Return the error as the local kind of that code; `where` names the other side."""
-        hint = remedy_for(self.errno)
-        return from_code(self.code, self.message, where=where, hint=hint, errno=self.errno or None)
+        return _reported(self.code, self.message, where, remedy_for(self.errno), self.errno)
 
+
+# Kinds that are about this side's calls, objects and launchers.
+_OURS_ALONE: Final = (
+    BufferRefused,
+    CatalogueError,
+    ClosedError,
+    LaunchError,
+    StaleReplica,
+    TargetSyntaxError,
+)
 
 _FROM_INITIATOR: Final[dict[int, type[Message]]] = {
     kind.KIND: kind for kind in (Hello, Create, Open, SetAttributes, Close)
@@ -310,6 +324,19 @@ def _decode(frame: Frame, kinds: dict[int, type[Message]]) -> Message:
     except MalformedMessage as error:
         raise MalformedMessage(f"{kind.__name__}: {error.what}") from None
     return kind.from_json(fields)
+
+
+def _reported(code: str, message: str, where: str, hint: str | None, errno: int) -> RpmemError:
+    """Return the error that a target reports; one that is this side's own affair as a RemoteError.
+
+    What code of ours does about its own errors, a target must not be able to set off.
+    """
+    if issubclass(KINDS.get(code, RemoteError), _OURS_ALONE):
+        error = from_code(RemoteError.code, message, where=where, hint=hint, errno=errno or None)
+        assert isinstance(error, RemoteError)
+        error.remote_code = code
+        return error
+    return from_code(code, message, where=where, hint=hint, errno=errno or None)
 
 
 def _describe(error: BaseException) -> tuple[str, int, str, str | None]:
