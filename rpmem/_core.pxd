@@ -12,6 +12,7 @@ cdef class LaneGroup:
     """The lanes of one replica."""
     cdef group_t c
     cdef list lanes
+    cdef list kept               # what an interrupted read may still write to
     cdef readonly object owner   # has explain(fault, refusal, detail) -> RpmemError
     cdef readonly str step
 
@@ -25,6 +26,7 @@ cdef class Replicator:
     cdef bint local              # make durable here, too
     cdef bint spans              # local medium: one flush over all ranges of a call
     cdef list groups
+    cdef list unsettled          # ranges of calls that were interrupted
     cdef engine_t engine
     cdef unsigned int born       # fork generation
     cdef object closed_error

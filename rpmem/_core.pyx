@@ -13,12 +13,13 @@ from libc.string cimport memset
 from cpython.buffer cimport (
     PyBUF_C_CONTIGUOUS, PyBUF_WRITABLE, PyBuffer_Release, PyObject_GetBuffer,
 )
+from cpython.ref cimport Py_DECREF
 
 from rpmem._engine cimport (
     EVERY_GROUP, FAULT_NO_LANE, engine_begin, engine_end, engine_free, engine_init, group_t,
     outcome_t,
 )
-from rpmem._lane cimport Lane
+from rpmem._lane cimport LANE_INTERRUPTED, Lane
 from rpmem._pmdk_steps cimport pmdk_step_named
 from rpmem._pmem cimport Region
 from rpmem._ranges cimport range_outside, ranges_free, ranges_init, ranges_of, ranges_t
@@ -77,6 +78,7 @@ cdef class LaneGroup:
         cdef Lane lane
         cdef uint32_t i
         self.lanes = list(lanes)
+        self.kept = []
         self.owner = owner
         self.step = step
         self.c.links = <link_t *> calloc(len(lanes), sizeof(link_t))
@@ -135,6 +137,10 @@ cdef class LaneGroup:
         self.c.failed = 1
         for lane in self.lanes:
             lane.close()
+        for _, memory in self.kept:
+            if memory is not None:
+                memory.close()
+        self.kept.clear()
 
 
 cdef class Replicator:
@@ -175,6 +181,7 @@ cdef class Replicator:
         self.local = local
         self.spans = region.spans
         self.groups = list(groups)
+        self.unsettled = []
         self.born = fork_generation
         for i in range(<uint32_t> len(groups)):
             group = groups[i]
@@ -262,6 +269,12 @@ cdef class Replicator:
         """Raise what ended a call, if anything did."""
         if outcome.fault == 0 and outcome.local == 0:
             return 0
+        if outcome.raised != NULL:
+            error = <object> outcome.raised
+            Py_DECREF(error)
+            if outcome.group >= 0:
+                self.remote_error(outcome)  # the replica takes note of it
+            raise error
         remote = self.remote_error(outcome)
         if outcome.local == 0:
             raise remote
@@ -293,6 +306,7 @@ cdef class Replicator:
                          int32_t lane) except -1:
         """Check the ranges, run without the GIL, raise what ended it."""
         cdef outcome_t outcome
+        cdef size_t i
         if count == 0:
             return 0
         if self.check(ranges, count) >= 0:
@@ -303,7 +317,17 @@ cdef class Replicator:
         with nogil:
             outcome = self.run(ranges, count, flags, lane)
         self.busy -= 1
+        if outcome.raised != NULL:
+            self.unsettled += [(ranges[i].offset, ranges[i].length) for i in range(count)]
         return self.finish(outcome)
+
+    def take_unsettled(self):
+        """Return the ranges of calls that were interrupted, as pairs, and forget them.
+
+        They may be on some copies and not on others.
+        """
+        taken, self.unsettled = self.unsettled, []
+        return taken
 
     cdef int call(self, object x, uint32_t flags, int32_t lane) except -1:
         """Turn `x` into ranges and run."""
@@ -379,7 +403,8 @@ cdef class Replicator:
                     # What one replica refused does not keep the others from finishing.
                     if first.fault == 0:
                         first = outcome
-                    if outcome.fault == FAULT_NO_LANE:
+                    first.raised = outcome.raised
+                    if outcome.fault == FAULT_NO_LANE or outcome.raised != NULL:
                         break
             if self.local and self.region.writable:
                 with nogil:
@@ -490,6 +515,7 @@ cdef class Replicator:
         cdef range_t wanted
         cdef outcome_t outcome
         cdef Py_buffer view
+        cdef LaneGroup group
         self.usable()
         if index >= self.engine.group_count:
             raise LaneRefused(
@@ -525,6 +551,11 @@ cdef class Replicator:
                 with nogil:
                     engine_begin(&self.engine, &operation, number, <int32_t> index, &outcome)
                     engine_end(&self.engine, &outcome)
+                if outcome.fault == LANE_INTERRUPTED:
+                    # It may still be written to, until the lanes are closed.
+                    group = self.groups[index]
+                    group.kept.append((memoryview(buffer), memory))
+                    memory = None
             finally:
                 self.busy -= 1
                 if memory is not None:

@@ -10,6 +10,7 @@ from rpmem._steps cimport link_t, operation_t
 
 cdef enum:
     FAULT_NO_LANE = -101      # none came free in time
+    FAULT_INTERRUPTED = -102  # see `raised`
     EVERY_GROUP = -1
 
 # The lanes of one replica.
@@ -27,6 +28,7 @@ ctypedef struct outcome_t:
     int32_t detail
     int32_t refusal
     int32_t local             # 0, or why the local medium refused
+    void *raised              # an exception that ended the wait, owned, or NULL
 
 ctypedef struct engine_t:
     group_t **groups

@@ -1,16 +1,24 @@
 """The engine's loop: poll, advance, give the core away, sleep, give up.
 
-Everything here is nogil, allocates nothing and knows neither steps nor fabrics by name.
+Everything here is nogil, allocates nothing and knows neither steps nor fabrics by name. Only who
+has waited for long takes the GIL for a moment, to see whether a signal has come.
 """
+
+from cpython.exc cimport PyErr_CheckSignals
+from cpython.ref cimport Py_INCREF
 
 from libc.stdint cimport int32_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free
 from libc.string cimport memset
 
 from rpmem._handout cimport handout_acquire, handout_free, handout_init, handout_release
-from rpmem._lane cimport LANE_ABORTED, LANE_EXPIRED, LANE_UP, completion_t
+from rpmem._lane cimport (
+    LANE_ABORTED, LANE_EXPIRED, LANE_INTERRUPTED, LANE_UP, completion_t,
+)
 from rpmem._polling cimport cores, give_way, now, politeness
 from rpmem._steps cimport OPERATION_DONE, link_t, operation_t
+
+from rpmem.interrupts import check
 
 cdef extern from * nogil:
     """
@@ -22,8 +30,11 @@ cdef enum:
     OPERATION_FINISHED = 1 << 16
     BATCH = 8
     LOOK_AT_CLOCK = 32           # empty polls between two looks
-    SLICE_ONE = 100              # ms asleep at most, for one replica
+    LOOK_AT_ALL = 64             # rounds between two looks, however much is going on
+    SLICE_ONE = 50               # ms asleep at most, for one replica
     SLICE_MANY = 1               # ms, when others may need service meanwhile
+    LISTEN = 50000000            # ns between two looks for a signal
+    LATE = 100000000             # ns that an interrupted read waits for what it asked for
 
 
 cdef int engine_init(engine_t *engine, uint32_t groups, uint32_t lanes) noexcept:
@@ -79,6 +90,37 @@ cdef inline int advance(link_t *link, operation_t *operation) noexcept nogil:
     return link.step.advance(link, operation)
 
 
+cdef void *interruption() noexcept with gil:
+    """What a signal's handler has raised, or NULL; the caller owns it."""
+    try:
+        PyErr_CheckSignals()
+        check()
+    except BaseException as error:
+        Py_INCREF(error)
+        return <void *> error
+    return NULL
+
+
+cdef int32_t take_lane(engine_t *engine, int32_t wanted, outcome_t *outcome) noexcept nogil:
+    """A free lane, or -1 and why there is none."""
+    cdef uint64_t since
+    cdef int32_t lane = handout_acquire(&engine.handout, wanted, 0)
+    if lane >= 0:
+        return lane
+    since = now()
+    while lane < 0:
+        if now() - since > engine.patience:
+            outcome.fault = FAULT_NO_LANE
+            return -1
+        lane = handout_acquire(&engine.handout, wanted, LISTEN)
+        if lane < 0:
+            outcome.raised = interruption()
+            if outcome.raised != NULL:
+                outcome.fault = FAULT_INTERRUPTED
+                return -1
+    return lane
+
+
 cdef void engine_begin(engine_t *engine, const operation_t *wanted, int32_t lane, int32_t group,
                        outcome_t *outcome) noexcept nogil:
     cdef operation_t *operation
@@ -90,10 +132,9 @@ cdef void engine_begin(engine_t *engine, const operation_t *wanted, int32_t lane
     outcome.lane = -1
     if engine.group_count == 0:
         return
-    lane = handout_acquire(&engine.handout, lane, engine.patience)
+    lane = take_lane(engine, lane, outcome)
     outcome.lane = lane
     if lane < 0:
-        outcome.fault = FAULT_NO_LANE
         return
     for g in range(engine.group_count):
         operation = &engine.operations[lane * engine.group_count + g]
@@ -141,13 +182,60 @@ cdef void give_up(engine_t *engine, operation_t *operations, int32_t lane, bint 
             lose(engine, g, &engine.groups[g].links[lane], &operations[g], LANE_EXPIRED, outcome)
 
 
+cdef int collect(link_t *link, uint64_t patience) noexcept nogil:
+    """Wait until what was posted one-sided is complete: 0, or a fault."""
+    cdef completion_t completions[BATCH]
+    cdef uint64_t since = now()
+    cdef int n, i, rc
+    while link.outstanding:
+        n = link.lane.ops.poll(link.lane.queue, completions, BATCH)
+        if n < 0:
+            return n
+        for i in range(n):
+            rc = link.step.complete(link, &completions[i])
+            if rc < 0:
+                return rc
+        if n == 0 and now() - since > patience:
+            return LANE_INTERRUPTED
+        if n == 0:
+            link.lane.ops.wait(link.lane.queue, SLICE_MANY)
+    return 0
+
+
+cdef void interrupt(engine_t *engine, operation_t *operations, int32_t lane,
+                    outcome_t *outcome) noexcept nogil:
+    """Leave the operations as they are.
+
+    The lane can be used again: answers say to which message they are, and an operation waits for
+    all that was posted before it.  Only what is read goes to memory that the caller may take back:
+    that has to come now, or the replica is lost.
+    """
+    cdef link_t *link
+    cdef uint32_t g
+    cdef int rc
+    for g in range(engine.group_count):
+        if operations[g].flags & OPERATION_FINISHED:
+            continue
+        link = &engine.groups[g].links[lane]
+        link.backlog.count = 0  # it is sent anew, from its beginning
+        rc = 0
+        if operations[g].destination != NULL:
+            rc = collect(link, LATE)
+        if rc < 0:
+            lose(engine, g, link, &operations[g], rc, outcome)
+        operations[g].flags |= OPERATION_FINISHED
+    if outcome.fault == 0:
+        outcome.fault = FAULT_INTERRUPTED
+    outcome.pending = 0
+
+
 cdef void engine_end(engine_t *engine, outcome_t *outcome) noexcept nogil:
     cdef operation_t *operations
     cdef link_t *link
     cdef link_t *waiting = NULL
     cdef int32_t lane = outcome.lane
-    cdef uint64_t since = 0, t
-    cdef uint32_t g, idle = 0
+    cdef uint64_t since = 0, listened = 0, t
+    cdef uint32_t g, idle = 0, rounds = 0
     cdef bint moved, spins
     if lane < 0:
         return
@@ -165,18 +253,31 @@ cdef void engine_end(engine_t *engine, outcome_t *outcome) noexcept nogil:
             settle(engine, g, link, &operations[g], serve(link, &operations[g], &moved), outcome)
             if not operations[g].flags & OPERATION_FINISHED:
                 waiting = link
+        if outcome.pending == 0:
+            break
+        rounds += 1
         if moved:
             idle = 0
             since = 0
-            continue
-        if outcome.pending == 0:
-            break
-        idle += 1
-        if idle % engine.politeness.every == 0:
-            give_way(&engine.politeness)
-        if idle % LOOK_AT_CLOCK and waiting.lane.queue.spins and spins:
-            continue
+            if rounds % LOOK_AT_ALL:
+                continue
+        else:
+            idle += 1
+            if idle % engine.politeness.every == 0:
+                give_way(&engine.politeness)
+            if idle % LOOK_AT_CLOCK and waiting.lane.queue.spins and spins:
+                continue
         t = now()
+        if listened == 0:
+            listened = t
+        elif t - listened > LISTEN:
+            listened = t
+            outcome.raised = interruption()
+            if outcome.raised != NULL:
+                interrupt(engine, operations, lane, outcome)
+                break
+        if moved:
+            continue
         if since == 0:
             since = t
         give_up(engine, operations, lane, t - since > engine.patience, outcome)

@@ -28,6 +28,7 @@ cdef enum:
     LANE_GARBLED = -4        # the other side broke the protocol
     LANE_EXPIRED = -5        # the deadline passed
     LANE_ABORTED = -6        # the session was marked as failed from outside
+    LANE_INTERRUPTED = -7    # a read was given up, and what it asked for has not come
 
 cdef enum:
     COMPLETED_SEND = 1

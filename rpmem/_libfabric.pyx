@@ -334,7 +334,7 @@ cdef class Fabric:
                     f"{len(waiting)} of {len(lanes)} lanes were not accepted by {self.host}, "
                     f"port {self.port}, in {timeout:g} s",
                     hint="is a firewall between the two hosts? lanes need a TCP port of their own")
-            event = self.early.pop(0) if self.early else self.next_event(min(left, 0.2))
+            event = self.early.pop(0) if self.early else self.next_event(min(left, 0.05))
             if event is None:
                 continue
             kind, number, value = event

@@ -364,7 +364,7 @@ cdef class Fabric:
                     f"{waiting} of {len(lanes)} lanes were not accepted in {timeout:g} s",
                     where=self.host,
                     hint="is UDP port 4791 (RoCE) open between the two hosts?")
-            self.turn(min(left, 0.2))
+            self.turn(min(left, 0.05))
 
 
 # --- lanes -----------------------------------------------------------------------------------

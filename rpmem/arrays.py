@@ -111,6 +111,10 @@ class NamedArrays:
         # name -> the byte array that every view of the entry has as its base
         self._anchors: dict[str, weakref.ref[NDArray[np.uint8]]] = {}
 
+    def __contains__(self, name: object) -> bool:
+        with self._lock:
+            return name in self._catalogue.entries
+
     def names(self) -> list[str]:
         """Return the names, in the order of creation."""
         with self._lock:

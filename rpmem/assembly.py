@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
-from rpmem import resync
+from rpmem import interrupts, resync
 from rpmem import session as low_tier
 from rpmem._pmem import Region
 from rpmem.attributes import MAJOR, SIGNATURE, PoolAttributes, random_uuid
@@ -70,9 +70,18 @@ class Assembly:
 
     def undo(self, *, remove: bool) -> None:
         """Disconnect and unmap, and with `remove` take away what was created."""
-        for replica in self.replicas:
-            _close(replica, remove=remove)
-        self.copy.close(remove=remove)
+        with interrupts.undoing():
+            for replica in self.replicas:
+                dismiss(replica, remove=remove)
+            self.copy.close(remove=remove)
+
+    def forsake(self) -> None:
+        """Undo a restoring: remove the local copy, unless it is the only one."""
+        alone = any(replica.failure is not None for replica in self.replicas)
+        with interrupts.undoing():
+            for replica in self.replicas:
+                dismiss(replica)
+            self.copy.close(remove=not alone)
 
 
 def create(
@@ -91,7 +100,8 @@ def create(
         layout = Layout.plan(copy.region.size, ring[0].poolset_uuid)
         replicas = _connect_all(specs, copy.region, layout.pool_size, options, ring[1:])
     except BaseException:
-        copy.close(remove=True)
+        with interrupts.undoing():
+            copy.close(remove=True)
         raise
     return Assembly(copy, layout, State(1, Phase.OPEN), replicas, fresh=True)
 
@@ -155,9 +165,10 @@ def restore(
         _set_local_state(assembly)
         publish()
     except BaseException:
-        for replica in assembly.replicas:
-            _close(replica)
-        copy.close(remove=True)
+        with interrupts.undoing():
+            for replica in assembly.replicas:
+                dismiss(replica)
+            copy.close(remove=True)
         raise
     try:
         _send_state(assembly, assembly.replicas[0])
@@ -276,20 +287,21 @@ def _connect_all(
     own = [options.for_target(spec.target) for spec in specs]
     with ThreadPoolExecutor(len(specs), thread_name_prefix="rpmem-connect") as pool:
         futures = [
-            pool.submit(_connect, spec, region, pool_size, mine, one)
+            pool.submit(interrupts.shared(_connect), spec, region, pool_size, mine, one)
             for spec, mine, one in zip(specs, own, each, strict=True)
         ]
     errors = [future.exception() for future in futures]
     first = next((error for error in errors if error is not None), None)
     if first is None:
         return [future.result() for future in futures]
-    for future, error in zip(futures, errors, strict=True):
-        if error is None:
-            _close(future.result(), remove=attributes is not None)
+    with interrupts.undoing():
+        for future, error in zip(futures, errors, strict=True):
+            if error is None:
+                dismiss(future.result(), remove=attributes is not None)
     raise first
 
 
-def _close(replica: Replica, *, remove: bool = False) -> None:
+def dismiss(replica: Replica, *, remove: bool = False) -> None:
     """Close a replica on the way out, where another error is more important."""
     try:
         replica.close(remove=remove)
@@ -357,6 +369,7 @@ def _read_back(assembly: Assembly) -> None:
     size = assembly.layout.pool_size
     with memoryview(assembly.copy.region) as view:
         for begin in range(HEADER_SIZE, size, resync.CHUNK):
+            interrupts.check()
             with view[begin : min(begin + resync.CHUNK, size)] as piece:
                 replica.read(piece, begin)
     layout, state = _read_superblock(assembly.copy, resync.name_of(replica))

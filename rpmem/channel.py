@@ -39,6 +39,7 @@ from rpmem.errors import (
     shortage,
 )
 from rpmem.handles import Handle
+from rpmem.interrupts import wait_for
 from rpmem.launch.base import Transport
 from rpmem.launch.diagnose import diagnose, suspects
 
@@ -131,27 +132,21 @@ class Channel(Handle):
 
     def create(self, request: Create) -> Ready:
         """Have a pool created; return what is needed to connect the lanes."""
-        with self._state:
-            self._machine.create(request)
-            self._send()
+        self._ask(lambda: self._machine.create(request))
         event = self._await(Opened)
         assert isinstance(event, Opened)
         return event.ready
 
     def open(self, request: Open) -> Ready:
         """Have a pool opened; return what is needed to connect the lanes."""
-        with self._state:
-            self._machine.open(request)
-            self._send()
+        self._ask(lambda: self._machine.open(request))
         event = self._await(Opened)
         assert isinstance(event, Opened)
         return event.ready
 
     def set_attributes(self, attributes: bytes) -> None:
         """Have the pool's attributes replaced."""
-        with self._state:
-            self._machine.set_attributes(attributes)
-            self._send()
+        self._ask(lambda: self._machine.set_attributes(attributes))
         self._await(AttributesSet)
 
     def close(self, *, remove: bool = False) -> None:
@@ -160,8 +155,7 @@ class Channel(Handle):
             with self._state:
                 self._closing = True
                 if self._machine.state is InitiatorState.OPEN:
-                    self._machine.close(remove)
-                    self._send()
+                    self._ask(lambda: self._machine.close(remove))
             if self._machine.state is InitiatorState.CLOSING:
                 self._await(Closed)
         finally:
@@ -184,8 +178,15 @@ class Channel(Handle):
     def await_failure(self, timeout: float) -> RpmemError | None:
         """Wait a moment for the cause of trouble that a lane has noticed first."""
         with self._state:
-            self._state.wait_for(lambda: self._failure is not None, timeout)
+            wait_for(self._state, lambda: self._failure is not None, timeout)
             return self._failure
+
+    def _ask(self, request: Callable[[], None]) -> None:
+        with self._state:
+            request()
+            # An earlier request that was interrupted may have left its answer.
+            self._answer = None
+            self._send()
 
     def _send(self) -> None:
         data = self._machine.data_to_send()
@@ -198,8 +199,10 @@ class Channel(Handle):
 
     def _await(self, kind: type[Event]) -> Event:
         with self._state:
-            self._state.wait_for(
-                lambda: self._answer is not None or self._failure is not None, self._timeout
+            wait_for(
+                self._state,
+                lambda: self._answer is not None or self._failure is not None,
+                self._timeout,
             )
             answer, self._answer = self._answer, None
             if answer is None and self._failure is not None:

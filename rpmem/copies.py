@@ -10,12 +10,11 @@ from __future__ import annotations
 import logging
 import os
 import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from rpmem import assembly, environment, resync
+from rpmem import assembly, environment, interrupts, resync
 from rpmem._core import Replicator
 from rpmem.assembly import Assembly
 from rpmem.errors import ClosedError, FlushFailed, ForkedError, RpmemError, UsageError
@@ -66,6 +65,7 @@ class Copies(Handle):
         self._options = options
         self._replicas = list(parts.replicas)
         self._lock = threading.Lock()
+        self._unsettled: list[tuple[int, int]] = []
         self._memory = PoolMedium(self.local.region)
         self.core = self._make(self._replicas)
 
@@ -114,8 +114,20 @@ class Copies(Handle):
                 error = another
 
     def replicate(self, offset: int, length: int) -> None:
-        """Return when a range is durable here and on every replica there is then."""
-        self.call("persist", (offset, length))
+        """Return when a range is durable here and on every replica there is then.
+
+        What the pool itself keeps must not differ between copies that count as equal: an interrupt
+        waits until it is everywhere, for a moment, and then the replicas are taken for lost.
+        """
+        try:
+            with interrupts.finishing():
+                self.call("persist", (offset, length))
+        except Exception:
+            raise
+        except BaseException:
+            for replica in self._replicas:
+                replica.give_up("a change of the pool's own records was interrupted")
+            raise
 
     def write_state(self, state: State) -> None:
         """Put a state word into the local copy, durably; `share_state` tells the replicas."""
@@ -154,21 +166,44 @@ class Copies(Handle):
                 resync.push(joining, self._memory, self.layout, self.state, standing.generation)
                 self._replicas.append(joining)
         except BaseException:
-            joining.close(remove=create)
+            with interrupts.undoing():
+                assembly.dismiss(joining, remove=create)
             raise
-        self.share_state()
+        try:
+            self.share_state()
+        except interrupts.Interrupted:
+            with interrupts.undoing():
+                self.withdraw(joining, remove=create)
+            raise
         return joining
+
+    def withdraw(self, joined: Replica, *, remove: bool) -> None:
+        """Undo an `attach` that nobody will hear of."""
+        with self._changing():
+            if joined in self._replicas:
+                self._replicas.remove(joined)
+            self.write_state(self.state.next())
+        assembly.dismiss(joined, remove=remove)
+        self.share_state()
+
+    def abandon(self, *, remove: bool) -> None:
+        """Disconnect the replicas, and with `remove` remove what this session created there."""
+        self.ended = True
+        self.core.close(_CLOSED)
+        for replica in self._replicas:
+            assembly.dismiss(replica, remove=remove)
 
     @contextmanager
     def _changing(self) -> Iterator[None]:
         """Hold up all calls while the list of replicas is changed."""
         with self._lock:
             self.core.check_usable()
-            self._run_dry(_CHANGING)
-            # A drain of the new set visits the lanes it has, and these may be fewer. A copy that
-            # fails now is lost, and every later call says so.
-            self._quietly(self.core.drain_rest)
             try:
+                self._run_dry(_CHANGING)
+                # A drain of the new set visits the lanes it has, and these may be fewer. A copy
+                # that fails now is lost, and every later call says so.
+                self._quietly(self.core.drain_rest)
+                self._unsettled += self.core.take_unsettled()
                 yield
             finally:
                 self.core = self._make(self._replicas)
@@ -193,22 +228,25 @@ class Copies(Handle):
         with self._lock:
             if self.ended:
                 return
-            self.ended = True
-            self._run_dry(_CLOSED)
-            # A copy that fails now is none of those that are marked.
-            self._quietly(self.core.drain_rest)
-        try:
-            if mark:
-                self._mark()
-        finally:
-            for replica in self._replicas:
-                self._quietly(replica.close)
+            try:
+                self.ended = True
+                self._run_dry(_CLOSED)
+                # A copy that fails now is none of those that are marked.
+                self._quietly(self.core.drain_rest)
+                if mark:
+                    self._mark()
+            finally:
+                with interrupts.undoing():
+                    for replica in self._replicas:
+                        self._quietly(replica.close)
 
     def _mark(self) -> None:
         """Write the final state word into every copy that has all it was given."""
         last = self._make([each for each in self._replicas if not _is_lost(each)])
         try:
             last.drain()
+            # Copies that differ where a call was interrupted must not count as equal.
+            last.persist_many(self._unsettled + self.core.take_unsettled())
             self.write_state(State(self.state.generation, Phase.CLEAN))
             last.persist((STATE_OFFSET, STATE_SIZE))
         except RpmemError as error:
@@ -258,7 +296,7 @@ class Copies(Handle):
         self.core.close(why)
         # Every call ends by itself: at its completion, or at its time-out at the latest.
         while self.core.calls:
-            time.sleep(_LOOK_AGAIN)
+            interrupts.nap(_LOOK_AGAIN)
 
     def _make(self, replicas: list[Replica]) -> Replicator:
         now = environment.current()

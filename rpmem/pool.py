@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import functools
 import gc
 import os
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, Unpack
 
-from rpmem import assembly, resync, transfer
+from rpmem import assembly, interrupts, resync, transfer
 from rpmem._pmem import Region
 from rpmem.arrays import Form, NamedArrays
 from rpmem.assembly import Assembly
@@ -168,12 +169,16 @@ class Pool(Handle):
         specs = place.replicas if replicas is None else replica_specs(replicas)
         specs = [replica_spec(spec, parts) for spec in specs]
         options = SessionOptions(**session)
-        made = assembly.create(place, size_of(size), specs, options, user_flags, mode_of(mode))
-        try:
-            return cls(made, options, readonly=False)
-        except BaseException:
-            made.undo(remove=True)
-            raise
+        wanted, permissions = size_of(size), mode_of(mode)
+        return interrupts.guarded(
+            lambda: cls._over(
+                lambda: assembly.create(place, wanted, specs, options, user_flags, permissions),
+                options,
+                undo=lambda made: made.undo(remove=True),
+            ),
+            lambda pool: pool._unmake(),
+            undo_s=interrupts.UNDO,
+        )
 
     @classmethod
     def open(
@@ -228,14 +233,15 @@ class Pool(Handle):
         options = SessionOptions(**session)
         specs = place.replicas if replicas is None else replica_specs(replicas)
         if readonly:
-            made = assembly.open_readonly(place)
+            make = functools.partial(assembly.open_readonly, place)
         else:
-            made = assembly.open_all(place, specs, options, force=force)
-        try:
-            return cls(made, options, readonly=readonly)
-        except BaseException:
-            made.undo(remove=False)
-            raise
+            make = functools.partial(assembly.open_all, place, specs, options, force=force)
+        return interrupts.guarded(
+            lambda: cls._over(
+                make, options, undo=lambda made: made.undo(remove=False), readonly=readonly
+            ),
+            lambda pool: pool.close(),
+        )
 
     @classmethod
     def restore(
@@ -280,13 +286,30 @@ class Pool(Handle):
             A copy could not be made or read. Nothing is left behind.
         """
         options = SessionOptions(**session)
-        made = assembly.restore(
-            place_of(local), replica_spec(replica), options, force=force, mode=mode_of(mode)
+        place, spec, permissions = place_of(local), replica_spec(replica), mode_of(mode)
+        return interrupts.guarded(
+            lambda: cls._over(
+                lambda: assembly.restore(place, spec, options, force=force, mode=permissions),
+                options,
+                undo=lambda made: made.forsake(),
+            ),
+            lambda pool: pool._unrestore(),
         )
+
+    @classmethod
+    def _over(
+        cls,
+        make: Callable[[], Assembly],
+        options: SessionOptions,
+        *,
+        undo: Callable[[Assembly], None],
+        readonly: bool = False,
+    ) -> Self:
+        made = make()
         try:
-            return cls(made, options, readonly=False)
+            return cls(made, options, readonly=readonly)
         except BaseException:
-            made.undo(remove=False)
+            undo(made)
             raise
 
     # --- arrays ---------------------------------------------------------------------------
@@ -333,7 +356,9 @@ class Pool(Handle):
         self._check_alive()
         if self._readonly and name not in self:
             self._check_writable("create an array")
-        return self._arrays.open_or_create(name, form)
+        if name in self._arrays:
+            return self._arrays.open_or_create(name, form)
+        return interrupts.guarded(lambda: self._arrays.open_or_create(name, form))
 
     def __getitem__(self, name: str) -> NDArray[Any]:
         """Return a view of an existing array; `ArrayNotFound` when there is none."""
@@ -347,7 +372,7 @@ class Pool(Handle):
         """
         self._check_alive()
         self._check_writable("delete an array")
-        self._arrays.remove(name)
+        interrupts.guarded(lambda: self._arrays.remove(name))
 
     def names(self) -> list[str]:
         """Return the names of all arrays, in the order of their creation."""
@@ -521,7 +546,7 @@ class Pool(Handle):
             Another replica is lost, too. `replica` is detached nevertheless.
         """
         self._check_alive()
-        self._copies.detach(replica)
+        interrupts.guarded(lambda: self._copies.detach(replica))
 
     def attach(
         self, replica: ReplicaLike, *, create: bool = False, parts: int = 0, force: bool = False
@@ -553,7 +578,12 @@ class Pool(Handle):
         """
         self._check_alive()
         self._check_writable("attach a replica")
-        return self._copies.attach(replica_spec(replica, parts), create=create, force=force)
+        spec = replica_spec(replica, parts)
+        return interrupts.guarded(
+            lambda: self._copies.attach(spec, create=create, force=force),
+            lambda joined: self._copies.withdraw(joined, remove=create),
+            undo_s=interrupts.UNDO if create else interrupts.FAREWELL,
+        )
 
     # --- what it is -----------------------------------------------------------------------
 
@@ -648,6 +678,9 @@ class Pool(Handle):
         """
         if self._is_forked():
             raise ForkedError("the pool belongs to the parent process", where=self.where)
+        interrupts.guarded(self._close)
+
+    def _close(self) -> None:
         with self._arrays.lock:
             if self._region.closed:
                 return
@@ -667,16 +700,32 @@ class Pool(Handle):
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        if self._is_forked():
-            return
+        if not self._is_forked():
+            interrupts.guarded(self._leave)
+
+    def _leave(self) -> None:
         with self._arrays.lock:
             try:
                 self._copies.end(mark=not self._readonly)
             finally:
-                try:
-                    self._copies.local.close()
-                except BufferError:
-                    self._copies.local.release()
+                self._let_go()
+
+    def _let_go(self, *, remove: bool = False) -> None:
+        try:
+            self._copies.local.close(remove=remove)
+        except BufferError:
+            self._copies.local.release()
+
+    def _unmake(self) -> None:
+        """Undo the creation: all copies are removed."""
+        self._copies.abandon(remove=True)
+        self._let_go(remove=True)
+
+    def _unrestore(self) -> None:
+        """Undo the restoring: the local copy is removed, unless it is the only one."""
+        alone = any(replica.failure is not None for replica in self._copies.replicas)
+        self._copies.abandon(remove=False)
+        self._let_go(remove=not alone)
 
     def __del__(self) -> None:
         copies = getattr(self, "_copies", None)

@@ -10,6 +10,7 @@ import time
 from types import TracebackType
 from typing import Any, Final, Self
 
+from rpmem import interrupts
 from rpmem._calls import Calls
 from rpmem._core import LaneGroup, Replicator
 from rpmem._pmem import Region
@@ -34,6 +35,7 @@ from rpmem.handles import Handle
 from rpmem.header import PoolAttributes
 from rpmem.lanehosts import LaneHosts
 from rpmem.lanes import Lanes
+from rpmem.launch.base import Deadline
 from rpmem.target import Target
 
 log = logging.getLogger("rpmem")
@@ -45,7 +47,7 @@ _MEDIA: Final = frozenset({"pmem", "page", "volatile"})
 _CAUSE_WAIT = 1.0
 
 # What rpmem._lane and rpmem._messages call them.
-_LOST, _REFUSED, _GARBLED, _EXPIRED, _ABORTED = -2, -3, -4, -5, -6
+_LOST, _REFUSED, _GARBLED, _EXPIRED, _ABORTED, _INTERRUPTED = -2, -3, -4, -5, -6, -7
 _FLUSH_FAILED, _BAD_RANGE = 1, 2
 
 
@@ -165,7 +167,7 @@ class Replica(Handle, Calls):
                 answers=step not in ("commit", "read-after-write"),
                 queue_size=queue_size,
                 shared=shared,
-                check=self._raise_failure,
+                check=self._may_wait,
             )
         except (FabricError, DeadlineExceeded) as error:
             # What was refused, the target may know more of, and say so a moment later.
@@ -264,29 +266,41 @@ class Replica(Handle, Calls):
                 where=str(self.target),
                 hint="Open it again in this process",
             )
+        interrupts.guarded(
+            lambda: self._close(remove), undo_s=interrupts.UNDO if remove else interrupts.FAREWELL
+        )
+
+    def _close(self, remove: bool) -> None:
         with self._lock:
             if self._closed:
                 return
             self._closed = True
         self.through(None)
-        if self._replicator is not None:
-            self._replicator.close("the replica is closed")
-            self._quiesce(self._replicator)
         try:
+            if self._replicator is not None:
+                self._replicator.close("the replica is closed")
+                self._quiesce(self._replicator)
             if self._failure is None:
                 self._channel.close(remove=remove)
+        except BaseException:
+            if remove:
+                interrupts.left_behind(f"{self.target}: {self.pool_set}")
+            raise
         finally:
-            self.release()
+            with interrupts.undoing():
+                self.release()
 
     def _quiesce(self, replicator: Replicator) -> None:
         """Wait for calls that are on their way."""
-        deadline = time.monotonic() + self._timeout
-        while replicator.calls and time.monotonic() < deadline:
-            time.sleep(0.001)
-        if replicator.calls and self._group is not None:
-            self._group.abort()
-            while replicator.calls:
-                time.sleep(0.001)
+        deadline = Deadline(self._timeout)
+        try:
+            while replicator.calls and not deadline.passed:
+                interrupts.nap(0.001)
+        finally:
+            if replicator.calls and self._group is not None:
+                self._group.abort()
+                while replicator.calls:
+                    time.sleep(0.001)
 
     def release(self, *, undo: bool = False) -> None:
         """Let go of everything; the target finds the session ended.
@@ -303,9 +317,12 @@ class Replica(Handle, Calls):
                 self._channel.close(remove=True)
             except RpmemError as error:
                 log.warning("the pool that was created may be left behind: %s", error)
+                interrupts.left_behind(f"{self.target}: {self.pool_set}")
         self._channel.abandon()
         self._replicator = None
-        self._group = None
+        if self._group is not None:
+            self._group.close()
+            self._group = None
         if self._lanes is not None:
             self._lanes.close()
             self._lanes = None
@@ -341,11 +358,15 @@ class Replica(Handle, Calls):
 
     def set_attributes(self, attributes: PoolAttributes) -> None:
         """Replace the pool's attributes (rewrites its headers)."""
-        with self._lock:
-            if self._closed:
-                raise ClosedError("the replica is closed", where=str(self.target))
-            self._channel.set_attributes(attributes.pack())
-            self.attributes = attributes
+
+        def work() -> None:
+            with self._lock:
+                if self._closed:
+                    raise ClosedError("the replica is closed", where=str(self.target))
+                self._channel.set_attributes(attributes.pack())
+                self.attributes = attributes
+
+        interrupts.guarded(work)
 
     # --- trouble --------------------------------------------------------------------------
 
@@ -353,11 +374,19 @@ class Replica(Handle, Calls):
         if self._failure is not None:
             raise copy.copy(self._failure)
 
+    def _may_wait(self) -> None:
+        interrupts.check()
+        self._raise_failure()
+
     def on_failure(self, error: RpmemError) -> None:
         """Take notice that the target no longer serves."""
         self._failure = error
         if self._group is not None:
             self._group.abort()
+
+    def give_up(self, why: str) -> None:
+        """Count the replica as lost from now on."""
+        self.on_failure(ReplicaLost(why, where=str(self.target)))
 
     def explain(self, fault: int, refusal: int, detail: int) -> RpmemError:
         """Turn what ended a lane into the error its caller gets."""
@@ -375,6 +404,12 @@ class Replica(Handle, Calls):
             error = RemoteError(f"the target refused a message (status {refusal})", where=where)
         elif fault == _GARBLED:
             error = MalformedMessage("the target broke the in-band protocol", where=where)
+        elif fault == _INTERRUPTED:
+            error = ReplicaLost(
+                "a read was interrupted, and the target has not sent what it asked for",
+                where=where,
+                hint="Attach or open the replica again",
+            )
         elif fault == _EXPIRED:
             error = DeadlineExceeded(
                 f"the target made no progress for {self._timeout:g} s",

@@ -18,6 +18,7 @@ import logging
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from rpmem import interrupts
 from rpmem.errors import CatalogueCorrupt, HeaderError, StaleReplica
 from rpmem.superblock import (
     LAYOUT_OFFSET,
@@ -140,6 +141,7 @@ def push(replica: Replica, medium: PoolMedium, layout: Layout, state: State, had
     if had != state.generation:
         _send_state(replica, medium, replace(state, phase=Phase.SYNCING))
     for begin in range(SLOTS_OFFSET, layout.pool_size, CHUNK):
+        interrupts.check()
         replica.persist(begin, min(CHUNK, layout.pool_size - begin), relaxed=True)
     replica.persist(LAYOUT_OFFSET, LAYOUT_SIZE)
     _send_state(replica, medium, state)

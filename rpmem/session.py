@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING, Any, Final
 
-from rpmem import __version__
+from rpmem import __version__, interrupts
 from rpmem import environment as _environment
 from rpmem import fabric as _fabric
 from rpmem import logs as _logs
@@ -128,13 +128,21 @@ class _Start:
         )
         if self._choose_provider and isinstance(machine, InitiatorSession):
             request = request.replaced(providers=self._best(transport.peer_host))
+        asked = False
         try:
             channel.greet()
+            asked = True
             ready = (
                 channel.create(request) if isinstance(request, Create) else channel.open(request)
             )
         except BaseException:
-            channel.abandon()
+            with interrupts.undoing():
+                if not asked:
+                    transport.kill()
+                # rpmemd itself removes what it has created for a session that no lane came to.
+                channel.abandon()
+            if asked and isinstance(request, Create) and transport.forced:
+                interrupts.left_behind(f"{self._target}: {request.pool_set}")
             raise
         replica = Replica(
             self._target,
@@ -213,8 +221,16 @@ def create(
         Of the kind that says why; nothing is left behind on the target.
     """
     _settings()
-    with _logs.call(f"create {target} {pool_set_name}"):
-        return _start(target, pool_set_name, buffer, nlanes, attributes, creating=True, **options)
+
+    def work() -> Replica:
+        with _logs.call(f"create {target} {pool_set_name}"):
+            return _start(
+                target, pool_set_name, buffer, nlanes, attributes, creating=True, **options
+            )
+
+    return interrupts.guarded(
+        work, lambda replica: replica.release(undo=True), undo_s=interrupts.UNDO
+    )
 
 
 def open(
@@ -230,8 +246,12 @@ def open(
     The buffer is not filled from the replica, nor the replica from the buffer.
     """
     _settings()
-    with _logs.call(f"open {target} {pool_set_name}"):
-        return _start(target, pool_set_name, buffer, nlanes, None, creating=False, **options)
+
+    def work() -> Replica:
+        with _logs.call(f"open {target} {pool_set_name}"):
+            return _start(target, pool_set_name, buffer, nlanes, None, creating=False, **options)
+
+    return interrupts.guarded(work, lambda replica: replica.close())
 
 
 def _start(
@@ -302,10 +322,11 @@ def _start(
             lane_hosts=allowed,
         )
     except BaseException:
-        if replica is not None:
-            replica.release(undo=creating)
-        elif owns_region:
-            region.close()
+        with interrupts.undoing():
+            if replica is not None:
+                replica.release(undo=creating)
+            elif owns_region:
+                region.close()
         raise
     return replica
 
@@ -387,14 +408,18 @@ def remove(
         rpmemd could not be started.
     """
     environment = _settings()
-    with _logs.call(f"remove {target} {name}"):
-        remove_pool(
-            Target.parse(target) if isinstance(target, str) else target,
-            name,
-            force=force,
-            pool_set_too=pool_set,
-            environment=environment,
-            launcher=launcher or environment.launcher,
-            command=command,
-            timeout=environment.timeout if timeout is None else timeout,
-        )
+
+    def work() -> None:
+        with _logs.call(f"remove {target} {name}"):
+            remove_pool(
+                Target.parse(target) if isinstance(target, str) else target,
+                name,
+                force=force,
+                pool_set_too=pool_set,
+                environment=environment,
+                launcher=launcher or environment.launcher,
+                command=command,
+                timeout=environment.timeout if timeout is None else timeout,
+            )
+
+    interrupts.guarded(work)

@@ -15,6 +15,7 @@ from collections.abc import Mapping
 from types import TracebackType
 from typing import Self
 
+from rpmem import interrupts
 from rpmem.errors import ClosedError, DeadlineExceeded, ForkedError, ReplicaLost
 from rpmem.handles import Handle
 from rpmem.target import Target
@@ -28,6 +29,8 @@ CLOSE_GRACE = 5.0
 
 class Deadline:
     """A point in time that a chain of waits shares; without a limit it never comes.
+
+    An interrupt of the call that a thread works for brings it nearer (`rpmem.interrupts`).
 
     Parameters
     ----------
@@ -44,18 +47,19 @@ class Deadline:
     @property
     def passed(self) -> bool:
         """Whether the point in time is over."""
-        return self._at is not None and time.monotonic() >= self._at
+        return self.left() == 0.0
 
     def left(self, most: float | None = None) -> float | None:
         """Return the seconds that are left, never negative, and not more than `most`."""
-        if self._at is None:
-            return most
-        left = max(self._at - time.monotonic(), 0.0)
-        return left if most is None else min(left, most)
+        left = None if self._at is None else max(self._at - time.monotonic(), 0.0)
+        left = interrupts.limited(left)
+        if left is None or most is None:
+            return most if left is None else left
+        return min(left, most)
 
-    def milliseconds(self) -> int | None:
+    def milliseconds(self, most: float | None = None) -> int | None:
         """Return what is left in the unit of ``poll``, rounded up so that it never spins."""
-        left = self.left()
+        left = self.left(most)
         return None if left is None else int(left * 1000) + (left > 0)
 
 
@@ -102,6 +106,8 @@ class Transport(Handle, ABC):
     ----------
     launcher : str
         ``"openssh"``, ``"paramiko"`` or ``"local"``.
+    forced : bool
+        Whether `close` had to end rpmemd, or the ssh that ran it, by force.
     """
 
     launcher: str
@@ -110,6 +116,7 @@ class Transport(Handle, ABC):
         self.target = target
         self.command = command
         self.timeout = timeout
+        self.forced = False
         self._owner = os.getpid()
         _open_transports.add(self)
 

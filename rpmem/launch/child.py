@@ -20,6 +20,7 @@ import time
 import warnings
 from collections.abc import Mapping, Sequence
 
+from rpmem import interrupts
 from rpmem.errors import LaunchFailed, remedy_for, shortage
 from rpmem.launch.base import CLOSE_GRACE, Deadline, Tail, Transport
 from rpmem.target import Target
@@ -237,7 +238,11 @@ class ChildTransport(Transport):
         poll = select.poll()
         poll.register(descriptor, event)
         poll.register(self._wake, select.POLLIN)
-        return bool(poll.poll(deadline.milliseconds()))
+        while not poll.poll(deadline.milliseconds(interrupts.slice_s())):
+            if deadline.passed:
+                return False
+            interrupts.check()
+        return True
 
     def stderr_text(self) -> str:  # noqa: D102
         if self._owner == os.getpid() and self.exit_status() is not None:
@@ -248,14 +253,22 @@ class ChildTransport(Transport):
         self._check_owner()
         deadline = Deadline(timeout)
         nap = 0.001
-        while True:
-            with self._reap_lock:
-                if self._status is None:
-                    self._status = self._process.poll()
-            if self._status is not None or deadline.passed:
-                return self._status
+        while (status := self._reap()) is None and not deadline.passed:
             time.sleep(deadline.left(nap) or 0)
             nap = min(nap * 2, _LONGEST_NAP)
+        return status
+
+    def _reap(self) -> int | None:
+        with self._reap_lock:
+            if self._status is None:
+                self._status = self._process.poll()
+            return self._status
+
+    def _await_end(self, seconds: float) -> None:
+        """Wait for a child that was killed, in any case: an interrupt must not leave a zombie."""
+        end = time.monotonic() + seconds
+        while self._reap() is None and time.monotonic() < end:
+            time.sleep(0.001)
 
     def kill(self) -> None:  # noqa: D102
         self._check_owner()
@@ -282,10 +295,11 @@ class ChildTransport(Transport):
         with self._receive_lock:
             self._discard_output(Deadline(timeout))
         if self.exit_status(0) is None:
+            self.forced = True
             self._signal(signal.SIGTERM)
             if self.exit_status(_TERM_GRACE) is None:
                 self._signal(signal.SIGKILL)
-                self.exit_status(_KILL_GRACE)
+                self._await_end(_KILL_GRACE)
         self._drain.wait(_STDERR_GRACE)
         self._drain.stop()
         with self._send_lock, self._receive_lock:

@@ -13,6 +13,7 @@ import warnings
 
 import paramiko
 
+from rpmem import interrupts
 from rpmem.errors import LaunchFailed
 from rpmem.launch.base import CLOSE_GRACE, Deadline, Tail, Transport
 from rpmem.launch.paramiko_client import Connection
@@ -150,7 +151,7 @@ class InProcessTransport(Transport):
                 return
             self._is_closed = True
         # Even saying goodbye can block when the connection is dead.
-        watchdog = threading.Timer(timeout, self._connection.abort)
+        watchdog = threading.Timer(Deadline(timeout).left() or 0, self._force)
         watchdog.daemon = True
         watchdog.start()
         with contextlib.suppress(OSError, EOFError, paramiko.SSHException):
@@ -162,6 +163,10 @@ class InProcessTransport(Transport):
         self._connection.close()
         watchdog.cancel()
         self._drain.join(_THREAD_GRACE)
+
+    def _force(self) -> None:
+        self.forced = True
+        self._connection.abort()
 
     def _discard_output(self) -> None:
         """Wait for rpmemd's end; the watchdog sees to it that the channel is closed in time."""
@@ -220,21 +225,24 @@ def start(
     connection = Connection(target, deadline, ipv4_only=ipv4_only)
     try:
         connection.now("starting rpmemd")
-        channel = connection.session.open_session(timeout=deadline.left())
-        try:
-            channel.exec_command(command)
-        except paramiko.SSHException as error:
-            if deadline.passed:
-                raise
-            raise LaunchFailed(
-                f"{target.host} does not let this user run commands: {error}"
-            ) from error
+        with interrupts.broken_by(connection.abort):
+            channel = connection.session.open_session(timeout=deadline.left())
+            try:
+                channel.exec_command(command)
+            except paramiko.SSHException as error:
+                if deadline.passed:
+                    raise
+                raise LaunchFailed(
+                    f"{target.host} does not let this user run commands: {error}"
+                ) from error
         connection.established()
         return InProcessTransport(
             connection, channel, target=target, command=command, timeout=timeout
         )
     except BaseException as error:
-        connection.close()
+        with interrupts.undoing():
+            connection.close()
+        interrupts.check()
         shown = connection.explained(error)
         if shown is error:
             raise

@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 
 import paramiko
 
+from rpmem import interrupts
 from rpmem.errors import RpmemError, printable
 from rpmem.launch.base import Deadline
 from rpmem.launch.client_config import ClientConfig
@@ -181,10 +182,14 @@ def bounded(call: Callable[[], _T], deadline: Deadline) -> _T:
             done.put((False, error))
 
     threading.Thread(target=run, name="rpmem launch", daemon=True).start()
-    try:
-        good, result = done.get(timeout=deadline.left())
-    except queue.Empty:
-        raise TimeoutError from None
+    while True:
+        try:
+            good, result = done.get(timeout=deadline.left(interrupts.slice_s()))
+            break
+        except queue.Empty:
+            interrupts.check()
+            if deadline.passed:
+                raise TimeoutError from None
     if not good:
         raise result
     return result  # type: ignore[no-any-return]

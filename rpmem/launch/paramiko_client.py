@@ -16,6 +16,7 @@ from typing import Any, Self, TypeVar
 
 import paramiko
 
+from rpmem import interrupts
 from rpmem.errors import LaunchFailed, RpmemError, printable
 from rpmem.launch.base import Deadline
 from rpmem.launch.client_config import ClientConfig
@@ -80,9 +81,11 @@ class Connection:
             self._watchdog.start()
         try:
             self.config = ClientConfig.lookup(target)
-            self.session = self._log_in(target, self.config, None, 0)
+            with interrupts.broken_by(self.abort):
+                self.session = self._log_in(target, self.config, None, 0)
         except BaseException as error:
             self.close()
+            interrupts.check()
             shown = self.explained(error)
             if shown is error:
                 raise
@@ -209,7 +212,8 @@ class Connection:
             raise host_unknown(target, str(error.strerror)) from error
         problem: OSError = OSError("no address")
         for kind, _, protocol, _, address in found:
-            connected = socket.socket(kind, socket.SOCK_STREAM, protocol)
+            # Kept at once: an interrupt breaks off the connecting, too.
+            connected = self._keep(self._sockets, socket.socket(kind, socket.SOCK_STREAM, protocol))
             try:
                 connected.settimeout(self._deadline.left(config.connect_timeout))
                 connected.connect(address)
@@ -219,7 +223,7 @@ class Connection:
                 continue
             connected.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
             connected.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            return self._keep(self._sockets, connected)
+            return connected
         words = f"{problem.strerror or problem} (port {config.port})"
         if isinstance(problem, ConnectionRefusedError):
             raise connection_refused(target, words) from problem
