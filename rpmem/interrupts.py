@@ -55,6 +55,7 @@ class _Call(Generic[_T]):
     ) -> None:
         self.cancelled = False
         self.refused = False
+        self.over = False
         self.result: _T | None = None
         self.error: BaseException | None = None
         self.done = _thread.allocate_lock()
@@ -66,7 +67,10 @@ class _Call(Generic[_T]):
         self._discard = discard
         self._context = contextvars.copy_context()
         self._claim = _thread.allocate_lock()
+        self._discards = _thread.allocate_lock()
+        self._discarded = _thread.allocate_lock()
         self.done.acquire()
+        self._discarded.acquire()
 
     def begin(self) -> None:
         """Start the thread; runs in one that is no `threading.Thread` and soon over.
@@ -79,6 +83,7 @@ class _Call(Generic[_T]):
             threading.Thread(target=self._run, name="rpmem call", daemon=True).start()
         except RuntimeError:
             self.refused = True
+            self.over = True
             self.done.release()
 
     def _run(self) -> None:
@@ -87,9 +92,16 @@ class _Call(Generic[_T]):
             self.result = self._context.run(self._work)
         except BaseException as error:
             self.error = error
+        self.over = True
         self.done.release()
+        if self.cancelled:
+            self._run_discard()
+            _unfinished.discard(self)
 
     def _run_discard(self) -> None:
+        """Undo what was complete already; once, whoever comes first."""
+        if not self._discards.acquire(blocking=False):
+            return
         _local.call = self
         result, self.result = self.result, None
         try:
@@ -98,7 +110,7 @@ class _Call(Generic[_T]):
                     self._discard(result)
         except BaseException as error:
             self.left.append(str(error))
-        self.done.release()
+        self._discarded.release()
 
     def cancel(self, interrupt: BaseException) -> None:
         """Have the work undone and wait for that; `cancelled` is set already."""
@@ -107,12 +119,13 @@ class _Call(Generic[_T]):
             return  # it has not begun, and will not
         _unfinished.add(self)
         for breaker in list(self.breakers):
-            threading.Thread(target=breaker, name="rpmem interrupt", daemon=True).start()
-        finished = self.done.acquire(timeout=self._undo_s + _LAST_STEPS)
+            _in_thread(breaker)
+        # The caller may have got the lock, and the signal just then.
+        finished = self.over or self.done.acquire(timeout=self._undo_s + _LAST_STEPS)
         if finished and self.error is None and not self.refused:
             # It was over at the same moment, and nobody will ever see the result.
-            threading.Thread(target=self._run_discard, name="rpmem call", daemon=True).start()
-            finished = self.done.acquire(timeout=self._undo_s + _LAST_STEPS)
+            _in_thread(self._run_discard)
+            finished = self._discarded.acquire(timeout=self._undo_s + _LAST_STEPS)
         if not finished:
             self.left.append("something that is still being undone")
         _unfinished.discard(self)
@@ -134,7 +147,8 @@ class _Call(Generic[_T]):
 
     def wait_until_over(self) -> None:
         """Wait for the end of the undoing, as far as it has one."""
-        self.done.acquire(timeout=self.patience() or 0.0)
+        if not self.over:
+            self.done.acquire(timeout=self.patience() or 0.0)
 
 
 def guarded(
@@ -187,6 +201,13 @@ def guarded(
         # A traceback that refers to itself would keep memory mapped, and files locked.
         call.error = None
         del call
+
+
+def _in_thread(work: Callable[[], object]) -> None:
+    try:
+        threading.Thread(target=work, name="rpmem call", daemon=True).start()
+    except RuntimeError:
+        work()  # no thread is to be had
 
 
 def check() -> None:
