@@ -121,16 +121,23 @@ class _Call(Generic[_T]):
         for breaker in list(self.breakers):
             _in_thread(breaker)
         # The caller may have got the lock, and the signal just then.
-        finished = self.over or self.done.acquire(timeout=self._undo_s + _LAST_STEPS)
+        finished = self.over or self._got(self.done)
         if finished and self.error is None and not self.refused:
             # It was over at the same moment, and nobody will ever see the result.
             _in_thread(self._run_discard)
-            finished = self._discarded.acquire(timeout=self._undo_s + _LAST_STEPS)
+            finished = self._got(self._discarded)
         if not finished:
             self.left.append("something that is still being undone")
         _unfinished.discard(self)
         if self.left:
             interrupt.add_note("rpmem: left behind: " + "; ".join(self.left))
+
+    def _got(self, lock: _thread.LockType) -> bool:
+        end = time.monotonic() + self._undo_s + _LAST_STEPS
+        while time.monotonic() < end:
+            if lock.acquire(timeout=SLICE):
+                return True
+        return False
 
     @property
     def late(self) -> bool:
@@ -183,7 +190,9 @@ def guarded(
     call = _Call(work, discard, undo_s)
     try:
         _thread.start_new_thread(call.begin, ())
-        call.done.acquire()
+        # In slices: a signal just before the system call does not end it.
+        while not call.done.acquire(True, SLICE):
+            pass
     except RuntimeError:
         return work()  # no thread is to be had
     except BaseException as interrupt:
