@@ -136,13 +136,13 @@ def _with_size(pool_set: PoolSet, part: Part) -> Part:
     size = _device_number(part.path, "size")
     if part.size is None and size is None:
         raise PoolSetMalformed(
-            f"{part.path} is not a device DAX, so its size cannot be AUTO",
+            f"{pool_set.called(part)} is not a device DAX, so its size cannot be AUTO",
             where=pool_set.where(part),
             hint="Write the size of the file instead of AUTO",
         )
     if size is not None and part.size not in (None, size):
         raise PoolSetMalformed(
-            f"{part.path} has {size} bytes, not {part.size}",
+            f"{pool_set.called(part)} has {size} bytes, not {part.size}",
             where=pool_set.where(part),
             hint="Write AUTO instead of the size",
         )

@@ -17,6 +17,7 @@ import secrets
 import stat
 from collections.abc import Sequence
 from contextlib import suppress
+from hashlib import blake2b
 
 from rpmem import errors, locks
 
@@ -25,6 +26,7 @@ PRIVATE = 0o600
 
 _HIDDEN = re.compile(r"\.rpmem-[0-9a-f]{8}")
 _ATTEMPTS = 100
+_LONGEST_NAME = 255 - len("..rpmem-01234567")
 
 
 class Draft:
@@ -238,15 +240,22 @@ def _create(hidden: str, path: str) -> int:
         raise errors.from_oserror(error, "cannot be created", where=path) from error
 
 
+def _hidden_stem(path: str) -> str:
+    name = os.fsencode(os.path.basename(path))
+    if len(name) > _LONGEST_NAME:
+        return "." + blake2b(name, digest_size=16).hexdigest()
+    return "." + os.fsdecode(name)
+
+
 def _hidden_name(path: str) -> str:
-    directory, name = os.path.split(path)
-    return os.path.join(directory, f".{name}.rpmem-{secrets.token_hex(4)}")
+    name = f"{_hidden_stem(path)}.rpmem-{secrets.token_hex(4)}"
+    return os.path.join(os.path.dirname(path), name)
 
 
 def _hidden_names(path: str) -> list[str]:
     """Return the hidden names beside a file's own."""
-    directory, name = os.path.split(path)
-    start = "." + name
+    directory = os.path.dirname(path)
+    start = _hidden_stem(path)
     try:
         names = os.listdir(directory or ".")
     except (FileNotFoundError, NotADirectoryError, PermissionError):

@@ -164,13 +164,13 @@ class PoolSet(Record):
             file_offset = skipped if segments else 0
             if part.size is None:
                 raise PoolSetMalformed(
-                    f"the size of {part.path} is AUTO and was not asked of the device",
+                    f"the size of {self.called(part)} is AUTO and was not asked of the device",
                     where=self.where(part),
                 )
             length = part.size // PAGE * PAGE - file_offset
             if length <= 0:
                 raise PoolSetMalformed(
-                    f"{part.path} has no room for data besides its header",
+                    f"{self.called(part)} has no room for data besides its header",
                     where=self.where(part),
                     hint=f"Give it at least {format_size(MIN_PART)}",
                 )
@@ -183,7 +183,7 @@ class PoolSet(Record):
         for part in (part for parts in self.local_copies for part in parts):
             if part.size is not None and part.size < MIN_PART:
                 raise PoolSetMalformed(
-                    f"{part.path} has {part.size} bytes, and a part needs {MIN_PART}",
+                    f"{self.called(part)} has {part.size} bytes, and a part needs {MIN_PART}",
                     where=self.where(part),
                     hint=f"Give it at least {format_size(MIN_PART)}",
                 )
@@ -205,6 +205,10 @@ class PoolSet(Record):
     def where(self, item: Part | LocalReplica | RemoteReplica) -> str:
         """Return ``FILE:LINE`` of something in the pool set."""
         return f"{self.source}:{item.line}" if item.line else self.source
+
+    def called(self, part: Part) -> str:
+        """Return what to call a part in a message whose place is `where`."""
+        return part.path if part.line else "it"
 
     def format(self) -> str:
         """Return the text of a pool set file.

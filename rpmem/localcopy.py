@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from contextlib import suppress
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from rpmem import header, poolfiles
 from rpmem._pmem import Region
@@ -19,6 +19,7 @@ from rpmem.errors import (
     PoolSetMalformed,
     PoolSetNotFound,
     UsageError,
+    from_oserror,
 )
 from rpmem.handles import Handle
 from rpmem.header import INCOMPAT_SINGLEHDR, Header, PoolAttributes
@@ -128,7 +129,7 @@ class FilePlace:
     """A plain file, or the parts of a poolset(5) file."""
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
-        self.where = os.path.abspath(path)
+        self.where = _absolute(path)
         self._set: PoolSet | None = None
         with suppress(PoolSetNotFound):
             found = _described(self.where)
@@ -211,6 +212,21 @@ class FilePlace:
         return replace(
             attributes, incompat=attributes.incompat & ~INCOMPAT_SINGLEHDR | self.incompat
         )
+
+
+def _absolute(path: str | os.PathLike[str]) -> str:
+    name: Any = os.fspath(path)
+    try:
+        if isinstance(name, bytes) or not name or b"\0" in os.fsencode(name):
+            raise UsageError(f"{name!r} is no path")
+    except UnicodeEncodeError:
+        raise UsageError(f"{name!r} is no path: it cannot be encoded") from None
+    try:
+        return str(os.path.abspath(name))
+    except OSError as error:
+        raise from_oserror(
+            error, "the working directory is gone", where=name, hint="Give an absolute path"
+        ) from error
 
 
 def _described(path: str) -> PoolSet:

@@ -121,6 +121,24 @@ def test_symbolic_links_that_leave_the_directory(tmp_path, directory, database, 
     assert names(tmp_path) == before
 
 
+@pytest.mark.parametrize("beside", ["sets-private", "setsx", "sets.old"])
+def test_links_into_a_directory_whose_name_begins_the_same(tmp_path, directory, database, beside):
+    (tmp_path / beside).mkdir()
+    write_set(tmp_path / beside)
+    (directory / "link.set").symlink_to(tmp_path / beside / "p.set")
+    (directory / "folder").symlink_to(tmp_path / beside)
+    before = names(tmp_path)
+    for name in ("link.set", "folder/p.set", "folder/new.set"):
+        for attempt in (
+            lambda name=name: database.create(name, SIZE, ATTRIBUTES, parts=1),
+            lambda name=name: database.open(name),
+            lambda name=name: database.remove(name, pool_set=True),
+        ):
+            with pytest.raises(errors.PoolSetNameRefused):
+                attempt()
+    assert names(tmp_path) == before
+
+
 def test_links_inside_the_directory_work(tmp_path, directory, database):
     (directory / "sub").mkdir()
     write_set(directory / "sub")
@@ -178,6 +196,29 @@ def test_a_part_never_passes_for_a_pool_set_file(tmp_path, directory, database):
         with pytest.raises(errors.PoolSetMalformed):
             attempt()
     assert not victim.exists()
+
+
+def test_a_part_that_is_text_to_its_end_is_no_pool_set_file(tmp_path, directory, database):
+    """The smallest part there can be, written by an initiator so that all of it would parse."""
+    victim = tmp_path / "victim"
+    victim.write_bytes(bytes(SIZE))
+    text = f"PMEMPOOLSET\n2M {victim}\n".encode()
+    forged = directory / "forged.set.part0"
+    forged.write_bytes(text + b"#" * (SIZE - len(text)))
+    for attempt in (
+        lambda: database.create(forged.name, SIZE, ATTRIBUTES),
+        lambda: database.open(forged.name),
+        lambda: database.remove(forged.name),
+        lambda: database.remove(forged.name, pool_set=True),
+    ):
+        with pytest.raises(errors.PoolSetMalformed, match="too large"):
+            attempt()
+    database.remove(forged.name, force=True, pool_set=True)
+    assert victim.read_bytes() == bytes(SIZE)
+    assert forged.exists()
+    # One byte less is no part, and may be as long as it likes.
+    forged.write_bytes(text + b"#" * (SIZE - len(text) - 1))
+    database.create(forged.name, SIZE, ATTRIBUTES).close(remove=True)
 
 
 # --- pool set files ----------------------------------------------------------------------------

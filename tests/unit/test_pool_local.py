@@ -140,6 +140,50 @@ def test_modes_that_are_none(tmp_path, mode):
     assert os.listdir(tmp_path) == []
 
 
+class _BytesPath:
+    def __fspath__(self):
+        return b"/tmp/p"
+
+
+@pytest.mark.parametrize("path", ["a\0b", "", "\ud800", b"p", _BytesPath()])
+def test_what_is_no_path(path):
+    for attempt in (
+        lambda: rpmem.Pool.create(path, SIZE),
+        lambda: rpmem.Pool.open(path),
+        lambda: rpmem.Pool.open(path, readonly=True),
+    ):
+        with pytest.raises(UsageError, match="path"):
+            attempt()
+
+
+def test_a_working_directory_that_is_gone(tmp_path):
+    script = """
+        import os, sys, rpmem
+        os.chdir(sys.argv[1]); os.rmdir(sys.argv[1])
+        try:
+            rpmem.Pool.open("p")
+        except rpmem.RpmemError as error:
+            print(error)
+    """
+    (tmp_path / "gone").mkdir()
+    command = [sys.executable, "-c", textwrap.dedent(script), tmp_path / "gone"]
+    ended = subprocess.run(command, capture_output=True, text=True)
+    assert "Give an absolute path" in ended.stdout, ended.stderr
+
+
+def test_an_error_names_the_file_once(tmp_path):
+    file = tmp_path / "program.py"
+    file.write_text("print()")
+    for attempt in (
+        lambda: rpmem.Pool.open(file),
+        lambda: rpmem.Pool.open(file, readonly=True),
+        lambda: rpmem.Pool.create(file, SIZE),
+    ):
+        with pytest.raises(PoolSetMalformed) as caught:
+            attempt()
+        assert str(caught.value).count(str(file)) == 1
+
+
 # --- generations ---
 
 

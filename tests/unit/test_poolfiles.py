@@ -578,6 +578,99 @@ def test_set_attributes_is_all_or_nothing(tmp_path):
     assert True in outcomes[:-1]
 
 
+def test_the_note_is_durable_before_it_counts_and_before_a_header_changes(tmp_path, monkeypatch):
+    wanted, given = made(tmp_path)
+    record = []
+
+    def recorded(name, real):
+        def call(*arguments, **named):
+            place = arguments[0]
+            if isinstance(place, int):
+                place = os.readlink(f"/proc/self/fd/{place}")
+            record.append((name, Path(place).name))
+            return real(*arguments, **named)
+
+        return call
+
+    PoolFiles.create(wanted, attributes=given).close()
+    with PoolFiles.open(wanted) as pool:
+        for name in ("fsync", "fdatasync", "rename", "pwrite", "unlink"):
+            monkeypatch.setattr(os, name, recorded(name, getattr(os, name)))
+        pool.set_attributes(replace(given, user_flags=b"x" * 16))
+        monkeypatch.undo()
+    headers = [(call, f"part{n}") for n in range(3) for call in ("pwrite", "fdatasync")]
+    assert record == [
+        ("fsync", "part0.rpmem-redo~"),
+        ("rename", "part0.rpmem-redo~"),
+        ("fsync", tmp_path.name),
+        *headers,
+        ("unlink", "part0.rpmem-redo"),
+    ]
+
+
+def test_a_note_is_as_private_as_its_pool(tmp_path, monkeypatch):
+    wanted, given = made(tmp_path)
+    modes = []
+    real = os.rename
+    monkeypatch.setattr(
+        os, "rename", lambda *a: (modes.append(stat.S_IMODE(os.stat(a[0]).st_mode)), real(*a))
+    )
+    for mode in (0o600, 0o660):
+        with PoolFiles.create(wanted, attributes=given, mode=mode) as pool:
+            pool.set_attributes(replace(given, user_flags=b"x" * 16))
+            pool.close(remove=True)
+    assert modes == [0o600, 0o660]
+
+
+def test_a_note_that_could_not_be_written_does_nothing_later(tmp_path, monkeypatch):
+    wanted, given = made(tmp_path)
+    with PoolFiles.create(wanted, attributes=given) as pool:
+
+        def failing(*_):
+            raise errors.PoolSetError("injected")
+
+        monkeypatch.setattr(redo, "sync_directory", failing)
+        with pytest.raises(errors.PoolSetError, match="injected"):
+            pool.set_attributes(replace(given, user_flags=b"x" * 16))
+        monkeypatch.undo()
+        assert pool.attributes == given
+    assert names(tmp_path) == ["part0", "part1", "part2"]
+    with PoolFiles.open(wanted) as pool:
+        assert pool.attributes == given
+
+
+@pytest.mark.parametrize("incompat", [0, header.INCOMPAT_SDS])
+@pytest.mark.parametrize("nth", [1, 2, 3])
+def test_a_header_that_could_not_be_written_is_written_at_the_next_open(
+    tmp_path, monkeypatch, nth, incompat
+):
+    """All new, though the call failed: part of it is on the medium, and the note has the rest."""
+    wanted = pool_set(tmp_path)
+    given = attributes(incompat=incompat)
+    changed = replace(given, user_flags=b"x" * 16)
+    PoolFiles.create(wanted, attributes=given).close()
+    real, calls = PartFile.write_header, 0
+
+    def failing(*arguments):
+        nonlocal calls
+        calls += 1
+        if calls == nth:
+            raise errors.PoolSetError("injected")
+        real(*arguments)
+
+    with PoolFiles.open(wanted) as pool:
+        monkeypatch.setattr(PartFile, "write_header", failing)
+        with pytest.raises(errors.PoolSetError, match="injected"):
+            pool.set_attributes(changed)
+        monkeypatch.undo()
+    with PoolFiles.look(wanted) as pool:
+        assert pool.attributes == changed
+    assert "part0.rpmem-redo" in names(tmp_path)
+    with PoolFiles.open(wanted) as pool:
+        assert pool.attributes == changed
+    assert names(tmp_path) == ["part0", "part1", "part2"]
+
+
 def test_without_the_note_a_crash_would_be_seen(tmp_path):
     """The control of the test above: a header that was half written and no note."""
     wanted, given = made(tmp_path)
