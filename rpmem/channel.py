@@ -166,8 +166,13 @@ class Channel(Handle):
         with self._state:
             self._closing = True
         self.transport.close(self._timeout)
-        if threading.current_thread() is not self._thread:
+        if not self.listens_here:
             self._thread.join()
+
+    @property
+    def listens_here(self) -> bool:
+        """Whether this is the thread that listens: it cannot wait for its own end."""
+        return threading.current_thread() is self._thread
 
     @property
     def failure(self) -> RpmemError | None:

@@ -193,6 +193,14 @@ class Copies(Handle):
         for replica in self._replicas:
             assembly.dismiss(replica, remove=remove)
 
+    def drop(self) -> None:
+        """Let go of everything as when the process ends; no copy is marked as complete."""
+        self.ended = True
+        self.core.close(_CLOSED)
+        for replica in self._replicas:
+            replica.drop()
+        self.local.release()
+
     @contextmanager
     def _changing(self) -> Iterator[None]:
         """Hold up all calls while the list of replicas is changed."""

@@ -41,6 +41,7 @@ class _Local(threading.local):
     call: _Call[Any] | None = None
     undoing = 0
     finishing = 0
+    end: float | None = None
 
 
 _local = _Local()
@@ -232,10 +233,10 @@ def check() -> None:
 def limited(seconds: float | None) -> float | None:
     """Return how long a wait may take: as long as it says, or less after an interrupt."""
     call = _local.call
-    most = None if call is None else call.patience()
-    if most is None:
-        return seconds
-    return most if seconds is None else min(seconds, most)
+    limits = [seconds, None if call is None else call.patience()]
+    if _local.end is not None:
+        limits.append(max(_local.end - time.monotonic(), 0.0))
+    return min((limit for limit in limits if limit is not None), default=None)
 
 
 def wait_for(condition: threading.Condition, met: Callable[[], object], seconds: float) -> bool:
@@ -263,13 +264,23 @@ def nap(seconds: float) -> None:
 
 
 @contextlib.contextmanager
-def undoing() -> Iterator[None]:
-    """Undo, or end: what is done in here is not interrupted, only its waits are cut short."""
+def undoing(at_most_s: float | None = None) -> Iterator[None]:
+    """Undo, or end: what is done in here is not interrupted, only its waits are cut short.
+
+    Parameters
+    ----------
+    at_most_s : float, optional
+        Seconds that its waits may take together, interrupted or not.
+    """
+    before = _local.end
     _local.undoing += 1
+    if at_most_s is not None:
+        _local.end = time.monotonic() + at_most_s
     try:
         yield
     finally:
         _local.undoing -= 1
+        _local.end = before
 
 
 @contextlib.contextmanager

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import gc
 import os
+import sys
 import warnings
 from collections.abc import Callable, Iterable, Iterator
 from types import TracebackType
@@ -729,8 +730,11 @@ class Pool(Handle):
 
     def __del__(self) -> None:
         copies = getattr(self, "_copies", None)
-        if copies is not None and not copies.ended and not self._is_forked():
-            warnings.warn(f"{self!r} was never closed", ResourceWarning, stacklevel=2)
+        if copies is None or copies.ended or self._is_forked() or sys.is_finalizing():
+            return
+        text = f"{self!r} was never closed"
+        copies.drop()
+        warnings.warn(text, ResourceWarning, stacklevel=2)
 
     # --- inner workings -------------------------------------------------------------------
 

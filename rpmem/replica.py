@@ -5,8 +5,10 @@ from __future__ import annotations
 import copy
 import logging
 import os
+import sys
 import threading
 import time
+import warnings
 from types import TracebackType
 from typing import Any, Final, Self
 
@@ -45,6 +47,8 @@ HEADER_SIZE: Final = 4096
 LEVELS: Final = ("unknown", "visible", "persistent")
 _MEDIA: Final = frozenset({"pmem", "page", "volatile"})
 _CAUSE_WAIT = 1.0
+# Seconds that rpmemd gets to end when nobody has the replica any more.
+_DROP = 1.0
 
 # What rpmem._lane and rpmem._messages call them.
 _LOST, _REFUSED, _GARBLED, _EXPIRED, _ABORTED, _INTERRUPTED = -2, -3, -4, -5, -6, -7
@@ -328,6 +332,22 @@ class Replica(Handle, Calls):
             self._lanes = None
         if self._owns_region:
             self._region.close()
+
+    def drop(self) -> None:
+        """Let go of everything as when the process ends; the target finds the session ended."""
+        if self._channel.listens_here:
+            # The garbage collector came by there, in the middle of something.
+            threading.Thread(target=self.drop, name="rpmem drop", daemon=True).start()
+            return
+        with interrupts.undoing(_DROP):
+            self.release()
+
+    def __del__(self) -> None:
+        if getattr(self, "_closed", True) or self._is_forked() or sys.is_finalizing():
+            return
+        text = f"{self!r} was never closed"
+        self.drop()
+        warnings.warn(text, ResourceWarning, stacklevel=2)
 
     def __enter__(self) -> Self:
         return self

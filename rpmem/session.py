@@ -6,6 +6,7 @@ They start rpmemd on the target, agree with it on a protocol and connect the lan
 from __future__ import annotations
 
 import logging
+import weakref
 from typing import TYPE_CHECKING, Any, Final
 
 from rpmem import __version__, interrupts
@@ -111,13 +112,15 @@ class _Start:
             timeout=self._timeout,
             ipv4_only=ipv4_only,
         )
-        replica: Replica | None = None
+        known: list[weakref.ref[Replica]] = []
 
         def on_failure(error: RpmemError) -> None:
             if not isinstance(error, LegacySpoken):
                 _logs.lost(error)
-            if replica is not None:
-                replica.on_failure(error)
+            # Weakly: a replica that nobody else has any more must go, and its channel with it.
+            for reference in known:
+                if (replica := reference()) is not None:
+                    replica.on_failure(error)
 
         channel = Channel(
             transport,
@@ -152,6 +155,7 @@ class _Start:
             timeout=self._timeout,
             owns_region=self._owns_region,
         )
+        known.append(weakref.ref(replica))
         if channel.failure is not None:
             replica.on_failure(channel.failure)
         return replica, ready

@@ -62,7 +62,8 @@ class StderrDrain:
 
     def wait(self, timeout: float) -> None:
         """Wait for the end of the stream, or of the thread."""
-        self._thread.join(timeout)
+        if threading.current_thread() is not self._thread:
+            self._thread.join(timeout)
 
     def stop(self) -> None:
         """Let the thread end; what has arrived by now is still kept."""
