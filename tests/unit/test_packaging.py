@@ -80,8 +80,8 @@ def test_the_source_archive_holds_what_git_has(tree):
 @pytest.mark.timeout(900)
 def test_the_source_archive_builds_and_passes_tests_elsewhere(tree, tmp_path):
     archive = source_archive(tree, PKG_CONFIG="false")
-    with tarfile.open(archive) as opened:
-        opened.extractall(tmp_path / "elsewhere", filter="data")
+    (tmp_path / "elsewhere").mkdir()
+    subprocess.run(["tar", "-xzf", archive, "-C", tmp_path / "elsewhere"], check=True)
     (unpacked,) = (tmp_path / "elsewhere").iterdir()
     shutil.rmtree(tree)
     setup(unpacked, "build_ext", "--inplace")
