@@ -40,11 +40,10 @@ mutants:  ## make single mistakes in a copy of the code; the tests have to notic
 	@scripts/setup test
 	@scripts/mutants $(ARGS)
 
-nightly:  ## every test there is, the slow ones too, and 100 power cuts (some two hours)
+nightly:  ## the long proofs, each 90 minutes at most (PART=kills: one; ARGS=--list: which)
 	@RDMA=1 MEMKIND=1 scripts/setup test
 	@-scripts/peers
-	@.venv/bin/python -m pytest -m "slow or not slow"; tests=$$?; \
-	scripts/test-rdma --slow --cuts 17 && exit $$tests
+	@scripts/nightly $(PART) $(ARGS)
 
 clean:  ## remove what was built; .venv stays
 	@rm -rf build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import pytest
 
-from tests.support import faulty_rpmemd
+from tests.support import faulty_rpmemd, seeds
 from tests.support.sigkill import run_chains
 
 KILLS = 200
 CHAINS = 2
-SEED = 30_000
+SEED = seeds.first(30_000)
 
 
 def directories(tmpfs, count):

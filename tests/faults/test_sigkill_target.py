@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import pytest
 
-from tests.support import faulty_rpmemd
+from tests.support import faulty_rpmemd, seeds
 from tests.support.sigkill import THREADS, run_chains
 
 KILLS = 200
 CHAINS = 2
-SEED = 20_000
+SEED = seeds.first(20_000)
 
 
 def directories(tmpfs, count):

@@ -1,0 +1,46 @@
+"""The table of the long proofs; a new one is a new line."""
+
+from __future__ import annotations
+
+from tests.nightly import Part
+
+#: No part takes longer; what is not done by then goes on with the next call.
+LIMIT_S = 90 * 60
+
+PARTS = (
+    Part(
+        "tests",
+        "every test holds, those that only repeat others too",
+        "{pytest} -m 'slow or not slow' -n 4 --dist loadgroup --no-loadscope-reorder",
+        rounds=1,
+        minutes=15,
+    ),
+    Part(
+        "kills",
+        "20,000 SIGKILLs of a target and 20,000 of an initiator lose nothing acknowledged",
+        "{pytest} tests/faults/test_sigkill_target.py tests/faults/test_sigkill_initiator.py",
+        rounds=100,
+        minutes=60,
+    ),
+    Part(
+        "mutants",
+        "the tests notice single mistakes in the code",
+        "scripts/mutants {resume}",
+        rounds=1,
+        minutes=90,
+    ),
+    Part(
+        "rdma",
+        "the tests that need RDMA and persistent memory hold, with two kernels",
+        "scripts/test-rdma --slow --quick --cuts 0 --seed {seed}",
+        rounds=1,
+        minutes=60,
+    ),
+    Part(
+        "cuts",
+        "102 power cuts of the emulated machine lose nothing acknowledged",
+        "scripts/test-rdma --kernel new --quick --cuts 1 --seed {seed} --command true",
+        rounds=17,
+        minutes=60,
+    ),
+)
