@@ -44,6 +44,13 @@ LIBRARIES = {
     "rpmem._memkind": ("memkind",),
 }
 
+# What rpmem.fabric loads in place of libraries: name, the library's name, more for the linker.
+PSM2_SYMBOLS = "rpmem/fabric/no_psm2.map"
+STAND_INS: tuple[tuple[str, str, list[str]], ...] = (
+    ("_no_psm", "libpsm_infinipath.so.1", []),
+    ("_no_psm2", "libpsm2.so.2", [f"-Wl,--version-script={PSM2_SYMBOLS}"]),
+)
+
 # Compiled parts that include numpy's headers.
 WITH_NUMPY = ("rpmem._memkind",)
 
@@ -166,19 +173,15 @@ def stand_ins() -> list[Extension]:
     found = pkg_config("--variable=libdir", "libfabric")
     library = Path(found[0] if found else "/nowhere", "libfabric.so")
     wanted = library.read_bytes() if library.exists() else b""
-    script = "rpmem/fabric/no_psm2.map"
     return [
         Extension(
             f"rpmem.fabric.{name}",
             [f"rpmem/fabric/{name}.c"],
-            depends=["rpmem/fabric/_no_psm.h", script],
+            depends=["rpmem/fabric/_no_psm.h", PSM2_SYMBOLS],
             extra_compile_args=COMPILE,
             extra_link_args=[f"-Wl,-soname,{soname}", *options],
         )
-        for name, soname, options in (
-            ("_no_psm", "libpsm_infinipath.so.1", []),
-            ("_no_psm2", "libpsm2.so.2", [f"-Wl,--version-script={script}"]),
-        )
+        for name, soname, options in STAND_INS
         if soname.encode() in wanted
     ]
 
@@ -248,7 +251,10 @@ class BuildParts(build_ext):
     def run(self) -> None:
         """Translate and compile."""
         if self.inplace:
-            for name in filter(is_unwanted, chosen()):
+            unwanted = list(filter(is_unwanted, chosen()))
+            if "rpmem._libfabric" in unwanted:
+                unwanted += [f"rpmem.fabric.{name}" for name, _, _ in STAND_INS]
+            for name in unwanted:
                 Path(self.get_ext_fullpath(name)).unlink(missing_ok=True)
         if self.extensions:
             check_compiler()

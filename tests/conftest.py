@@ -3,14 +3,23 @@
 from __future__ import annotations
 
 from collections import Counter
-from typing import TYPE_CHECKING
+from importlib.machinery import EXTENSION_SUFFIXES
+from pathlib import Path
 
 import hypothesis
+import pytest
 
+import rpmem
 from tests.support import alone
 
-if TYPE_CHECKING:
-    import pytest
+# "python -m pytest" in a source tree tests that tree, whatever is installed besides.
+TESTED = Path(rpmem.__file__).parent
+if not any((TESTED / f"_core{suffix}").exists() for suffix in EXTENSION_SUFFIXES):
+    pytest.exit(
+        f"the rpmem that would be tested, {TESTED}, is not built for this Python: "
+        "make setup, or scripts/build; an installed one is hidden by a source tree",
+        returncode=pytest.ExitCode.USAGE_ERROR,
+    )
 
 pytest_plugins = ["tests.support.fixtures"]
 
@@ -18,6 +27,11 @@ pytest_plugins = ["tests.support.fixtures"]
 # How long an example takes says more about the machine's other work than about ours.
 hypothesis.settings.register_profile("rpmem", deadline=None, print_blob=True)
 hypothesis.settings.load_profile("rpmem")
+
+
+def pytest_report_header() -> str:
+    """Say which rpmem it is."""
+    return f"rpmem: {rpmem.__version__} in {TESTED}"
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -232,3 +232,16 @@ def test_the_build_script_without_an_environment_says_so(tree):
     done = subprocess.run([tree / "scripts" / "build"], capture_output=True, text=True)
     assert done.returncode == 1
     assert done.stderr == "scripts/build: there is no .venv here: make setup\n"
+
+
+def test_the_tests_of_a_tree_that_is_not_built_say_so_once(tree):
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "tests/unit"],
+        cwd=tree,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 4
+    text = (done.stdout + done.stderr).strip()
+    assert len(text.splitlines()) < 6
+    assert text.count(f"{tree}/rpmem, is not built") == 1
