@@ -10,6 +10,7 @@ _MESSAGES = ("tests/integration/test_messages_counted.py",)
 _LANES = ("tests/integration/test_lanes.py",)
 _REPLICA = ("tests/integration/test_replica.py",)
 _RANGES = ("tests/unit/test_ranges.py",)
+_REFUSAL = ("tests/unit/test_refusal.py",)
 _PMEM = ("tests/unit/test_pmem.py",)
 _CLAIMS = ("tests/faults/test_durability_claims.py",)
 
@@ -17,8 +18,8 @@ MUTANTS = (
     Mutant(
         "no local flush where there are replicas",
         "Replicator.run",
-        "if self.local:",
-        "if self.local and self.engine.group_count == 0:",
+        "if self.local and count:",
+        "if self.local and count and self.engine.group_count == 0:",
         _RECORDED,
     ),
     Mutant(
@@ -46,11 +47,9 @@ MUTANTS = (
     ),
     Mutant(
         "a local drain does nothing",
-        "Replicator.local_durable",
-        """        if flags & OPERATION_DRAIN:
-            return self.region.c_drain()""",
-        """        if flags & OPERATION_DRAIN:
-            return 0""",
+        "Replicator.drain_lanes",
+        "first.local = self.region.c_drain()",
+        "first.local = 0",
         _RECORDED,
     ),
     Mutant(
@@ -63,15 +62,15 @@ MUTANTS = (
     Mutant(
         "a local failure is forgotten",
         "Replicator.run",
-        "outcome.fault = FAULT_LOCAL",
-        "outcome.fault = 0",
+        "outcome.local = self.local_durable(ranges, count, flags)",
+        "self.local_durable(ranges, count, flags)",
         _RECORDED,
     ),
     Mutant(
         "drain skips a failed replica",
-        "Replicator.drain",
-        "wanted = wanted or group.links[i].undrained or group.failed",
-        "wanted = wanted or group.links[i].undrained",
+        "Replicator.needs_drain",
+        "if group.links[lane].undrained or group.failed:",
+        "if group.links[lane].undrained:",
         _RECORDED,
     ),
     Mutant(
@@ -235,15 +234,15 @@ MUTANTS = (
     Mutant(
         "the wrong bytes are gathered",
         "send_update",
-        "tail = link.pool + offset",
-        "tail = link.pool + offset + 8",
+        "tail = operation.source + offset",
+        "tail = operation.source + offset + 8",
         _REPLICA,
     ),
     Mutant(
         "a relaxed range is written from its beginning again and again",
         "write_ranges",
-        "lane.ops.write(lane, link.pool + r.offset + operation.done,",
-        "lane.ops.write(lane, link.pool + r.offset,",
+        "lane.ops.write(lane, operation.source + r.offset + operation.done,",
+        "lane.ops.write(lane, operation.source + r.offset,",
         _REPLICA,
     ),
     Mutant(
@@ -285,9 +284,51 @@ MUTANTS = (
     Mutant(
         "msync's error is ignored",
         "page_sync",
-        "return errno",
-        "return 0",
-        _PMEM,
+        "== 0 else errno",
+        "== 0 else 0",
+        _REFUSAL,
+    ),
+    Mutant(
+        "a medium that refused is asked again",
+        "on_range",
+        "if rc != 0 or length == 0:",
+        "if length == 0:",
+        _REFUSAL,
+    ),
+    Mutant(
+        "a refusal is not kept",
+        "rpmem_refusal_note",
+        "if (rc)",
+        "if (0)",
+        _REFUSAL,
+    ),
+    Mutant(
+        "a call is believed while the one that was told is still under way",
+        "rpmem_flight_end",
+        "while (!rc && refusal->oldest",
+        "while (0 && refusal->oldest",
+        _REFUSAL,
+    ),
+    Mutant(
+        "a lost replica hides that the local medium refused",
+        "Replicator.finish",
+        "if outcome.local == 0:",
+        "if remote is not None:",
+        _RECORDED,
+    ),
+    Mutant(
+        "an array without strides is followed",
+        "ranges_of",
+        "if (view.ndim == 0 or view.shape == NULL or view.strides == NULL",
+        "if (view.ndim == 0",
+        _RANGES,
+    ),
+    Mutant(
+        "a stride that no memory has is multiplied",
+        "strided",
+        "if span > size // <uint64_t> (e - 1):",
+        "if False:",
+        _RANGES,
     ),
     Mutant(
         "a range over two parts flushes the first only",
