@@ -252,9 +252,10 @@ class Copies(Handle):
         """Write the final state word into every copy that has all it was given."""
         last = self._make([each for each in self._replicas if not _is_lost(each)])
         try:
-            last.drain()
-            # Copies that differ where a call was interrupted must not count as equal.
+            # Copies that differ where a call was interrupted must not count as equal; nor may the
+            # replicas of a local copy that refuses, which get this nevertheless.
             last.persist_many(self._unsettled + self.core.take_unsettled())
+            last.drain()
             self.write_state(State(self.state.generation, Phase.CLEAN))
             last.persist((STATE_OFFSET, STATE_SIZE))
         except RpmemError as error:
