@@ -1,0 +1,207 @@
+"""Tokens and keys are nowhere that others can read: no arguments, no environment, no log.
+
+Every process of a session on both sides is looked at while it runs, by way of /proc, and everything
+that was logged with all logs at their most talkative.
+"""
+
+from __future__ import annotations
+
+import base64
+import logging
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from rpmem import environment
+from rpmem.control.messages import LaneGrant, Ready
+from rpmem.errors import ConnectFailed, FabricError, RpmemError
+from rpmem.lanes import Lanes
+from tests.support.sshd import NODE
+from tests.support.targets import Node
+
+SIZE = 2 << 20
+WHERE = ["local", "openssh", "paramiko"]
+
+
+def spellings(secret):
+    """Return what a secret looks like when somebody prints it."""
+    escaped = repr(secret)[2:-1].encode()
+    return {
+        secret,
+        secret.hex().encode(),
+        secret.hex().upper().encode(),
+        base64.b64encode(secret).rstrip(b"="),
+        base64.urlsafe_b64encode(secret).rstrip(b"="),
+        escaped,
+        escaped.replace(b"\\", b"\\\\"),
+    }
+
+
+def family_of(process):
+    """Return a process, its descendants, and its ancestors up to the one that the system began."""
+    parents = {}
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            try:
+                fields = (entry / "stat").read_text().rpartition(")")[2].split()
+            except OSError:
+                continue
+            parents[int(entry.name)] = int(fields[1])
+    members = {process}
+    grown = True
+    while grown:
+        more = {child for child, parent in parents.items() if parent in members} - members
+        members |= more
+        grown = bool(more)
+    while process in parents and parents[process] > 1:
+        process = parents[process]
+        members.add(process)
+    return members
+
+
+def shown_by(processes):
+    """Return what processes show of themselves: their arguments and environments, by file."""
+    shown = {}
+    for process in processes:
+        for name in ("cmdline", "environ", "comm"):
+            path = Path(f"/proc/{process}/{name}")
+            try:
+                shown[str(path)] = path.read_bytes()
+            except OSError:
+                continue  # gone, or another user's
+    return shown
+
+
+def finds(secrets, places):
+    """Return the places in which one of the secrets stands."""
+    wanted = set().union(*map(spellings, secrets))
+    return [place for place, content in places.items() if any(each in content for each in wanted)]
+
+
+@pytest.fixture
+def talkative(tmp_path, monkeypatch):
+    """Everything that can be logged is; returns what was, by file."""
+    log = tmp_path / "initiator.log"
+    monkeypatch.setenv("RPMEM_LOG_LEVEL", "4")
+    monkeypatch.setenv("RPMEM_LOG_FILE", str(log))
+    environment.current.cache_clear()
+    yield lambda: {str(path): path.read_bytes() for path in tmp_path.glob("*.log")}
+    monkeypatch.undo()
+    environment.current.cache_clear()
+
+
+@pytest.fixture
+def granted(monkeypatch):
+    """The answers of targets, with what they grant."""
+    answers = []
+    connect = Lanes._connect
+
+    def note(lanes, *arguments):
+        answers.append(lanes._ready)
+        connect(lanes, *arguments)
+
+    monkeypatch.setattr(Lanes, "_connect", note)
+    return answers
+
+
+def node_for(where, request, tmp_path):
+    log = tmp_path / "rpmemd.log"
+    options = f"--log-level debug --log-file {log}"
+    if where == "local":
+        command = f"{sys.executable} -P -m rpmemd {options}"
+        return Node.local(tmp_path / "node", command=command)
+    request.getfixturevalue("sshd")
+    os.environ["RPMEM_LOG_LEVEL"] = "4"
+    environment.current.cache_clear()
+    node = Node.over_ssh(tmp_path / "node", NODE, where)
+    node.options["command"] += f" {options}"
+    return node
+
+
+@pytest.mark.parametrize("where", WHERE)
+def test_a_session(where, request, tmp_path, talkative, granted, caplog, capfd):
+    node = node_for(where, request, tmp_path)
+    secrets = []
+    if where != "local":
+        sshd = request.getfixturevalue("sshd")
+        secrets = [
+            line.encode()
+            for key in (sshd.identity, sshd.host_key)
+            for line in key.read_text().splitlines()[2:-1]  # the first says what follows
+            if len(line) > 40
+        ]
+        assert secrets
+    with caplog.at_level(logging.DEBUG), node.create(bytearray(SIZE), nlanes=3) as replica:
+        replica.persist(8192, 64)
+        (ready,) = granted
+        secrets += [grant.token for grant in ready.lanes]
+        assert len({*secrets}) == len(secrets)
+        here, there = family_of(os.getpid()), family_of(replica.peer.pid)
+        assert replica.peer.pid in there
+        shown = shown_by(here | there)
+        assert f"/proc/{replica.peer.pid}/environ" in shown
+        assert f"/proc/{replica.peer.pid}/cmdline" in shown
+        said = replica._channel.transport.stderr_text().encode()
+    logs = talkative()
+    assert len(logs) == 2
+    assert all(logs.values()), "both sides have logged something"
+    out, err = capfd.readouterr()
+    said = {
+        "stderr": said,
+        "caplog": caplog.text.encode(),
+        "out": out.encode(),
+        "err": err.encode(),
+    }
+    assert finds(secrets, shown | logs | said) == []
+
+
+@pytest.mark.parametrize("where", WHERE)
+def test_a_session_that_fails(where, request, tmp_path, talkative, granted, caplog, monkeypatch):
+    """With another token: what is raised and logged about it does not quote it."""
+    monkeypatch.setattr(
+        "rpmem.lanes.pack_proof", lambda number, token: b"RPML" + bytes(4) + token[::-1]
+    )
+    node = node_for(where, request, tmp_path)
+    with caplog.at_level(logging.DEBUG), pytest.raises(RpmemError) as caught:
+        node.create(bytearray(SIZE), nlanes=3, timeout=10.0)
+    assert isinstance(caught.value, FabricError | ConnectFailed)
+    secrets = [grant.token for grant in granted[0].lanes]
+    secrets += [token[::-1] for token in secrets]
+    raised = "".join(map(str, (caught.value, repr(caught.value), caught.value.__dict__)))
+    said = {"error": raised.encode(), "caplog": caplog.text.encode()}
+    assert finds(secrets, talkative() | said) == []
+
+
+def test_what_is_printed_of_a_grant():
+    token = bytes(range(32))
+    grant = LaneGrant(token=token, key=0, address=0)
+    ready = Ready(
+        provider="tcp",
+        port=40000,
+        lanes=(grant,),
+        pool_size=SIZE,
+        steps=("send-after-write",),
+        message_size=4096,
+    )
+    texts = {"grant": f"{grant!r}{grant}".encode(), "ready": f"{ready!r}{ready}".encode()}
+    assert finds([token], texts) == []
+
+
+@pytest.mark.parametrize("spell", range(3))
+def test_a_secret_that_stands_somewhere_is_found(spell, tmp_path):
+    """The control: the search sees what it is to see."""
+    secret = os.urandom(32)
+    text = [secret.hex(), base64.b64encode(secret).decode(), repr(secret)][spell]
+    for arguments, variables in (((text,), {}), ((), {"TOKEN": text})):
+        command = [sys.executable, "-c", "import sys; sys.stdin.read()", *arguments]
+        with subprocess.Popen(
+            command, stdin=subprocess.PIPE, env={**os.environ, **variables}
+        ) as child:
+            places = finds([secret], shown_by(family_of(os.getpid())))
+            child.stdin.close()
+        assert [place.split("/")[2] for place in places] == [str(child.pid)]
+    log = {"log": f"lane 0: {text}".encode()}
+    assert finds([secret], log) == ["log"]
