@@ -75,3 +75,21 @@ def test_strangers_do_not_fill_the_log(log, lines):
         assert said.count("was refused") == MOST_LOGGED
         assert said.count("not logged") == 1
     assert TokenAdmission(tokens, log).admit(pack_proof(0, tokens[0]), ("10.0.0.2", 1)) == 0
+
+
+def test_a_token_is_good_once_and_for_its_lane(log):
+    tokens = tuple(new_token() for _ in range(3))
+    admission = TokenAdmission(tokens, log)
+    peer = ("10.0.0.2", 1)
+    assert admission.admit(pack_proof(0, tokens[1]), peer) is None
+    for lane, token in enumerate(tokens):
+        assert admission.admit(pack_proof(lane, token), peer) == lane
+        assert admission.admit(pack_proof(lane, token), peer) is None
+
+
+@pytest.mark.parametrize("at", range(32))
+def test_every_byte_of_a_token_counts(log, at):
+    token = bytearray(new_token())
+    admission = TokenAdmission((bytes(token),), log)
+    token[at] ^= 0x80
+    assert admission.admit(pack_proof(0, bytes(token)), ("10.0.0.2", 1)) is None
