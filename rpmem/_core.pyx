@@ -53,7 +53,7 @@ cdef class LaneGroup:
     lanes : list of Lane
         Connected lanes; kept alive by the group.
     step : str
-        ``"send-after-write"``, ``"read-after-write"`` or ``"commit"``.
+        ``"send-after-write"``, ``"read-after-write"``, ``"commit"`` or ``"flush"``.
     pool : Region
         The local memory; its offset 0 is the pool's.
     message_size, window : int

@@ -21,7 +21,7 @@ RPMEM_LOG_FILE           stderr        file for the log; a name that ends in ``-
 RPMEM_PROVIDER           best          provider to use, such as ``tcp`` or ``verbs``
 RPMEM_LAUNCHER           auto          ``auto``, ``openssh`` or ``paramiko``
 RPMEM_TIMEOUT            30            seconds that any answer may take
-RPMEM_SPIN_US            automatic     microseconds of polling before sleeping; 0: never poll
+RPMEM_SPIN_US            100           microseconds of polling before sleeping; 0: never poll
 RPMEM_PROTOCOL           auto          ``native``: never fall back to PMDK's protocol; ``pmdk``:
                                        speak it at once
 RPMEM_LANE_HOSTS         none          hosts, addresses and networks, separated by commas, at
@@ -88,7 +88,7 @@ class Environment:
     timeout : float
         ``RPMEM_TIMEOUT`` in seconds.
     spin_us : int or None
-        ``RPMEM_SPIN_US``; None: decided by the number of processors.
+        ``RPMEM_SPIN_US``; None: `rpmem.session.DEFAULT_SPIN_US`.
     protocol : str
         ``RPMEM_PROTOCOL``, one of `PROTOCOLS`.
     lane_hosts : tuple of str

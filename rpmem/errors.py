@@ -116,7 +116,7 @@ class BufferRefused(UsageError, TypeError):
 
 
 class LaneRefused(UsageError):
-    """A lane number out of range, or a lane that another thread is using."""
+    """The number of a lane or replica that is not there, or so many lanes as cannot be."""
 
     code = "lane"
 

@@ -164,7 +164,8 @@ class Pool(Handle):
         PoolSetExists
             There is a pool already.
         PoolSetError, LaunchError, FabricError
-            A copy could not be made. Nothing is left behind, here or there.
+            A copy could not be made. Nothing is left behind, here or there; only a target that
+            was lost in the middle may keep what it made, which the log then says.
         """
         place = place_of(local)
         specs = place.replicas if replicas is None else replica_specs(replicas)
@@ -284,7 +285,8 @@ class Pool(Handle):
         CatalogueCorrupt, StaleReplica
             The replica does not hold a complete pool.
         PoolSetError, LaunchError, FabricError, ReplicaLost
-            A copy could not be made or read. Nothing is left behind.
+            A copy could not be made or read. Nothing is left behind; but where the replica was
+            lost when the local copy was whole already, that stays: it may be the only one.
         """
         options = SessionOptions(**session)
         place, spec, permissions = place_of(local), replica_spec(replica), mode_of(mode)

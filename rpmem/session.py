@@ -222,7 +222,8 @@ def create(
     Raises
     ------
     RpmemError
-        Of the kind that says why; nothing is left behind on the target.
+        Of the kind that says why; nothing is left behind on the target, unless that was lost in
+        the middle, which the log then says.
     """
     _settings()
 

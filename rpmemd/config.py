@@ -1,7 +1,7 @@
 """rpmemd's command line and configuration files.
 
 The options, files, exit codes and the order of precedence are those of PMDK's rpmemd; `protocol`,
-`provider`, `spin-us` and `forced-command` are ours.
+`provider`, `file-mode`, `spin-us` and `forced-command` are ours.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ Options:
   -r, --remove <set>            remove the pool of a pool set, then exit
   -f, --force                   with --remove: ignore errors
   -s, --pool-set                with --remove: remove the pool set file too
-  -t, --nthreads <n>            worker threads, 0 for one per lane
+  -t, --nthreads <n>            worker threads; 0: half the cores, 1 to 4, no more than lanes
   -h, --help                    show this and exit
   -V, --version                 show the version and exit
       --log-file <path>         log to this file, not to syslog
@@ -67,7 +67,7 @@ class Config(Record):
     force, pool_set : bool
         How to remove it.
     nthreads : int
-        Worker threads; 0 means one per lane.
+        Worker threads; 0: half the cores, 1 to 4, and no more than lanes.
     persist_apm, persist_general : bool
         Persistency methods that are allowed.
     use_syslog, log_file, log_level
