@@ -63,14 +63,16 @@ def resolve(pool_set: PoolSet, *, create: bool = False) -> PoolSet:
 
 
 def present(pool_set: PoolSet) -> list[str]:
-    """Return the paths of a pool's own parts, as far as its directories have them."""
+    """Return the paths of a pool's own parts, in order, as far as its directories have them."""
+    numbered: list[tuple[int, str]] = []
     paths: list[str] = []
     for part in pool_set.parts:
         if _kind(part) == "directory":
-            paths.extend(found.path for _, found in sorted(_numbered_files(pool_set, part)))
+            found = _numbered_files(pool_set, part)
+            numbered.extend((index, each.path) for index, each in found)
         else:
             paths.append(part.path)
-    return paths
+    return [path for _, path in sorted(numbered)] + paths
 
 
 def part_file_name(index: int) -> str:

@@ -149,6 +149,8 @@ def clear(paths: Sequence[str]) -> None:
     PoolSetBusy
         Somebody is making this set.
     """
+    if not paths:
+        return
     never_counted = not os.path.lexists(paths[0]) or _has_twin(paths[0])
     for path in paths:
         if never_counted and _has_twin(path):
@@ -236,6 +238,9 @@ def _create(hidden: str, path: str) -> int:
     flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NOCTTY
     try:
         return os.open(hidden, flags, PRIVATE)
+    except FileNotFoundError as error:
+        hint = "Make its directory first"
+        raise errors.from_oserror(error, "cannot be created", where=path, hint=hint) from error
     except OSError as error:
         raise errors.from_oserror(error, "cannot be created", where=path) from error
 

@@ -204,7 +204,9 @@ def guarded(
     if call.refused:
         return work()
     if call.error is None:
-        return call.result  # type: ignore[return-value]
+        # The thread may take a moment to end, and must not keep a view of memory alive for it.
+        result, call.result = call.result, None
+        return result  # type: ignore[return-value]
     try:
         raise call.error
     finally:

@@ -15,6 +15,7 @@ from rpmem._pmem import Region
 from rpmem.drafts import PRIVATE
 from rpmem.errors import (
     BufferRefused,
+    HeaderError,
     PoolSetError,
     PoolSetMalformed,
     PoolSetNotFound,
@@ -181,9 +182,17 @@ class FilePlace:
             else:
                 # Opened first: a file without a good header may be anything, and is not ours to
                 # remove.
-                self.open().close(remove=True)
+                self._open_to_remove().close(remove=True)
             if set_file is not None:
                 set_file.remove()
+
+    def _open_to_remove(self) -> FileCopy:
+        try:
+            return self.open()
+        except (HeaderError, PoolSetNotFound) as error:
+            if os.path.lexists(self.where):
+                error.hint = "It is no whole pool: --force (force=True) removes what there is of it"
+            raise
 
     @property
     def _set_file(self) -> str | None:

@@ -354,5 +354,12 @@ def _open(path: str, flags: int) -> int:
         raise errors.PoolSetMalformed(
             "it is a directory", where=path, hint="A part is a file or a device DAX"
         ) from None
+    except FileNotFoundError as error:
+        raise errors.from_oserror(
+            error,
+            "the part cannot be opened",
+            where=path,
+            hint="Create the pool if there is none yet; otherwise restore it from a replica",
+        ) from error
     except OSError as error:
         raise errors.from_oserror(error, "cannot be opened", where=path) from error

@@ -87,8 +87,7 @@ def remove_parts(pool_set: PoolSet, force: bool = False) -> None:
             except errors.PoolSetError:
                 if not force:
                     raise
-        if paths:
-            drafts.clear(paths)
+        drafts.clear(paths)
     except errors.PoolSetError:
         if not force:
             raise
@@ -184,6 +183,7 @@ class PoolFiles(Handle):
             behind, and no other was removed.
         """
         header.check_attributes(attributes, pool_set.options)
+        drafts.clear(present(pool_set))
         pool_set = poolset.resolve(pool_set, create=True)
         _check_sizes(pool_set, pool_size)
         drafts.clear([part.path for part in pool_set.parts])

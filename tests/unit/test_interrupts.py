@@ -7,6 +7,7 @@ import random
 import signal
 import threading
 import time
+import weakref
 from collections.abc import Iterator
 
 import pytest
@@ -33,6 +34,16 @@ def test_result_and_error_pass():
     assert interrupts.guarded(lambda: 7) == 7
     with pytest.raises(KeyError, match="there"):
         interrupts.guarded(lambda: {}["there"])
+
+
+def test_a_result_lives_no_longer_than_its_caller_wants():
+    """An array that was dropped can be deleted at once: the thread that made it lets go first."""
+
+    class View:
+        pass
+
+    views = (weakref.ref(interrupts.guarded(View)) for _ in range(500))
+    assert [view for view in (each() for each in views) if view is not None] == []
 
 
 def test_work_is_not_in_the_main_thread_but_has_its_context():

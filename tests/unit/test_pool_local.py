@@ -38,8 +38,9 @@ from rpmem.errors import (
     RangeError,
     UsageError,
 )
+from rpmem.localcopy import FilePlace
 from rpmem.poolset import Part, PoolSet
-from rpmem.superblock import STATE_OFFSET, Phase, State
+from rpmem.superblock import SLOTS_OFFSET, STATE_OFFSET, Phase, State
 
 SIZE = 4 << 20
 
@@ -171,6 +172,22 @@ def test_a_working_directory_that_is_gone(tmp_path):
     assert "Give an absolute path" in ended.stdout, ended.stderr
 
 
+def test_what_is_not_whole_is_removed_by_force_only(tmp_path):
+    file = poolset(tmp_path, ("a", "4M"), ("b", "4M"))
+    rpmem.Pool.create(file).close()
+    (tmp_path / "a").unlink()
+    with pytest.raises(PoolSetNotFound, match="force"):
+        FilePlace(file).remove()
+    (tmp_path / "zero").write_bytes(bytes(SIZE))
+    with pytest.raises(HeaderError, match="force"):
+        FilePlace(tmp_path / "zero").remove()
+    assert sorted(os.listdir(tmp_path)) == ["b", "local.set", "zero"]
+    with pytest.raises(PoolSetExists, match="remove"):
+        rpmem.Pool.create(file)
+    FilePlace(file).remove(force=True, pool_set_too=True)
+    assert os.listdir(tmp_path) == ["zero"]
+
+
 def test_an_error_names_the_file_once(tmp_path):
     file = tmp_path / "program.py"
     file.write_text("print()")
@@ -270,7 +287,7 @@ WRITER = """
     with rpmem.Pool.open(sys.argv[1]) as pool:
         print("open", flush=True)
         sys.stdin.readline()
-        for number in range(300):
+        for number in range(70):
             pool.array(f"a{number % 7}", number % 5 + 1)
             del pool[f"a{number % 7}"]
         pool.array("last", 9)[:] = 5
@@ -313,6 +330,35 @@ def test_looking_on_while_somebody_writes(tmp_path):
                 assert pool.state == State(3, Phase.OPEN)
                 assert not pool.has_writer
             assert first.state == State(2, Phase.OPEN)
+
+
+def test_what_is_torn_beside_a_writer_is_no_damage(tmp_path, monkeypatch):
+    """Both catalogue slots are on their way from old to new when the reader looks."""
+    path = tmp_path / "p"
+    with rpmem.Pool.create(path, SIZE) as writer:
+        writer.array("a", 3)
+        whole = path.read_bytes()
+        waits = 0
+
+        def mend(_):
+            nonlocal waits
+            waits += 1
+            if waits == 3:
+                path.open("r+b").write(whole)
+
+        monkeypatch.setattr("rpmem.locks.time.sleep", mend)
+        torn = bytearray(whole)
+        torn[SLOTS_OFFSET : SLOTS_OFFSET + (1 << 17)] = bytes(1 << 17)
+        with path.open("r+b") as file:
+            file.write(torn)
+        with rpmem.Pool.open(path, readonly=True) as pool:
+            assert pool.names() == ["a"]
+        assert waits == 3
+    with path.open("r+b") as file:
+        file.write(torn)
+    with pytest.raises(CatalogueCorrupt):
+        rpmem.Pool.open(path, readonly=True)
+    assert waits == 4
 
 
 AS_NOBODY = """
