@@ -70,6 +70,10 @@ class Replica(Handle, Calls):
         Its pool set there.
     nlanes : int
         Lanes that were granted: this many threads can persist at once.
+    provider : str
+        What carries them: ``"verbs"``, or a provider of libfabric such as ``"tcp"``.
+    attributes : PoolAttributes or None
+        What the pool's header says; None for a pool without one.
     step : str
         How its bytes become durable: ``"send-after-write"``, ``"read-after-write"``,
         ``"commit"`` or ``"flush"``.
