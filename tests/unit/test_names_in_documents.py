@@ -36,11 +36,7 @@ def errors_named(texts):
         if _LIKE_AN_ERROR.fullmatch(word) and word not in _NO_ERRORS
     }
     assert len(named) > 20
-    return {n for n in named if n not in ERRORS and not hasattr(builtins, n) and n not in FOREIGN}
-
-
-# Of PMDK's status words and benchmarks' own.
-FOREIGN: set[str] = set()
+    return {n for n in named if n not in ERRORS and not hasattr(builtins, n)}
 
 
 def exit_statuses(texts):
