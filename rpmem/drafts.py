@@ -109,7 +109,7 @@ class Draft:
     def _give_up(self) -> None:
         with suppress(errors.PoolSetError):
             unlink(self.hidden, self.fd)
-        os.close(self.fd)
+        locks.close(self.fd, self.path)
 
 
 def publish(drafts: Sequence[Draft]) -> None:
@@ -308,7 +308,7 @@ def _remove_unfinished(path: str) -> None:
             unlink(path, descriptor)
             drop_twins(path, descriptor)
     finally:
-        os.close(descriptor)
+        locks.close(descriptor, path)
 
 
 def _remove_orphan(hidden: str) -> None:
@@ -324,7 +324,7 @@ def _remove_orphan(hidden: str) -> None:
             if os.fstat(descriptor).st_nlink == 1:
                 unlink(hidden, descriptor)
     finally:
-        os.close(descriptor)
+        locks.close(descriptor, hidden)
 
 
 def _open(path: str) -> int | None:

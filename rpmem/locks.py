@@ -53,6 +53,18 @@ def lock(descriptor: int, where: str) -> None:
             raise errors.from_oserror(error, "cannot be locked", where=where) from error
 
 
+def close(descriptor: int, where: str, *, locked: bool = True) -> None:
+    """Close a file, and unlock it before; see `unlock`."""
+    try:
+        try:
+            if locked:
+                unlock(descriptor)
+        finally:
+            os.close(descriptor)
+    except OSError as error:
+        raise errors.from_oserror(error, "cannot be closed", where=where) from error
+
+
 def unlock(descriptor: int) -> None:
     """Give the locks up, whoever else has the same open file: a forked child, a mapping."""
     try:
@@ -69,9 +81,10 @@ def has_writer(descriptor: int) -> bool:
     try:
         found = fcntl.fcntl(descriptor, fcntl.F_OFD_GETLK, _FLOCK.pack(fcntl.F_RDLCK, *_WHOLE_FILE))
     except OSError as error:
+        # A file system without such locks, mostly: then nothing is known of writers.
         if error.errno in _NO_SUCH_LOCKS:
             return False
-        raise
+        raise errors.from_oserror(error, "its locks cannot be examined") from error
     kind: int = _FLOCK.unpack(found)[0]
     return kind != fcntl.F_UNLCK
 

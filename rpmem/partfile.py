@@ -132,7 +132,7 @@ class PartFile(Handle):
             try:
                 draft.discard()
             finally:
-                os.close(draft.fd)
+                locks.close(draft.fd, path)
             if isinstance(error, errors.PoolSetExists):
                 return cls._present(path, size, hidden=hidden)
             raise
@@ -238,12 +238,29 @@ class PartFile(Handle):
             self.allocate(self.size)
 
     def _has_holes(self) -> bool:
-        if self._stat().st_blocks * 512 < self.size:
-            return True
+        # Neither is enough: blocks are counted that hold no data, and not every file system tells
+        # its holes.
+        return self._stat().st_blocks * 512 < self.size or self._holes() > 0
+
+    def _holes(self) -> int:
+        """Return how many bytes the file system does not call data."""
+        total = end = 0
         try:
-            return os.lseek(self.fd, 0, os.SEEK_HOLE) < self.size
+            while end < self.size:
+                begin = os.lseek(self.fd, end, os.SEEK_HOLE)
+                end = self._next_data(begin)
+                total += end - begin
         except OSError as error:
             raise errors.from_oserror(error, "cannot be examined", where=self.path) from error
+        return total
+
+    def _next_data(self, begin: int) -> int:
+        try:
+            return os.lseek(self.fd, begin, os.SEEK_DATA)
+        except OSError as error:
+            if error.errno != errno.ENXIO:
+                raise
+            return self.size  # none any more
 
     def allocate(self, size: int | None) -> None:
         """Give a file all its blocks: a store into a hole of a full file system is fatal."""
@@ -251,10 +268,14 @@ class PartFile(Handle):
             raise errors.PoolSetMalformed(
                 "its size is AUTO, but there is no such device", where=self.path
             )
+        about = self._stat()
+        lacking = size - about.st_blocks * 512
+        if about.st_size == size:
+            # Compressed data take fewer blocks, and allocated ones may count as holes.
+            lacking = min(lacking, self._holes())
         try:
             # Asked first: a file system fills up to the brim before it says that it has no room.
             room = os.fstatvfs(self.fd)
-            lacking = size - os.fstat(self.fd).st_blocks * 512
             if lacking > room.f_bavail * room.f_frsize > 0:
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
             os.posix_fallocate(self.fd, 0, size)
@@ -330,13 +351,10 @@ class PartFile(Handle):
         if self.fd < 0:
             return
         fd, self.fd = self.fd, -1
-        try:
-            # By name: closing is not enough where a mapping or a forked child has the file still.
-            # In that child nothing is unlocked, as it would be unlocked for the parent.
-            if not self.readonly and os.getpid() == self._owner:
-                locks.unlock(fd)
-        finally:
-            os.close(fd)
+        # By name: closing is not enough where a mapping or a forked child has the file still. In
+        # that child nothing is unlocked, as it would be unlocked for the parent.
+        locked = not self.readonly and os.getpid() == self._owner
+        locks.close(fd, self.path, locked=locked)
 
 
 def is_device(path: str) -> bool:

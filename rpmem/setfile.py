@@ -65,7 +65,7 @@ class SetFile:
             try:
                 draft.discard()
             finally:
-                os.close(draft.fd)
+                locks.close(draft.fd, path)
             raise
         return cls(path, draft.fd, made=True)
 
@@ -85,7 +85,7 @@ class SetFile:
             if not drafts.leads_to(path, fd):
                 raise errors.PoolSetBusy("it is being replaced by another process", where=path)
         except BaseException:
-            os.close(fd)
+            locks.close(fd, path)
             raise
         return cls(path, fd, made=False)
 
@@ -103,17 +103,16 @@ class SetFile:
 
     def release(self) -> None:
         """Hold it no longer, and remember which file it is."""
-        if self._fd >= 0 and os.getpid() == self._owner:
+        try:
             locks.unlock(self._fd)
+        except OSError as error:
+            raise errors.from_oserror(error, "cannot be unlocked", where=self.path) from error
 
     def close(self) -> None:
         """Hold it no longer; harmless when done twice."""
-        try:
-            self.release()
-        finally:
-            fd, self._fd = self._fd, -1
-            if fd >= 0:
-                os.close(fd)
+        fd, self._fd = self._fd, -1
+        if fd >= 0:
+            locks.close(fd, self.path, locked=os.getpid() == self._owner)
 
     def _hold_alone(self) -> None:
         end = time.monotonic() + _PATIENCE_S

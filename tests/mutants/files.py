@@ -167,15 +167,15 @@ MUTANTS = (
     Mutant(
         "closing a part leaves the unlocking to the last descriptor",
         "PartFile.close",
-        "locks.unlock(fd)",
-        "pass",
+        "locks.close(fd, self.path, locked=locked)",
+        "os.close(fd)",
         _PART,
     ),
     Mutant(
         "a forked child unlocks its parent's part",
         "PartFile.close",
-        "if not self.readonly and os.getpid() == self._owner:",
-        "if not self.readonly:",
+        "locked = not self.readonly and os.getpid() == self._owner",
+        "locked = not self.readonly",
         _PART,
     ),
     Mutant(
@@ -188,8 +188,8 @@ MUTANTS = (
     Mutant(
         "holes are looked for by counting blocks only",
         "PartFile._has_holes",
-        "return os.lseek(self.fd, 0, os.SEEK_HOLE) < self.size",
-        "return False",
+        "return self._stat().st_blocks * 512 < self.size or self._holes() > 0",
+        "return self._stat().st_blocks * 512 < self.size",
         _PART,
     ),
     Mutant(
