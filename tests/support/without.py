@@ -34,10 +34,13 @@ class Installation:
                 part = ".".join(name.with_name(name.name.partition(".")[0]).parts)
                 copy = folder / name
                 copy.parent.mkdir(parents=True, exist_ok=True)
-                if path.suffix == ".so" and part in broken:
+                if path.suffix != ".so":
+                    # No link: modules look for their neighbours where they really are.
+                    copy.write_bytes(path.read_bytes())
+                elif part in broken:
                     # Cut short, as the dynamic loader sees a file that it cannot load.
                     copy.write_bytes(path.read_bytes()[:64])
-                elif path.suffix != ".so" or part not in lacking:
+                elif part not in lacking:
                     copy.symlink_to(path)
 
     def run(self, *arguments: str, **options: object) -> subprocess.CompletedProcess[str]:

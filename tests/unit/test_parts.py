@@ -75,6 +75,25 @@ def test_commands_say_it_in_one_message(tmp_path, arguments):
     assert not (installation.folder / "pool").exists()
 
 
+@pytest.mark.parametrize(
+    ("part", "status"),
+    [
+        ("rpmem._core", MissingExtension.exit_status),
+        ("rpmem._libfabric", MissingExtension.exit_status),
+        ("rpmemd._service", 3),  # the target says it
+        ("rpmem.fabric._load", 0),  # which only saves time
+        ("rpmem._verbs", 0),
+    ],
+)
+def test_a_session_says_which_part_it_lacks(tmp_path, part, status):
+    done = Installation(tmp_path, part).run("-m", "rpmem.cli", "check", "local:")
+    assert done.returncode == status, done.stderr
+    assert "Traceback" not in done.stderr
+    if status:
+        assert f"{part}: this part of rpmem was not built" in done.stderr
+        assert len(done.stderr.splitlines()) == 1
+
+
 def test_what_a_target_lacks_is_told_to_the_initiator(tmp_path):
     import rpmem
 
