@@ -11,9 +11,11 @@ from errno import errorcode
 import pytest
 
 from rpmem import proof
-from rpmem.control import framing, messages, pmdk_status
+from rpmem.control import framing, messages, pmdk, pmdk_status
 from rpmem.control.fields import Integer, ListOf, OrNone, PoolSetName, Text
+from rpmem.control.initiator_machine import InitiatorState
 from rpmem.control.messages import Kind
+from rpmem.control.target_machine import TargetState
 from tests.support.pages import after, numbers, page, source, table, ticked
 
 PAGE = page("docs/protocol.md")
@@ -250,6 +252,68 @@ def statuses(text):
     return wrong
 
 
+def pmdk_sizes(text):
+    """The sizes of PMDK's messages, requests without the name, and what is offered in them."""
+    part = after(text, "## PMDK 0.1")
+    wrong = []
+    for types, _, size in table(part, "type", "message", "size"):
+        request, answer = (pmdk.Kind(int(number)) for number in types.split(", "))
+        asked, answered = size.split(", ")
+        smallest, largest = pmdk.REQUEST_SIZES[request]
+        # A name has a byte at least, and its NUL.
+        named = re.fullmatch(r"(\d+)( \+ L)?", asked)
+        if bool(named[2]) != (smallest != largest) or int(named[1]) > smallest:
+            wrong.append((types, asked))
+        if not named[2] and int(named[1]) != smallest:
+            wrong.append((types, asked))
+        if (
+            named[2]
+            and len(pmdk.encode_request(_request(request))) != int(named[1]) + len("a.set") + 1
+        ):
+            wrong.append((types, asked))
+        if int(answered) != pmdk.ANSWER_SIZES[answer]:
+            wrong.append((types, answered))
+    if numbers(part, r"inline data limit u64 \((\d+)\)") != (pmdk.MESSAGE_SIZE,):
+        wrong.append("inline")
+    return wrong
+
+
+def _request(kind):
+    common = {"pool_set": "a.set", "pool_size": 1, "lanes": 1, "providers": ("sockets",)}
+    made = messages.Create if kind is pmdk.Kind.CREATE else messages.Open
+    return made(**common, message_size=pmdk.MESSAGE_SIZE)
+
+
+def pmdk_in_band(text):
+    """The modes of PMDK's requests on the lanes, and their layout."""
+    real = constants("rpmem/_pmdk_messages.pxd")
+    rows = {
+        row[1]: (int(row[0]), row[2]) for row in table(after(text, "### PMDK's messages"), "offset")
+    }
+    modes = dict(re.findall(r"(\d) (flush|the same|the data)", rows["flags, u32"][1]))
+    written = {
+        "PMDK_FLUSH_WRITE": next(int(n) for n, what in modes.items() if what == "flush"),
+        "PMDK_DEEP_PERSIST": next(int(n) for n, what in modes.items() if what == "the same"),
+        "PMDK_PERSIST_SEND": next(int(n) for n, what in modes.items() if what == "the data"),
+        "PMDK_MODE_MASK": 3 if "the low two bits" in rows["flags, u32"][1] else 0,
+    }
+    offsets = [
+        rows[field][0] for field in ("flags, u32", "lane, u32", "address, u64", "size, u64", "data")
+    ]
+    return (set(written.items()) ^ set(real.items())) | (
+        {"offsets"} if offsets != [0, 4, 8, 16, 24] else set()
+    )
+
+
+def states(text):
+    """The states of a target, all of them and none else."""
+    drawn = after(text, "### States")
+    named = set(re.findall(r"\b[A-Z]{4,}\b", drawn[: drawn.index("A refused Create")]))
+    initiators = {state.name for state in InitiatorState}
+    real = {state.name for state in TargetState}
+    return (real - named) | (named - real - initiators)
+
+
 CHECKS = (
     kinds,
     features,
@@ -261,6 +325,9 @@ CHECKS = (
     steps,
     who_does_io,
     statuses,
+    pmdk_sizes,
+    pmdk_in_band,
+    states,
 )
 
 
@@ -294,6 +361,11 @@ MISTAKES = (
     (statuses, "| 9 EXISTS |", "| 9 EXIST |"),
     (statuses, "PoolSetNotFound, ENOENT | PoolSetNotFound", "PoolSetNotFound | PoolSetNotFound"),
     (statuses, "ConnectFailed, ECONNABORTED", "ConnectFailed, ECONNREFUSED"),
+    (pmdk_sizes, "| 148 + L, 44 |", "| 144 + L, 44 |"),
+    (pmdk_sizes, "| 116, 16 |", "| 104, 16 |"),
+    (pmdk_sizes, "limit u64 (8192)", "limit u64 (4096)"),
+    (pmdk_in_band, "0 flush what was WRITTEN, 1 the same", "1 flush what was WRITTEN, 0 the same"),
+    (states, "SETTING", "CHANGING"),
 )
 
 
