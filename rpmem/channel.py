@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import Callable
 
+from rpmem import interrupts
 from rpmem.control.events import (
     AttributesSet,
     Closed,
@@ -48,6 +49,7 @@ log = logging.getLogger("rpmem")
 log.addHandler(logging.NullHandler())
 
 _CHUNK = 1 << 16
+_BUSY = (InitiatorState.OPENING, InitiatorState.SETTING)
 # Of a target's log, at once and in the long run.
 _MOST_LINES = 500
 _LINES_PER_SECOND = 50.0
@@ -154,10 +156,15 @@ class Channel(Handle):
         try:
             with self._state:
                 self._closing = True
+                # Who was interrupted may not have waited for what was asked last.
+                wait_for(self._state, lambda: self._machine.state not in _BUSY, self._timeout)
                 if self._machine.state is InitiatorState.OPEN:
                     self._ask(lambda: self._machine.close(remove))
             if self._machine.state is InitiatorState.CLOSING:
                 self._await(Closed)
+                if interrupts.interrupted():
+                    # It has let go of the pool already: nobody has to see it out.
+                    self.transport.kill()
         finally:
             self.abandon()
 

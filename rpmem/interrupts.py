@@ -232,6 +232,11 @@ def check() -> None:
     raise Interrupted
 
 
+def interrupted() -> bool:
+    """Whether the call that this thread works for was interrupted."""
+    return _local.call is not None and _local.call.cancelled
+
+
 def limited(seconds: float | None) -> float | None:
     """Return how long a wait may take: as long as it says, or less after an interrupt."""
     call = _local.call

@@ -140,12 +140,7 @@ class _Start:
             )
         except BaseException:
             with interrupts.undoing():
-                if not asked:
-                    transport.kill()
-                # rpmemd itself removes what it has created for a session that no lane came to.
-                channel.abandon()
-            if asked and isinstance(request, Create) and transport.forced:
-                interrupts.left_behind(f"{self._target}: {request.pool_set}")
+                self._undo(channel, request if asked else None)
             raise
         replica = Replica(
             self._target,
@@ -159,6 +154,20 @@ class _Start:
         if channel.failure is not None:
             replica.on_failure(channel.failure)
         return replica, ready
+
+    def _undo(self, channel: Channel, request: Create | Open | None) -> None:
+        """End a session, and remove what it may have created; None: nothing was asked for."""
+        if request is None:
+            channel.transport.kill()
+            channel.abandon()
+            return
+        creating = isinstance(request, Create)
+        try:
+            channel.close(remove=creating)
+        except RpmemError as error:
+            log.info("%s", error)
+            if creating and channel.transport.forced:
+                interrupts.left_behind(f"{self._target}: {request.pool_set}")
 
     def _best(self, host: str) -> tuple[str, ...]:
         """Return the providers to offer, the best first: verbs where a device leads there."""

@@ -29,7 +29,7 @@ from rpmemd import _service
 from rpmemd.admission import Admission
 
 ACCEPT_TIMEOUT = 30.0
-_SLICE = 0.5
+_SLICE = 0.02
 _REPLY_SIZE = 64
 _REPLY_SLOTS = 8
 # Per lane, where the pool cannot be registered: a READ of more takes several turns.

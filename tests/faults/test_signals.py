@@ -1,0 +1,234 @@
+"""Signals at random moments of the calls that make, join and end, and of those that only wait."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import rpmem
+from tests.support import hanging_rpmemd, interrupt
+from tests.support.processes import stop
+
+SIZE = 4 << 20
+#: Seconds in which a signal takes effect.
+SOON = 0.2
+#: What a busy machine adds: a process that runs has to be scheduled a few times.
+BUSY = 0.6
+
+
+@pytest.fixture(autouse=True)
+def _handler() -> Iterator[None]:
+    # Under cron and the like SIGINT is ignored, and nothing would be raised.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+def interrupt_after(seconds: float) -> list[float]:
+    """Send SIGINT to this process; the list gets the time at which that was."""
+    sent: list[float] = []
+
+    def fire() -> None:
+        time.sleep(seconds)
+        sent.append(time.monotonic())
+        os.kill(os.getpid(), signal.SIGINT)
+
+    threading.Thread(target=fire).start()
+    return sent
+
+
+def forever(pool: rpmem.Pool) -> None:
+    """Send the whole pool, again and again."""
+    while True:
+        pool.persist(relaxed=True)
+
+
+# --- random moments ---
+
+
+@pytest.mark.alone
+@pytest.mark.parametrize("call", interrupt.CALLS)
+def test_random_moments(call: str, tmpfs: Path):
+    figures = interrupt.in_process(call, tmpfs, seed=1, rounds=50)
+    assert figures["rounds"] == 50
+    assert figures["interrupted"] >= 10
+    assert figures["median_ms"] < SOON * 1e3
+    assert figures["most_ms"] < (SOON + BUSY) * 1e3, figures
+
+
+@pytest.mark.slow
+@pytest.mark.alone
+@pytest.mark.timeout(3600)
+@pytest.mark.parametrize("call", interrupt.CALLS)
+def test_many_random_moments(call: str, tmpfs: Path):
+    figures = interrupt.in_process(call, tmpfs, seed=2, rounds=1000)
+    print(figures)
+    assert figures["rounds"] == 1000
+    assert figures["late"] <= 50, figures
+    assert figures["most_ms"] < (SOON + BUSY) * 1e3, figures
+
+
+# --- targets that hang ---
+
+
+def test_persist_while_the_target_hangs(tmpfs: Path):
+    with rpmem.Pool.create(tmpfs / "p", SIZE, f"local:{tmpfs} a.set", parts=1) as pool:
+        words = pool.array("x", 10)
+        peer = pool.replicas[0].peer
+        assert peer is not None
+        stop(peer.pid)
+        words[:] = 1
+        sent = interrupt_after(0.2)
+        with pytest.raises(KeyboardInterrupt):
+            pool.persist(words)
+        assert time.monotonic() - sent[0] < SOON + BUSY
+        pool.flush(words)
+        sent = interrupt_after(0.2)
+        with pytest.raises(KeyboardInterrupt):
+            pool.drain()
+        assert time.monotonic() - sent[0] < SOON + BUSY
+        os.kill(peer.pid, signal.SIGCONT)
+        # The answers that come late are not taken for those of other calls.
+        for value in range(2, 100):
+            words[:] = value
+            pool.persist(words)
+            assert (pool.read(words) == value).all()
+        del words
+
+
+def test_copies_are_equal_after_an_interrupt(tmpfs: Path):
+    spec = f"local:{tmpfs} a.set"
+    with rpmem.Pool.create(tmpfs / "p", SIZE, spec, parts=1, nlanes=1) as pool:
+        words = pool.array("x", 1000)
+        peer = pool.replicas[0].peer
+        assert peer is not None
+        stop(peer.pid)
+        # One call takes the only lane, so the other sends nothing at all.
+        other = threading.Thread(target=lambda: pool.persist((SIZE // 2, 8)))
+        other.start()
+        while pool._copies.core.calls == 0:
+            time.sleep(0.001)
+        words[:] = 7
+        interrupt_after(0.2)
+        with pytest.raises(KeyboardInterrupt):
+            pool.persist(words)
+        os.kill(peer.pid, signal.SIGCONT)
+        other.join()
+        del words
+    # Both were marked as complete, so both have to have it.
+    with rpmem.Pool.open(tmpfs / "p", spec) as pool:
+        assert (pool.read(pool["x"]) == pool["x"]).all()
+
+
+def test_read_while_the_target_hangs(tmpfs: Path):
+    spec = f"local:{tmpfs} a.set"
+    with rpmem.Pool.create(tmpfs / "p", SIZE, spec, parts=1) as pool:
+        words = pool.array("x", 10)
+        peer = pool.replicas[0].peer
+        assert peer is not None
+        stop(peer.pid)
+        sent = interrupt_after(0.2)
+        with pytest.raises(KeyboardInterrupt):
+            pool.read(words)
+        assert time.monotonic() - sent[0] < SOON + BUSY
+        # What it asked for may still come, so nothing else is asked for over there.
+        with pytest.raises(rpmem.ReplicaLost, match="a read was interrupted"):
+            pool.persist(words)
+        os.kill(peer.pid, signal.SIGCONT)
+        pool.detach(0)
+        pool.attach(spec)
+        pool.persist(words)
+        del words
+
+
+def test_a_large_persist_is_interrupted_although_it_moves(tmpfs: Path):
+    size = 256 << 20
+    memory = np.zeros(size, np.uint8)
+    with rpmem.Pool.create(memory, None, f"local:{tmpfs} a.set", parts=1) as pool:
+        sent = interrupt_after(0.02)
+        with pytest.raises(KeyboardInterrupt):
+            forever(pool)
+        assert time.monotonic() - sent[0] < SOON + BUSY
+        pool.persist((SIZE, 8))
+
+
+def test_array_while_the_target_hangs(tmpfs: Path):
+    spec = f"local:{tmpfs} a.set"
+    with rpmem.Pool.create(tmpfs / "p", SIZE, spec, parts=1) as pool:
+        peer = pool.replicas[0].peer
+        assert peer is not None
+        stop(peer.pid)
+        sent = interrupt_after(0.2)
+        with pytest.raises(KeyboardInterrupt):
+            pool.array("x", 10)
+        assert time.monotonic() - sent[0] < SOON + BUSY
+        # It may have the array or not, so it does not count as equal from here on.
+        with pytest.raises(rpmem.ReplicaLost, match="interrupted"):
+            pool.persist((SIZE // 2, 8))
+        os.kill(peer.pid, signal.SIGCONT)
+    with rpmem.Pool.open(tmpfs / "p", spec) as pool:
+        assert pool.names() in ([], ["x"])
+        pool.array("x", 10)
+
+
+def test_close_while_the_target_hangs(tmpfs: Path):
+    spec = f"local:{tmpfs} a.set"
+    pool = rpmem.Pool.create(tmpfs / "p", SIZE, spec, parts=1)
+    peer = pool.replicas[0].peer
+    assert peer is not None
+    stop(peer.pid)
+    sent = interrupt_after(0.2)
+    with pytest.raises(KeyboardInterrupt):
+        pool.close()
+    assert time.monotonic() - sent[0] < SOON + BUSY
+    assert pool.closed
+    rpmem.Pool.open(tmpfs / "p", spec).close()
+
+
+@pytest.mark.parametrize("point", [each for each in hanging_rpmemd.POINTS if each != "attributes"])
+def test_create_while_the_target_hangs(point: str, tmpfs: Path):
+    here, there = tmpfs / "here", tmpfs / "there"
+    here.mkdir()
+    there.mkdir()
+    sent = interrupt_after(1.0)
+    with pytest.raises(KeyboardInterrupt) as caught:
+        rpmem.Pool.create(
+            here / "p", SIZE, f"local:{there} a.set", parts=1,
+            command=hanging_rpmemd.command(point),
+        ).close()  # fmt: skip
+    took = time.monotonic() - sent[0]
+    assert took < 2.0 + SOON + BUSY
+    if point == "close":
+        return  # that is the end of a pool, which is made by then
+    assert os.listdir(here) == []
+    notes = " ".join(getattr(caught.value, "__notes__", []))
+    # Where something may be left over there, it is named.
+    assert (f"local:{there}: a.set" in notes) >= bool(os.listdir(there))
+    if point in ("start", "hello"):
+        assert took < SOON + BUSY
+        assert not notes
+
+
+def test_second_interrupt_does_not_spoil_the_undoing(tmpfs: Path):
+    here, there = tmpfs / "here", tmpfs / "there"
+    here.mkdir()
+    there.mkdir()
+    interrupt_after(1.0)
+    interrupt_after(1.3)
+    with pytest.raises(KeyboardInterrupt):
+        rpmem.Pool.create(
+            here / "p", SIZE, f"local:{there} a.set", parts=1,
+            command=hanging_rpmemd.command("create"),
+        )  # fmt: skip
+    end = time.monotonic() + 20
+    while os.listdir(here) and time.monotonic() < end:
+        time.sleep(0.01)
+    assert os.listdir(here) == []
+    rpmem.Pool.create(here / "p", SIZE, f"local:{there} a.set", parts=1).close()

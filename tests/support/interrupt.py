@@ -1,0 +1,495 @@
+"""Signals at random moments of a call, again and again, and what is left afterwards.
+
+One process does all rounds of one call, and a thread of it sends the signal: SIGINT, or SIGTERM
+with a handler that raises, in turn::
+
+    python -P -m tests.support.interrupt CALL DIRECTORY SEED ROUNDS [FIRST]
+
+What came of it is printed as JSON; the first thing that is not as it should be ends it. FIRST is
+the round to begin with, to go on with a run that was stopped.
+"""
+
+from __future__ import annotations
+
+import gc
+import json
+import os
+import random
+import shutil
+import signal
+import statistics
+import subprocess
+import sys
+import threading
+import time
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import rpmem
+
+SIZE = 4 << 20
+WORDS = 64
+CALLS = ("create", "open", "persist", "attach", "restore", "close")
+_SETTLE = 20.0
+# Every so many rounds the pool is opened and both copies are compared.
+_LOOK_INTO = 8
+
+
+class Left(AssertionError):
+    """Something is there that should not be, or the other way round."""
+
+
+@dataclass
+class Summary:
+    """What a run did.
+
+    Parameters
+    ----------
+    call : str
+        What was interrupted.
+    rounds, interrupted : int
+        Signals sent, and those that came before the call was over.
+    took_ms : float
+        The call itself, undisturbed.
+    median_ms, most_ms : float
+        From the signal to the exception.
+    late : int
+        Exceptions that came more than 0.2 s after their signal.
+    busy_ms : float
+        How long the machine made a thread wait that wanted to sleep 10 ms: what it adds by itself.
+    """
+
+    call: str
+    rounds: int = 0
+    interrupted: int = 0
+    took_ms: float = 0.0
+    median_ms: float = 0.0
+    most_ms: float = 0.0
+    late: int = 0
+    busy_ms: float = 0.0
+    delays_s: list[float] = field(default_factory=list)
+
+    def sum_up(self) -> dict[str, Any]:
+        """Return the figures."""
+        if self.delays_s:
+            self.median_ms = statistics.median(self.delays_s) * 1e3
+            self.most_ms = max(self.delays_s) * 1e3
+            self.late = sum(delay > 0.2 for delay in self.delays_s)
+        figures = asdict(self)
+        del figures["delays_s"]
+        return figures
+
+
+class Range:
+    """The files, and what is checked after every shot.
+
+    Parameters
+    ----------
+    directory : Path
+        Empty; on a tmpfs, so that no system call takes long.
+    """
+
+    def __init__(self, directory: Path) -> None:
+        self.here, self.there = directory / "here", directory / "there"
+        self.here.mkdir()
+        self.there.mkdir()
+        self.local = self.here / "pool"
+        self.spec = f"local:{self.there} a.set"
+        self.value = 0
+        self.pool: rpmem.Pool | None = None
+        self._descriptors = self._threads = 1 << 30
+
+    def files(self) -> list[str]:
+        """Return the names of all files on both sides."""
+        return sorted(path.name for place in (self.here, self.there) for path in place.iterdir())
+
+    def take_stock(self) -> None:
+        """Note what there is while nothing is open."""
+        gc.collect()
+        self._descriptors = len(os.listdir("/proc/self/fd"))
+        self._threads = threading.active_count()
+
+    def check_gone(self) -> None:
+        """Raise `Left` when descriptors, threads or children are left, or a lock."""
+        if children := _children():
+            raise Left(f"children: {children}")
+        found = len(os.listdir("/proc/self/fd"))
+        if found > self._descriptors:
+            names = [_name(fd) for fd in os.listdir("/proc/self/fd")]
+            raise Left(f"{found} descriptors, not {self._descriptors}: {names}")
+        end = time.monotonic() + _SETTLE
+        while threading.active_count() > self._threads:
+            if time.monotonic() > end:
+                raise Left(f"threads: {threading.enumerate()}")
+            time.sleep(0.001)
+
+    def check_files(self, wanted: list[str]) -> None:
+        """Raise `Left` unless exactly these files are there."""
+        if self.files() != wanted:
+            raise Left(f"files: {self.files()}, not {wanted}")
+
+    def clear(self) -> None:
+        """Remove all files."""
+        for place in (self.here, self.there):
+            for path in place.iterdir():
+                path.unlink()
+
+    def make(self) -> None:
+        """Make the pool with its replica, closed, and an array in it."""
+        self.value += 1
+        with self.create() as pool:
+            pool.array("x", WORDS, "u8")[:] = self.value
+            pool.persist(pool["x"])
+
+    def create(self) -> rpmem.Pool:
+        """Make the pool."""
+        return rpmem.Pool.create(self.local, SIZE, [self.spec], parts=1)
+
+    def open(self) -> rpmem.Pool:
+        """Open the pool with its replica."""
+        return rpmem.Pool.open(self.local, [self.spec])
+
+    def check_pool(self) -> None:
+        """Open and close the pool; both copies have what was acknowledged."""
+        with self.open() as pool:
+            if "x" not in pool:
+                return
+            if int(pool["x"][0]) < self.value or (pool.read(pool["x"]) != pool["x"]).any():
+                raise Left(f"{pool['x'][0]} where {self.value} was acknowledged")
+
+
+# --- the calls: what to do before, what is fired at, what has to be true afterwards ------------
+
+ALL = ["a.set", "a.set.part0", "pool"]
+
+
+class Call:
+    """One kind of call under fire; the methods are for one round."""
+
+    #: Whether the pool and its replica are there, closed, after every round.
+    paired = False
+
+    def __init__(self, files: Range) -> None:
+        self.files = files
+
+    def begin(self) -> None:
+        """Make ready, once."""
+
+    def before(self) -> None:
+        """Make ready for a round."""
+
+    def fire_at(self) -> Any:
+        """Do what is interrupted."""
+        raise NotImplementedError
+
+    def after(self, result: Any) -> None:
+        """Check; `result` is None when the call was interrupted."""
+        raise NotImplementedError
+
+
+class Create(Call):
+    """`Pool.create`: all or nothing."""
+
+    def fire_at(self) -> Any:
+        return self.files.create()
+
+    def after(self, result: Any) -> None:
+        if result is not None:
+            self.files.check_files(ALL)
+            result.close()
+            self.files.check_gone()
+            self.files.clear()
+            return
+        self.files.check_gone()
+        self.files.check_files([])
+
+
+class Open(Call):
+    """`Pool.open`: open, or as it was."""
+
+    paired = True
+
+    def begin(self) -> None:
+        self.files.make()
+
+    def fire_at(self) -> Any:
+        return self.files.open()
+
+    def after(self, result: Any) -> None:
+        if result is not None:
+            result.close()
+        self.files.check_gone()
+        self.files.check_files(ALL)
+
+
+class Attach(Call):
+    """`Pool.attach` with `create`: attached, or nothing there."""
+
+    def begin(self) -> None:
+        with rpmem.Pool.create(self.files.local, SIZE) as pool:
+            pool.array("x", WORDS, "u8")
+
+    def before(self) -> None:
+        self.files.pool = rpmem.Pool.open(self.files.local, [])
+
+    def fire_at(self) -> Any:
+        assert self.files.pool is not None
+        return self.files.pool.attach(self.files.spec, create=True, parts=1)
+
+    def after(self, result: Any) -> None:
+        pool, self.files.pool = self.files.pool, None
+        assert pool is not None
+        if len(pool.replicas) != (result is not None):
+            raise Left(f"replicas: {pool.replicas}")
+        if result is None:
+            self.files.check_files(["pool"])
+        pool.persist(pool["x"])
+        pool.close()
+        self.files.check_gone()
+        if result is not None:
+            rpmem.remove(f"local:{self.files.there}", "a.set", pool_set=True)
+        self.files.check_files(["pool"])
+
+
+class Restore(Call):
+    """`Pool.restore`: a new copy, or none."""
+
+    paired = True
+
+    def begin(self) -> None:
+        self.files.make()
+
+    def before(self) -> None:
+        self.files.local.unlink(missing_ok=True)
+
+    def fire_at(self) -> Any:
+        return rpmem.Pool.restore(self.files.local, self.files.spec)
+
+    def after(self, result: Any) -> None:
+        if result is not None:
+            result.close()
+            self.files.check_gone()
+        else:
+            self.files.check_gone()
+            self.files.check_files(ALL[:-1])
+
+
+class Close(Call):
+    """`Pool.close`: closed, and all of it let go; or not begun."""
+
+    paired = True
+
+    def begin(self) -> None:
+        self.files.make()
+
+    def before(self) -> None:
+        self.files.pool = pool = self.files.open()
+        if int(pool["x"][0]) < self.files.value:
+            raise Left(f"{pool['x'][0]} where {self.files.value} was acknowledged")
+        self.files.value += 1
+        pool["x"][:] = self.files.value
+        pool.persist(pool["x"])
+
+    def fire_at(self) -> Any:
+        assert self.files.pool is not None
+        self.files.pool.close()
+        return True
+
+    def after(self, result: Any) -> None:
+        pool, self.files.pool = self.files.pool, None
+        assert pool is not None
+        if not pool.closed:
+            if result:
+                raise Left("the pool is open")
+            pool.close()
+        del pool
+        self.files.check_gone()
+
+
+class Persist(Call):
+    """`Pool.persist`, thousands of times: the pool can be used afterwards."""
+
+    def begin(self) -> None:
+        self.files.make()
+        self.files.pool = self.files.open()
+
+    def fire_at(self) -> Any:
+        pool, files = self.files.pool, self.files
+        assert pool is not None
+        words = pool["x"]
+        end = time.monotonic() + 0.01
+        while time.monotonic() < end:
+            wanted = files.value + 1
+            words[:] = wanted
+            pool.persist(words)
+            files.value = wanted
+        return True
+
+    def after(self, result: Any) -> None:
+        pool, files = self.files.pool, self.files
+        assert pool is not None
+        there = int(pool.read(pool["x"])[0])
+        if there < files.value:
+            raise Left(f"{there} at the target, where {files.value} was acknowledged")
+        # No late answer counts for this one.
+        files.value += 2
+        pool["x"][:] = files.value
+        pool.persist(pool["x"])
+        if (pool.read(pool["x"]) != files.value).any():
+            raise Left("a call was acknowledged by an answer that was not its own")
+
+
+_CALLS: dict[str, type[Call]] = {
+    "create": Create,
+    "open": Open,
+    "persist": Persist,
+    "attach": Attach,
+    "restore": Restore,
+    "close": Close,
+}
+
+
+# --- shooting ----------------------------------------------------------------------------------
+
+
+def shoot(call: Call, number: int, delay_s: float) -> tuple[Any, float | None]:
+    """Make the call, and send the signal after a while.
+
+    Returns
+    -------
+    result : object
+        None when the call was interrupted.
+    delay_s : float or None
+        From the signal to the exception.
+    """
+    sent: list[float] = []
+
+    def fire() -> None:
+        time.sleep(delay_s)
+        sent.append(time.monotonic())
+        os.kill(os.getpid(), number)
+
+    thread = threading.Thread(target=fire)
+    result = None
+    try:
+        thread.start()
+        result = call.fire_at()
+        while True:
+            time.sleep(1)
+    except (KeyboardInterrupt, SystemExit):
+        ended = time.monotonic()
+    thread.join()
+    return result, None if result is not None else ended - sent[0]
+
+
+def run(name: str, directory: Path, seed: int, rounds: int, first: int = 0) -> Summary:
+    """Do the rounds of one call."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGTERM, _raise_exit)
+    files = Range(directory)
+    summary = Summary(name)
+    call = _CALLS[name](files)
+    with rpmem.Pool.create(files.local, SIZE, [files.spec], parts=1):
+        pass  # imports, and whatever else is opened once
+    files.clear()
+    files.take_stock()
+    call.begin()
+    took = [_undisturbed(call) for _ in range(3)]
+    summary.took_ms = min(took) * 1e3
+    for number in range(first, first + rounds):
+        moment = random.Random(seed << 20 | number)
+        call.before()
+        result, delay = shoot(
+            call,
+            (signal.SIGINT, signal.SIGTERM)[number % 2],
+            moment.random() * statistics.median(took) * 1.1,
+        )
+        try:
+            call.after(result)
+            if number % _LOOK_INTO == 0 and call.paired and files.local.exists():
+                files.check_pool()
+        except (Left, rpmem.RpmemError) as error:
+            raise Left(f"{name}, seed {seed}, round {number}: {error}") from error
+        summary.rounds += 1
+        if delay is not None:
+            summary.interrupted += 1
+            summary.delays_s.append(delay)
+    summary.busy_ms = max(_overslept() for _ in range(20)) * 1e3
+    if files.pool is not None:
+        files.pool.close()
+    return summary
+
+
+def _undisturbed(call: Call) -> float:
+    call.before()
+    begun = time.monotonic()
+    result = call.fire_at()
+    took = time.monotonic() - begun
+    call.after(result)
+    return took
+
+
+def _overslept() -> float:
+    begun = time.monotonic()
+    time.sleep(0.01)
+    return time.monotonic() - begun - 0.01
+
+
+def _raise_exit(*_: object) -> None:
+    raise SystemExit(143)
+
+
+def _children() -> list[int]:
+    found: list[int] = []
+    for task in Path("/proc/self/task").iterdir():
+        try:
+            found += map(int, (task / "children").read_text().split())
+        except (FileNotFoundError, ProcessLookupError):
+            continue
+    return found
+
+
+def _name(descriptor: str) -> str:
+    try:
+        return os.readlink(f"/proc/self/fd/{descriptor}")
+    except OSError:
+        return "gone"
+
+
+def in_process(
+    name: str, directory: Path, seed: int, rounds: int, first: int = 0
+) -> dict[str, Any]:
+    """Do the rounds in a process of their own; return the figures, or raise what it says."""
+    root = str(Path(__file__).resolve().parents[2])
+    done = subprocess.run(
+        [
+            sys.executable, "-P", "-X", "faulthandler", "-m", "tests.support.interrupt",
+            name, str(directory), str(seed), str(rounds), str(first),
+        ],
+        capture_output=True,
+        text=True,
+        cwd=root,
+        env={**os.environ, "PYTHONPATH": root},
+    )  # fmt: skip
+    if done.returncode:
+        raise Left(done.stderr[-6000:])
+    figures: dict[str, Any] = json.loads(done.stdout)
+    return figures
+
+
+def main() -> int:
+    """Run as the command line says."""
+    name, directory, seed, rounds, *rest = sys.argv[1:]
+    place = Path(directory) / name
+    place.mkdir()
+    try:
+        summary = run(name, place, int(seed), int(rounds), int(rest[0]) if rest else 0)
+    finally:
+        shutil.rmtree(place, ignore_errors=True)
+    print(json.dumps(summary.sum_up()))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
