@@ -369,7 +369,9 @@ MISTAKES = (
 )
 
 
-@pytest.mark.parametrize(("check", "old", "new"), MISTAKES, ids=lambda value: str(value)[:24])
+@pytest.mark.parametrize(
+    ("check", "old", "new"), MISTAKES, ids=lambda value: getattr(value, "__name__", "")
+)
 def test_a_mistake_is_seen(check, old, new):
     assert old in PAGE
     assert check(PAGE.replace(old, new, 1))
