@@ -359,7 +359,7 @@ class ReplicaLost(RpmemError, ConnectionError):
     errno = _errno.ECONNRESET
     exit_status = 7
     hint = (
-        "Open the replica again once its target is back, or detach it from its pool; "
+        "Open the replica again once its target is back; a pool goes on without it after detach; "
         "what was not acknowledged may not be there"
     )
 

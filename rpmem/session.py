@@ -24,6 +24,7 @@ from rpmem.environment import PROTOCOLS, Environment, hosts_in
 from rpmem.errors import (
     LaneRefused,
     ProviderUnavailable,
+    ReplicaLost,
     RpmemError,
     UsageError,
     VersionMismatch,
@@ -335,7 +336,10 @@ def _start(
             shared=shared,
             lane_hosts=allowed,
         )
-    except BaseException:
+    except BaseException as error:
+        if isinstance(error, ReplicaLost) and error.hint == ReplicaLost.hint:
+            # There is no replica yet that could be opened again, or detached.
+            error.hint = f"Try it again once {target} is back; its log says more"
         with interrupts.undoing():
             if replica is not None:
                 replica.release(undo=creating)

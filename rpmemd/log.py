@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import TextIO
 
 from rpmem.drafts import PRIVATE
@@ -126,6 +126,11 @@ class Log:
     def notice(self, message: str) -> None:
         """Log something normal but notable."""
         self.write("notice", message)
+
+    def lines(self, level: str, messages: Iterable[str]) -> None:
+        """Log several lines that belong together."""
+        for message in messages:
+            self.write(level, message)
 
     def info(self, message: str) -> None:
         """Log what is done."""

@@ -213,6 +213,7 @@ class Session:
     def _serve(self, request: Create | Open) -> None:
         """Create or open the pool, register it, listen, answer."""
         self._check_protocol()
+        self._log_request(request)
         if isinstance(request, Create):
             attributes = PoolAttributes.unpack(request.attributes) if request.attributes else None
             self._pool = self._database.create(
@@ -302,14 +303,21 @@ class Session:
         apm = self._config.persist_apm and self._pool.region.medium == "pmem"
         return ("read-after-write",) if apm else ("send-after-write",)
 
+    def _log_request(self, request: Create | Open) -> None:
+        """Say what a PMDK's initiator wants, in the words of its own rpmemd."""
+        if self._dialect is not PMDK:
+            return
+        from rpmemd.pmdk_log import attribute_lines, request_lines
+
+        self._log.lines("notice", request_lines(request))
+        if isinstance(request, Create) and request.attributes:
+            self._log.lines("info", attribute_lines(request.attributes))
+
     def _log_policy(self, answer: Ready) -> None:
-        """Say how data becomes durable in the words of PMDK's rpmemd, which scripts look for."""
-        apm = answer.steps[0] == "read-after-write"
-        method = "Appliance" if apm else "General Purpose Server"
-        flush = "none" if apm else "pmem_persist" if answer.medium == "pmem" else "pmem_msync"
-        self._log.notice("persistency policy:")
-        self._log.notice(f"persist method: {method} Persistency Method")
-        self._log.notice(f"persist flush: {flush}")
+        """Say how data becomes durable in the words of PMDK's rpmemd."""
+        from rpmemd.pmdk_log import policy_lines
+
+        self._log.lines("notice", policy_lines(answer))
 
     def _stop(self, *, remove: bool, orderly: bool = False) -> None:
         """Lanes first, then the pool: nothing can write to it once it is unlocked."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import re
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -242,6 +243,35 @@ class TestCommandLine:
                 assert target.served(0)
                 target.close()
         assert both[1].log == ""
+
+
+class TestLogs:
+    """What a session leaves in the log."""
+
+    def logs(self, both: Both) -> tuple[list[str], list[str]]:
+        for node in both:
+            with RawTarget(node, ("--log-level", "info")) as target:
+                target.close()
+                target.daemon.exit_status()
+        original, ours = ([line for line in node.log.splitlines() if line] for node in both)
+        return original, ours
+
+    def test_requests_in_the_originals_words(self, both: Both) -> None:
+        original, ours = self.logs(both)
+        begin = original.index("create request:")
+        wanted = original[begin : original.index("persistency policy:") + 3]
+        assert len(wanted) == 19
+        said = [line.partition("] ")[2].partition(": ")[2] for line in ours]
+        begin = said.index("create request:")
+        # The original prints the signature's neighbour too, where it has no NUL behind it.
+        wanted = [line.strip().replace("\3'", "'") for line in wanted]
+        assert said[begin : begin + len(wanted)] == wanted
+
+    def test_what_lines_begin_with(self, both: Both) -> None:
+        original, ours = self.logs(both)
+        assert original[0].startswith("rpmemd version")
+        beginning = re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d rpmemd\[\d+\] (notice|info): \S")
+        assert all(map(beginning.match, ours))
 
 
 class TestExitStatus:

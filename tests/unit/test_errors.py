@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import rpmem
 from rpmem import errors
 
 # A code is a promise: it is on the wire and in users' programs. Extend this list, never edit it.
@@ -194,3 +195,15 @@ def test_from_oserror(number, kind):
     assert type(error) is kind
     assert error.errno == number
     assert str(error).startswith("/x: cannot open the part: ")
+
+
+@pytest.mark.parametrize("call", ["create", "open"])
+def test_who_has_no_replica_yet_is_not_told_to_detach_it(tmp_path, call):
+    """A session that ends while it begins: there is nothing to open again, and no pool."""
+    words = "printf '\\0\\0\\0\\0'; head -c 16 >/dev/null; exit 3 #"
+    with pytest.raises(errors.ReplicaLost) as caught:
+        getattr(rpmem, call)(
+            f"local:{tmp_path}", "a.set", bytearray(1 << 20), timeout=10.0, command=words
+        )
+    assert "detach" not in str(caught.value)
+    assert "Try it again" in str(caught.value)

@@ -1,0 +1,43 @@
+"""What PMDK's rpmemd logs of a session, in its words: scripts look for them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from uuid import UUID
+
+from rpmem.attributes import PoolAttributes
+from rpmem.control.messages import Create, Open, Ready
+
+
+def request_lines(request: Create | Open) -> Iterator[str]:
+    """Yield what is logged of a request."""
+    yield f"{type(request).__name__.lower()} request:"
+    yield f"pool descriptor: '{request.pool_set}'"
+    yield f"pool size: {request.pool_size}"
+    yield f"nlanes: {request.lanes}"
+    yield f"provider: {request.providers[0]}"
+    yield f"buff_size: {request.message_size}"
+
+
+def attribute_lines(packed: bytes) -> Iterator[str]:
+    """Yield what is logged of a pool's attributes."""
+    attributes = PoolAttributes.unpack(packed)
+    signature = attributes.signature.rstrip(b"\0").decode("ascii", "backslashreplace")
+    yield "pool attributes:"
+    yield f"signature: '{signature}'"
+    yield f"major: {attributes.major}"
+    yield f"compat_features: {attributes.compat:#x}"
+    yield f"incompat_features: {attributes.incompat:#x}"
+    yield f"ro_compat_features: {attributes.ro_compat:#x}"
+    for name in ("poolset_uuid", "uuid", "next_uuid", "prev_uuid"):
+        yield f"{name}: {UUID(bytes=getattr(attributes, name))}"
+
+
+def policy_lines(answer: Ready) -> Iterator[str]:
+    """Yield how data become durable."""
+    apm = answer.steps[0] == "read-after-write"
+    method = "Appliance" if apm else "General Purpose Server"
+    flush = "none" if apm else "pmem_persist" if answer.medium == "pmem" else "pmem_msync"
+    yield "persistency policy:"
+    yield f"persist method: {method} Persistency Method"
+    yield f"persist flush: {flush}"
