@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from importlib.machinery import EXTENSION_SUFFIXES
 from pathlib import Path
