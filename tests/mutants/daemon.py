@@ -141,7 +141,7 @@ MUTANTS = (
     ),
     Mutant(
         "a hidden pool set file is made",
-        "Database._provision",
+        "Database._text_for",
         'if any(piece.startswith(".") for piece in name.split("/")):',
         "if False:",
         _DATABASE,
@@ -151,7 +151,7 @@ MUTANTS = (
         "Session._stop",
         "pool.close(remove=remove and self._created)",
         "pool.close(remove=remove)",
-        ("tests/faults/test_control_fuzz.py", "tests/unit/test_session.py"),
+        ("tests/faults/test_control_fuzz.py", "tests/interop/test_surface_protocol.py"),
     ),
     Mutant(
         "a protocol that the administrator refused is spoken",

@@ -40,8 +40,8 @@ MUTANTS = (
     ),
     Mutant(
         "a part of another size is accepted",
-        "PartFile.open",
-        "if size is not None and part.size != size:",
+        "PartFile._require_size",
+        "if size is not None and self.size != size:",
         "if False:",
         _PART,
     ),
@@ -104,7 +104,7 @@ MUTANTS = (
     Mutant(
         "remove takes a file that is no pool",
         "FilePlace.remove",
-        "self.open().close(remove=True)",
+        "self._open_to_remove().close(remove=True)",
         "poolfiles.remove_parts(_described(self.where), force=True)",
         _LOCAL,
     ),

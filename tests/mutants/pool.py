@@ -43,8 +43,8 @@ MUTANTS = (
     Mutant(
         "a failed attach leaves what it created",
         "Copies.attach",
-        "joining.close(remove=create)",
-        "joining.close()",
+        "assembly.dismiss(joining, remove=create)",
+        "assembly.dismiss(joining)",
         _RECORDED,
     ),
     Mutant(

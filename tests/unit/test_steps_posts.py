@@ -1,0 +1,232 @@
+"""Durability steps on a lane that notes what is posted: what, in which order, waited for or not."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+
+from rpmem._core import LaneGroup, Replicator
+from rpmem._pmem import Region
+from rpmem.errors import DeadlineExceeded, FlushFailed, RpmemError
+from tests.support.compiled import compiled
+
+SIZE = 1 << 20
+BASE = 1 << 40
+# rpmem/_lane.pxd, rpmem/_messages.pxd and rpmem/_pmdk_messages.pxd, where Python cannot see them
+SIGNAL, COMMIT, DELIVERED = 1, 2, 16
+ANSWER, DEEP = 1, 2
+PMDK_FLUSH, PMDK_DEEP, PMDK_SEND = 0, 1, 2
+
+NATIVE = ("send-after-write", "read-after-write", "commit", "flush")
+ONE_SIDED = ("read-after-write", "delivered", "commit", "flush")
+PMDK = ("pmdk-send-after-write", "pmdk-read-after-write")
+EVERY = (*NATIVE, "delivered", *PMDK)
+#: A range that goes one-sided in every step that can.
+LONG = (8192, 65536)
+
+
+class Owner:
+    """Turns faults into errors, as a replica does."""
+
+    def explain(self, fault, refusal, detail):
+        if fault == -3:
+            return FlushFailed(f"refused with {refusal}", errno=detail)
+        return DeadlineExceeded(f"fault {fault}")
+
+
+class Bench:
+    """A replicator over one recording lane."""
+
+    def __init__(self, step, **wishes):
+        pmdk = step.startswith("pmdk-")
+        limits = {"message_size": 16384} if pmdk else {}
+        self.lane = compiled("_recording_lane").RecordingLane(
+            SIZE,
+            delivers=step == "delivered",
+            pmdk=pmdk,
+            base=BASE if pmdk else 0,
+            **limits,
+            **wishes,
+        )
+        self.region = Region.anonymous(SIZE)
+        with memoryview(self.region) as view:
+            view[:] = os.urandom(SIZE)
+        group = LaneGroup(
+            [self.lane],
+            {"delivered": "read-after-write"}.get(step, step.removeprefix("pmdk-")),
+            self.region,
+            message_size=16384 if pmdk else 65536,
+            window=1 if pmdk else 4,
+            owner=Owner(),
+            dialect="pmdk" if pmdk else "native",
+            remote_base=BASE if pmdk else 0,
+        )
+        self.core = Replicator(self.region, [group], local=False, floor=0, timeout=0.05)
+
+    def same(self, offset, length):
+        """Whether the target has what stands here."""
+        with memoryview(self.region) as view:
+            return self.lane.read_pool(offset, length) == bytes(view[offset : offset + length])
+
+    def kinds(self):
+        return [post[0] for post in self.lane.posts()]
+
+
+@pytest.mark.parametrize("relaxed", [False, True])
+@pytest.mark.parametrize("step", EVERY)
+def test_the_bytes_arrive(step, relaxed):
+    bench = Bench(step)
+    for where in [(0, 8), (17, 3), (4096, 4096), (100, 200_001), (SIZE - 8, 8), (0, SIZE)]:
+        bench.core.persist(where, relaxed=relaxed)
+        assert bench.same(*where)
+    ranges = [(offset, 64) for offset in range(0, 65536, 640)]
+    with memoryview(bench.region) as view:
+        view[:65536] = os.urandom(65536)
+    bench.core.persist_many(ranges[::-1], relaxed=relaxed)
+    assert all(bench.same(*where) for where in ranges)
+
+
+@pytest.mark.parametrize("relaxed", [False, True])
+@pytest.mark.parametrize("step", EVERY)
+def test_pieces_of_long_ranges_are_the_right_ones(step, relaxed):
+    bench = Bench(step, operation_limit=4096)
+    bench.core.persist((640, 100_000), relaxed=relaxed)
+    assert bench.same(640, 100_000)
+    back = bytearray(50_001)
+    bench.core.read(0, back, 643)
+    assert bytes(back) == bench.lane.read_pool(643, len(back))
+
+
+@pytest.mark.parametrize("what", ["posts", "answers"])
+@pytest.mark.parametrize("relaxed", [False, True])
+@pytest.mark.parametrize("step", EVERY)
+def test_no_call_returns_before_what_ends_it(step, relaxed, what):
+    """Of each call something is waited for; without it the call fails, and does not return."""
+    bench = Bench(step)
+    bench.core.persist((0, 64), relaxed=relaxed)
+    bench.lane.posts()
+    where = LONG
+    bench.core.persist(where, relaxed=relaxed)
+    posts = bench.lane.posts()
+    asked = {
+        "posts": any(flags & SIGNAL for kind, _, _, flags, _ in posts if kind != "send"),
+        "answers": any(kind == "send" for kind, *_ in posts),
+    }
+    assert any(asked.values()), "nothing tells that it is durable"
+    bench.lane.withhold(**{what: True})
+    if asked[what]:
+        with pytest.raises(DeadlineExceeded):
+            bench.core.persist(where, relaxed=relaxed)
+    else:
+        bench.core.persist(where, relaxed=relaxed)
+
+
+@pytest.mark.parametrize("step", [step for step in EVERY if "pmdk" not in step])
+def test_a_drain_waits_for_the_flushes_before_it(step):
+    for relaxed in (False, True):
+        bench = Bench(step)
+        for at in range(3):
+            bench.core.flush((at * 8192, 64 + at * 2000), relaxed=relaxed)
+        bench.lane.withhold(posts=True, answers=True)
+        with pytest.raises(RpmemError):
+            bench.core.drain()
+        bench = Bench(step)
+        for at in range(3):
+            bench.core.flush((at * 8192, 64 + at * 2000), relaxed=relaxed)
+        bench.core.drain()
+        assert all(bench.same(at * 8192, 64 + at * 2000) for at in range(3))
+
+
+@pytest.mark.parametrize("step", EVERY)
+def test_deep_goes_in_messages_that_say_so(step):
+    bench = Bench(step)
+    bench.core.deep_persist((4096, 300_000))
+    assert bench.same(4096, 300_000)
+    sent = [post for post in bench.lane.posts() if post[0] == "send"]
+    deep = [post for post in sent if post[4] == PMDK_DEEP or (step not in PMDK and post[4] & DEEP)]
+    assert sent
+    assert deep == sent
+    assert sum(post[2] for post in deep) == 300_000
+
+
+@pytest.mark.parametrize("step", NATIVE)
+def test_a_refusal_is_an_error(step):
+    bench = Bench(step)
+    bench.lane.refuse(1)
+    with pytest.raises(FlushFailed):
+        bench.core.persist((4096, 640))
+
+
+def test_read_after_write_reads_behind_what_it_wrote():
+    bench = Bench("read-after-write")
+    bench.core.persist(LONG, relaxed=True)
+    posts = bench.lane.posts()
+    assert [post[0] for post in posts] == ["write", "read"]
+    assert posts[1][1] == 8192
+    assert posts[1][3] & SIGNAL
+
+
+def test_delivered_asks_for_the_delivery_of_the_last_write():
+    bench = Bench("delivered")
+    bench.core.persist_many([(0, 4096), (8192, 65536)], relaxed=True)
+    posts = bench.lane.posts()
+    assert [post[0] for post in posts] == ["write", "write"]
+    assert posts[-1][3] & DELIVERED
+    assert posts[-1][3] & SIGNAL
+
+
+def test_commit_asks_for_the_persistence_domain_at_every_write():
+    bench = Bench("commit")
+    bench.core.persist_many([(0, 4096), (8192, 65536)], relaxed=True)
+    posts = bench.lane.posts()
+    assert [post[0] for post in posts] == ["write", "write"]
+    assert all(post[3] & COMMIT and post[3] & SIGNAL for post in posts)
+
+
+def test_flush_flushes_all_that_it_wrote():
+    bench = Bench("flush")
+    for ranges in ([(0, 4096), (8192, 65536)], [(0, 64), (900_000, 64), (400_000, 64)]):
+        bench.core.persist_many(ranges, relaxed=True)
+        posts = bench.lane.posts()
+        flushed = [post for post in posts if post[0] == "flush"]
+        for offset, length in ranges:
+            assert any(at <= offset and offset + length <= at + n for _, at, n, *_ in flushed)
+        assert posts[-1][0] == "flush"
+        assert posts[-1][3] & SIGNAL
+    bench.core.persist((4096, 8))
+    assert bench.kinds() == ["word", "flush"]
+
+
+@pytest.mark.parametrize("step", ONE_SIDED)
+def test_strict_data_never_go_one_sided(step):
+    bench = Bench(step)
+    bench.core.persist((4096, 4096))
+    assert set(bench.kinds()) == {"send"}
+
+
+def test_pmdk_has_one_request_on_its_way():
+    bench = Bench("pmdk-send-after-write")
+    bench.lane.withhold(answers=True)
+    with pytest.raises(DeadlineExceeded):
+        bench.core.persist_many([(0, 64), (8192, 64), (65536, 64)])
+    assert bench.kinds() == ["send"]
+
+
+def test_pmdk_names_what_it_wrote():
+    bench = Bench("pmdk-send-after-write")
+    bench.core.persist(LONG, relaxed=True)
+    posts = bench.lane.posts()
+    assert [post[0] for post in posts] == ["write", "send"]
+    assert posts[1][1:3] == (8192, 65536)
+    assert posts[1][4] == PMDK_FLUSH
+    bench.core.persist((4096, 64))
+    assert [post[4] for post in bench.lane.posts() if post[0] == "send"] == [PMDK_SEND]
+
+
+def test_pmdk_appliance_reads_what_it_wrote():
+    bench = Bench("pmdk-read-after-write")
+    bench.core.persist(LONG, relaxed=True)
+    posts = bench.lane.posts()
+    assert [post[0] for post in posts] == ["write", "read"]
+    assert posts[1][3] & SIGNAL
