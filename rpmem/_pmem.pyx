@@ -18,6 +18,7 @@ from rpmem.errors import (
 )
 
 from rpmem.handles import refuse_copy
+from rpmem.nvdimm import is_persistent
 
 cimport cython
 from cpython.buffer cimport (
@@ -428,10 +429,15 @@ cdef bint map_pmem2(Region self, parts) except -1:
         for index, (fd, _, _) in enumerate(parts):
             segment = &self.segments[index]
             if pmem2_map_get_store_granularity(
-                    <pmem2_map *> segment.map) != PMEM2_GRANULARITY_PAGE:
-                set_medium_pmem(segment, False)
-            else:
+                    <pmem2_map *> segment.map) == PMEM2_GRANULARITY_PAGE:
                 classify(segment, fd)
+            elif is_persistent(fd):
+                set_medium_pmem(segment, False)
+            elif is_regular(fd):
+                # The file system knows how to flush; what that is worth is its device's.
+                classify(segment, fd)
+            else:
+                set_medium_volatile(segment)
         return True
     if devices:
         # A device is never behind the page cache: msync would promise what it cannot keep.

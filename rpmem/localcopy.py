@@ -15,6 +15,7 @@ from rpmem._pmem import Region
 from rpmem.drafts import PRIVATE
 from rpmem.errors import (
     BufferRefused,
+    CatalogueCorrupt,
     HeaderError,
     PoolSetError,
     PoolSetMalformed,
@@ -27,6 +28,7 @@ from rpmem.header import INCOMPAT_SINGLEHDR, Header, PoolAttributes
 from rpmem.partfile import MINIMUM_SIZE
 from rpmem.poolset import LocalReplica, PoolSet, RemoteReplica, load_any, single
 from rpmem.setfile import held
+from rpmem.superblock import STATE_OFFSET, STATE_SIZE, Phase, State
 from rpmem.target import ReplicaSpec, Target
 from rpmem.value import replace
 
@@ -153,7 +155,8 @@ class FilePlace:
     def open(self) -> FileCopy:
         """Lock, check and map the files."""
         pool_set = _described(self.where) if self._set is None else self._set
-        return FileCopy(poolfiles.PoolFiles.open(pool_set), self.where)
+        files = poolfiles.PoolFiles.open(pool_set, was_closed=_was_closed)
+        return FileCopy(files, self.where)
 
     def look(self) -> FileCopy:
         """Check the files and map them read-only, without a lock."""
@@ -236,6 +239,14 @@ def _absolute(path: str | os.PathLike[str]) -> str:
         raise from_oserror(
             error, "the working directory is gone", where=name, hint="Give an absolute path"
         ) from error
+
+
+def _was_closed(beginning: bytes) -> bool:
+    """Whether a copy that begins like that was marked as complete by its last writer."""
+    try:
+        return State.unpack(beginning[STATE_OFFSET:][:STATE_SIZE]).phase is Phase.CLEAN
+    except CatalogueCorrupt:
+        return False
 
 
 def _described(path: str) -> PoolSet:

@@ -326,6 +326,20 @@ class PartFile(Handle):
         except OSError as error:
             raise errors.from_oserror(error, "cannot be made durable", where=self.path) from error
 
+    def drop_cache(self, length: int = 0) -> None:
+        """Let the next look at a file be one at its disk.
+
+        After a write that failed the kernel keeps the page, and takes it for what is on the disk.
+
+        Parameters
+        ----------
+        length : int
+            Bytes from the beginning; 0: all.
+        """
+        if not self.is_device:
+            with suppress(OSError):
+                os.posix_fadvise(self.fd, 0, length, os.POSIX_FADV_DONTNEED)
+
     def remove(self) -> None:
         """Unlink the file; a device cannot go, so its header is cleared."""
         if self.is_device:

@@ -8,6 +8,7 @@ does not need it.
 
 from __future__ import annotations
 
+import errno
 import os
 import struct
 from collections.abc import Callable, Sequence
@@ -29,6 +30,11 @@ from rpmem.value import replace
 if TYPE_CHECKING:
     from rpmem._pmem import Region
     from rpmem.setfile import SetFile
+
+#: Where a pool says in what state it was left.
+LOOKED_AT = 8192
+#: What the kernel says of pages that it could not write.
+_NOT_WRITTEN = (errno.EIO, errno.ENOSPC, errno.EDQUOT)
 
 
 def describe(path: str | os.PathLike[str]) -> PoolSet:
@@ -224,8 +230,12 @@ class PoolFiles(Handle):
         pool_set: PoolSet,
         *,
         pool_size: int | None = None,
+        was_closed: Callable[[bytes], bool] | None = None,
     ) -> Self:
         """Open a pool that exists, after checking every header.
+
+        What is opened is what lies on the disks: what a writer stored that could not be written
+        may still be in the kernel's cache, where nothing would ever write it again.
 
         Parameters
         ----------
@@ -233,6 +243,9 @@ class PoolFiles(Handle):
             Where; its replicas are not looked at.
         pool_size : int, optional
             Bytes that the pool must have at least.
+        was_closed : callable, optional
+            Takes the first `LOOKED_AT` bytes and returns whether they are those of a pool all of
+            which was written before: then the cache may stay.
 
         Raises
         ------
@@ -247,6 +260,7 @@ class PoolFiles(Handle):
         region = None
         try:
             parts.extend(PartFile.open(each.path, each.size) for each in pool_set.parts)
+            _believe_the_disks(parts, was_closed)
             redo.finish(parts, _is_whole)
             headers = _verified_headers(pool_set, parts)
             region = _map(pool_set, parts, cls.mapper)
@@ -341,7 +355,13 @@ class PoolFiles(Handle):
             return
         # Until all of it is done, a note beside the parts knows better than this object.
         self._headers_doubtful = True
-        redo.replace_headers(self.parts, [content.pack() for content in changed])
+        try:
+            redo.replace_headers(self.parts, [content.pack() for content in changed])
+        except errors.PoolSetError as error:
+            # An fsync of a part may have been told of a page of the region.
+            if error.errno in _NOT_WRITTEN:
+                self.region.refuse(error.errno)
+            raise
         self._headers = changed
         self._headers_doubtful = False
 
@@ -365,6 +385,10 @@ class PoolFiles(Handle):
         try:
             if remove:
                 self._remove()
+            elif self.region.refused:
+                # Not shut down in order; and nobody is to see what the disks do not have.
+                for part in self.parts:
+                    part.drop_cache()
             elif self._detects_shutdowns and not (self._headers_doubtful or self._readonly):
                 self._note_shutdown_state(None)
         finally:
@@ -425,6 +449,20 @@ def _check_sizes(pool_set: PoolSet, wanted: int | None) -> None:
             where=pool_set.source,
             hint="Enlarge its parts, or replicate less",
         )
+
+
+def _believe_the_disks(
+    parts: Sequence[PartFile], was_closed: Callable[[bytes], bool] | None
+) -> None:
+    """Drop what the cache has of the parts and their disks may not have."""
+    for part in parts:
+        part.sync()
+    if was_closed is not None and not parts[0].is_device:
+        parts[0].drop_cache(LOOKED_AT)
+        if was_closed(os.pread(parts[0].fd, LOOKED_AT, 0)):
+            return
+    for part in parts:
+        part.drop_cache()
 
 
 def _map(

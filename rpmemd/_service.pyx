@@ -278,7 +278,7 @@ cdef class Service:
         if not self.spans:
             return self.region.c_drain()
         if low >= high:
-            return 0
+            return self.region.c_drain()
         if deep:
             return self.region.c_deep(low, high - low)
         return self.region.c_persist(low, high - low)

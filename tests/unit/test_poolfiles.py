@@ -805,3 +805,79 @@ def test_sizes_agree_with_the_pool_set(tmp_path):
     wanted, given = made(tmp_path, count=4, size=3 * MIB + 12345)
     with PoolFiles.create(wanted, attributes=given) as pool:
         assert pool.size == poolset.parse(wanted.format()).pool_size
+
+
+ATTRIBUTES = PoolAttributes(signature=b"TESTPOOL", major=1, uuid=b"u" * 16)
+
+# --- the disk, and not what the cache says of it -----------------------------------------------
+
+
+@pytest.fixture
+def dropped(monkeypatch):
+    """Return what was dropped from the cache, as (file name, length), after it was synced."""
+    seen, synced = [], set()
+    advise, sync = os.posix_fadvise, os.fsync
+
+    def name_of(fd):
+        return os.path.basename(os.readlink(f"/proc/self/fd/{fd}"))
+
+    def spy_advise(fd, offset, length, advice):
+        assert advice == os.POSIX_FADV_DONTNEED
+        assert offset == 0
+        seen.append((name_of(fd), length, name_of(fd) in synced))
+        advise(fd, offset, length, advice)
+
+    def spy_sync(fd):
+        sync(fd)
+        synced.add(name_of(fd))
+
+    monkeypatch.setattr(os, "posix_fadvise", spy_advise)
+    monkeypatch.setattr(os, "fsync", spy_sync)
+    return seen
+
+
+def two_parts(tmp_path):
+    return PoolSet([Part(2 * MIB, str(tmp_path / name)) for name in ("one", "two")])
+
+
+@pytest.mark.parametrize("was_closed", [None, lambda _: False])
+def test_what_a_disk_may_not_have_is_not_believed(tmp_path, dropped, was_closed):
+    PoolFiles.create(two_parts(tmp_path), attributes=ATTRIBUTES).close()
+    dropped.clear()
+    with PoolFiles.open(two_parts(tmp_path), was_closed=was_closed):
+        assert dropped[-2:] == [("one", 0, True), ("two", 0, True)]
+
+
+def test_a_pool_that_was_closed_keeps_its_cache_but_where_it_says_so(tmp_path, dropped):
+    PoolFiles.create(two_parts(tmp_path), attributes=ATTRIBUTES).close()
+    dropped.clear()
+    asked = []
+    with PoolFiles.open(two_parts(tmp_path), was_closed=lambda data: not asked.append(data)):
+        assert dropped == [("one", 8192, True)]
+        assert asked == [(tmp_path / "one").read_bytes()[:8192]]
+
+
+def test_a_pool_whose_medium_refused_leaves_nothing_in_the_cache(tmp_path, dropped):
+    pool = PoolFiles.create(two_parts(tmp_path), attributes=ATTRIBUTES)
+    pool.region.refuse(5)
+    dropped.clear()
+    pool.close()
+    # By the names that they were made under.
+    assert [(name[1:4], length) for name, length, _ in dropped] == [("one", 0), ("two", 0)]
+
+
+def test_headers_that_are_not_taken_spoil_the_region_of_the_same_file(tmp_path, monkeypatch):
+    """fsync tells of every page of a file, and tells it once."""
+    pool = PoolFiles.create(two_parts(tmp_path), attributes=ATTRIBUTES)
+
+    def refusing(fd):
+        raise OSError(errno.EIO, "Input/output error")
+
+    pool.region.persist(8192, 8)
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", refusing)
+        with pytest.raises(errors.PoolSetError):
+            pool.set_attributes(replace(ATTRIBUTES, user_flags=bytes(range(16))))
+    with pytest.raises(errors.FlushFailed):
+        pool.region.persist(8192, 8)
+    pool.close()
