@@ -28,8 +28,8 @@ MUTANTS = (
     Mutant(
         "the target does not drain",
         "Service.settle",
-        "return self.region.c_drain()",
-        "return 0",
+        "if not self.spans:\n            return self.region.c_drain()",
+        "if not self.spans:\n            return 0",
         _SERVICE,
     ),
     Mutant(

@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from tests.mutants import core, daemon, files, pool
+from tests.mutants import core, daemon, files, links, pool
 
-ALL = (*core.MUTANTS, *daemon.MUTANTS, *files.MUTANTS, *pool.MUTANTS)
+ALL = (*core.MUTANTS, *daemon.MUTANTS, *files.MUTANTS, *links.MUTANTS, *pool.MUTANTS)
