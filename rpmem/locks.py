@@ -108,10 +108,41 @@ def undisturbed(read: Callable[[], _Read], has_writer: Callable[[], bool]) -> _R
 
 
 def _busy(descriptor: int, where: str) -> errors.PoolSetBusy:
+    holder = _holder(descriptor)
+    if holder == os.getpid():
+        return errors.PoolSetBusy(
+            "this process has it open already", where=where, hint="Close the other object first"
+        )
+    if holder is not None and not os.path.exists(f"/proc/{holder}"):
+        return errors.PoolSetBusy(
+            f"process {holder}, which opened it, has ended, but a child that it forked goes on",
+            where=where,
+            hint="End that child, or start children with the spawn method",
+        )
     hint = None
     if not has_writer(descriptor):
         hint = (
             "It is not open in rpmem: a program of PMDK uses it, or somebody who may read it has "
             "locked it (lslocks tells who)"
         )
-    return errors.PoolSetBusy("it is in use by another process", where=where, hint=hint)
+    who = "another process" if holder is None else f"another process, {holder}"
+    return errors.PoolSetBusy(f"it is in use by {who}", where=where, hint=hint)
+
+
+def _holder(descriptor: int) -> int | None:
+    """Return the number of the process that has taken the flock of a file, where the kernel tells.
+
+    It is the one that took it, also where only a forked child has the open file still.
+    """
+    information = os.fstat(descriptor)
+    major, minor = os.major(information.st_dev), os.minor(information.st_dev)
+    wanted = f"{major:02x}:{minor:02x}:{information.st_ino}"
+    try:
+        with open("/proc/locks", encoding="ascii") as file:
+            lines = [line.split() for line in file]
+    except OSError:
+        return None
+    for _, kind, *_, pid, place, _, _ in (line for line in lines if "->" not in line):
+        if kind == "FLOCK" and place == wanted and int(pid) > 0:
+            return int(pid)
+    return None

@@ -10,7 +10,9 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from contextlib import suppress
+import weakref
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Self
 
 from rpmem import drafts, errors, locks
@@ -62,6 +64,7 @@ class PartFile(Handle):
         self.draft = draft
         self.readonly = readonly
         self._owner = os.getpid()
+        _open_parts.add(self)
         try:
             self._examine()
         except BaseException:
@@ -360,6 +363,27 @@ class PartFile(Handle):
         else:
             self.draft.discard()
 
+    @contextmanager
+    def unlocked(self) -> Iterator[int]:
+        """Open the file once more, to be mapped, and give the descriptor.
+
+        A mapping has its open file for as long as it lasts, in forked children, too. If that had
+        the locks, they would outlive a parent that was killed.
+        """
+        try:
+            fd = os.open(f"/proc/self/fd/{self.fd}", self._flags | os.O_CLOEXEC | os.O_NOCTTY)
+        except OSError:
+            yield self.fd  # without /proc the locks last a little longer
+            return
+        try:
+            yield fd
+        finally:
+            os.close(fd)
+
+    @property
+    def _flags(self) -> int:
+        return os.O_RDONLY if self.readonly else os.O_RDWR
+
     def close(self) -> None:
         """Unlock and close; harmless when done twice."""
         if self.fd < 0:
@@ -369,6 +393,18 @@ class PartFile(Handle):
         # that child nothing is unlocked, as it would be unlocked for the parent.
         locked = not self.readonly and os.getpid() == self._owner
         locks.close(fd, self.path, locked=locked)
+
+
+# A forked child has no use for them, and would keep the locks after its parent was killed.
+_open_parts: weakref.WeakSet[PartFile] = weakref.WeakSet()
+
+
+def _drop_all() -> None:
+    for part in list(_open_parts):
+        part.close()
+
+
+os.register_at_fork(after_in_child=_drop_all)
 
 
 def is_device(path: str) -> bool:

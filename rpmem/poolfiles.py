@@ -12,7 +12,7 @@ import errno
 import os
 import struct
 from collections.abc import Callable, Sequence
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from types import TracebackType
 from typing import TYPE_CHECKING, ClassVar, Self
 
@@ -470,12 +470,14 @@ def _map(
     parts: Sequence[PartFile],
     mapper: Callable[[Sequence[tuple[int, int, int]]], Region],
 ) -> Region:
-    spans = [
-        (part.fd, segment.file_offset, segment.length)
-        for part, segment in zip(parts, pool_set.segments(), strict=True)
-    ]
     try:
-        region = mapper(spans)
+        with ExitStack() as opened:
+            region = mapper(
+                [
+                    (opened.enter_context(part.unlocked()), segment.file_offset, segment.length)
+                    for part, segment in zip(parts, pool_set.segments(), strict=True)
+                ]
+            )
     except errors.RpmemError as error:
         error.at(pool_set.source)
         raise

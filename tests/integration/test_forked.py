@@ -1,0 +1,121 @@
+"""Forked children of a process with an open pool: what they keep, and what the error says."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import pytest
+
+import rpmem
+from tests.support.processes import wait_gone
+
+SIZE = 4 << 20
+
+
+def start(script: str, *arguments: object) -> subprocess.Popen[str]:
+    """Run a script that says when it is ready, and lives until its stdin ends."""
+    command = [sys.executable, "-c", textwrap.dedent(script), *map(str, arguments)]
+    process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    assert process.stdout.readline() == "ready\n"
+    return process
+
+
+def test_close_unlocks_although_a_child_lives(tmpfs: Path):
+    spec = f"local:{tmpfs} a.set"
+    pool = rpmem.Pool.create(tmpfs / "p", SIZE, spec, parts=1)
+    reading, writing = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        os.close(writing)
+        os.read(reading, 1)
+        os._exit(0)
+    try:
+        pool.close()
+        rpmem.Pool.open(tmpfs / "p", spec).close()
+    finally:
+        os.close(writing)
+        os.close(reading)
+        os.waitpid(pid, 0)
+
+
+def test_child_of_a_killed_parent_keeps_no_lock(tmpfs: Path):
+    spec = f"local:{tmpfs} a.set"
+    process = start(
+        """
+        import os, sys, rpmem
+        pool = rpmem.Pool.create(sys.argv[1], 4 << 20, sys.argv[2], parts=1)
+        words = pool.array("x", 10)
+        words[:] = 5
+        pool.persist(words)
+        if os.fork() == 0:
+            print("ready", flush=True)
+            sys.stdin.read()  # with views of the mapped memory
+            os._exit(0)
+        os.wait()
+        """,
+        tmpfs / "p",
+        spec,
+    )
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    try:
+        with rpmem.Pool.open(tmpfs / "p", []) as pool:
+            assert (pool["x"] == 5).all()
+    finally:
+        process.communicate()
+
+
+def test_error_knows_its_own_process(tmpfs: Path):
+    with (
+        rpmem.Pool.create(tmpfs / "p", SIZE),
+        pytest.raises(rpmem.PoolSetBusy, match="this process has it open already"),
+    ):
+        rpmem.Pool.open(tmpfs / "p")
+
+
+def test_error_names_another_process(tmpfs: Path):
+    process = start(
+        """
+        import sys, rpmem
+        pool = rpmem.Pool.create(sys.argv[1], 4 << 20)
+        print("ready", flush=True)
+        sys.stdin.read()
+        pool.close()
+        """,
+        tmpfs / "p",
+    )
+    with pytest.raises(rpmem.PoolSetBusy, match=f"in use by another process, {process.pid}"):
+        rpmem.Pool.open(tmpfs / "p")
+    process.communicate()
+    rpmem.Pool.open(tmpfs / "p").close()
+
+
+def test_error_names_a_forked_child_of_one_that_ended(tmpfs: Path):
+    (tmpfs / "p").write_bytes(bytes(SIZE))
+    # As a program of PMDK does it, whose children keep the open file.
+    process = start(
+        """
+        import fcntl, os, sys
+        file = os.open(sys.argv[1], os.O_RDWR)
+        fcntl.flock(file, fcntl.LOCK_EX)
+        if os.fork():
+            os._exit(0)
+        print("ready", flush=True)
+        sys.stdin.read()
+        """,
+        tmpfs / "p",
+    )
+    process.wait()
+    wait_gone(process.pid)
+    with pytest.raises(
+        rpmem.PoolSetBusy, match=f"process {process.pid}, .* has ended, but a child"
+    ):
+        rpmem.Pool.open(tmpfs / "p")
+    assert process.stdin is not None
+    process.stdin.close()
