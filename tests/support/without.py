@@ -47,7 +47,7 @@ class Installation:
         """Run this Python with the installation, and no other rpmem, on its path."""
         return subprocess.run(
             [sys.executable, "-P", *arguments],
-            env={**os.environ, "PYTHONPATH": str(self.folder)},
+            env={**os.environ, "HOME": str(self.folder), "PYTHONPATH": str(self.folder)},
             cwd=self.folder,
             capture_output=True,
             text=True,
