@@ -316,7 +316,7 @@ class Copies(Handle):
             floor=HEADER_SIZE,
             size=self.layout.pool_size,
             spin=(DEFAULT_SPIN_US if now.spin_us is None else now.spin_us) * 1e-6,
-            timeout=self._options.timeout or now.timeout,
+            timeout=environment.timeout_of(self._options.timeout),
         )
         for index, replica in enumerate(replicas):
             replica.adopt(core, index)

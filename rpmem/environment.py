@@ -38,7 +38,7 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
-from rpmem.errors import ConfigError, printable
+from rpmem.errors import ConfigError, UsageError, printable
 
 DEFAULT_COMMAND = "rpmemd"
 DEFAULT_TIMEOUT = 30.0
@@ -210,6 +210,29 @@ def hosts_in(text: str) -> tuple[str, ...]:
 
             ipaddress.ip_network(host, strict=False)
     return hosts
+
+
+def timeout_of(given: object) -> float:
+    """Return a time-out in seconds: what the caller gave, or for None what the environment says.
+
+    Raises
+    ------
+    UsageError
+        It is not a number above 0, and up to a million.
+    """
+    if given is None:
+        return current().timeout
+    try:
+        seconds = float(given)  # type: ignore[arg-type]
+    except (TypeError, ValueError, OverflowError):
+        seconds = 0.0
+    if isinstance(given, str | bytes | bool) or not 0 < seconds <= _LONGEST_TIMEOUT:
+        raise UsageError(
+            f"timeout is {given!r}, which is not a number of seconds, above 0 and up to "
+            f"{_LONGEST_TIMEOUT:g}",
+            hint="Leave it out for the default (RPMEM_TIMEOUT, else 30)",
+        )
+    return seconds
 
 
 # --- one reader per kind of value -------------------------------------------------------------

@@ -65,6 +65,9 @@ class SessionOptions:
     protocol: str | None = None
     lane_hosts: str | None = None
 
+    def __post_init__(self) -> None:
+        environment.timeout_of(self.timeout)
+
     def for_target(self, target: Target) -> SessionOptions:
         """Return them with the command decided: for a remote target the next of ``RPMEM_CMD``.
 

@@ -6,6 +6,8 @@ They start rpmemd on the target, agree with it on a protocol and connect the lan
 from __future__ import annotations
 
 import logging
+import operator
+import warnings
 import weakref
 from typing import TYPE_CHECKING, Any, Final
 
@@ -320,13 +322,18 @@ def _start(
             owns_region=owns_region,
             launcher=launcher,
             command=command,
-            timeout=environment.timeout if timeout is None else timeout,
+            timeout=_environment.timeout_of(timeout),
             # The step commit is one of libfabric's.
             choose_provider=not (provider or environment.provider or step == "commit"),
         )
         replica, ready, native = _begin(start, request, protocol)
         if creating:
             replica.attributes = attributes
+        if nlanes is not None and len(ready.lanes) < common["lanes"]:
+            warnings.warn(
+                f"{target}: {len(ready.lanes)} lanes were granted, not {common['lanes']}",
+                stacklevel=2,
+            )
         replica.connect(
             ready,
             step=step,
@@ -391,7 +398,10 @@ def _settings() -> Environment:
 
 
 def _lane_count(wanted: int | None, limit: int) -> int:
-    lanes = DEFAULT_LANES if wanted is None else wanted
+    try:
+        lanes = DEFAULT_LANES if wanted is None else operator.index(wanted)
+    except TypeError:
+        raise UsageError(f"nlanes is {wanted!r}, which is not a number of lanes") from None
     if not 1 <= lanes <= MAX_LANES:
         raise LaneRefused(f"a replica cannot have {lanes} lanes, only 1 to {MAX_LANES}")
     return min(lanes, limit)
@@ -437,7 +447,7 @@ def remove(
                 environment=environment,
                 launcher=launcher or environment.launcher,
                 command=command,
-                timeout=environment.timeout if timeout is None else timeout,
+                timeout=_environment.timeout_of(timeout),
             )
 
     interrupts.guarded(work)

@@ -100,7 +100,7 @@ def _launch(
         )
     if environment is None:
         environment = variables.current()
-    seconds = environment.timeout if timeout is None else timeout
+    seconds = environment.timeout if timeout is None else variables.timeout_of(timeout)
     if target.is_local:
         from rpmem.launch import local
 

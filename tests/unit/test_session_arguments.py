@@ -1,0 +1,54 @@
+"""Arguments of sessions that make no sense, and wishes that a target does not grant."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import rpmem
+from rpmem.errors import UsageError
+
+SIZE = 4 << 20
+NONSENSE: list[Any] = [-1, 0, math.nan, math.inf, -math.inf, 1e9, "x", "10", b"1", True, [], 1j]
+
+
+@pytest.mark.parametrize("timeout", NONSENSE)
+def test_timeout_that_is_none(tmp_path: Path, timeout: Any):
+    memory = np.zeros(SIZE, np.uint8)
+    calls = (
+        lambda: rpmem.create(f"local:{tmp_path}", "a.set", memory, parts=1, timeout=timeout),
+        lambda: rpmem.open(f"local:{tmp_path}", "a.set", memory, timeout=timeout),
+        lambda: rpmem.remove(f"local:{tmp_path}", "a.set", timeout=timeout),
+        lambda: rpmem.Pool.create(tmp_path / "p", SIZE, timeout=timeout),
+        lambda: rpmem.Pool.open(tmp_path / "p", timeout=timeout),
+        lambda: rpmem.Pool.restore(tmp_path / "p", f"local:{tmp_path} a.set", timeout=timeout),
+    )
+    for call in calls:
+        with pytest.raises(UsageError, match=r"timeout is .* not a number of seconds"):
+            call()
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("timeout", [5, 2.5, np.float32(7)])
+def test_timeout_that_is_one(tmp_path: Path, timeout: Any):
+    with rpmem.Pool.create(tmp_path / "p", SIZE, timeout=timeout) as pool:
+        pool.array("x", 1)
+
+
+@pytest.mark.parametrize("nlanes", ["x", 2.5, []])
+def test_lanes_that_are_no_number(tmp_path: Path, nlanes: Any):
+    with pytest.raises(UsageError, match="not a number of lanes"):
+        rpmem.open(f"local:{tmp_path}", "a.set", np.zeros(SIZE, np.uint8), nlanes=nlanes)
+
+
+def test_fewer_lanes_than_asked_for(tmpfs: Path):
+    memory = np.zeros(SIZE, np.uint8)
+    with (
+        pytest.warns(UserWarning, match=r"256 lanes were granted, not 1024"),
+        rpmem.create(f"local:{tmpfs}", "a.set", memory, nlanes=1024, parts=1) as replica,
+    ):
+        assert replica.nlanes == 256
