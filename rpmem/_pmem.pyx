@@ -368,7 +368,8 @@ cdef class Region:
         self.close()
 
     def __reduce__(self):
-        refuse_copy(self, "Copy its bytes (bytearray(region)), or map the files in the other process.")
+        refuse_copy(
+            self, "Copy its bytes (bytearray(region)), or map the files in the other process.")
 
     def __repr__(self):
         state = "closed" if self.base == NULL else f"{self.size} bytes, {self.medium}"

@@ -57,8 +57,9 @@ cdef int outside(object x) except -1:
     raise RangeError(
         f"the {type(x).__name__} given does not lie inside the pool: persist takes arrays and "
         "views that the pool handed out",
-        hint="indexing with a list or a mask (a[[1, 2]], a[a > 0]) copies, and so do most operations: "
-             "assign into what pool.array(...) gave, and persist a slice of that or (offset, length)")
+        hint="indexing with a list or a mask (a[[1, 2]], a[a > 0]) copies, and so do most "
+             "operations: assign into what pool.array(...) gave, and persist a slice of that or "
+             "(offset, length)")
 
 
 cdef int strided(ranges_t *ranges, const char *base, Py_ssize_t itemsize, int dimensions,
