@@ -7,7 +7,7 @@ leaves everything as it was: no file and no pool set on a target that was not th
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -144,12 +144,11 @@ def restore(
     options = options.for_target(spec.target)
     attributes, layout, state = _examine(spec, options, force=force)
     if isinstance(place, FilePlace):
-        hidden = place.create_hidden(layout.pool_size, _local_attributes(attributes, place), mode)
-        publish: Callable[[], None] = hidden.publish
-        copy: LocalCopy = hidden
+        copy: LocalCopy = place.create_hidden(
+            layout.pool_size, _local_attributes(attributes, place), mode
+        )
     elif isinstance(place, MemoryPlace):
         copy = place.create(None, _local_attributes(attributes, place), mode)
-        publish = _nothing
     else:
         raise UsageError("a pool is restored into a path or a buffer")
     assembly = Assembly(copy, layout, state, [])
@@ -163,7 +162,7 @@ def restore(
         _read_back(assembly)
         assembly.state = state.next()
         _set_local_state(assembly)
-        publish()
+        copy.publish()
     except BaseException:
         with interrupts.undoing():
             for replica in assembly.replicas:
@@ -187,10 +186,6 @@ def connect_one(
         mine = copy.attributes or _ring(1, 0, bytes(16))[0]
         attributes = replace(mine, poolset_uuid=layout.pool_id, uuid=random_uuid())
     return _connect(spec, copy.region, layout.pool_size, options, attributes)
-
-
-def _nothing() -> None:
-    """Publish a copy in memory: there is nothing to publish."""
 
 
 # --- the local copy ---------------------------------------------------------------------------

@@ -53,6 +53,9 @@ class LocalCopy(Protocol):
     def has_writer(self) -> bool:
         """Whether another process writes to the copy that this one only looks at."""
 
+    def publish(self) -> None:
+        """Let a new copy count: a pool is in it that can be opened."""
+
     def close(self, remove: bool = False) -> None:
         """Unmap and unlock; BufferError, and nothing done, while views of the memory exist."""
 
@@ -115,6 +118,10 @@ class FileCopy(Handle):
         """Whether another process has the files open for writing; False unless this one looks."""
         return self._files.has_writer
 
+    def publish(self) -> None:
+        """Let the new files count, durably."""
+        self._files.publish()
+
     def close(self, remove: bool = False) -> None:
         """Unmap and unlock, and with `remove` remove the parts that were made."""
         self._files.close(remove=remove)
@@ -142,13 +149,17 @@ class FilePlace:
         self.incompat = INCOMPAT_SINGLEHDR if single else 0
 
     def create(self, size: int | None, attributes: PoolAttributes, mode: int = PRIVATE) -> FileCopy:
-        """Make the files, which must not exist (or be zeroed and of the right size)."""
+        """Make the files, which must not exist (or be zeroed and of the right size).
+
+        They count once the copy is published.
+        """
         with held(self._set_file):
             files = poolfiles.PoolFiles.create(
                 self._parts_for(size),
                 pool_size=size,
                 attributes=self._fitting(attributes),
                 mode=mode,
+                finished=False,
             )
         return FileCopy(files, self.where)
 
@@ -326,6 +337,9 @@ class MemoryCopy(Handle):
     def has_writer(self) -> bool:
         """Nothing is known about who else uses a buffer."""
         return False
+
+    def publish(self) -> None:
+        """Do nothing: a buffer has no name."""
 
     def release(self) -> None:
         """Leave the buffer to the views that still use it."""

@@ -106,6 +106,7 @@ class Pool(Handle):
             self._copies.write_state(parts.state)
             self._copies.share_state()
             catalogue = Catalogue.format(medium, layout)
+            parts.copy.publish()
         elif readonly:
             catalogue = undisturbed(
                 lambda: Catalogue.load(medium, layout, readonly=True),

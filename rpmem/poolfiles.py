@@ -164,6 +164,7 @@ class PoolFiles(Handle):
         attributes: PoolAttributes | None = None,
         mode: int = PRIVATE,
         hidden: bool = False,
+        finished: bool = True,
     ) -> Self:
         """Create the parts and their headers, durable when this returns.
 
@@ -179,6 +180,9 @@ class PoolFiles(Handle):
             Permissions of new files, whatever the umask is.
         hidden : bool
             Leave new files without their names until `publish` is called.
+        finished : bool
+            Let the pool count when this returns. Otherwise it does once `publish` was called: what
+            is there if the process is killed before is cleared away by the next creation.
 
         Raises
         ------
@@ -214,7 +218,7 @@ class PoolFiles(Handle):
                 part.sync()
             region = _map(pool_set, parts, cls.mapper)
             pool = cls(parts, pool_set.options, headers, region, created=True)
-            if not hidden:
+            if finished and not hidden:
                 pool.publish()
         except BaseException:
             # The traceback would keep the mapping.

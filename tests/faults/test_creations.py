@@ -119,6 +119,15 @@ def test_one_of_several_daemons_wins(tmp_path, rounds):
         assert names(tmp_path) == []
 
 
+def published(copy):
+    try:
+        copy.publish()
+    except BaseException:
+        copy.close(remove=True)
+        raise
+    return copy
+
+
 def _race(work, start, done, results):
     for turn in range(20):
         start.wait()
@@ -159,19 +168,13 @@ def test_one_of_several_processes_wins(folder, kind):
     def work(turn):
         here = folder / str(turn)
         if kind == "file":
-            return FilePlace(here / "p").create(SIZE, ATTRIBUTES)
+            return published(FilePlace(here / "p").create(SIZE, ATTRIBUTES))
         if kind == "database":
             return Database(str(here)).create("a.set", SIZE, ATTRIBUTES, parts=2)
         if kind == "written":
-            return FilePlace(folder / f"{turn}.set").create(None, ATTRIBUTES)
+            return published(FilePlace(folder / f"{turn}.set").create(None, ATTRIBUTES))
         if kind == "restore":
-            copy = FilePlace(here / "p").create_hidden(SIZE, ATTRIBUTES)
-            try:
-                copy.publish()
-            except BaseException:
-                copy.close(remove=True)
-                raise
-            return copy
+            return published(FilePlace(here / "p").create_hidden(SIZE, ATTRIBUTES))
         return PoolFiles.create(pool_set(here), attributes=ATTRIBUTES)
 
     for turn, outcomes in race(work).items():
@@ -405,3 +408,22 @@ def test_a_creation_in_directories_that_was_killed_can_be_begun_again(folder):
         assert names(folder / "b") == ["000001.pmem"], nth
         remove_parts(wanted)
     assert 0 < complete < 8
+
+
+def test_a_pool_that_was_killed_before_it_was_one_can_be_created_again(folder):
+    """Its header is there, and not yet its catalogue: nothing that could be opened."""
+
+    def create():
+        def format(*_):
+            os.kill(os.getpid(), signal.SIGKILL)
+
+        rpmem.catalogue.Catalogue.format = format
+        rpmem.Pool.create(folder / "p", SIZE)
+
+    assert killed_at(-1, create)
+    assert (folder / "p").read_bytes()[:8] == b"RPMEMPY1"
+    with rpmem.Pool.create(folder / "p", SIZE) as pool:
+        pool.array("a", 3)
+    assert names(folder) == ["p"]
+    with pytest.raises(errors.PoolSetExists):
+        rpmem.Pool.create(folder / "p", SIZE)
