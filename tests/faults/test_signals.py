@@ -6,14 +6,14 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 import rpmem
-from tests.support import hanging_rpmemd, interrupt
+from tests.support import hanging_rpmemd, interrupt, seeds
 from tests.support.processes import stop
 
 SIZE = 4 << 20
@@ -67,9 +67,10 @@ def test_random_moments(call: str, tmpfs: Path):
 @pytest.mark.alone
 @pytest.mark.timeout(3600)
 @pytest.mark.parametrize("call", interrupt.CALLS)
-def test_many_random_moments(call: str, tmpfs: Path):
-    figures = interrupt.in_process(call, tmpfs, seed=2, rounds=1000)
-    print(figures)
+def test_many_random_moments(call: str, tmpfs: Path, record_property: Callable[[str, int], None]):
+    figures = interrupt.in_process(call, tmpfs, seed=seeds.first(2), rounds=1000)
+    for name in ("rounds", "interrupted", "late"):
+        record_property(f"{call} {name}", figures[name])
     assert figures["rounds"] == 1000
     assert figures["late"] <= 50, figures
     assert figures["most_ms"] < (SOON + BUSY) * 1e3, figures

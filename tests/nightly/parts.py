@@ -23,6 +23,13 @@ PARTS = (
         minutes=60,
     ),
     Part(
+        "signals",
+        "1,000 signals in each call take effect soon and leave nothing behind",
+        "{pytest} -m slow tests/faults/test_signals.py tests/unit/test_interrupts.py",
+        rounds=1,
+        minutes=60,
+    ),
+    Part(
         "mutants",
         "the tests notice single mistakes in the code",
         "scripts/mutants {resume}",
