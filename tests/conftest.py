@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import signal
 from collections import Counter
 from importlib.machinery import EXTENSION_SUFFIXES
 from pathlib import Path
@@ -38,6 +39,8 @@ def pytest_report_header() -> str:
 def pytest_configure(config: pytest.Config) -> None:
     """Keep tests that cannot bear company from having any."""
     alone.configure(config)
+    # Under cron or nohup it is ignored, and so it would be in every process that a test starts.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -34,6 +34,7 @@ from tests.support.media import wait_unlocked
 from tests.support.processes import stop, wait_gone
 from tests.support.raw_session import RawSession
 from tests.support.targets import ATTRIBUTES, Node
+from tests.support.traces import Traces
 
 ROOT = Path(__file__).resolve().parents[2]
 SIZE = 4 << 20
@@ -324,7 +325,7 @@ def test_a_short_stop_is_only_a_delay(node):
 @pytest.fixture(scope="module")
 def unanswered(tmp_path_factory):
     """Daemons that hang at every point of a session; all are waited for side by side."""
-    before = threading.active_count()
+    before = Traces.now()
 
     def work(point):
         node = Node.local(tmp_path_factory.mktemp(point) / "node")
@@ -348,7 +349,7 @@ def unanswered(tmp_path_factory):
         return Silence(node.target, node.files(), error, seconds, ending)
 
     silences = all_at_once(work, hanging_rpmemd.POINTS)
-    assert threading.active_count() == before
+    assert not before.more()
     return silences
 
 

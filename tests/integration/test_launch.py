@@ -33,6 +33,7 @@ from rpmem.launch import diagnose, launch
 from rpmem.launch.base import STDERR_LIMIT
 from rpmem.target import Target
 from tests.support.sshd import ADDRESS, NODE, free_port, make_key
+from tests.support.traces import Traces
 
 SOON = 30.0
 
@@ -454,6 +455,20 @@ def test_key_that_is_not_accepted(cause, sshd, monkeypatch):
     assert type(error) is AuthenticationFailed
     assert "ermission denied" in str(error)
     assert "ssh-add" in str(error)
+
+
+def test_failed_login_leaves_nothing_behind(start, sshd, ssh_node, monkeypatch):
+    other = make_key(sshd.directory / "not_authorized_either")
+    use_client(sshd, monkeypatch, "leaves_nothing", identity=other)
+    in_process = pytest.importorskip("rpmem.launch.in_process")
+    target = Target.parse(ssh_node)
+    before = None
+    for _ in range(3):
+        with pytest.raises(AuthenticationFailed):
+            in_process.start(target, "rpmemd", timeout=SOON)
+        if before is None:
+            before = Traces.now()  # with what paramiko opens once
+    assert not before.more()
 
 
 def test_no_key_at_all(cause, sshd, monkeypatch):

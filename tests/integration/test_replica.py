@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import array
-import gc
 import mmap
 import os
 import random
@@ -30,6 +29,7 @@ from rpmem.header import PoolAttributes
 from rpmem.value import replace
 from tests.support.media import image_of, wait_unlocked
 from tests.support.targets import ATTRIBUTES, Node
+from tests.support.traces import Traces
 
 SIZE = 2 << 20
 PAGE = 4096
@@ -492,15 +492,13 @@ def children():
 
 def test_sessions_leave_nothing_behind(node):
     node.create(bytearray(SIZE)).close()
-    gc.collect()
-    before = descriptors(), threading.active_count(), children()
+    before = Traces.now()
     for number in range(5):
         with node.open(bytearray(SIZE), nlanes=1 + number) as replica:
             replica.persist(PAGE, 64)
     with pytest.raises(PoolSetNotFound):
         node.open(bytearray(SIZE), "missing.set")
-    gc.collect()
-    assert (descriptors(), threading.active_count(), children()) == before
+    assert not before.more()
 
 
 def test_a_forgotten_replica_ends_with_its_process(node):

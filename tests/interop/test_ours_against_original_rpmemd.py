@@ -52,6 +52,7 @@ from tests.interop.support.ours import (
     flushed_ranges,
     random_pool,
 )
+from tests.support.traces import Traces
 
 INLINE = 8192  # what a message of PMDK's carries
 
@@ -182,18 +183,14 @@ class TestLifeCycle:
         assert names[1] not in logs[0].read_text()
 
     def test_sessions_leave_nothing_behind(self, ours: OurInitiator, node: Node) -> None:
-        def left() -> tuple[list[str], int, str]:
-            children = Path(f"/proc/self/task/{os.getpid()}/children").read_text()
-            return sorted(os.listdir("/proc/self/fd")), threading.active_count(), children
-
         name = node.make_set(SIZE)
         ours.create(bytearray(SIZE), name).close()
-        before = left()
+        before = Traces.now()
         with ours.open(bytearray(SIZE), name) as replica:
             replica.persist(PAGE, 64)
         with pytest.raises(PoolSetNotFound):
             ours.open(bytearray(SIZE), "missing.set")
-        assert left() == before
+        assert not before.more()
 
 
 class TestProtocol:

@@ -490,3 +490,20 @@ def test_commands_in_the_wrong_order():
     pair.initiator.create(CREATE)
     with pytest.raises(UsageError):
         pair.initiator.open(OPEN)
+
+
+@pytest.mark.parametrize("kind", [MalformedMessage, UnexpectedMessage, VersionMismatch])
+@pytest.mark.parametrize("setting", [False, True])
+def test_a_target_that_finds_us_breaking_the_protocol_has_ended_the_session(kind, setting):
+    pair = Pair().open()
+    if setting:
+        pair.initiator.set_attributes(b"\x01" * 104)
+    else:
+        pair.initiator.close()
+    pair.to_target()
+    pair.target.error(kind("a message has a wrong size"))
+    error = failure_of(pair.to_initiator())
+    assert type(error) is kind
+    assert pair.initiator.state is InitiatorState.FAILED
+    with pytest.raises(kind):
+        pair.initiator.close()

@@ -238,7 +238,7 @@ def test_nothing_is_left_behind_by_a_failed_mapping(tmp_path):
     assert maps() == 0
     map_shadow(parts).close()
     assert maps() == 0
-    assert len(os.listdir("/proc/self/fd")) == descriptors
+    assert len(os.listdir("/proc/self/fd")) <= descriptors
     os.close(fd)
     close_all(parts)
 
