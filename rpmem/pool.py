@@ -72,6 +72,12 @@ class Pool(Handle):
         A pool belongs to the process that opened it, and is locked against others. After
         ``fork()`` its methods raise `ForkedError` in the child.
 
+    Signals
+        What the handler of a signal raises, such as KeyboardInterrupt, ends the call that it comes
+        in, within 0.2 s unless one system call takes longer. What was to be made durable by that
+        call is not acknowledged. What was to be made, opened or attached is undone first; a target
+        gets 2 s for its part, and notes of the exception name what may be left there.
+
     Ending
         `close` unmaps the memory; it raises BufferError while views of arrays are alive, as a
         view of unmapped memory would crash the process. Leaving a ``with`` block ends the
