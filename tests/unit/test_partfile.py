@@ -95,11 +95,23 @@ def test_a_pool_can_be_opened_again_while_a_child_lives(path):
 
 @pytest.mark.parametrize("how", [fcntl.LOCK_SH, fcntl.LOCK_EX])
 def test_a_lock_that_is_no_writers_is_told_from_one(path, how):
-    with open(path, "rb") as reader:
+    locked, told = os.pipe()
+    goes_on, end = os.pipe()
+    child = os.fork()
+    if child == 0:
+        os.close(end)
+        reader = os.open(path, os.O_RDONLY)
         fcntl.flock(reader, how)
-        with pytest.raises(errors.PoolSetBusy) as caught:
-            PartFile.open(path)
-        assert "not open in rpmem" in caught.value.hint
+        os.write(told, b"x")
+        os.read(goes_on, 1)
+        os._exit(0)
+    os.read(locked, 1)
+    with pytest.raises(errors.PoolSetBusy) as caught:
+        PartFile.open(path)
+    assert "not open in rpmem" in caught.value.hint
+    for descriptor in (end, locked, told, goes_on):
+        os.close(descriptor)
+    os.waitpid(child, 0)
     part = PartFile.open(path)
     with pytest.raises(errors.PoolSetBusy) as caught:
         PartFile.open(path)
