@@ -38,6 +38,7 @@ from tests.interop.support.client import NoAnswer, RpmemClient
 from tests.interop.support.node import ORIGINAL, OURS, Node, daemon_words
 from tests.interop.support.originals import Originals
 from tests.interop.support.ours import OurInitiator
+from tests.support.processes import stop
 from tests.support.sshd import Sshd, free_port, make_key
 
 Starter = Callable[..., RpmemClient]
@@ -164,7 +165,7 @@ class TestWaiting:
         pid = note_pid(node)
         client = librpmem()
         created(client, node, node.make_set(SIZE))
-        os.kill(pid(), signal.SIGSTOP)
+        stop(pid())
         with pytest.raises(NoAnswer, match="no answer"):
             client.ask("persist", 4096, 64, 0, 1, timeout=HANGS)
         client.kill()
@@ -174,7 +175,7 @@ class TestWaiting:
             pid = note_pid(node)
             ours.command()
             replica = ours.create(bytearray(SIZE), node.make_set(SIZE), timeout=2.0)
-            os.kill(pid(), signal.SIGSTOP)
+            stop(pid())
             begun = time.monotonic()
             with pytest.raises(DeadlineExceeded):
                 replica.persist(4096, 64)
@@ -195,7 +196,7 @@ class TestWaiting:
         replica.persist(4096, 64)
         timer = Timer(0.5, os.kill, (pid(), signal.SIGKILL))
         if when == "during a call":
-            os.kill(pid(), signal.SIGSTOP)
+            stop(pid())
             timer.start()
         else:
             timer.start()

@@ -52,6 +52,7 @@ from tests.interop.support.ours import (
     flushed_ranges,
     random_pool,
 )
+from tests.support.processes import stop
 from tests.support.traces import Traces
 
 INLINE = 8192  # what a message of PMDK's carries
@@ -659,7 +660,7 @@ class TestLoss:
     def test_a_silent_daemon_runs_into_the_deadline(self, ours: OurInitiator, node: Node) -> None:
         pid = ours.note_pid()
         replica = ours.create(random_pool(), node.make_set(SIZE), timeout=3.0)
-        os.kill(pid(), signal.SIGSTOP)
+        stop(pid())
         try:
             begun = time.monotonic()
             with pytest.raises(DeadlineExceeded):
