@@ -346,7 +346,8 @@ cdef class Fabric:
                 why = "" if value in (0, EAGAIN, errno.EINPROGRESS) else f": {os.strerror(value)}"
                 raise ConnectFailed(
                     f"lane {waiting[number].index} was refused by {self.host}, port {self.port}"
-                    f"{why}", errno=value if why else None)
+                    f"{why}", errno=value if why else None,
+                    hint="what rpmemd logs on the target tells more")
             elif kind == "shutdown":
                 raise ConnectFailed(f"{self.host}, port {self.port}, hung up while lanes were "
                                     "being connected")

@@ -15,6 +15,8 @@ from rpmem.errors import (
     PoolSetError,
     RangeError,
     UsageError,
+    from_oserror,
+    remedy_of,
 )
 
 from rpmem.handles import refuse_copy
@@ -224,7 +226,7 @@ cdef class Region:
             NULL, length, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0)
         if region.mapping == MAP_FAILED:
             region.mapping = NULL
-            raise MemoryError(f"no {size} bytes of address space left")
+            raise refused_memory(size, errno)
         region.mapping_length = length
         one_segment(region, <char *> region.mapping, wanted)
         region.label = "anonymous memory"
@@ -444,7 +446,7 @@ cdef bint map_pmem2(Region self, parts) except -1:
         # A device is never behind the page cache: msync would promise what it cannot keep.
         raise PoolSetError(
             f"libpmem2 cannot map it: {(<bytes> pmem2_errormsg()).decode(errors='replace')}",
-            where=self.label, errno=errno_of(rc))
+            where=self.label, errno=errno_of(rc), hint=remedy_of(errno_of(rc)))
     unmap(self)
     return False
 
@@ -618,7 +620,12 @@ cdef bint is_regular(int fd) except -1:
 
 
 cdef refused(what, int rc):
-    return PoolSetError(f"cannot {what} a part: {os.strerror(rc)}", errno=rc)
+    return from_oserror(OSError(rc, os.strerror(rc)), f"cannot {what} a part")
+
+
+cdef refused_memory(size, int rc):
+    return from_oserror(
+        OSError(rc, os.strerror(rc)), "there is no memory", where=f"{size} bytes of scratch memory")
 
 
 cdef uint64_t natural(object value, str name) except? <uint64_t> -1:

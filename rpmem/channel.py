@@ -50,6 +50,8 @@ log.addHandler(logging.NullHandler())
 
 _CHUNK = 1 << 16
 _BUSY = (InitiatorState.OPENING, InitiatorState.SETTING)
+#: How long a target that has failed may take to remove what it made.
+_LAST_WORD_S = 2.0
 # Of a target's log, at once and in the long run.
 _MOST_LINES = 500
 _LINES_PER_SECOND = 50.0
@@ -99,6 +101,7 @@ class Channel(Handle):
         self._answer: Event | None = None
         self._failure: RpmemError | None = None
         self._closing = False
+        self._ended = False
         self._lines_left: float = _MOST_LINES
         self._lines_dropped = 0
         self._logged_at = time.monotonic()
@@ -152,16 +155,20 @@ class Channel(Handle):
         self._await(AttributesSet)
 
     def close(self, *, remove: bool = False) -> None:
-        """End the session in order, wait for the process, release everything."""
+        """End the session in order, wait for the process, release everything.
+
+        A target that has given its lanes up still listens: it can be told to remove what it made.
+        """
         try:
             with self._state:
                 self._closing = True
+                known = self._failure
                 # Who was interrupted may not have waited for what was asked last.
                 wait_for(self._state, lambda: self._machine.state not in _BUSY, self._timeout)
                 if self._machine.state is InitiatorState.OPEN:
                     self._ask(lambda: self._machine.close(remove))
             if self._machine.state is InitiatorState.CLOSING:
-                self._await(Closed)
+                self._await(Closed, despite=known)
                 if interrupts.interrupted():
                     # It has let go of the pool already: nobody has to see it out.
                     self.transport.kill()
@@ -209,12 +216,15 @@ class Channel(Handle):
                 # The listening thread finds out why.
                 return
 
-    def _await(self, kind: type[Event]) -> Event:
+    def _await(self, kind: type[Event], *, despite: RpmemError | None = None) -> Event:
+        timeout = self._timeout if despite is None else min(self._timeout, _LAST_WORD_S)
         with self._state:
             wait_for(
                 self._state,
-                lambda: self._answer is not None or self._failure is not None,
-                self._timeout,
+                lambda: (
+                    self._answer is not None or self._failure is not despite or self._ended
+                ),
+                timeout,
             )
             answer, self._answer = self._answer, None
             if answer is None and self._failure is not None:
@@ -238,6 +248,14 @@ class Channel(Handle):
     # --- the listening thread -------------------------------------------------------------
 
     def _listen(self) -> None:
+        try:
+            self._hear()
+        finally:
+            with self._state:
+                self._ended = True
+                self._state.notify_all()
+
+    def _hear(self) -> None:
         while True:
             try:
                 data = self.transport.receive(_CHUNK, None)

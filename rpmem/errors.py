@@ -533,17 +533,38 @@ _OSERROR_KINDS: Mapping[int, type[PoolSetError]] = MappingProxyType(
 )
 
 
+#: What to do about a failed call on a file, whatever the call was.
 _OSERROR_HINTS: Mapping[int, str] = MappingProxyType(
     {
-        _errno.ENOSPC: "Make room on the file system, or use another",
-        _errno.EDQUOT: "The quota of the user is used up: make room, or have it raised",
+        _errno.ENOENT: "Create it, or correct the path",
+        _errno.ENOTDIR: "Correct the path: what stands before its last / is no directory",
+        _errno.EACCES: "Check who owns the file and its directories, and their permissions",
+        _errno.EPERM: "Check who owns the file, its permissions and its attributes (lsattr)",
         _errno.EROFS: "The file system is mounted read-only: a pool on it can be looked at only "
         "(readonly=True)",
+        _errno.EEXIST: "Move it away, or use another name",
+        _errno.ENOSPC: "Make room on the file system, or use another",
+        _errno.EDQUOT: "The quota of the user is used up: make room, or have it raised",
+        _errno.ENOLCK: "The file system gives no locks, and a pool needs them: use another one, or "
+        "have its lock service started",
+        _errno.EIO: "The device or its file system fails: see the kernel's log (dmesg)",
+        _errno.EFBIG: "Use a file system, and a limit (ulimit -f), that allow such large files",
         _errno.ELOOP: "Symbolic links lead in a circle: name the file itself",
         _errno.ENAMETOOLONG: "Give it a shorter name",
-        _errno.EIO: "The device or its file system fails: see the kernel's log (dmesg)",
+        _errno.EINTR: "Try again",
+        _errno.EBUSY: "Wait until it is no longer used, and try again",
+        _errno.EWOULDBLOCK: "Wait until it is no longer used, and try again",
+        _errno.EMLINK: "Use another file system: this one refuses a second name for a file",
+        _errno.EOPNOTSUPP: "Use another file system: this one cannot do it",
+        _errno.ETXTBSY: "End the program that is run from the file, or use another name",
     }
 )
+_OTHER_HINT = "Check the file system and its device"
+
+
+def remedy_of(number: int) -> str:
+    """Return what a user can do about a call on a file that failed with an errno."""
+    return _OSERROR_HINTS.get(number) or remedy_for(number) or _OTHER_HINT
 
 
 def from_oserror(
@@ -564,7 +585,7 @@ def from_oserror(
     where : str or os.PathLike, optional
         The file.
     hint : str, optional
-        What the user can do about it.
+        What the user can do about it, where more is known than the errno.
 
     Returns
     -------
@@ -576,7 +597,7 @@ def from_oserror(
     return kind(
         f"{what}: {os.strerror(number)}",
         where=where,
-        hint=hint or remedy_for(number) or _OSERROR_HINTS.get(number),
+        hint=hint or remedy_of(number),
         errno=number,
     )
 

@@ -76,6 +76,19 @@ def unlock(descriptor: int) -> None:
         fcntl.flock(descriptor, fcntl.LOCK_UN)
 
 
+def let_go(descriptor: int) -> None:
+    """Close a file that nothing was written to by this descriptor.
+
+    What close() complains about is no business of such a caller's: it tells of bytes that were
+    written and not flushed, and takes the descriptor away whatever it says.
+    """
+    try:
+        os.close(descriptor)
+    except OSError as error:
+        if error.errno == errno.EBADF:
+            raise
+
+
 def has_writer(descriptor: int) -> bool:
     """Whether a writer that follows our rules has the file open; takes no lock to find out."""
     try:

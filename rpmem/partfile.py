@@ -378,7 +378,7 @@ class PartFile(Handle):
         try:
             yield fd
         finally:
-            os.close(fd)
+            locks.let_go(fd)
 
     @property
     def _flags(self) -> int:

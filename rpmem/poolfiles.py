@@ -396,24 +396,13 @@ class PoolFiles(Handle):
             elif self._detects_shutdowns and not (self._headers_doubtful or self._readonly):
                 self._note_shutdown_state(None)
         finally:
-            for belonging in self.belongings:
-                belonging.close()
-            for part in self.parts:
-                part.close()
+            _each([each.close for each in self.belongings] + [each.close for each in self.parts])
 
     def _remove(self) -> None:
         """Remove all that can be removed; raise the first thing that could not."""
-        failure: errors.PoolSetError | None = None
         redo.forget(self.parts[0].path)
         steps = [part.undo if self.created else part.remove for part in self.parts]
-        steps += [belonging.remove for belonging in self.belongings]
-        for step in steps:
-            try:
-                step()
-            except errors.PoolSetError as error:
-                failure = failure or error
-        if failure is not None:
-            raise failure
+        _each(steps + [each.remove for each in self.belongings])
 
     def __enter__(self) -> Self:
         return self
@@ -434,6 +423,18 @@ class PoolFiles(Handle):
         content = bytes(64) if state is None else state.pack()
         self._headers[0] = replace(self._headers[0], shutdown_state=content)
         self.parts[0].write_header(self._headers[0].pack())
+
+
+def _each(steps: Sequence[Callable[[], None]]) -> None:
+    """Take every step, whatever becomes of the others; raise the first thing that went wrong."""
+    failure: errors.PoolSetError | None = None
+    for step in steps:
+        try:
+            step()
+        except errors.PoolSetError as error:
+            failure = failure or error
+    if failure is not None:
+        raise failure
 
 
 def _undo(parts: Sequence[PartFile]) -> None:

@@ -18,6 +18,7 @@ import re
 import stat
 from typing import NoReturn
 
+from rpmem import locks
 from rpmem.directories import resolve
 from rpmem.errors import (
     PoolSetBusy,
@@ -310,7 +311,7 @@ def open_locked(name: str) -> int:
     try:
         _lock(descriptor, name)
     except BaseException:
-        os.close(descriptor)
+        locks.let_go(descriptor)
         raise
     return descriptor
 
@@ -348,7 +349,7 @@ def _read(name: str, limit: int, *, lock: bool) -> bytes | None:
     except OSError as error:
         raise from_oserror(error, "cannot read the pool set file", where=name) from error
     finally:
-        os.close(descriptor)
+        locks.let_go(descriptor)
     if len(data) >= limit:
         raise PoolSetMalformed(f"the file is larger than {limit} bytes", where=name)
     return data

@@ -288,7 +288,7 @@ class Replica(Handle, Calls):
             if self._replicator is not None:
                 self._replicator.close("the replica is closed")
                 self._quiesce(self._replicator)
-            if self._failure is None:
+            if self._failure is None or remove:
                 self._channel.close(remove=remove)
         except BaseException:
             if remove:
@@ -320,7 +320,7 @@ class Replica(Handle, Calls):
         """
         self._closed = True
         self.through(None)
-        if undo and self._failure is None:
+        if undo:
             try:
                 self._channel.close(remove=True)
             except RpmemError as error:

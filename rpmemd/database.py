@@ -93,11 +93,13 @@ class Database:
                 set_file.close()
             raise
         if set_file is not None:
-            set_file.release()
             if set_file.made:
                 pool.belongings.append(set_file)
-            else:
-                set_file.close()
+            try:
+                set_file.release() if set_file.made else set_file.close()
+            except BaseException:
+                pool.close(remove=True)
+                raise
         return pool
 
     def open(self, name: str, pool_size: int = 0) -> PoolFiles:

@@ -1,0 +1,213 @@
+"""The child in which a call fails: it acts, goes on as a user would, and reports; and controls."""
+
+from __future__ import annotations
+
+import gc
+import os
+import resource
+import stat
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import rpmem
+from rpmem.assembly import Assembly
+from rpmem.copies import Copies
+from rpmem.errors import LaunchError, RpmemError
+from rpmem.superblock import STATE_OFFSET, Phase, State
+from tests.support.failing import BOTH, SIDES
+from tests.support.storage_case import Case
+from tests.support.storage_operations import (
+    CommandFailed,
+    Operation,
+    World,
+    kind_of,
+)
+
+SWALLOWS = "ignores errors of flushes"
+
+
+def _mark_whatever_happened() -> None:
+    def mark(self: Copies) -> None:
+        clean = State(self.state.generation, Phase.CLEAN).pack()
+        last = self._make(self._replicas)
+        last.put(STATE_OFFSET, clean)
+        last.close("it is marked")
+        self._memory.store(STATE_OFFSET, clean)
+
+    Copies._mark = mark  # type: ignore[method-assign]
+
+
+def _leave_names_to_luck() -> None:
+    fsync = os.fsync
+
+    def files_only(descriptor: int) -> None:
+        if not stat.S_ISDIR(os.fstat(descriptor).st_mode):
+            fsync(descriptor)
+
+    os.fsync = files_only  # type: ignore[assignment]
+
+
+def _leave_files() -> None:
+    Assembly.undo = lambda self, *, remove: self.copy.close()  # type: ignore[method-assign]
+
+
+def _raise_plainly() -> None:
+    def raw(error: OSError, *_: Any, **__: Any) -> OSError:
+        return error
+
+    for name, module in list(sys.modules.items()):
+        if name.startswith("rpmem") and hasattr(module, "from_oserror"):
+            module.from_oserror = raw
+
+
+#: What is said where all was done but closing the pool.
+CLOSING = ("not marked as complete", "cannot be closed", "cannot be unlocked")
+
+BROKEN: dict[str, Callable[[], None]] = {
+    "marks whatever happened": _mark_whatever_happened,
+    "leaves names to luck": _leave_names_to_luck,
+    "leaves files": _leave_files,
+    "raises plain errors": _raise_plainly,
+}
+
+
+# --- the child that acts ----------------------------------------------------------------------
+
+
+def _traces() -> tuple[set[str], int, list[str]]:
+    gc.collect()
+    children = Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()
+    open_files = {f"{each} -> {_link(each)}" for each in os.listdir("/proc/self/fd") if _link(each)}
+    return open_files, threading.active_count(), children
+
+
+def _link(descriptor: str) -> str:
+    try:
+        return os.readlink(f"/proc/self/fd/{descriptor}")
+    except OSError:
+        return ""
+
+
+def act(world: World, operation: Operation, case: Case) -> dict[str, Any]:
+    before = _traces()
+    if case.broken in BROKEN:
+        BROKEN[case.broken]()
+    held = operation.prepare(world)
+    report: dict[str, Any] = {"outcome": "passed", "wrong": [], "acknowledged": None}
+    wrong: list[str] = report["wrong"]
+    made: Any = None
+    limit = resource.getrlimit(resource.RLIMIT_NOFILE)
+    side = SIDES[case.side] if case.number else BOTH
+    try:
+        if case.descriptors >= 0:
+            made = _with_few_descriptors(world, operation, case, held, limit)
+        else:
+            with world.control.armed(
+                side, case.number, case.error, case.kind, swallow=case.broken == SWALLOWS
+            ):
+                made = operation.act(world, held)
+        report["acknowledged"] = operation.after
+    except CommandFailed as error:
+        report["outcome"], report["said"] = "CommandFailed", str(error)
+        if any(words in str(error) for words in CLOSING):
+            # What was to be done is done; closing found the medium out.
+            report["outcome"], report["acknowledged"] = "passed", operation.after
+        if "Traceback" in str(error) or "should not have happened" in str(error):
+            wrong.append(f"the command says: {error}")
+        if "rpmem: [Errno" in str(error):
+            wrong.append(f"the command gives no place and no remedy: {error}")
+    except RpmemError as error:
+        _take_error(report, error)
+    except BaseException as error:
+        report["outcome"] = type(error).__name__
+        report["said"] = str(error)
+        wrong.append("no RpmemError: " + "".join(traceback.format_exception(error)[-3:]))
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limit)
+    pool = made if made is not None else held
+    if isinstance(pool, rpmem.Pool):
+        _go_on(world, operation, pool, report)
+    elif pool is not None:
+        pool.close()
+    del pool, made, held
+    _compare_traces(before, wrong)
+    return report
+
+
+def _with_few_descriptors(
+    world: World, operation: Operation, case: Case, held: Any, limit: tuple[int, int]
+) -> Any:
+    if case.side == "initiator":
+        used = max(int(each) for each in os.listdir("/proc/self/fd"))
+        resource.setrlimit(resource.RLIMIT_NOFILE, (used + case.descriptors, limit[1]))
+    return operation.act(world, held)
+
+
+def _take_error(report: dict[str, Any], error: RpmemError) -> None:
+    report["outcome"], report["said"] = type(error).__name__, str(error)
+    report["errno"] = error.errno
+    # What started no rpmemd names the machine in its first words; what rpmemd said about a removal
+    # ends with the remedy.
+    missing = [] if error.where or isinstance(error, LaunchError) else ["place"]
+    if not error.hint and not str(error).endswith((".", ")")):
+        missing.append("hint")
+    if missing:
+        report["wrong"].append(f"the error has no {' and no '.join(missing)}: {error}")
+    _forget(error)
+
+
+def _go_on(world: World, operation: Operation, pool: rpmem.Pool, report: dict[str, Any]) -> None:
+    """Use an open pool as somebody would who has seen the error, and close it."""
+    report["replicas"] = len(pool.replicas)
+    try:
+        failed = report["outcome"] != "passed" or operation.name == "restore"
+        if failed and not pool.closed and "a" in pool and operation.after is not None:
+            value = _persist_again(world, pool)
+            if report["acknowledged"] is None and len(value) == 1:
+                report["later"] = {"a": value.pop()}
+    except RpmemError as error:
+        report["persist-again"] = f"{type(error).__name__}: {error}"
+        _forget(error)
+    try:
+        pool.close()
+    except RpmemError as error:
+        report["close"] = f"{type(error).__name__}: {error}"
+        _forget(error)
+
+
+def _persist_again(world: World, pool: rpmem.Pool) -> set[int]:
+    words = world.array(pool)
+    pool.persist(words)
+    return kind_of(words)
+
+
+def _forget(error: BaseException | None) -> None:
+    """Drop the frames of an error, and the views and pools in them."""
+    while error is not None:
+        cause = error.__cause__ or error.__context__
+        error.__traceback__ = error.__context__ = error.__cause__ = None
+        error = cause
+
+
+def _compare_traces(before: tuple[set[str], int, list[str]], wrong: list[str]) -> None:
+    deadline = time.monotonic() + 3.0
+    while True:
+        now = _traces()
+        files = now[0] - before[0]
+        children = set(now[2]) - set(before[2])
+        if not files and not children and now[1] <= before[1]:
+            return
+        if time.monotonic() > deadline:
+            break
+        time.sleep(0.01)
+    if files:
+        wrong.append(f"descriptors stay open: {', '.join(sorted(files))}")
+    if children:
+        wrong.append(f"{len(children)} children are left")
+    if now[1] > before[1]:
+        wrong.append(f"{now[1] - before[1]} threads are left")
