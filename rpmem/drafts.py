@@ -103,7 +103,7 @@ class Draft:
     def discard(self) -> None:
         """Take both names away."""
         if self.named:
-            unlink(self.path, self.fd)
+            unlink_durably(self.path, self.fd)
         unlink(self.hidden, self.fd)
 
     def _give_up(self) -> None:
@@ -202,6 +202,12 @@ def unlink(path: str, descriptor: int) -> None:
         return
     except OSError as error:
         raise errors.from_oserror(error, "cannot be removed", where=path) from error
+
+
+def unlink_durably(path: str, descriptor: int) -> None:
+    """Unlink a name as `unlink` does; when this returns, a power cut does not bring it back."""
+    unlink(path, descriptor)
+    sync_directory(os.path.dirname(path))
 
 
 def leads_to(path: str, descriptor: int) -> bool:
@@ -304,8 +310,8 @@ def _remove_unfinished(path: str) -> None:
         if not leads_to(path, descriptor):
             raise errors.PoolSetBusy("it is being replaced by another process", where=path)
         if _has_twin(path):
-            # Its own name first: without a hidden one it would count.
-            unlink(path, descriptor)
+            # Its own name first: without a hidden one it would count, after a power cut as well.
+            unlink_durably(path, descriptor)
             drop_twins(path, descriptor)
     finally:
         locks.close(descriptor, path)

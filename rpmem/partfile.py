@@ -348,7 +348,7 @@ class PartFile(Handle):
         if self.is_device:
             self.write_header(bytes(HEADER_SIZE))
             return
-        drafts.unlink(self.path, self.fd)
+        drafts.unlink_durably(self.path, self.fd)
         self.settle()
 
     def settle(self) -> None:

@@ -422,7 +422,8 @@ class PoolFiles(Handle):
     def _note_shutdown_state(self, state: ShutdownState | None) -> None:
         content = bytes(64) if state is None else state.pack()
         self._headers[0] = replace(self._headers[0], shutdown_state=content)
-        self.parts[0].write_header(self._headers[0].pack())
+        # Its checksum changes with it: half of it written, the pool could not be opened any more.
+        redo.replace_headers(self.parts, [self._headers[0].pack()])
 
 
 def _each(steps: Sequence[Callable[[], None]]) -> None:

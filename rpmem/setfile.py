@@ -98,7 +98,7 @@ class SetFile:
             Somebody else goes on holding it; it stays.
         """
         self._hold_alone()
-        drafts.unlink(self.path, self._fd)
+        drafts.unlink_durably(self.path, self._fd)
         drafts.drop_twins(self.path, self._fd)
 
     def release(self) -> None:

@@ -1,0 +1,123 @@
+"""Power cuts after every event of many scripts: what was promised is there, whatever was kept.
+
+The long form is ``python -m tests.support.powercut.runs``. Every control is something broken on
+purpose that the same cuts have to find.
+"""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+
+from rpmem import drafts, redo
+from rpmem.catalogue import Catalogue
+from rpmem.copies import Copies
+from rpmem.partfile import PartFile
+from rpmem.superblock import STATE_OFFSET
+from tests.support.powercut import headers, runs
+from tests.support.powercut.model import Loss
+
+pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning")
+
+#: So many seeds a control may take; the numbers behind each are those it took when it was written.
+MOST = range(40)
+
+
+def test_what_was_promised_is_there(tmpfs):
+    result = runs.Result()
+    for seed in range(5):
+        runs.run_seed(seed, result=result)
+    assert result.images >= 3000
+    assert result.chains >= 4
+    for kind in ("here", "there", "pair", "restore", "here, read", "there, read"):
+        assert result.counts[kind] > 10, result.counts
+
+
+@pytest.mark.slow
+def test_what_was_promised_is_there_for_longer(tmpfs):
+    result = runs.Result()
+    for seed in range(1000, 1040):
+        runs.run_seed(seed, result=result)
+    assert result.images > 20_000
+
+
+def test_a_medium_that_skips_one_flush_in_fifty_is_found_out(tmpfs):
+    assert runs.seeds_until_caught(MOST, one_in=50)
+
+
+@pytest.mark.parametrize("event", ["sync", "syncnames"])
+def test_a_file_system_that_skips_its_fsyncs_is_found_out(tmpfs, event):
+    assert runs.seeds_until_caught(MOST, skips=lambda seen: seen[0] == event)
+
+
+def never(*_, **__):
+    """Stand for a call that is left out."""
+
+
+def state_not_flushed(self, state):
+    self.state = state
+    self._memory.store(STATE_OFFSET, state.pack())
+
+
+def zeros_not_flushed(self, offset, length):
+    self._medium.zero(offset, length)
+
+
+def catalogue_not_flushed(self, entries, image=None):
+    image = self._image(entries) if image is None else image
+    slot = self._inactive()
+    offset = self._layout.slot_offset(slot)
+    self._medium.store(offset, image)
+    self._active, self._sequence, self._entries = slot, self._sequence + 1, entries
+
+
+CONTROLS = {
+    "a state word that is not flushed": (Copies, "write_state", state_not_flushed),
+    "zeros of a new array that are not flushed": (Catalogue, "_clear", zeros_not_flushed),
+    "a catalogue that is not flushed": (Catalogue, "_publish", catalogue_not_flushed),
+    "files whose contents are not synced": (PartFile, "sync", never),
+    "names that are not synced": (drafts, "sync_directories", never),
+    "names that are removed and not synced": (drafts, "unlink_durably", drafts.unlink),
+}
+
+
+@pytest.mark.parametrize("name", CONTROLS)
+def test_a_control_is_found_out(tmpfs, monkeypatch, name):
+    owner, function, broken = CONTROLS[name]
+    monkeypatch.setattr(owner, function, broken)
+    assert runs.seeds_until_caught(MOST)
+
+
+# --- headers -----------------------------------------------------------------------------------
+
+
+def test_headers_are_old_or_new_on_all_parts(tmpfs):
+    assert sum(headers.run_headers(seed, images=50) for seed in range(10)) == 500
+
+
+def without_note(parts, old, new):
+    return False
+
+
+class Unsynced:
+    """`os`, for a module whose files are not synced before they get their names."""
+
+    fsync = staticmethod(never)
+
+    def __getattr__(self, name):
+        return getattr(os, name)
+
+
+HEADER_CONTROLS = {
+    "headers replaced without a note": ("_write_note", without_note),
+    "a note that is not synced before its rename": ("os", Unsynced()),
+    "the name of a note that is not synced": ("sync_directory", never),
+}
+
+
+@pytest.mark.parametrize("name", HEADER_CONTROLS)
+def test_a_control_of_headers_is_found_out(tmpfs, monkeypatch, name):
+    monkeypatch.setattr(redo, *HEADER_CONTROLS[name])
+    with pytest.raises(Loss):
+        sum(headers.run_headers(seed) for seed in MOST)

@@ -1,0 +1,154 @@
+"""rpmemd in a thread of this process, so that one recorder sees both machines."""
+
+from __future__ import annotations
+
+import io
+import select
+import socket
+import sys
+import threading
+import traceback
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from rpmem.errors import PoolSetError
+from rpmem.launch import local
+from rpmem.launch.base import CLOSE_GRACE, Deadline, Transport
+from rpmem.target import Target
+from rpmemd import config as configuration
+from rpmemd.__main__ import remove
+from rpmemd.database import Database
+from rpmemd.log import Log
+from rpmemd.session import Session, Stream
+
+
+class ThreadTransport(Transport):
+    """A session with an rpmemd that is a thread."""
+
+    launcher = "local"
+    pid = 0
+
+    def __init__(self, target: Target, arguments: Sequence[str], timeout: float) -> None:
+        self._is_closed = False
+        self._at_end = False
+        super().__init__(target, "a thread", timeout)
+        self._ours, self._theirs = socket.socketpair()
+        self._said = io.StringIO()
+        self._status: int | None = None
+        self._thread = threading.Thread(target=self._run, args=(list(arguments),), daemon=True)
+        self._thread.start()
+
+    def _run(self, arguments: list[str]) -> None:
+        log = Log(file=self._said)
+        try:
+            config = configuration.read(arguments)
+            if config.remove is not None:
+                self._status = _remove(config, log)
+                return
+            descriptor = self._theirs.fileno()
+            session = Session(
+                config,
+                log,
+                Stream(descriptor, descriptor),
+                Database(config.poolset_dir),
+                address="127.0.0.1",
+                peer="127.0.0.1",
+            )
+            self._status = session.run()
+        except BaseException:
+            traceback.print_exc()
+            self._status = 1
+        finally:
+            self._theirs.close()
+
+    @property
+    def peer_host(self) -> str:
+        return "127.0.0.1"
+
+    @property
+    def closed(self) -> bool:
+        return self._is_closed
+
+    @property
+    def at_end(self) -> bool:
+        return self._at_end
+
+    def send(self, data: Any, timeout: float | None = None) -> None:
+        if self._is_closed:
+            raise self._closed_error()
+        try:
+            self._ours.sendall(data)
+        except OSError as error:
+            raise self._lost_error() from error
+
+    def receive(self, limit: int, timeout: float | None) -> bytes:
+        deadline = Deadline(timeout)
+        if self._is_closed:
+            raise self._closed_error()
+        if self._at_end:
+            return b""
+        poll = select.poll()
+        poll.register(self._ours, select.POLLIN)
+        if not poll.poll(deadline.milliseconds()):
+            raise self._late(deadline, "sent nothing")
+        try:
+            data = self._ours.recv(limit)
+        except OSError:
+            data = b""
+        self._at_end = not data
+        if self._is_closed:
+            raise self._closed_error()
+        return data
+
+    def stderr_text(self) -> str:
+        return self._said.getvalue()
+
+    def exit_status(self, timeout: float = 0.0) -> int | None:
+        self._thread.join(timeout)
+        return None if self._thread.is_alive() else self._status
+
+    def kill(self) -> None:
+        self._ours.shutdown(socket.SHUT_RDWR)
+
+    def close(self, timeout: float = CLOSE_GRACE) -> None:
+        if self._is_closed:
+            return
+        self._is_closed = True
+        try:
+            # Both ways: it wakes a thread that waits in `receive`, too.
+            self._ours.shutdown(socket.SHUT_RDWR)
+        except OSError as error:
+            print(f"the far side was gone already: {error}", file=sys.stderr)
+        self._thread.join(timeout)
+        self._ours.close()
+
+    def _drop(self) -> None:
+        self._is_closed = True
+
+
+def _remove(config: configuration.Config, log: Log) -> int:
+    try:
+        return remove(config, log)
+    except PoolSetError as error:
+        log.err(str(error))
+        return 1
+
+
+@contextmanager
+def targets_are_threads() -> Iterator[None]:
+    """Let every ``local:`` target be a thread of this process."""
+
+    def start(
+        target: Target, arguments: Sequence[str], *, command: str | None, timeout: float, **_: Any
+    ) -> ThreadTransport:
+        assert target.local_directory is not None
+        directory = ["--poolset-dir", target.local_directory]
+        return ThreadTransport(target, [*directory, *arguments], timeout)
+
+    original = local.start
+    local.start = start  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        local.start = original
