@@ -208,7 +208,7 @@ cdef class Replicator:
         cdef uint64_t low, high
         cdef size_t i
         cdef int rc
-        if count == 1 and not flags & OPERATION_FLUSH:
+        if count == 1:
             if flags & OPERATION_DEEP:
                 return self.region.c_deep(ranges[0].offset, ranges[0].length)
             return self.region.c_persist(ranges[0].offset, ranges[0].length)
@@ -220,15 +220,13 @@ cdef class Replicator:
                 high = max(high, ranges[i].offset + ranges[i].length)
             if flags & OPERATION_DEEP:
                 return self.region.c_deep(low, high - low)
-            if flags & OPERATION_FLUSH:
-                return self.region.c_flush(low, high - low)
             return self.region.c_persist(low, high - low)
         for i in range(count):
             rc = self.region.c_flush(ranges[i].offset, ranges[i].length)
             if rc:
                 return rc
-        if flags & OPERATION_FLUSH:
-            return 0
+        # Now, whatever the call: a fence orders what its own thread has flushed, and the drain that
+        # follows a flush may be another thread's.
         return self.region.c_drain()
 
     cdef outcome_t run(self, const range_t *ranges, size_t count, uint32_t flags,
