@@ -102,9 +102,13 @@ class Draft:
 
     def discard(self) -> None:
         """Take both names away."""
-        if self.named:
-            unlink_durably(self.path, self.fd)
-        unlink(self.hidden, self.fd)
+        try:
+            if self.named:
+                # Durably first: with this name alone the file would count.
+                unlink_durably(self.path, self.fd)
+        finally:
+            # Where that fails, for want of a descriptor, nothing is to stay all the same.
+            unlink(self.hidden, self.fd)
 
     def _give_up(self) -> None:
         with suppress(errors.PoolSetError):

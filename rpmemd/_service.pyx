@@ -37,7 +37,7 @@ DROP_REASONS = {
     DROP_LOST: LOST,
     DROP_GARBLED: "the initiator broke the in-band protocol",
     DROP_RANGE: "the initiator named bytes outside the pool",
-    DROP_MEDIUM: "the medium refused a flush",
+    DROP_MEDIUM: "the medium refused a flush: what was not acknowledged is not durable there",
 }
 
 

@@ -39,10 +39,8 @@ MUTANTS = (
     Mutant(
         "no drain after several ranges on persistent memory",
         "Replicator.local_durable",
-        """            return 0
-        return self.region.c_drain()""",
-        """            return 0
-        return 0""",
+        "return self.region.c_drain()",
+        "return 0",
         _RECORDED,
     ),
     Mutant(

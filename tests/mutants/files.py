@@ -265,7 +265,7 @@ MUTANTS = (
     Mutant(
         "a pool set file that took another's place is removed",
         "SetFile.remove",
-        "drafts.unlink(self.path, self._fd)",
+        "drafts.unlink_durably(self.path, self._fd)",
         "os.unlink(self.path)",
         _DRAFTS,
     ),
