@@ -159,6 +159,25 @@ CALLS = {
 }
 
 
+def test_deep_is_deep_here_too(medium, local, node):
+    """Of one range and of several, whatever the replicas do."""
+    for nodes in ([], [node]):
+        where = local.with_name(f"local{len(nodes)}")
+        with make(where, *nodes) as pool:
+            data = pool.array("a", 4 * PAGE, "u1")
+            offset, length = span_of(pool, data)
+            medium.events.clear()
+            pool.deep_persist(data)
+            assert Event("deep", offset, length) in medium.events
+            medium.events.clear()
+            pool.deep_persist(data[::PAGE])
+            deep = [event for event in medium.events if event.verb == "deep"]
+            assert deep
+            assert min(event.offset for event in deep) <= offset
+            assert max(event.offset + event.length for event in deep) > offset + 3 * PAGE
+            del data
+
+
 def test_what_a_call_acknowledges_is_durable_on_every_copy(medium, local, node):
     with make(local, node) as pool:
         # Pages apart: no flush of one element covers another.

@@ -6,13 +6,14 @@ from tests.mutants import Mutant
 
 _LOCAL = ("tests/unit/test_core_local.py",)
 _RECORDED = ("tests/integration/test_recorded_pools.py",)
-_MESSAGES = ("tests/integration/test_messages_counted.py",)
+_MESSAGES = ("tests/unit/test_steps_posts.py", "tests/integration/test_messages_counted.py")
 _LANES = ("tests/integration/test_lanes.py",)
-_REPLICA = ("tests/integration/test_replica.py",)
+_POSTS = ("tests/unit/test_steps_posts.py",)
+_REPLICA = ("tests/unit/test_steps_posts.py", "tests/integration/test_replica.py")
 _RANGES = ("tests/unit/test_ranges.py",)
 _REFUSAL = ("tests/unit/test_refusal.py",)
 _PMEM = ("tests/unit/test_pmem.py",)
-_CLAIMS = ("tests/faults/test_durability_claims.py",)
+_CLAIMS = ("tests/unit/test_steps_posts.py", "tests/faults/test_durability_claims.py")
 
 MUTANTS = (
     Mutant(
@@ -83,14 +84,14 @@ MUTANTS = (
         "Replicator.check",
         "for i in range(count):",
         "for i in range(min(count, <size_t> 1)):",
-        ("tests/unit/test_pool_local.py", *_RANGES),
+        (*_POSTS, "tests/unit/test_pool_local.py", *_RANGES),
     ),
     Mutant(
         "a range may end one byte behind the pool",
         "range_outside",
         "offset > size - length",
         "offset > size - length + 1",
-        _RANGES,
+        _POSTS,
     ),
     Mutant(
         "the rest of a pool is one page short",
@@ -255,7 +256,7 @@ MUTANTS = (
         "read_after_write",
         "operation.phase = PHASE_READ",
         "operation.phase = PHASE_WAIT",
-        ("tests/integration/test_replica.py", "tests/unit/test_steps_posts.py"),
+        _REPLICA,
     ),
     Mutant(
         "the delivery of the last write is not asked for",

@@ -8,7 +8,7 @@ import pytest
 
 from rpmem._core import LaneGroup, Replicator
 from rpmem._pmem import Region
-from rpmem.errors import DeadlineExceeded, FlushFailed, RpmemError
+from rpmem.errors import DeadlineExceeded, FlushFailed, RangeError, RpmemError
 from tests.support.compiled import compiled
 
 SIZE = 1 << 20
@@ -36,24 +36,28 @@ class Owner:
 
 
 class Bench:
-    """A replicator over one recording lane."""
+    """A replicator over recording lanes to one replica; `lane` is the first of them."""
 
-    def __init__(self, step, **wishes):
+    def __init__(self, step, *, lanes=1, floor=0, **wishes):
         pmdk = step.startswith("pmdk-")
         limits = {"message_size": 16384} if pmdk else {}
-        self.lane = compiled("_recording_lane").RecordingLane(
-            SIZE,
-            delivers=step == "delivered",
-            pmdk=pmdk,
-            base=BASE if pmdk else 0,
-            **limits,
-            **wishes,
-        )
+        self.lanes = [
+            compiled("_recording_lane").RecordingLane(
+                SIZE,
+                delivers=step == "delivered",
+                pmdk=pmdk,
+                base=BASE if pmdk else 0,
+                **limits,
+                **wishes,
+            )
+            for _ in range(lanes)
+        ]
+        self.lane = self.lanes[0]
         self.region = Region.anonymous(SIZE)
         with memoryview(self.region) as view:
             view[:] = os.urandom(SIZE)
-        group = LaneGroup(
-            [self.lane],
+        self.group = LaneGroup(
+            self.lanes,
             {"delivered": "read-after-write"}.get(step, step.removeprefix("pmdk-")),
             self.region,
             message_size=16384 if pmdk else 65536,
@@ -62,7 +66,7 @@ class Bench:
             dialect="pmdk" if pmdk else "native",
             remote_base=BASE if pmdk else 0,
         )
-        self.core = Replicator(self.region, [group], local=False, floor=0, timeout=0.05)
+        self.core = Replicator(self.region, [self.group], local=False, floor=floor, timeout=0.05)
 
     def same(self, offset, length):
         """Whether the target has what stands here."""
@@ -156,6 +160,52 @@ def test_a_refusal_is_an_error(step):
     bench.lane.refuse(1)
     with pytest.raises(FlushFailed):
         bench.core.persist((4096, 640))
+
+
+def test_a_replica_that_failed_on_one_lane_is_lost_on_every_lane():
+    bench = Bench("send-after-write", lanes=2)
+    bench.core.persist((0, 64), lane=1)
+    bench.lane.withhold(answers=True)
+    with pytest.raises(DeadlineExceeded):
+        bench.core.persist((0, 64), lane=0)
+    assert bench.group.failed
+    bench.lanes[1].posts()
+    with pytest.raises(RpmemError):
+        bench.core.persist((0, 64), lane=1)
+    assert bench.lanes[1].posts() == []
+
+
+def test_a_replica_that_is_lost_does_not_count_as_done():
+    bench = Bench("send-after-write")
+    bench.group.abort()
+    for call in (bench.core.persist, bench.core.flush, bench.core.deep_persist):
+        with pytest.raises(RpmemError):
+            call((0, 64))
+    with pytest.raises(RpmemError):
+        bench.core.drain()
+    assert bench.lane.posts() == []
+
+
+def test_ranges_end_where_the_pool_does():
+    bench = Bench("send-after-write", floor=4096)
+    for where in [(SIZE - 8, 8), (4096, SIZE - 4096), (4096, 1), (SIZE - 1, 1)]:
+        bench.core.persist(where)
+    most = (1 << 64) - 1
+    bench.lane.posts()
+    for where in [
+        *((SIZE - 8 + over, 8) for over in (1, 2, 7, 8, 9)),
+        *((4096, SIZE - 4096 + over) for over in (1, 8)),
+        *((4096 - under, 8) for under in (1, 8, 4096)),
+        (SIZE, 1),
+        (most, 1),
+        (most, most),
+        (8192, most),
+    ]:
+        with pytest.raises(RangeError):
+            bench.core.persist(where)
+        with pytest.raises(RangeError):
+            bench.core.persist_many([(8192, 8), where])
+    assert bench.lane.posts() == []
 
 
 def test_read_after_write_reads_behind_what_it_wrote():
