@@ -30,6 +30,20 @@ PARTS = (
         minutes=60,
     ),
     Part(
+        "storage",
+        "every call that touches a file, name, lock or mapping fails once, and no success is false",
+        "{pytest} -m slow tests/faults/test_storage_that_fails.py",
+        rounds=1,
+        minutes=90,
+    ),
+    Part(
+        "powercut",
+        "100,000 images after a simulated power cut have what was acknowledged",
+        "{python} -m tests.support.powercut.runs --minutes 85",
+        rounds=1,
+        minutes=60,
+    ),
+    Part(
         "mutants",
         "the tests notice single mistakes in the code",
         "scripts/mutants {resume}",

@@ -85,7 +85,7 @@ def _run(part: Part, options: argparse.Namespace) -> dict[str, Any]:
         started = time.monotonic()
         outcome = _round(part, record, left, options.out)
         longest = max(longest, time.monotonic() - started)
-        record["seconds"] = round(before + time.monotonic() - begun, 1)
+        record["seconds"] = round(before + time.monotonic() - begun, 3)
         record["ended"] = _now()
         if outcome is None:
             break

@@ -1,7 +1,7 @@
 """Storage that fails, case by case, in a process that has loaded the shim.
 
 `Runner` starts that process and hands it cases; `quick` and `whole` say which. To run all of them,
-with the figures in build/nightly/storage.json::
+with the figures in build/storage.json::
 
     python -m tests.support.storage_runner [--operations A,B] [--from N] [--seconds S]
 
@@ -33,7 +33,7 @@ from tests.support.storage_cases import Bench
 from tests.support.storage_operations import OPERATIONS, REPLICATED
 
 ROOT = Path(__file__).resolve().parents[2]
-FIGURES = ROOT / "build" / "nightly" / "storage.json"
+FIGURES = ROOT / "build" / "storage.json"
 #: More descriptors than any operation opens, and those without which Python itself does not start.
 _MANY = 120
 _FEWEST = {"initiator": 1, "target": 3}
