@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -13,8 +15,9 @@ import numpy as np
 import pytest
 
 import rpmem
+from rpmem.superblock import Phase
 from tests.support import hanging_rpmemd, interrupt, seeds
-from tests.support.processes import stop
+from tests.support.processes import stop, wait_gone
 
 SIZE = 4 << 20
 #: Seconds in which a signal takes effect.
@@ -233,3 +236,44 @@ def test_second_interrupt_does_not_spoil_the_undoing(tmpfs: Path):
         time.sleep(0.01)
     assert os.listdir(here) == []
     rpmem.Pool.create(here / "p", SIZE, f"local:{there} a.set", parts=1).close()
+
+
+# --- a signal that nobody handles ---
+
+_WRITER = """
+import sys
+import rpmem
+
+pool = rpmem.Pool.create(sys.argv[1], 4 << 20, sys.argv[2], parts=1)
+counter = pool.array("counter", 1, "u8")
+print(pool.replicas[0].peer.pid, flush=True)
+while True:
+    counter += 1
+    pool.persist(counter)
+    print(counter[0], flush=True)
+"""
+
+
+def test_sigterm_by_default_is_a_crash(tmpfs: Path):
+    """Whatever was acknowledged is there, nothing counts as closed, and the target lets go."""
+    where, target = str(tmpfs / "pool"), f"local:{tmpfs} pool.set"
+    with subprocess.Popen(
+        [sys.executable, "-c", _WRITER, where, target], stdout=subprocess.PIPE, text=True
+    ) as writer:
+        assert writer.stdout is not None
+        daemon = int(writer.stdout.readline())
+        while int(writer.stdout.readline()) < 500:
+            pass
+        writer.send_signal(signal.SIGTERM)
+        acknowledged = [int(line) for line in writer.stdout if line.endswith("\n")]
+        assert writer.wait(10) == -signal.SIGTERM
+    wait_gone(daemon)
+    last = max(acknowledged, default=500)
+    with rpmem.Pool.open(where, readonly=True) as looked:
+        assert looked.state.phase is Phase.OPEN
+        assert last <= looked["counter"][0] <= last + 1
+    with rpmem.Pool.open(where, target) as pool:
+        counter = pool["counter"]
+        assert last <= counter[0] <= last + 1
+        assert pool.read(counter)[0] == counter[0]
+        del counter

@@ -150,11 +150,11 @@ MUTANTS = (
         _LANES,
     ),
     Mutant(
-        "nobody is woken when a lane comes free",
+        "a lane is never given back",
         "handout_release",
-        "pthread_cond_broadcast(&h->freed);",
-        ";",
-        _LANES,
+        "__atomic_store_n(&h->taken[lane], 0, __ATOMIC_SEQ_CST);",
+        "(void)lane;",
+        (*_POSTS, *_LANES),
     ),
     Mutant(
         "one message too many is under way",

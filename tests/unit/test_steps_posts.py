@@ -13,6 +13,7 @@ from tests.support.compiled import compiled
 
 SIZE = 1 << 20
 BASE = 1 << 40
+WINDOW = 4
 # rpmem/_lane.pxd, rpmem/_messages.pxd and rpmem/_pmdk_messages.pxd, where Python cannot see them
 SIGNAL, COMMIT, DELIVERED = 1, 2, 16
 ANSWER, DEEP = 1, 2
@@ -61,7 +62,7 @@ class Bench:
             {"delivered": "read-after-write"}.get(step, step.removeprefix("pmdk-")),
             self.region,
             message_size=16384 if pmdk else 65536,
-            window=1 if pmdk else 4,
+            window=1 if pmdk else WINDOW,
             owner=Owner(),
             dialect="pmdk" if pmdk else "native",
             remote_base=BASE if pmdk else 0,
@@ -253,6 +254,15 @@ def test_strict_data_never_go_one_sided(step):
     bench = Bench(step)
     bench.core.persist((4096, 4096))
     assert set(bench.kinds()) == {"send"}
+
+
+@pytest.mark.parametrize("step", NATIVE)
+def test_no_more_messages_are_on_their_way_than_were_granted(step):
+    bench = Bench(step)
+    bench.lane.withhold(answers=True)
+    with pytest.raises(DeadlineExceeded):
+        bench.core.persist((0, SIZE))
+    assert bench.kinds() == ["send"] * WINDOW
 
 
 def test_pmdk_has_one_request_on_its_way():
