@@ -388,6 +388,27 @@ def test_pools_of_several_pieces_are_sent_and_restored_whole(tmp_path, local, no
         assert everywhere(pool, local, [node], pool["a"])
 
 
+def test_a_restored_pool_is_durable_before_it_has_a_name(
+    medium, tmp_path, local, node, monkeypatch
+):
+    with make(local, node) as pool:
+        a = pool.array("a", PAGE, "u1")
+        a[:] = 7
+        pool.persist(a)
+        offset, length = span_of(pool, a)
+        del a
+    named = []
+    link = os.link
+
+    def watched(hidden, path):
+        named.append(Path(hidden).read_bytes()[offset : offset + length])
+        link(hidden, path)
+
+    monkeypatch.setattr(os, "link", watched)
+    restored(tmp_path / "again", node).close()
+    assert named == [b"\x07" * length]
+
+
 def test_a_failed_attach_leaves_nothing_of_what_it_created(page, local, node, other, monkeypatch):
     pool = make(local, node)
 

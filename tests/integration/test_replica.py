@@ -6,6 +6,8 @@ import array
 import mmap
 import os
 import random
+import shlex
+import sys
 import tempfile
 import threading
 from concurrent.futures import ThreadPoolExecutor
@@ -19,11 +21,15 @@ from rpmem import environment, header
 from rpmem.errors import (
     BufferRefused,
     ClosedError,
+    FabricFailure,
     LaneRefused,
     PoolSetNotFound,
     ProviderUnavailable,
     RangeError,
+    RemoteError,
+    RpmemError,
     UsageError,
+    VersionMismatch,
 )
 from rpmem.header import PoolAttributes
 from rpmem.value import replace
@@ -145,6 +151,39 @@ def test_any_range_arrives_exactly(tmp_path, monkeypatch, provider, medium):
         replica.read(got, PAGE)
         assert got == expected[PAGE:]
     assert node.image()[PAGE : len(buffer)] == expected[PAGE:]
+
+
+@pytest.mark.parametrize("step", ["commit", "flush", "read-after-write", "nonsense"])
+@pytest.mark.parametrize("command", [None, "rpmemd --persist-apm"])
+def test_steps_that_are_not_possible_are_refused(monkeypatch, tmp_path, step, command):
+    """On files behind the page cache an msync is needed, whatever the administrator allows."""
+    monkeypatch.setenv("PMEM_IS_PMEM_FORCE", "0")
+    options = {}
+    if command is not None:
+        options["command"] = f"{shlex.quote(sys.executable)} -P -m {command}"
+    node = Node.local(tmp_path / "node", step=step, **options)
+    with pytest.raises(FabricFailure, match=step):
+        node.create(bytearray(SIZE))
+    assert node.files() == []
+
+
+@pytest.mark.parametrize(("spoken", "wanted"), [("native", "pmdk"), ("pmdk", "native")])
+def test_a_protocol_that_the_administrator_refused_is_not_spoken(tmp_path, spoken, wanted):
+    command = f"{shlex.quote(sys.executable)} -P -m rpmemd --protocol {spoken}"
+    node = Node.local(tmp_path / "node", command=command)
+    options = {"provider": "sockets"} if wanted == "pmdk" else {}
+    with pytest.raises(RpmemError) as caught:
+        node.create(bytearray(SIZE), protocol=wanted, **options)
+    assert isinstance(caught.value, VersionMismatch | RemoteError), caught.value
+    assert node.files() == []
+
+
+def test_who_only_opened_a_pool_does_not_remove_it(node):
+    node.create(filled()).close()
+    before = node.files()
+    node.open(bytearray(SIZE)).close(remove=True)
+    assert node.files() == before
+    node.open(bytearray(SIZE)).close()
 
 
 @pytest.mark.parametrize("medium", ["volatile", "pmem", "shadow"])

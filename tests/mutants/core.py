@@ -219,8 +219,8 @@ MUTANTS = (
     Mutant(
         "flushes that do not fit are kept and forgotten",
         "defer",
-        "link.deferred_bytes = total",
-        "link.deferred_bytes = 0",
+        "link.deferred_count += <uint32_t> operation.count",
+        "link.deferred_count = <uint32_t> operation.count",
         (*_MESSAGES, *_REPLICA),
     ),
     Mutant(
@@ -247,8 +247,8 @@ MUTANTS = (
     Mutant(
         "the end of a read is missing",
         "read_direct",
-        "n = part_of(lane, r.length - operation.done)",
-        "n = part_of(lane, r.length - operation.done - (8 if r.length > 8 else 0)) or 8",
+        "while operation.done < r.length:",
+        "while operation.done + 1 < r.length:",
         _REPLICA,
     ),
     Mutant(
@@ -269,8 +269,8 @@ MUTANTS = (
         "words may be torn",
         "rpmem_copy_words",
         "RPMEM_STORE(uint64_t, to, from); to += 8; from += 8; left -= 8;\n            }\n        }",
-        "memcpy(to, from, 1); memcpy(to + 1, from + 1, 7); to += 8; from += 8; left -= 8;"
-        "\n            }\n        }",
+        "for (int i = 0; i < 8; i++) RPMEM_STORE(uint8_t, to + i, from + i);\n"
+        "                to += 8; from += 8; left -= 8;\n            }\n        }",
         _PMEM,
     ),
     Mutant(
@@ -341,7 +341,7 @@ MUTANTS = (
         "across",
         "if rc != 0 and first_failure == 0:",
         "if False:",
-        _PMEM,
+        ("tests/unit/test_refusal.py",),
     ),
     Mutant(
         "tmpfs passes for a disk",

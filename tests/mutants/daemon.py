@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from tests.mutants import Mutant
 
-_FUZZ = ("tests/faults/test_inband_fuzz.py",)
+_FUZZ = ("tests/unit/test_service_bounds.py", "tests/faults/test_inband_fuzz.py")
 _CLAIMS = ("tests/faults/test_durability_claims.py",)
 _DATABASE = ("tests/unit/test_database.py",)
 _SERVICE = ("tests/unit/test_service.py",)
+_BOUNDS = ("tests/unit/test_service_bounds.py",)
+_REPLICA = "tests/integration/test_replica.py"
 _ADMISSION = ("tests/unit/test_admission.py",)
 
 MUTANTS = (
@@ -88,14 +90,14 @@ MUTANTS = (
         "fetch",
         "if wanted.length > service.size or wanted.offset > service.size - wanted.length:",
         "if False:",
-        ("tests/integration/test_staging.py", *_FUZZ),
+        _BOUNDS,
     ),
     Mutant(
         "PMDK: a message may write outside the pool",
         "pmdk_handler",
         "or offset > service.size - request.size):",
         "):",
-        ("tests/interop/test_surface_protocol.py", *_FUZZ),
+        _BOUNDS,
     ),
     Mutant(
         "a stranger without an address gets a lane",
@@ -151,28 +153,28 @@ MUTANTS = (
         "Session._stop",
         "pool.close(remove=remove and self._created)",
         "pool.close(remove=remove)",
-        ("tests/faults/test_control_fuzz.py", "tests/interop/test_surface_protocol.py"),
+        (f"{_REPLICA}::test_who_only_opened_a_pool_does_not_remove_it",),
     ),
     Mutant(
         "a protocol that the administrator refused is spoken",
         "Session._check_protocol",
         'if self._config.protocol not in ("both", self._dialect.name):',
         "if False:",
-        ("tests/unit/test_control_session.py", "tests/interop/test_surface_daemon.py"),
+        (f"{_REPLICA}::test_a_protocol_that_the_administrator_refused_is_not_spoken",),
     ),
     Mutant(
         "read-after-write is offered where pages have to be synced",
         "LaneServer.steps",
         'if apm and self._region.medium != "page":',
         "if apm:",
-        ("tests/integration/test_replica.py",),
+        (f"{_REPLICA}::test_steps_that_are_not_possible_are_refused",),
     ),
     Mutant(
         "commit is offered without persistent memory",
         "LaneServer.steps",
         'if self._region.medium == "pmem" and self.fabric.commits:',
         "if self.fabric.commits:",
-        ("tests/integration/test_replica.py",),
+        (f"{_REPLICA}::test_steps_that_are_not_possible_are_refused",),
     ),
     Mutant(
         "a forced command runs what the client wants",

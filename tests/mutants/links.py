@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from tests.mutants import Mutant
 
-_FLOODS = ("tests/faults/test_floods.py",)
+_FLOODS = ("tests/unit/test_door.py", "tests/faults/test_floods.py")
 _HOSTS = ("tests/unit/test_lanehosts.py",)
 _PMDK = ("tests/unit/test_control_pmdk.py",)
 _MESSAGES = ("tests/unit/test_control_messages.py",)
@@ -34,7 +34,7 @@ MUTANTS = (
         "fabric_fault",
         "out.kind = COMPLETED_FAULT",
         "out.kind = COMPLETED_SEND",
-        _REPLICA,
+        ("tests/integration/test_lanes.py", "tests/faults/test_deaths.py"),
     ),
     Mutant(
         "who says nothing waits at the door for ever",
@@ -202,14 +202,14 @@ MUTANTS = (
         "_choose",
         "elif wanted in possible:",
         "elif possible:",
-        _REPLICA,
+        ("tests/integration/test_replica.py::test_steps_that_are_not_possible_are_refused",),
     ),
     Mutant(
         "zeros stop at the first mebibyte",
         "PoolMedium.zero",
         "for begin in range(offset, offset + length, len(zeros)):",
         "for begin in (offset,):",
-        ("tests/integration/test_recorded_pools.py", "tests/unit/test_pool_local.py"),
+        ("tests/unit/test_pool_local.py::test_large_arrays_are_zero_where_others_were",),
     ),
     Mutant(
         "a failed session is not told to its lanes",

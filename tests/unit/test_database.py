@@ -78,7 +78,18 @@ def test_the_directory_must_be_absolute():
 
 @pytest.mark.parametrize(
     "name",
-    ["", "/etc/passwd", "../out.set", "a/../../out.set", "..", ".", "a\0b", "a\nb", "x" * 5000],
+    [
+        "",
+        "/etc/passwd",
+        "../out.set",
+        "a/../../out.set",
+        "a/../in.set",
+        "..",
+        ".",
+        "a\0b",
+        "a\nb",
+        "x" * 5000,
+    ],
 )
 def test_names_that_leave_the_directory(tmp_path, directory, database, name):
     write_set(tmp_path, "out.set")

@@ -722,3 +722,15 @@ def test_nothing_that_owns_a_file_or_a_connection_can_be_copied(tmp_path):
                 copy.copy(owner)
         del owners
         pool.persist()
+
+
+def test_large_arrays_are_zero_where_others_were(tmp_path):
+    with rpmem.Pool.create(tmp_path / "pool", "8MiB") as pool:
+        first = pool.array("first", 5 << 20, "u1")
+        first[:] = 255
+        pool.persist(first)
+        del first
+        del pool["first"]
+        second = pool.array("second", 5 << 20, "u1")
+        assert not second.any()
+        del second

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import errno
+
 import pytest
 
+from rpmem._pmem import Region
+from rpmem.errors import FlushFailed
+from tests.support.compiled import compiled
 from tests.support.preload import run_with
 
 _BEGIN = """
@@ -136,3 +141,42 @@ print(outcome(region.persist, 0, 24 * PAGE), count("msync_calls"), count("msync_
 """,
     )
     assert seen == ["5", "2", str(16 * 4096)]
+
+
+def hooked(tmp_path, refuses):
+    """Return a region of two parts of a page, and the calls its medium got."""
+    calls = []
+
+    def call(verb, offset, length):
+        calls.append((verb, offset))
+        return errno.EIO if refuses(verb, offset) else 0
+
+    with open(tmp_path / "a", "w+b") as one, open(tmp_path / "b", "w+b") as other:
+        for file in (one, other):
+            file.truncate(4096)
+        region = Region.map_parts([(one.fileno(), 0, 4096), (other.fileno(), 0, 4096)])
+    compiled("_hooked_media").hook(region, call)
+    return region, calls
+
+
+@pytest.mark.parametrize("verb", ["persist", "flush", "deep_persist"])
+@pytest.mark.parametrize("bad", [0, 4096])
+def test_a_refusal_of_any_part_is_one_of_all(tmp_path, verb, bad):
+    region, calls = hooked(tmp_path, lambda _, offset: offset == bad)
+    with pytest.raises(FlushFailed):
+        getattr(region, verb)(0, 8192)
+    assert region.refused == errno.EIO
+    assert len(calls) == 2
+    region.close()
+
+
+def test_a_medium_that_refused_is_not_asked_again(tmp_path):
+    region, calls = hooked(tmp_path, lambda _, offset: offset == 0)
+    with pytest.raises(FlushFailed):
+        region.persist(0, 8)
+    calls.clear()
+    for verb in ("persist", "flush", "deep_persist"):
+        with pytest.raises(FlushFailed):
+            getattr(region, verb)(4096, 8)
+    assert calls == []
+    region.close()

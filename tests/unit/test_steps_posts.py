@@ -8,7 +8,13 @@ import pytest
 
 from rpmem._core import LaneGroup, Replicator
 from rpmem._pmem import Region
-from rpmem.errors import DeadlineExceeded, FlushFailed, RangeError, RpmemError
+from rpmem.errors import (
+    DeadlineExceeded,
+    FlushFailed,
+    MalformedMessage,
+    RangeError,
+    RpmemError,
+)
 from tests.support.compiled import compiled
 
 SIZE = 1 << 20
@@ -33,15 +39,17 @@ class Owner:
     def explain(self, fault, refusal, detail):
         if fault == -3:
             return FlushFailed(f"refused with {refusal}", errno=detail)
+        if fault == -4:
+            return MalformedMessage("garbled")
         return DeadlineExceeded(f"fault {fault}")
 
 
 class Bench:
     """A replicator over recording lanes to one replica; `lane` is the first of them."""
 
-    def __init__(self, step, *, lanes=1, floor=0, **wishes):
+    def __init__(self, step, *, lanes=1, floor=0, message_size=None, **wishes):
         pmdk = step.startswith("pmdk-")
-        limits = {"message_size": 16384} if pmdk else {}
+        limits = {"message_size": message_size or (16384 if pmdk else 65536)}
         self.lanes = [
             compiled("_recording_lane").RecordingLane(
                 SIZE,
@@ -61,7 +69,7 @@ class Bench:
             self.lanes,
             {"delivered": "read-after-write"}.get(step, step.removeprefix("pmdk-")),
             self.region,
-            message_size=16384 if pmdk else 65536,
+            message_size=limits["message_size"],
             window=1 if pmdk else WINDOW,
             owner=Owner(),
             dialect="pmdk" if pmdk else "native",
@@ -101,6 +109,36 @@ def test_pieces_of_long_ranges_are_the_right_ones(step, relaxed):
     back = bytearray(50_001)
     bench.core.read(0, back, 643)
     assert bytes(back) == bench.lane.read_pool(643, len(back))
+
+
+@pytest.mark.parametrize("step", ["send-after-write", "pmdk-send-after-write"])
+def test_ranges_of_every_length_around_what_a_message_holds(step):
+    bench = Bench(step, message_size=256)
+    for offset in (4096, 4097, 4103, 4096 + 24, 4096 + 40):
+        for length in range(190, 300):
+            with memoryview(bench.region) as view:
+                view[offset : offset + length] = os.urandom(length)
+            bench.core.persist((offset, length))
+            assert bench.same(offset, length)
+
+
+@pytest.mark.parametrize("step", EVERY)
+def test_reads_of_every_length_around_what_one_post_takes(step):
+    bench = Bench(step, operation_limit=64)
+    bench.core.persist((0, 4096))
+    for length in (1, 2, 63, 64, 65, 127, 128, 129, 1025):
+        back = bytearray(length)
+        bench.core.read(0, back, 640)
+        assert bytes(back) == bench.lane.read_pool(640, length)
+
+
+@pytest.mark.parametrize("step", ["send-after-write", "pmdk-send-after-write"])
+def test_an_answer_to_nothing_is_a_breach(step):
+    bench = Bench(step)
+    bench.core.persist((4096, 8))
+    bench.lane.volunteer()
+    with pytest.raises(MalformedMessage):
+        bench.core.persist((4096, 8))
 
 
 @pytest.mark.parametrize("what", ["posts", "answers"])
