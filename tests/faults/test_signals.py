@@ -246,6 +246,7 @@ import rpmem
 
 pool = rpmem.Pool.create(sys.argv[1], 4 << 20, sys.argv[2], parts=1)
 counter = pool.array("counter", 1, "u8")
+other = pool.array("other", 1, "u8")
 print(pool.replicas[0].peer.pid, flush=True)
 while True:
     counter += 1
@@ -272,8 +273,14 @@ def test_sigterm_by_default_is_a_crash(tmpfs: Path):
     with rpmem.Pool.open(where, readonly=True) as looked:
         assert looked.state.phase is Phase.OPEN
         assert last <= looked["counter"][0] <= last + 1
+        offset = looked.entry("other").offset
+    # Stored and never persisted, as far as anybody knows.
+    with open(where, "r+b") as file:
+        file.seek(offset)
+        file.write(b"\x07" * 8)
     with rpmem.Pool.open(where, target) as pool:
         counter = pool["counter"]
         assert last <= counter[0] <= last + 1
-        assert pool.read(counter)[0] == counter[0]
+        for name in pool.names():
+            assert pool.read(pool[name])[0] == pool[name][0]
         del counter

@@ -409,6 +409,23 @@ def test_a_restored_pool_is_durable_before_it_has_a_name(
     assert named == [b"\x07" * length]
 
 
+def test_the_copies_that_are_left_are_marked_when_one_is_lost(page, local, node, other):
+    with make(local, node, other) as pool:
+        a = pool.array("a", PAGE, "u1")
+        a[:] = 7
+        pool.flush(a)
+        lost = pool.replicas[1]
+        os.kill(lost.peer.pid, signal.SIGKILL)
+        await_failure(lost)
+        offset, length = span_of(pool, a)
+        del a
+    assert node.state() == state_in(image_of(local))
+    assert node.state().phase is Phase.CLEAN
+    assert other.state().phase is Phase.OPEN
+    for image in (node.image(), image_of(local)):
+        assert image[offset : offset + length] == b"\x07" * length
+
+
 def test_a_failed_attach_leaves_nothing_of_what_it_created(page, local, node, other, monkeypatch):
     pool = make(local, node)
 

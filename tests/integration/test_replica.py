@@ -7,9 +7,11 @@ import mmap
 import os
 import random
 import shlex
+import signal
 import sys
 import tempfile
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -27,6 +29,7 @@ from rpmem.errors import (
     ProviderUnavailable,
     RangeError,
     RemoteError,
+    ReplicaLost,
     RpmemError,
     UsageError,
     VersionMismatch,
@@ -34,6 +37,7 @@ from rpmem.errors import (
 from rpmem.header import PoolAttributes
 from rpmem.value import replace
 from tests.support.media import image_of, wait_unlocked
+from tests.support.processes import stop
 from tests.support.targets import ATTRIBUTES, Node
 from tests.support.traces import Traces
 
@@ -606,3 +610,21 @@ def test_numbers_of_lanes_that_make_no_sense(node, nlanes):
     with pytest.raises(UsageError, match="lanes"):
         node.create(bytearray(SIZE), nlanes=nlanes)
     assert node.files() == []
+
+
+def test_a_session_that_failed_ends_the_calls_on_its_lanes(tmp_path):
+    """They wait for a target that says nothing; nobody waits for the time-out."""
+    node = Node.local(tmp_path / "node", timeout=60.0)
+    replica = node.create(filled(), nlanes=1)
+    stop(replica.peer.pid)
+    try:
+        with ThreadPoolExecutor(1) as pool:
+            waiting = pool.submit(replica.persist, PAGE, 64)
+            while not replica._replicator.calls:
+                time.sleep(0.001)
+            replica.on_failure(ReplicaLost("the session is over"))
+            with pytest.raises(ReplicaLost, match="the session is over"):
+                waiting.result(20)
+    finally:
+        os.kill(replica.peer.pid, signal.SIGCONT)
+        replica.close()

@@ -92,7 +92,9 @@ MUTANTS = (
         "HiddenCopy.publish",
         "self.region.deep_persist(0, self.region.size)",
         "",
-        _LOCAL,
+        (
+            "tests/integration/test_recorded_pools.py::test_a_restored_pool_is_durable_before_it_has_a_name",
+        ),
     ),
     Mutant(
         "a file that exists is restored over",

@@ -27,10 +27,11 @@ MUTANTS = (
         _RECORDED,
     ),
     Mutant(
+        # Closing drains twice, before it looks who is lost and after: both by way of this.
         "a close without a drain",
-        "Copies.end",
-        "self._quietly(self.core.drain_rest)",
-        "pass",
+        "Replicator.drain_lanes",
+        "for i in range(self.engine.lanes):",
+        "for i in range(0):",
         _RECORDED,
     ),
     Mutant(
@@ -59,7 +60,7 @@ MUTANTS = (
         "Copies._mark",
         "if not _is_lost(each)",
         "",
-        _POOL,
+        (f"{_RECORDED[0]}::test_the_copies_that_are_left_are_marked_when_one_is_lost",),
     ),
     Mutant(
         "a closed pool is not marked",
@@ -73,7 +74,7 @@ MUTANTS = (
         "Standing.is_current",
         "and state.phase is Phase.CLEAN",
         "",
-        _POOL,
+        ("tests/faults/test_signals.py::test_sigterm_by_default_is_a_crash",),
     ),
     Mutant(
         "a replica of another generation is taken as current",

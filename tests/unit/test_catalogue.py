@@ -621,3 +621,19 @@ def test_the_model_sees_a_forgotten_replica():
     put(catalogue, "a")
     with pytest.raises(CatalogueCorrupt):
         reload(remote_view(medium))
+
+
+def test_what_is_found_at_open_is_made_durable_before_it_is_relied_upon():
+    """A writer that was killed before its flush leaves what a power cut would take away."""
+    medium, catalogue = fresh()
+    layout = Layout.plan(POOL_SIZE, POOL_ID)
+    put(catalogue, "a")
+    begin = layout.slot_offset(catalogue._active)
+    for at, length in [(begin, layout.slot_size), (LAYOUT_OFFSET, LAYOUT_SIZE)]:
+        medium.durable[at : at + length] = 0
+        assert Catalogue.load(medium, layout, readonly=True).find("a")
+        assert not medium.durable[at : at + length].any()
+        assert Catalogue.load(medium, layout).find("a")
+        np.testing.assert_array_equal(
+            medium.durable[at : at + length], medium.seen[at : at + length]
+        )

@@ -409,3 +409,19 @@ def test_nothing_heavy_is_imported():
         [sys.executable, "-S", "-c", code], capture_output=True, text=True, check=True
     )
     assert found.stdout.strip() == "[]"
+
+
+def test_an_answer_fits_its_request():
+    opened = Open(
+        pool_set="p.set", pool_size=1 << 25, lanes=4, providers=("tcp",), message_size=4096
+    )
+    for request in (CREATE, opened):
+        assert READY.mismatch(request) is None
+        for change, words in [
+            ({"lanes": READY.lanes * 5}, "5 lanes where 4"),
+            ({"provider": "verbs"}, "not offered"),
+            ({"pool_size": (1 << 25) - 1}, "bytes where"),
+            ({"message_size": 4097}, "4096 at most"),
+        ]:
+            assert words in (READY.replaced(**change).mismatch(request) or "")
+        assert READY.replaced(lanes=READY.lanes * 4).mismatch(request) is None
