@@ -383,7 +383,7 @@ MUTANTS = (
         "pmdk_complete",
         "or link.answered == link.sequence:",
         "or False:",
-        ("tests/faults/test_hostile_target.py",),
+        _POSTS,
     ),
     Mutant(
         "PMDK: a persist does not wait",

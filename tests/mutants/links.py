@@ -51,13 +51,6 @@ MUTANTS = (
         _FLOODS,
     ),
     Mutant(
-        "who waits at the door outlives it",
-        "Door.close",
-        "visitor.close()",
-        "pass",
-        _FLOODS,
-    ),
-    Mutant(
         "a request of any size is waited for",
         "Visitor._judge",
         "if size > _LARGEST_DATA or missing < 0:",

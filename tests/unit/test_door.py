@@ -83,7 +83,8 @@ def test_who_says_nothing_is_dropped_in_time(opened, monkeypatch):
     ],
     ids=["too large", "largest", "more than it says", "more", "no request", "http"],
 )
-def test_what_will_never_be_a_request_is_dropped_at_once(opened, data):
+def test_what_will_never_be_a_request_is_dropped_at_once(opened, data, monkeypatch):
+    monkeypatch.setattr(door, "LONGEST_WAIT", 1000.0)
     with knock(opened, data) as caller:
         while opened.dropped == 0:
             assert opened.next(0.02) is None
