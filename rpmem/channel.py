@@ -221,9 +221,7 @@ class Channel(Handle):
         with self._state:
             wait_for(
                 self._state,
-                lambda: (
-                    self._answer is not None or self._failure is not despite or self._ended
-                ),
+                lambda: self._answer is not None or self._failure is not despite or self._ended,
                 timeout,
             )
             answer, self._answer = self._answer, None

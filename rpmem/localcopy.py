@@ -153,15 +153,7 @@ class FilePlace:
 
         They count once the copy is published.
         """
-        with held(self._set_file):
-            files = poolfiles.PoolFiles.create(
-                self._parts_for(size),
-                pool_size=size,
-                attributes=self._fitting(attributes),
-                mode=mode,
-                finished=False,
-            )
-        return FileCopy(files, self.where)
+        return FileCopy(self._made(size, attributes, mode, finished=False), self.where)
 
     def open(self) -> FileCopy:
         """Lock, check and map the files."""
@@ -178,15 +170,35 @@ class FilePlace:
         self, size: int, attributes: PoolAttributes, mode: int = PRIVATE
     ) -> HiddenCopy:
         """Make the files under hidden names, to be published when they are complete."""
-        with held(self._set_file):
-            files = poolfiles.PoolFiles.create(
-                self._parts_for(size),
-                pool_size=size,
-                attributes=self._fitting(attributes),
-                mode=mode,
-                hidden=True,
-            )
-        return HiddenCopy(files, self.where)
+        return HiddenCopy(self._made(size, attributes, mode, hidden=True), self.where)
+
+    def _made(
+        self,
+        size: int | None,
+        attributes: PoolAttributes,
+        mode: int,
+        *,
+        hidden: bool = False,
+        finished: bool = True,
+    ) -> poolfiles.PoolFiles:
+        """Make the files while nobody else can; nothing is left where that goes wrong."""
+        files: poolfiles.PoolFiles | None = None
+        try:
+            with held(self._set_file):
+                files = poolfiles.PoolFiles.create(
+                    self._parts_for(size),
+                    pool_size=size,
+                    attributes=self._fitting(attributes),
+                    mode=mode,
+                    hidden=hidden,
+                    finished=finished,
+                )
+        except BaseException:
+            # The pool set file could not be let go of.
+            if files is not None:
+                files.close(remove=True)
+            raise
+        return files
 
     def remove(self, *, force: bool = False, pool_set_too: bool = False) -> None:
         """Remove the parts, and with `pool_set_too` the poolset(5) file that names them."""

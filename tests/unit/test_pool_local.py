@@ -23,6 +23,8 @@ import numpy as np
 import pytest
 
 import rpmem
+from rpmem import locks
+from rpmem.attributes import PoolAttributes
 from rpmem.errors import (
     ArrayNotFound,
     BufferRefused,
@@ -31,6 +33,7 @@ from rpmem.errors import (
     ForkedError,
     HeaderError,
     PoolSetBusy,
+    PoolSetError,
     PoolSetExists,
     PoolSetMalformed,
     PoolSetNotFound,
@@ -734,3 +737,23 @@ def test_large_arrays_are_zero_where_others_were(tmp_path):
         second = pool.array("second", 5 << 20, "u1")
         assert not second.any()
         del second
+
+
+@pytest.mark.parametrize("make", ["create", "create_hidden"])
+def test_a_pool_set_file_that_cannot_be_let_go_of_leaves_no_parts(tmp_path, monkeypatch, make):
+    described = poolset(tmp_path, ("one", "2M"), ("two", "3M"))
+    before = sorted(tmp_path.rglob("*"))
+    close = locks.close
+
+    def failing(descriptor, where, **more):
+        close(descriptor, where, **more)
+        if where == str(described):
+            raise PoolSetError("it cannot be closed", where=where)
+
+    monkeypatch.setattr(locks, "close", failing)
+    attributes = PoolAttributes(signature=b"TESTPOOL", poolset_uuid=b"p" * 16, uuid=b"u" * 16)
+    with pytest.raises(PoolSetError, match="cannot be closed"):
+        getattr(FilePlace(described), make)(SIZE, attributes)
+    monkeypatch.undo()
+    assert sorted(tmp_path.rglob("*")) == before
+    rpmem.Pool.create(described).close()
