@@ -20,7 +20,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
@@ -191,8 +191,13 @@ def table(verdicts: list[Verdict]) -> str:
 # --- all of them ------------------------------------------------------------------------------
 
 
-def whole(names: list[str], begin: int, seconds: float) -> dict[str, Any]:
-    """Run every case from number `begin` on; return the figures."""
+def whole(
+    names: list[str],
+    begin: int,
+    seconds: float,
+    save: Callable[[dict[str, Any]], None] = lambda figures: None,
+) -> dict[str, Any]:
+    """Run every case from number `begin` on; return the figures, and save them on the way."""
     deadline = time.monotonic() + seconds
     verdicts: list[Verdict] = []
     done = begin
@@ -208,8 +213,13 @@ def whole(names: list[str], begin: int, seconds: float) -> dict[str, Any]:
             for each in found:
                 for wrong in each.wrong:
                     print(f"{each.case} {each.failed}: {each.outcome}: {wrong}", flush=True)
+            save(_figures(verdicts, begin, done))
         else:
             done = 0
+    return _figures(verdicts, begin, done)
+
+
+def _figures(verdicts: list[Verdict], begin: int, done: int) -> dict[str, Any]:
     wrong = [f"{each.case}: {line}" for each in verdicts for line in each.wrong]
     failed = [each for each in verdicts if each.failed]
     count = Counter(f"{e.case.side} {e.case.operation} {e.case.kind}" for e in failed)
@@ -254,10 +264,14 @@ def run_whole(
         with suppress(OSError, ValueError, KeyError):
             begin = int(json.loads(FIGURES.read_text())["next"])
     begun = time.monotonic()
-    figures = whole(operations.split(","), begin, seconds)
-    figures["seconds"] = round(time.monotonic() - begun, 1)
-    FIGURES.parent.mkdir(parents=True, exist_ok=True)
-    FIGURES.write_text(json.dumps(figures, indent=1) + "\n")
+
+    def save(figures: dict[str, Any]) -> None:
+        figures["seconds"] = round(time.monotonic() - begun, 1)
+        FIGURES.parent.mkdir(parents=True, exist_ok=True)
+        FIGURES.write_text(json.dumps(figures, indent=1) + "\n")
+
+    figures = whole(operations.split(","), begin, seconds, save)
+    save(figures)
     print(figures["table"])
     print(f"{figures['failed calls']} calls failed, {len(figures['wrong'])} things are wrong")
     wrong: list[str] = figures["wrong"]
