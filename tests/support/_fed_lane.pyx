@@ -104,8 +104,3 @@ cdef class FedLane(Lane):
     def answers(self):
         """The answers so far."""
         return [self.world.answers[i][:self.world.sizes[i]] for i in range(self.world.answered)]
-
-    @property
-    def idle(self):
-        """Whether the last message was taken."""
-        return self.world.length == 0
