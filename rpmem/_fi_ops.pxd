@@ -20,6 +20,7 @@ ctypedef struct fi_queue_t:
     fid_cq *bell              # the one of them with a wait object
     fid_fabric *fabric
     int descriptor            # of the wait object
+    int woken                 # by `wake`, and no `wait` has ended for it yet
     uint32_t polls
     uint64_t moving           # polls for which large posts may still be on their way
 

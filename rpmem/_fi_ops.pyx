@@ -27,6 +27,12 @@ cdef extern from "<poll.h>" nogil:
         short revents
     int poll(pollfd *descriptors, unsigned long count, int timeout)
 
+cdef extern from *:
+    """
+    #define rpmem_exchange(place, value) __atomic_exchange_n((place), (value), __ATOMIC_SEQ_CST)
+    """
+    int rpmem_exchange(int *place, int value) nogil
+
 cdef enum:
     BATCH = 16
     PATIENCE = 24                # empty polls until other queues than the awaited are looked at
@@ -249,8 +255,9 @@ cdef int fabric_wait(queue_t *base, int milliseconds) noexcept nogil:
         first, last = queue.receives, queue.posts
     else:
         first, last = queue.posts, queue.receives
-    if (fi_trywait(queue.fabric, watched, 1) or fi_cq_read(first, NULL, 0) != -EAGAIN
-            or fi_cq_read(last, NULL, 0) != -EAGAIN):
+    # It also clears the bell, whoever rang it.
+    if (fi_trywait(queue.fabric, watched, 1) or rpmem_exchange(&queue.woken, 0)
+            or fi_cq_read(first, NULL, 0) != -EAGAIN or fi_cq_read(last, NULL, 0) != -EAGAIN):
         queue.polls = LOOK_AT_ALL
         return 1
     descriptor.fd = queue.descriptor
@@ -258,12 +265,15 @@ cdef int fabric_wait(queue_t *base, int milliseconds) noexcept nogil:
     descriptor.revents = 0
     if poll(&descriptor, 1, milliseconds) <= 0:
         return 0
+    rpmem_exchange(&queue.woken, 0)
     queue.polls = LOOK_AT_ALL
     return 1
 
 
 cdef void fabric_wake(queue_t *base) noexcept nogil:
-    fi_cq_signal((<fi_queue_t *> base).bell)
+    cdef fi_queue_t *queue = <fi_queue_t *> base
+    rpmem_exchange(&queue.woken, 1)
+    fi_cq_signal(queue.bell)
 
 
 FI_OPS.write = fabric_write

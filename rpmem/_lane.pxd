@@ -65,7 +65,7 @@ ctypedef struct fabric_ops_t:
     int (*poll)(queue_t *queue, completion_t *out, int room) noexcept nogil
     # sleep until there may be something to poll: 1, or 0 after `milliseconds`
     int (*wait)(queue_t *queue, int milliseconds) noexcept nogil
-    # end a wait, from any thread
+    # end the wait that is on, or the next one, from any thread
     void (*wake)(queue_t *queue) noexcept nogil
     # where the fabric `flushes`, else NULL: what was written to these bytes becomes persistent;
     # an aligned 8-byte word is stored, whole or not at all, after all earlier posts

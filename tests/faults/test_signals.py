@@ -63,7 +63,8 @@ def test_random_moments(call: str, tmpfs: Path):
     assert figures["rounds"] == 50
     assert figures["interrupted"] >= 10
     assert figures["median_ms"] < SOON * 1e3
-    assert figures["most_ms"] < (SOON + BUSY) * 1e3, figures
+    # The machine may keep a thread from a core for longer; that is counted by itself.
+    assert figures["late_by_us"] == 0, figures
 
 
 @pytest.mark.slow
@@ -72,11 +73,10 @@ def test_random_moments(call: str, tmpfs: Path):
 @pytest.mark.parametrize("call", interrupt.CALLS)
 def test_many_random_moments(call: str, tmpfs: Path, record_property: Callable[[str, int], None]):
     figures = interrupt.in_process(call, tmpfs, seed=seeds.first(2), rounds=1000)
-    for name in ("rounds", "interrupted", "late"):
+    for name in ("rounds", "interrupted", "late", "late_by_us"):
         record_property(f"{call} {name}", figures[name])
     assert figures["rounds"] == 1000
-    assert figures["late"] <= 50, figures
-    assert figures["most_ms"] < (SOON + BUSY) * 1e3, figures
+    assert figures["late_by_us"] == 0, figures
 
 
 # --- targets that hang ---

@@ -28,6 +28,7 @@ from rpmem.lanes import Lanes
 from rpmem.proof import PROOF_SIZE, Tokens, new_token, pack_proof
 from rpmemd.lanes import NATIVE
 from tests.support.pair import LISTENING, SIZE, pair
+from tests.support.raw_session import raw_lane
 from tests.support.targets import Node
 from tests.support.traces import Traces
 
@@ -252,6 +253,23 @@ def test_servers_come_and_go_without_a_trace():
     for _ in range(5):
         once()
     assert not before.more()
+
+
+def test_a_wait_that_is_not_on_yet_is_ended_too():
+    """Who is told to stop between its last look and its sleep must not sleep on."""
+    raw = raw_lane()
+    with pair() as both:
+        both.connect()
+        assert both.lanes is not None
+        lane = both.lanes.lanes[0]
+        while raw.wait(lane, 0):  # whatever rang while it was being connected
+            raw.poll(lane)
+        raw.wake(lane)
+        begun = time.monotonic()
+        assert raw.wait(lane, 5000)
+        assert time.monotonic() - begun < 2.0
+        # Once, not for ever.
+        assert not raw.wait(lane, 10)
 
 
 # --- proofs ------------------------------------------------------------------------------------

@@ -83,3 +83,16 @@ def poll(Lane lane):
             lane.c.ops.receive(lane.c, completions[i].slot)
         out.append((NAMES.get(completions[i].kind, "other"), data))
     return out
+
+
+def wait(Lane lane, int milliseconds):
+    """Sleep until there may be something to poll; false when nothing was."""
+    cdef int rc
+    with nogil:
+        rc = lane.c.ops.wait(lane.c.queue, milliseconds)
+    return rc > 0
+
+
+def wake(Lane lane):
+    """End a wait."""
+    lane.c.ops.wake(lane.c.queue)

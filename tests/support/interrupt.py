@@ -22,11 +22,11 @@ import subprocess
 import sys
 import threading
 import time
-from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import rpmem
+from tests.support.lateness import Delay, Summary, Watch
 
 SIZE = 4 << 20
 WORDS = 64
@@ -38,47 +38,6 @@ _LOOK_INTO = 8
 
 class Left(AssertionError):
     """Something is there that should not be, or the other way round."""
-
-
-@dataclass
-class Summary:
-    """What a run did.
-
-    Parameters
-    ----------
-    call : str
-        What was interrupted.
-    rounds, interrupted : int
-        Signals sent, and those that came before the call was over.
-    took_ms : float
-        The call itself, undisturbed.
-    median_ms, most_ms : float
-        From the signal to the exception.
-    late : int
-        Exceptions that came more than 0.2 s after their signal.
-    busy_ms : float
-        How long the machine made a thread wait that wanted to sleep 10 ms: what it adds by itself.
-    """
-
-    call: str
-    rounds: int = 0
-    interrupted: int = 0
-    took_ms: float = 0.0
-    median_ms: float = 0.0
-    most_ms: float = 0.0
-    late: int = 0
-    busy_ms: float = 0.0
-    delays_s: list[float] = field(default_factory=list)
-
-    def sum_up(self) -> dict[str, Any]:
-        """Return the figures."""
-        if self.delays_s:
-            self.median_ms = statistics.median(self.delays_s) * 1e3
-            self.most_ms = max(self.delays_s) * 1e3
-            self.late = sum(delay > 0.2 for delay in self.delays_s)
-        figures = asdict(self)
-        del figures["delays_s"]
-        return figures
 
 
 class Range:
@@ -353,34 +312,27 @@ _CALLS: dict[str, type[Call]] = {
 # --- shooting ----------------------------------------------------------------------------------
 
 
-def shoot(call: Call, number: int, delay_s: float) -> tuple[Any, float | None]:
+def shoot(call: Call, number: int, delay_s: float) -> tuple[Any, Delay | None]:
     """Make the call, and send the signal after a while.
 
     Returns
     -------
     result : object
         None when the call was interrupted.
-    delay_s : float or None
-        From the signal to the exception.
+    delay : Delay or None
+        From the signal to the exception; None when the call was over before.
     """
-    sent: list[float] = []
-
-    def fire() -> None:
-        time.sleep(delay_s)
-        sent.append(time.monotonic())
-        os.kill(os.getpid(), number)
-
-    thread = threading.Thread(target=fire)
+    watch = Watch(number, delay_s)
     result = None
     try:
-        thread.start()
+        watch.start()
         result = call.fire_at()
         while True:
             time.sleep(1)
     except (KeyboardInterrupt, SystemExit):
-        ended = time.monotonic()
-    thread.join()
-    return result, None if result is not None else ended - sent[0]
+        watch.effect()
+    delay = watch.join()
+    return result, None if result is not None else delay
 
 
 def run(name: str, directory: Path, seed: int, rounds: int, first: int = 0) -> Summary:
@@ -413,9 +365,7 @@ def run(name: str, directory: Path, seed: int, rounds: int, first: int = 0) -> S
             raise Left(f"{name}, seed {seed}, round {number}: {error}") from error
         summary.rounds += 1
         if delay is not None:
-            summary.interrupted += 1
-            summary.delays_s.append(delay)
-    summary.busy_ms = max(_overslept() for _ in range(20)) * 1e3
+            summary.add(number, delay)
     if files.pool is not None:
         files.pool.close()
     return summary
@@ -428,12 +378,6 @@ def _undisturbed(call: Call) -> float:
     took = time.monotonic() - begun
     call.after(result)
     return took
-
-
-def _overslept() -> float:
-    begun = time.monotonic()
-    time.sleep(0.01)
-    return time.monotonic() - begun - 0.01
 
 
 def _raise_exit(*_: object) -> None:
