@@ -202,14 +202,15 @@ class FilePlace:
 
     def remove(self, *, force: bool = False, pool_set_too: bool = False) -> None:
         """Remove the parts, and with `pool_set_too` the poolset(5) file that names them."""
+        in_use = False
         with held(self._set_file if pool_set_too else None) as set_file:
             if force:
-                poolfiles.remove_parts(_described(self.where), force=True)
+                in_use = poolfiles.remove_parts(_described(self.where), force=True)
             else:
                 # Opened first: a file without a good header may be anything, and is not ours to
                 # remove.
                 self._open_to_remove().close(remove=True)
-            if set_file is not None:
+            if set_file is not None and not in_use:
                 set_file.remove()
 
     def _open_to_remove(self) -> FileCopy:

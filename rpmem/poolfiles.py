@@ -48,7 +48,7 @@ def describe(path: str | os.PathLike[str]) -> PoolSet:
     return poolset.load_any(path)
 
 
-def remove_parts(pool_set: PoolSet, force: bool = False) -> None:
+def remove_parts(pool_set: PoolSet, force: bool = False) -> bool:
     """Unlink the parts of a pool that nobody uses; clear the headers of devices.
 
     Parameters
@@ -58,6 +58,12 @@ def remove_parts(pool_set: PoolSet, force: bool = False) -> None:
     force : bool
         Remove what can be removed, and say nothing of the rest.
 
+    Returns
+    -------
+    bool
+        With `force`: whether a part stays because it is in use. Who uses it needs the pool set
+        file that names it.
+
     Raises
     ------
     PoolSetNotFound
@@ -66,6 +72,7 @@ def remove_parts(pool_set: PoolSet, force: bool = False) -> None:
         Without `force`; nothing was removed unless the last unlink itself failed.
     """
     missing: errors.PoolSetNotFound | None = None
+    in_use = False
     paths = []
     parts: list[PartFile] = []
     try:
@@ -82,10 +89,11 @@ def remove_parts(pool_set: PoolSet, force: bool = False) -> None:
                 parts.append(PartFile.open(path, allocate=False))
             except errors.PoolSetNotFound as error:
                 missing = missing or error
-            except errors.PoolSetError:
+            except errors.PoolSetError as error:
                 if not force:
                     raise
-        if parts:
+                in_use = in_use or isinstance(error, errors.PoolSetBusy)
+        if parts and not in_use:
             redo.forget(paths[0])
         for part in parts:
             try:
@@ -102,6 +110,7 @@ def remove_parts(pool_set: PoolSet, force: bool = False) -> None:
             part.close()
     if missing is not None and not force:
         raise missing
+    return in_use
 
 
 def map_parts(spans: Sequence[tuple[int, int, int]]) -> Region:

@@ -146,12 +146,12 @@ class Database:
             if _is_whole_pool(found, path):
                 # A file that is a pool by itself: nothing here said that it may go.
                 raise errors.PoolSetMalformed("it is no pool set file", where=name)
-            missing = None
+            missing, in_use = None, False
             try:
-                remove_parts(found, force)
+                in_use = remove_parts(found, force)
             except errors.PoolSetNotFound as error:
                 missing = error
-            if set_file is not None:
+            if set_file is not None and not in_use:
                 set_file.remove()
             if missing is not None:
                 raise missing

@@ -15,6 +15,7 @@ pytest.importorskip("rpmem._pmem", reason="rpmem._pmem is not built", exc_type=I
 
 from rpmem import errors, header
 from rpmem.header import PoolAttributes
+from rpmem.localcopy import FilePlace
 from rpmem.poolset import Part, PoolSet, load
 from rpmemd.database import Database, removal_status
 
@@ -382,6 +383,21 @@ def test_a_missing_part_does_not_keep_the_others(directory, database):
         (directory / "p.set-1").unlink()
         assert status(database, "p.set", pool_set=pool_set) == errno.ENOENT
         assert names(directory) == ([] if pool_set else ["p.set"])
+
+
+def test_a_pool_in_use_keeps_its_pool_set_file(directory, database):
+    """Nothing else names the parts: without the file, what is acknowledged cannot be found."""
+    write_set(directory)
+    everything = ["p.set", "p.set-0", "p.set-1"]
+    with database.create("p.set", SIZE, ATTRIBUTES):
+        database.remove("p.set", force=True, pool_set=True)
+        assert names(directory) == everything
+        local = FilePlace(directory / "p.set")
+        local.remove(force=True, pool_set_too=True)
+        assert names(directory) == everything
+    database.open("p.set").close()
+    database.remove("p.set", force=True, pool_set=True)
+    assert names(directory) == []
 
 
 def test_a_part_in_use_keeps_all_of_them(directory, database):
