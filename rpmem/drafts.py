@@ -15,7 +15,7 @@ import os
 import re
 import secrets
 import stat
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from hashlib import blake2b
 
@@ -26,6 +26,8 @@ PRIVATE = 0o600
 
 _HIDDEN = re.compile(r"\.rpmem-[0-9a-f]{8}")
 _ATTEMPTS = 100
+#: No descriptor is left, for this process or for anybody.
+_STARVED = (errno.EMFILE, errno.ENFILE)
 _LONGEST_NAME = 255 - len("..rpmem-01234567")
 
 
@@ -42,7 +44,8 @@ class Draft:
     Attributes
     ----------
     fd : int
-        Descriptor, readable and writable; whoever made the draft closes it.
+        Descriptor, readable and writable; -1 once closed. Whoever made the draft closes it, unless
+        it is discarded.
     hidden : str
         Its hidden name.
     named : bool
@@ -101,14 +104,24 @@ class Draft:
         unlink(self.hidden, self.fd)
 
     def discard(self) -> None:
-        """Take both names away."""
+        """Take both names away, and close the file."""
         try:
             if self.named:
                 # Durably first: with this name alone the file would count.
-                unlink_durably(self.path, self.fd)
+                unlink_or_give_up(self.path, self.fd, self.close)
         finally:
-            # Where that fails, for want of a descriptor, nothing is to stay all the same.
-            unlink(self.hidden, self.fd)
+            try:
+                if self.fd >= 0:
+                    # Where the first failed, nothing is to stay all the same.
+                    unlink(self.hidden, self.fd)
+            finally:
+                self.close()
+
+    def close(self) -> None:
+        """Unlock and close the file; harmless when done twice."""
+        fd, self.fd = self.fd, -1
+        if fd >= 0:
+            locks.close(fd, self.path)
 
     def _give_up(self) -> None:
         with suppress(errors.PoolSetError):
@@ -214,6 +227,38 @@ def unlink_durably(path: str, descriptor: int) -> None:
     sync_directory(os.path.dirname(path))
 
 
+def unlink_or_give_up(path: str, descriptor: int, give_up: Callable[[], None]) -> bool:
+    """Unlink a name as `unlink_durably` does, also where no descriptor is left for the directory.
+
+    Then the file is given up, which leaves one. Until the end its hidden name tells that it does
+    not count; that one is removed last.
+
+    Parameters
+    ----------
+    path : str
+        The name.
+    descriptor : int
+        The file, open and locked.
+    give_up : callable
+        Closes it.
+
+    Returns
+    -------
+    bool
+        Whether the file is open still. Otherwise no hidden name of it is left.
+    """
+    try:
+        unlink_durably(path, descriptor)
+        return True
+    except errors.PoolSetError as error:
+        if error.errno not in _STARVED:
+            raise
+    give_up()
+    sync_directory(os.path.dirname(path))
+    sweep(path)
+    return False
+
+
 def leads_to(path: str, descriptor: int) -> bool:
     """Return whether a name leads to an open file."""
     try:
@@ -291,9 +336,13 @@ def _twins(path: str, about: os.stat_result) -> list[str]:
         return []
     found = []
     for hidden in _hidden_names(path):
-        with suppress(FileNotFoundError):
+        try:
             if os.path.samestat(os.lstat(hidden), about):
                 found.append(hidden)
+        except FileNotFoundError:
+            continue
+        except OSError as error:
+            raise errors.from_oserror(error, "cannot be examined", where=hidden) from error
     return found
 
 

@@ -14,6 +14,7 @@ import os
 import struct
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from typing import TypeVar
 
 from rpmem import errors
@@ -45,7 +46,8 @@ def lock(descriptor: int, where: str) -> None:
     try:
         fcntl.fcntl(descriptor, fcntl.F_OFD_SETLK, _FLOCK.pack(fcntl.F_WRLCK, *_WHOLE_FILE))
     except (BlockingIOError, PermissionError):
-        fcntl.flock(descriptor, fcntl.LOCK_UN)
+        with suppress(OSError):  # whoever called closes the file, which gives it up as well
+            fcntl.flock(descriptor, fcntl.LOCK_UN)
         raise _busy(descriptor, where) from None
     except OSError as error:
         # Some file systems have only the first kind, which is the one that excludes.

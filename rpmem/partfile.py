@@ -132,10 +132,9 @@ class PartFile(Handle):
             part = cls(path, draft.fd, draft=draft)
             part.allocate(size)
         except BaseException as error:
-            try:
-                draft.discard()
-            finally:
-                locks.close(draft.fd, path)
+            if part is not None:
+                part.fd = -1  # which the draft closes
+            draft.discard()
             if isinstance(error, errors.PoolSetExists):
                 return cls._present(path, size, hidden=hidden)
             raise
@@ -293,8 +292,12 @@ class PartFile(Handle):
         if self.is_device:
             with self._window() as window, memoryview(window) as view:
                 return bytes(view[:HEADER_SIZE])
+        return self.read_beginning(HEADER_SIZE).ljust(HEADER_SIZE, b"\0")
+
+    def read_beginning(self, length: int) -> bytes:
+        """Return the first bytes of a file, as many as it has."""
         try:
-            return os.pread(self.fd, HEADER_SIZE, 0).ljust(HEADER_SIZE, b"\0")
+            return os.pread(self.fd, length, 0)
         except OSError as error:
             raise errors.from_oserror(error, "cannot be read", where=self.path) from error
 
@@ -348,8 +351,8 @@ class PartFile(Handle):
         if self.is_device:
             self.write_header(bytes(HEADER_SIZE))
             return
-        drafts.unlink_durably(self.path, self.fd)
-        self.settle()
+        if drafts.unlink_or_give_up(self.path, self.fd, self.close):
+            self.settle()
 
     def settle(self) -> None:
         """Drop the hidden name of a file whose maker was killed before it could, durably."""
@@ -357,11 +360,14 @@ class PartFile(Handle):
             drafts.sync_directory(os.path.dirname(self.path))
 
     def undo(self) -> None:
-        """Put things back as they were before :meth:`create`."""
+        """Put things back as they were before :meth:`create`; a file that was made is closed."""
         if self.draft is None:
             self.write_header(bytes(HEADER_SIZE))
-        else:
+            return
+        try:
             self.draft.discard()
+        finally:
+            self.fd = self.draft.fd
 
     @contextmanager
     def unlocked(self) -> Iterator[int]:
@@ -389,6 +395,8 @@ class PartFile(Handle):
         if self.fd < 0:
             return
         fd, self.fd = self.fd, -1
+        if self.draft is not None:
+            self.draft.fd = -1
         # By name: closing is not enough where a mapping or a forked child has the file still. In
         # that child nothing is unlocked, as it would be unlocked for the parent.
         locked = not self.readonly and os.getpid() == self._owner

@@ -474,7 +474,7 @@ def _believe_the_disks(
         part.sync()
     if was_closed is not None and not parts[0].is_device:
         parts[0].drop_cache(LOOKED_AT)
-        if was_closed(os.pread(parts[0].fd, LOOKED_AT, 0)):
+        if was_closed(parts[0].read_beginning(LOOKED_AT)):
             return
     for part in parts:
         part.drop_cache()

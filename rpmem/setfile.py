@@ -62,10 +62,7 @@ class SetFile:
                 raise errors.from_oserror(error, "cannot be written", where=path) from error
             drafts.publish([draft])
         except BaseException:
-            try:
-                draft.discard()
-            finally:
-                locks.close(draft.fd, path)
+            draft.discard()
             raise
         return cls(path, draft.fd, made=True)
 
@@ -98,8 +95,8 @@ class SetFile:
             Somebody else goes on holding it; it stays.
         """
         self._hold_alone()
-        drafts.unlink_durably(self.path, self._fd)
-        drafts.drop_twins(self.path, self._fd)
+        if drafts.unlink_or_give_up(self.path, self._fd, self.close):
+            drafts.drop_twins(self.path, self._fd)
 
     def release(self) -> None:
         """Hold it no longer, and remember which file it is."""

@@ -267,8 +267,22 @@ MUTANTS = (
     Mutant(
         "a pool set file that took another's place is removed",
         "SetFile.remove",
-        "drafts.unlink_durably(self.path, self._fd)",
-        "os.unlink(self.path)",
+        "drafts.unlink_or_give_up(self.path, self._fd, self.close)",
+        "os.unlink(self.path) is None",
+        _DRAFTS,
+    ),
+    Mutant(
+        "a creation is undone only while there are descriptors",
+        "unlink_or_give_up",
+        "if error.errno not in _STARVED:",
+        "if True:",
+        _DRAFTS,
+    ),
+    Mutant(
+        "a file that is given up for want of descriptors is not removed durably",
+        "unlink_or_give_up",
+        "sync_directory(os.path.dirname(path))",
+        "pass",
         _DRAFTS,
     ),
     Mutant(

@@ -193,11 +193,25 @@ class DurableFiles:
 
     def names(self, directory: Path) -> set[str]:
         """Return the names in a directory that point durably to the files they point to now."""
+        now = {(each.inode(), each.name) for each in os.scandir(directory)}
+        return {name for _, name in self._names(directory) & now}
+
+    def come_back(self, directory: Path) -> set[str]:
+        """Return the names that a power cut brings back, of files that would count.
+
+        One that has its hidden name as well does not: the next creation clears it away.
+        """
+        durable = self._names(directory)
+        unfinished = {inode for inode, name in durable if name.startswith(".")}
+        return {name for inode, name in durable if inode not in unfinished} - {
+            each.name for each in os.scandir(directory)
+        }
+
+    def _names(self, directory: Path) -> set[tuple[int, str]]:
         own = self._of(directory, ".names")
         lines = own.read_text().splitlines() if own.exists() else []
-        durable = {tuple(line.split(" ", 1)) for line in lines}
-        now = {(str(each.inode()), each.name) for each in os.scandir(directory)}
-        return {name for _, name in durable & now}
+        pairs = (line.split(" ", 1) for line in lines)
+        return {(int(inode), name) for inode, name in pairs}
 
     def _of(self, path: Path, suffix: str = "") -> Path:
         return self.directory / f"{path.stat().st_ino}{suffix}"

@@ -4,8 +4,9 @@
  *
  * Three variables name the place: FAILING_CALLS the page that the tests share with every process
  * (struct control below), FAILING_UNDER the directory whose files count, FAILING_MEDIUM the
- * directory of what is durable, a file for each inode (empty: none is kept).  A process whose arguments name rpmemd is
- * the target, any other one the initiator.
+ * directory of what is durable, a file for each inode (empty: none is kept).  A process whose
+ * arguments name rpmemd is the target, any other one the initiator.  With FAILING_LIMIT the limit on
+ * descriptors is shown as one that cannot be raised: the shim does, for its own.
  *
  * As in Linux, pages whose write-back failed are clean afterwards: the next flush succeeds without
  * them, unless they were stored to in between.
@@ -71,6 +72,7 @@ struct mapping {
 };
 
 static struct control *control;
+static int shows_limit_as_hard;
 static char under[512], medium[512];
 static size_t under_length;
 static int side = INITIATOR;
@@ -111,6 +113,7 @@ begin(void)
 	under_length = strlen(under);
 	snprintf(medium, sizeof(medium), "%s", durable);
 	side = is_target() ? TARGET : INITIATOR;
+	shows_limit_as_hard = getenv("FAILING_LIMIT") != NULL;
 	int fd = open(page, O_RDWR | O_CLOEXEC);
 	if (fd >= 0) {
 		void *address = mmap(NULL, sizeof(struct control), PROT_READ | PROT_WRITE,
@@ -219,12 +222,26 @@ static struct rlimit
 more_descriptors(void)
 {
 	struct rlimit before, more;
-	getrlimit(RLIMIT_NOFILE, &before);
+	REAL(getrlimit);
+	real(RLIMIT_NOFILE, &before);
 	more = before;
 	more.rlim_cur = more.rlim_max;
 	setrlimit(RLIMIT_NOFILE, &more);
 	return before;
 }
+
+#define GETRLIMIT(name, limits) \
+	int name(__rlimit_resource_t resource, struct limits *found) \
+	{ \
+		REAL(name); \
+		int result = real(resource, found); \
+		if (result == 0 && resource == RLIMIT_NOFILE && shows_limit_as_hard) \
+			found->rlim_max = found->rlim_cur; \
+		return result; \
+	}
+
+GETRLIMIT(getrlimit, rlimit)
+GETRLIMIT(getrlimit64, rlimit64)
 
 static int
 open_durable(struct durable *file, ino_t inode)

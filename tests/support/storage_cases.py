@@ -102,9 +102,10 @@ class Bench:
         """Run one case."""
         operation = OPERATIONS[case.operation]
         world = World(self.root, LAYOUTS[case.layout], self.control)
-        if case.descriptors >= 0 and case.side == "target":
-            world.command = f"ulimit -n {2 + case.descriptors}; exec {sys.executable} -P -m rpmemd"
         self._begin(world, operation)
+        if case.descriptors >= 0 and case.side == "target":
+            limit = f"ulimit -Sn {2 + case.descriptors}; export FAILING_LIMIT=1"
+            world.command = f"{limit}; exec {sys.executable} -P -m rpmemd"
         verdict = Verdict(case)
         before = names_of(world)
         report = in_child(lambda: act(world, operation, case))

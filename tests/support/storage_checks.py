@@ -94,6 +94,13 @@ def left_behind(
             verdict.wrong.append(f"left in {place}: {new}")
         if gone and not operation.takes_files:
             verdict.wrong.append(f"gone from {place}: {gone}")
+    for directory in (world.here, world.there):
+        back = world.durable.come_back(directory)
+        back = {each for each in back if not each.endswith(_NOTE)}
+        if failed:
+            back -= set(before[str(directory.relative_to(world.under))])
+        if back:
+            verdict.wrong.append(f"names that a power cut brings back: {sorted(back)}")
     if not failed and operation.makes_files:
         for directory in (world.here, world.there):
             lacking = set(os.listdir(directory)) - world.durable.names(directory)

@@ -3,9 +3,10 @@
 `Runner` starts that process and hands it cases; `quick` and `whole` say which. To run all of them,
 with the figures in build/storage.json::
 
-    python -m tests.support.storage_runner [--operations A,B] [--from N] [--seconds S]
+    python -m tests.support.storage_runner [--operations A,B] [--from N] [--seconds S] [--figures F]
 
-goes on where the last run stopped, unless ``--from`` says otherwise.
+goes on where the last run stopped, unless ``--from`` says otherwise. Two at once, with operations
+and figures of their own each, share the work.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import traceback
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -84,7 +86,7 @@ class Runner:
         self,
         kind: type[BaseException] | None,
         error: BaseException | None,
-        traceback: TracebackType | None,
+        trace: TracebackType | None,
     ) -> None:
         assert self._process.stdin is not None
         self._process.stdin.close()
@@ -96,7 +98,12 @@ def serve(directory: Path) -> None:
     """Run the cases that stdin names."""
     bench = Bench(directory, Control(Path(os.environ["FAILING_CALLS"])))
     for line in sys.stdin:
-        verdict = bench.run(Case(**json.loads(line)))
+        case = Case(**json.loads(line))
+        try:
+            verdict = bench.run(case)
+        except Exception:
+            # Of the checks themselves: no case that was looked at.
+            verdict = Verdict(case, "unknown", wrong=[traceback.format_exc()])
         print(json.dumps(verdict.as_json()), flush=True)
 
 
@@ -256,19 +263,22 @@ def _all(runner: Runner, names: list[str]) -> Iterator[Any]:
 
 
 def run_whole(
-    operations: str = ",".join(OPERATIONS), begin: int | None = None, seconds: float = 5400.0
+    operations: str = ",".join(OPERATIONS),
+    begin: int | None = None,
+    seconds: float = 5400.0,
+    path: Path = FIGURES,
 ) -> list[str]:
     """Run every case, from where the last run stopped; write the figures, return what is wrong."""
     if begin is None:
         begin = 0
         with suppress(OSError, ValueError, KeyError):
-            begin = int(json.loads(FIGURES.read_text())["next"])
+            begin = int(json.loads(path.read_text())["next"])
     begun = time.monotonic()
 
     def save(figures: dict[str, Any]) -> None:
         figures["seconds"] = round(time.monotonic() - begun, 1)
-        FIGURES.parent.mkdir(parents=True, exist_ok=True)
-        FIGURES.write_text(json.dumps(figures, indent=1) + "\n")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(figures, indent=1) + "\n")
 
     figures = whole(operations.split(","), begin, seconds, save)
     save(figures)
@@ -285,11 +295,12 @@ def main() -> int:
     parser.add_argument("--operations", default=",".join(OPERATIONS))
     parser.add_argument("--from", dest="begin", type=int)
     parser.add_argument("--seconds", type=float, default=5400.0)
+    parser.add_argument("--figures", type=Path, default=FIGURES)
     given = parser.parse_args()
     if given.serve is not None:
         serve(given.serve)
         return 0
-    return 1 if run_whole(given.operations, given.begin, given.seconds) else 0
+    return 1 if run_whole(given.operations, given.begin, given.seconds, given.figures) else 0
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ from rpmem import drafts, errors
 from rpmem.drafts import Draft, clear, publish, sweep
 from rpmem.poolset import load
 from rpmem.setfile import SetFile
+from tests.support.descriptors import few_descriptors
 
 
 @pytest.fixture
@@ -62,7 +63,6 @@ def test_a_name_is_never_taken_from_another(path, tmp_path):
     with pytest.raises(errors.PoolSetExists):
         publish([draft])
     draft.discard()
-    os.close(draft.fd)
     assert os.listdir(tmp_path) == ["file"]
     assert (tmp_path / "file").read_bytes() == b"there before"
 
@@ -102,6 +102,34 @@ def test_a_directory_that_cannot_be_synced_is_no_success(path, monkeypatch):
     with pytest.raises(errors.PoolSetError, match="durable"):
         publish([draft])
     os.close(draft.fd)
+
+
+def test_undoing_needs_no_descriptor(path, tmp_path, calls):
+    """Its own name goes durably first, as ever: the file is closed so that its directory opens."""
+    draft = made(path)
+    draft.give_name()
+    calls.clear()
+    with few_descriptors(0):
+        draft.discard()
+    assert os.listdir(tmp_path) == []
+    hidden = os.path.basename(draft.hidden)
+    assert calls == [("unlink", "file"), ("fsync", str(tmp_path)), ("unlink", hidden)]
+
+
+def test_what_cannot_be_undone_durably_does_not_count(path, tmp_path, monkeypatch):
+    """Where others take the last descriptor, the hidden name stays, for the next to clear."""
+    draft = made(path)
+    draft.give_name()
+    monkeypatch.setattr(drafts, "sync_directory", starved)
+    with pytest.raises(errors.PoolSetError):
+        draft.discard()
+    assert os.listdir(tmp_path) == [os.path.basename(draft.hidden)]
+    sweep(path)
+    assert os.listdir(tmp_path) == []
+
+
+def starved(directory):
+    raise errors.from_oserror(OSError(24, os.strerror(24)), "cannot be synced", where=directory)
 
 
 def test_what_is_being_made_is_not_cleared(path, tmp_path):
@@ -175,12 +203,32 @@ def test_no_hard_links(path, monkeypatch):
     with pytest.raises(errors.PoolSetDenied, match="hard links"):
         publish([draft])
     draft.discard()
-    os.close(draft.fd)
 
 
 # --- pool set files ---------------------------------------------------------------------------
 
 TEXT = "PMEMPOOLSET\n2M /a\n"
+
+
+@pytest.mark.parametrize("spare", range(2))
+def test_a_set_file_that_lacks_descriptors_is_not_written(tmp_path, spare):
+    path = str(tmp_path / "a.set")
+    with few_descriptors(spare), pytest.raises(errors.PoolSetError, match="Too many open files"):
+        SetFile.write(path, TEXT)
+    assert os.listdir(tmp_path) == []
+    with few_descriptors(2):
+        SetFile.write(path, TEXT).close()
+    assert os.listdir(tmp_path) == ["a.set"]
+
+
+def test_a_set_file_is_removed_without_descriptors(tmp_path, calls):
+    file = SetFile.write(str(tmp_path / "a.set"), TEXT)
+    calls.clear()
+    with few_descriptors(0):
+        file.remove()
+    file.close()
+    assert os.listdir(tmp_path) == []
+    assert calls == [("unlink", "a.set"), ("fsync", str(tmp_path))]
 
 
 def test_a_set_file_is_whole_and_held_from_the_first_moment(tmp_path, monkeypatch):

@@ -26,6 +26,7 @@ from rpmem.header import Header, PoolAttributes
 from rpmem.partfile import PartFile
 from rpmem.poolfiles import PoolFiles, describe, remove_parts
 from rpmem.poolset import Part, PoolSet
+from tests.support.descriptors import few_descriptors
 from tests.support.shadow import map_shadow
 
 MIB = 1 << 20
@@ -810,6 +811,37 @@ def test_sizes_agree_with_the_pool_set(tmp_path):
 ATTRIBUTES = PoolAttributes(signature=b"TESTPOOL", major=1, uuid=b"u" * 16)
 
 # --- the disk, and not what the cache says of it -----------------------------------------------
+
+
+def test_a_beginning_that_cannot_be_read(tmp_path, monkeypatch):
+    wanted, given = made(tmp_path)
+    PoolFiles.create(wanted, attributes=given).close()
+
+    def broken(*_):
+        raise OSError(errno.EIO, "")
+
+    monkeypatch.setattr(os, "pread", broken)
+    with pytest.raises(errors.PoolSetError, match=r"part0: cannot be read"):
+        PoolFiles.open(wanted, was_closed=lambda beginning: True)
+
+
+def test_descriptors_that_run_out_leave_nothing(tmp_path):
+    """One more each time, until they are enough; then the pool is removed without a spare one."""
+    wanted, given = made(tmp_path)
+    refusals = []
+    for spare in range(20):
+        with few_descriptors(spare):
+            try:
+                pool = PoolFiles.create(wanted, attributes=given)
+                break
+            except errors.RpmemError as error:
+                refusals.append(error.errno)
+        assert os.listdir(tmp_path) == []
+    assert set(refusals) == {errno.EMFILE}
+    assert len(refusals) > 3
+    with few_descriptors(0):
+        pool.close(remove=True)
+    assert os.listdir(tmp_path) == []
 
 
 @pytest.fixture
