@@ -164,7 +164,11 @@ class Channel(Handle):
                 self._closing = True
                 known = self._failure
                 # Who was interrupted may not have waited for what was asked last.
-                wait_for(self._state, lambda: self._machine.state not in _BUSY, self._timeout)
+                answered = wait_for(
+                    self._state, lambda: self._machine.state not in _BUSY, self._timeout
+                )
+                if remove and not answered:
+                    raise self._unanswered()
                 if self._machine.state is InitiatorState.OPEN:
                     self._ask(lambda: self._machine.close(remove))
             if self._machine.state is InitiatorState.CLOSING:
@@ -237,7 +241,10 @@ class Channel(Handle):
             )
         if self._machine.state is InitiatorState.STARTING:
             raise diagnose(self.transport, self._machine.stray)
-        raise DeadlineExceeded(
+        raise self._unanswered()
+
+    def _unanswered(self) -> DeadlineExceeded:
+        return DeadlineExceeded(
             f"rpmemd did not answer within {self._timeout:g} s ({self._machine.state.value})",
             where=self._where,
             hint="RPMEM_TIMEOUT or timeout= allows more time",

@@ -169,7 +169,8 @@ class _Start:
             channel.close(remove=creating)
         except RpmemError as error:
             log.info("%s", error)
-            if creating and channel.transport.forced:
+            # One that ends by itself, and well, removes what it made.
+            if creating and (channel.transport.forced or channel.transport.exit_status()):
                 interrupts.left_behind(f"{self._target}: {request.pool_set}")
 
     def _best(self, host: str) -> tuple[str, ...]:

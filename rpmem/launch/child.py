@@ -62,8 +62,11 @@ class StderrDrain:
 
     def wait(self, timeout: float) -> None:
         """Wait for the end of the stream, or of the thread."""
-        if threading.current_thread() is not self._thread:
-            self._thread.join(timeout)
+        if threading.current_thread() is self._thread:
+            return
+        deadline = Deadline(timeout)
+        while self._thread.is_alive() and not deadline.passed:
+            self._thread.join(deadline.left(interrupts.slice_s()))
 
     def stop(self) -> None:
         """Let the thread end; what has arrived by now is still kept."""

@@ -97,6 +97,7 @@ class InProcessTransport(Transport):
                 try:
                     sent = self._channel.send(bytes(rest[:_CHUNK]))
                 except TimeoutError:
+                    interrupts.check()
                     if deadline.passed:
                         raise self._late(deadline, "took no data") from None
                     continue
@@ -116,6 +117,7 @@ class InProcessTransport(Transport):
                 try:
                     data: bytes = self._channel.recv(limit)
                 except TimeoutError:
+                    interrupts.check()
                     if deadline.passed:
                         raise self._late(deadline, "sent nothing") from None
                     continue
@@ -134,8 +136,10 @@ class InProcessTransport(Transport):
     def exit_status(self, timeout: float = 0.0) -> int | None:  # noqa: D102
         self._check_owner()
         # recv_exit_status() has no time-out; the event it waits for has.
-        if not self._channel.status_event.wait(timeout):
-            return None
+        deadline = Deadline(timeout)
+        while not self._channel.status_event.wait(deadline.left(_SLICE) or 0):
+            if deadline.passed:
+                return None
         return int(self._channel.exit_status)
 
     def kill(self) -> None:  # noqa: D102
@@ -151,13 +155,15 @@ class InProcessTransport(Transport):
                 return
             self._is_closed = True
         # Even saying goodbye can block when the connection is dead.
-        watchdog = threading.Timer(Deadline(timeout).left() or 0, self._force)
+        deadline = Deadline(timeout)
+        watchdog = threading.Timer(deadline.left() or 0, self._force)
         watchdog.daemon = True
         watchdog.start()
         with contextlib.suppress(OSError, EOFError, paramiko.SSHException):
             self._channel.shutdown_write()
         with self._receive_lock:
-            self._discard_output()
+            self._channel.settimeout(interrupts.SLICE)
+            self._discard_output(deadline)
         with self._send_lock, contextlib.suppress(OSError, EOFError, paramiko.SSHException):
             self._channel.close()
         self._connection.close()
@@ -168,12 +174,15 @@ class InProcessTransport(Transport):
         self.forced = True
         self._connection.abort()
 
-    def _discard_output(self) -> None:
-        """Wait for rpmemd's end; the watchdog sees to it that the channel is closed in time."""
+    def _discard_output(self, deadline: Deadline) -> None:
+        """Wait for rpmemd's end, but not beyond the deadline, which an interrupt brings nearer."""
         while not self._channel.status_event.is_set():
+            if deadline.passed:
+                self._force()
+                return
             try:
                 if self._at_end:
-                    self._channel.status_event.wait(_SLICE)
+                    self._channel.status_event.wait(interrupts.SLICE)
                 else:
                     self._at_end = self._channel.recv(_CHUNK) == b""
             except TimeoutError:

@@ -11,12 +11,15 @@ import contextlib
 import os
 import shlex
 import shutil
+import signal
 import socket
 import struct
 import subprocess
 from collections.abc import Mapping, Sequence
 
+from rpmem import interrupts
 from rpmem.errors import LaunchFailed, printable
+from rpmem.launch.base import Deadline
 from rpmem.launch.child import ChildTransport
 from rpmem.target import Target
 
@@ -160,17 +163,32 @@ def settings_of(words: Sequence[str], target: Target) -> dict[str, str]:
 
 
 def _ask(argv: Sequence[str]) -> dict[str, str]:
-    answer = subprocess.run(
+    asked = subprocess.Popen(
         argv,
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
         start_new_session=True,
-        timeout=_RESOLVE_TIMEOUT,
-        check=True,
     )
+    deadline = Deadline(_RESOLVE_TIMEOUT)
+    try:
+        while True:
+            # ssh_config can have it run commands (`Match exec`), for as long as those like.
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                answer, _ = asked.communicate(timeout=deadline.left(interrupts.slice_s()))
+                break
+            interrupts.check()
+            if deadline.passed:
+                raise subprocess.TimeoutExpired(argv, _RESOLVE_TIMEOUT)
+    except BaseException:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(asked.pid, signal.SIGKILL)
+        asked.communicate()
+        raise
+    if asked.returncode:
+        raise subprocess.CalledProcessError(asked.returncode, argv)
     found: dict[str, str] = {}
-    for line in answer.stdout.decode("utf-8", "replace").splitlines():
+    for line in answer.decode("utf-8", "replace").splitlines():
         keyword, _, value = line.partition(" ")
         found.setdefault(keyword, value)
     return found

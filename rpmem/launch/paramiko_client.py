@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
 import re
+import signal
 import socket
 import subprocess
 import threading
@@ -37,6 +39,8 @@ logging.getLogger(_LOG).addHandler(logging.NullHandler())
 
 _ALIAS_PORT = 22  # a HostKeyAlias is looked up without a port
 _MOST_HOPS = 8
+# What the program of a ProxyCommand gets to end by itself.
+_HELPER_GRACE = 1.0
 _CONNECT_FAILED = 2  # SSH_OPEN_CONNECT_FAILED, RFC 4254
 _FAMILIES = {"inet": socket.AF_INET, "inet6": socket.AF_INET6}
 
@@ -136,9 +140,19 @@ class Connection:
         """Release everything."""
         self._watchdog.cancel()
         self._end()
+        deadline = Deadline(_HELPER_GRACE)
+        for session in self._sessions:
+            if session.is_alive():
+                session.join(deadline.left())
+            # A login that is broken off in its first steps leaves the timer that watched them.
+            session.packetizer.complete_handshake()
         for helper in self._helpers:
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                helper.wait(1.0)
+            try:
+                helper.wait(deadline.left())
+            except subprocess.TimeoutExpired:
+                with contextlib.suppress(ProcessLookupError):
+                    os.killpg(helper.pid, signal.SIGKILL)
+                helper.wait()
 
     def drop(self) -> None:
         """Close the descriptors only: this is a forked copy."""

@@ -471,6 +471,36 @@ def test_failed_login_leaves_nothing_behind(start, sshd, ssh_node, monkeypatch):
     assert not before.more()
 
 
+def test_a_login_that_is_broken_off_at_once_leaves_no_timer_behind():
+    in_process = pytest.importorskip("rpmem.launch.in_process")
+    before = Traces.now()
+    with socket.create_server((ADDRESS, 0)) as server:
+
+        def hang_up() -> None:
+            connection = server.accept()[0]
+            connection.sendall(b"SSH-2.0-Nobody\r\n")
+            connection.recv(1 << 12)
+            connection.close()
+
+        threading.Thread(target=hang_up).start()
+        target = Target.parse(f"{ADDRESS}:{server.getsockname()[1]}")
+        with pytest.raises(LaunchFailed):
+            in_process.start(target, "rpmemd", timeout=600.0)
+    assert not before.more()
+
+
+def test_a_proxy_command_that_does_not_end_is_ended(sshd, monkeypatch, tmp_path):
+    in_process = pytest.importorskip("rpmem.launch.in_process")
+    deaf = tmp_path / "deaf"
+    deaf.write_text("#!/bin/sh\ntrap '' TERM\nwhile :; do sleep 0.1; done\n")
+    deaf.chmod(0o755)
+    use_client(sshd, monkeypatch, "deaf", more=f"Host deaf\n  ProxyCommand {deaf}")
+    before = Traces.now()
+    with pytest.raises(DeadlineExceeded):
+        in_process.start(Target.parse("deaf"), "rpmemd", timeout=0.5)
+    assert not before.more()
+
+
 def test_no_key_at_all(cause, sshd, monkeypatch):
     use_client(sshd, monkeypatch, "keyless", identity=sshd.directory / "no_such_key")
     assert type(cause()) is AuthenticationFailed

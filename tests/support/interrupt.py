@@ -3,18 +3,23 @@
 One process does all rounds of one call, and a thread of it sends the signal: SIGINT, or SIGTERM
 with a handler that raises, in turn::
 
-    python -P -m tests.support.interrupt CALL DIRECTORY SEED ROUNDS [FIRST]
+    python -P -m tests.support.interrupt CALL[,CALL...] DIRECTORY SEED ROUNDS [FIRST]
+        [--launcher openssh|paramiko]
 
-What came of it is printed as JSON; the first thing that is not as it should be ends it. FIRST is
-the round to begin with, to go on with a run that was stopped.
+What came of it is printed as JSON, a line for each call; the first thing that is not as it should
+be ends it. FIRST is the round to begin with, to go on with a run that was stopped. With a launcher
+the target is reached through the sshd of the tests, the one that runs or one of its own.
 """
 
 from __future__ import annotations
 
+import argparse
+import contextlib
 import gc
 import json
 import os
 import random
+import shlex
 import shutil
 import signal
 import statistics
@@ -22,11 +27,13 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import rpmem
 from tests.support.lateness import Delay, Summary, Watch
+from tests.support.sshd import NODE, Sshd
 
 SIZE = 4 << 20
 WORDS = 64
@@ -34,6 +41,7 @@ CALLS = ("create", "open", "persist", "attach", "restore", "close")
 _SETTLE = 20.0
 # Every so many rounds the pool is opened and both copies are compared.
 _LOOK_INTO = 8
+_FEW = 10
 
 
 class Left(AssertionError):
@@ -47,14 +55,23 @@ class Range:
     ----------
     directory : Path
         Empty; on a tmpfs, so that no system call takes long.
+    launcher : str, optional
+        What starts rpmemd, over ssh; by default it is a child.
     """
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, launcher: str | None = None) -> None:
         self.here, self.there = directory / "here", directory / "there"
         self.here.mkdir()
         self.there.mkdir()
         self.local = self.here / "pool"
-        self.spec = f"local:{self.there} a.set"
+        self.target = f"local:{self.there}"
+        self.session: dict[str, Any] = {}
+        if launcher is not None:
+            self.target = NODE
+            command = f"rpmemd --poolset-dir {shlex.quote(str(self.there))}"
+            self.session = {"launcher": launcher, "command": command}
+        self.spec = f"{self.target} a.set"
+        self._children: set[int] = set()
         self.value = 0
         self.pool: rpmem.Pool | None = None
         self._descriptors = self._threads = 1 << 30
@@ -66,12 +83,13 @@ class Range:
     def take_stock(self) -> None:
         """Note what there is while nothing is open."""
         gc.collect()
+        self._children = _children()
         self._descriptors = len(os.listdir("/proc/self/fd"))
         self._threads = threading.active_count()
 
     def check_gone(self) -> None:
         """Raise `Left` when descriptors, threads or children are left, or a lock."""
-        if children := _children():
+        if children := _children() - self._children:
             raise Left(f"children: {children}")
         found = len(os.listdir("/proc/self/fd"))
         if found > self._descriptors:
@@ -82,6 +100,11 @@ class Range:
             if time.monotonic() > end:
                 raise Left(f"threads: {threading.enumerate()}")
             time.sleep(0.001)
+        # Over ssh it is nobody's child, and has to end by itself.
+        while self.session and (serving := serving_at(self.there)):
+            if time.monotonic() > end:
+                raise Left(f"still at the target: {serving}")
+            time.sleep(0.005)
 
     def check_files(self, wanted: list[str]) -> None:
         """Raise `Left` unless exactly these files are there."""
@@ -103,11 +126,11 @@ class Range:
 
     def create(self) -> rpmem.Pool:
         """Make the pool."""
-        return rpmem.Pool.create(self.local, SIZE, [self.spec], parts=1)
+        return rpmem.Pool.create(self.local, SIZE, [self.spec], parts=1, **self.session)
 
     def open(self) -> rpmem.Pool:
         """Open the pool with its replica."""
-        return rpmem.Pool.open(self.local, [self.spec])
+        return rpmem.Pool.open(self.local, [self.spec], **self.session)
 
     def check_pool(self) -> None:
         """Open and close the pool; both copies have what was acknowledged."""
@@ -190,7 +213,7 @@ class Attach(Call):
             pool.array("x", WORDS, "u8")
 
     def before(self) -> None:
-        self.files.pool = rpmem.Pool.open(self.files.local, [])
+        self.files.pool = rpmem.Pool.open(self.files.local, [], **self.files.session)
 
     def fire_at(self) -> Any:
         assert self.files.pool is not None
@@ -207,7 +230,7 @@ class Attach(Call):
         pool.close()
         self.files.check_gone()
         if result is not None:
-            rpmem.remove(f"local:{self.files.there}", "a.set", pool_set=True)
+            rpmem.remove(self.files.target, "a.set", pool_set=True, **self.files.session)
         self.files.check_files(["pool"])
 
 
@@ -223,7 +246,7 @@ class Restore(Call):
         self.files.local.unlink(missing_ok=True)
 
     def fire_at(self) -> Any:
-        return rpmem.Pool.restore(self.files.local, self.files.spec)
+        return rpmem.Pool.restore(self.files.local, self.files.spec, **self.files.session)
 
     def after(self, result: Any) -> None:
         if result is not None:
@@ -335,19 +358,26 @@ def shoot(call: Call, number: int, delay_s: float) -> tuple[Any, Delay | None]:
     return result, None if result is not None else delay
 
 
-def run(name: str, directory: Path, seed: int, rounds: int, first: int = 0) -> Summary:
+def run(
+    name: str,
+    directory: Path,
+    seed: int,
+    rounds: int,
+    first: int = 0,
+    launcher: str | None = None,
+) -> Summary:
     """Do the rounds of one call."""
     signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGTERM, _raise_exit)
-    files = Range(directory)
+    files = Range(directory, launcher)
     summary = Summary(name)
     call = _CALLS[name](files)
-    with rpmem.Pool.create(files.local, SIZE, [files.spec], parts=1):
+    with files.create():
         pass  # imports, and whatever else is opened once
     files.clear()
     files.take_stock()
     call.begin()
-    took = [_undisturbed(call) for _ in range(3)]
+    took = [_undisturbed(call) for _ in range(3 if rounds > _FEW else 1)]
     summary.took_ms = min(took) * 1e3
     for number in range(first, first + rounds):
         moment = random.Random(seed << 20 | number)
@@ -384,13 +414,23 @@ def _raise_exit(*_: object) -> None:
     raise SystemExit(143)
 
 
-def _children() -> list[int]:
-    found: list[int] = []
+def _children() -> set[int]:
+    found: set[int] = set()
     for task in Path("/proc/self/task").iterdir():
-        try:
-            found += map(int, (task / "children").read_text().split())
-        except (FileNotFoundError, ProcessLookupError):
-            continue
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+            found.update(map(int, (task / "children").read_text().split()))
+    return found
+
+
+def serving_at(directory: Path) -> list[int]:
+    """Return the processes that were started to serve a pool set directory."""
+    found = []
+    for process in Path("/proc").iterdir():
+        with contextlib.suppress(OSError):
+            if process.name.isdigit() and str(directory).encode() in (
+                words := (process / "cmdline").read_bytes()
+            ):
+                found += [int(process.name)] * (b"rpmemd" in words)
     return found
 
 
@@ -402,14 +442,21 @@ def _name(descriptor: str) -> str:
 
 
 def in_process(
-    name: str, directory: Path, seed: int, rounds: int, first: int = 0
-) -> dict[str, Any]:
+    calls: str | Sequence[str],
+    directory: Path,
+    seed: int,
+    rounds: int,
+    *,
+    launcher: str | None = None,
+) -> dict[str, dict[str, Any]]:
     """Do the rounds in a process of their own; return the figures, or raise what it says."""
     root = str(Path(__file__).resolve().parents[2])
     done = subprocess.run(
         [
             sys.executable, "-P", "-X", "faulthandler", "-m", "tests.support.interrupt",
-            name, str(directory), str(seed), str(rounds), str(first),
+            calls if isinstance(calls, str) else ",".join(calls),
+            str(directory), str(seed), str(rounds),
+            *(["--launcher", launcher] if launcher else []),
         ],
         capture_output=True,
         text=True,
@@ -418,20 +465,33 @@ def in_process(
     )  # fmt: skip
     if done.returncode:
         raise Left(done.stderr[-6000:])
-    figures: dict[str, Any] = json.loads(done.stdout)
-    return figures
+    figures = map(json.loads, done.stdout.splitlines())
+    return {each["call"]: each for each in figures}
 
 
 def main() -> int:
     """Run as the command line says."""
-    name, directory, seed, rounds, *rest = sys.argv[1:]
-    place = Path(directory) / name
-    place.mkdir()
-    try:
-        summary = run(name, place, int(seed), int(rounds), int(rest[0]) if rest else 0)
-    finally:
-        shutil.rmtree(place, ignore_errors=True)
-    print(json.dumps(summary.sum_up()))
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("calls")
+    parser.add_argument("directory", type=Path)
+    parser.add_argument("seed", type=int)
+    parser.add_argument("rounds", type=int)
+    parser.add_argument("first", type=int, nargs="?", default=0)
+    parser.add_argument("--launcher")
+    given = parser.parse_args()
+    with contextlib.ExitStack() as stack:
+        if given.launcher and "RPMEM_SSH" not in os.environ:
+            place = given.directory / "sshd"
+            stack.callback(shutil.rmtree, place, ignore_errors=True)
+            server = stack.enter_context(Sshd(place))
+            server.install_rpmemd()
+            os.environ.update(RPMEM_SSH=str(server.ssh), HOME=str(server.home))
+        for name in given.calls.split(","):
+            place = given.directory / name
+            stack.callback(shutil.rmtree, place, ignore_errors=True)
+            place.mkdir()
+            summary = run(name, place, given.seed, given.rounds, given.first, given.launcher)
+            print(json.dumps(summary.sum_up()), flush=True)
     return 0
 
 

@@ -14,6 +14,7 @@ import sys
 import threading
 import time
 import traceback
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Self
@@ -117,13 +118,13 @@ class Watch:
     ----------
     number : int
         The signal.
-    after_s : float
-        When to send it.
+    moment : float or callable
+        When to send it: in so many seconds, or when this returns.
     """
 
-    def __init__(self, number: int, after_s: float) -> None:
+    def __init__(self, number: int, moment: float | Callable[[], object]) -> None:
         self._number = number
-        self._after_s = after_s
+        self._moment = moment
         self._over = threading.Event()
         self._sent = self._ended = 0.0
         self._ran_s = 0.0
@@ -155,7 +156,10 @@ class Watch:
         return Delay(self._ended - self._sent, queued, self._ran_s, self._doing)
 
     def _run(self) -> None:
-        time.sleep(self._after_s)
+        if callable(self._moment):
+            self._moment()
+        else:
+            time.sleep(self._moment)
         before = times_of_all()
         self._sent = time.monotonic()
         os.kill(os.getpid(), self._number)
