@@ -405,6 +405,14 @@ def test_a_pool_that_was_there_before_stays_when_lanes_never_come(tmp_path):
     assert node.files() == ["a.set", "a.set.part0"]
 
 
+def test_a_lane_whose_other_end_died_shows_a_fault(tmp_path):
+    """By itself: not because the control session says so."""
+    with RawSession(tmp_path) as session:
+        lane = session.lane()
+        os.kill(session.pid, signal.SIGKILL)
+        assert session.wait(lane) == ("fault", b"")
+
+
 def test_an_initiator_that_dies_halfway_leaves_no_parts(tmp_path):
     """It dies between the target's answer and its first lane."""
     code = f"""

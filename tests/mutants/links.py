@@ -34,7 +34,7 @@ MUTANTS = (
         "fabric_fault",
         "out.kind = COMPLETED_FAULT",
         "out.kind = COMPLETED_SEND",
-        ("tests/integration/test_lanes.py", "tests/faults/test_deaths.py"),
+        ("tests/faults/test_deaths.py::test_a_lane_whose_other_end_died_shows_a_fault",),
     ),
     Mutant(
         "who says nothing waits at the door for ever",

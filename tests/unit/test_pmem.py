@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import mmap
 import os
+import select
 import signal
 import subprocess
 import sys
@@ -461,6 +462,89 @@ def test_strict_copy_copies_exactly_the_range(to, source, length):
         with memoryview(region) as view:
             expected = bytes(to) + data[source:] + bytes(PAGE - to - length)
             assert bytes(view) == expected
+
+
+TORN_READER = """
+import mmap, os, sys
+import numpy as np
+
+words = np.frombuffer(mmap.mmap(int(sys.argv[1]), 4096), dtype=np.uint64)[:32]
+seen = np.empty_like(words)
+sys.stdout.write("ready\\n")
+sys.stdout.flush()
+while os.read(0, 1) == b"?":
+    torn = 0
+    both = set()
+    for _ in range(int(sys.argv[2])):
+        seen[:] = words
+        odd = seen[(seen != 0) & (seen != 2**64 - 1)]
+        torn += len(odd)
+        both.update((int(seen[0] & 1), int(seen[-1] & 1)))
+    sys.stdout.write(f"{torn} {len(both)}\\n")
+    sys.stdout.flush()
+"""
+
+
+class Onlooker:
+    """Another process that looks at words while they are stored."""
+
+    def __init__(self) -> None:
+        self.fd = os.memfd_create("words")
+        os.ftruncate(self.fd, PAGE)
+        self.memory = mmap.mmap(self.fd, PAGE)
+        self.process = subprocess.Popen(
+            [sys.executable, "-c", TORN_READER, str(self.fd), "3000"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            pass_fds=(self.fd,),
+            text=True,
+        )
+        self.said = self.process.stdout
+        assert self.said.readline() == "ready\n"
+
+    def torn_by(self, store, rounds):
+        """Store zeros and ones until the other has looked often enough; count halves of words."""
+        torn = saw = 0
+        for _ in range(rounds):
+            self.process.stdin.write("?")
+            self.process.stdin.flush()
+            while not select.select([self.said], [], [], 0)[0]:
+                for _ in range(50):
+                    store(b"\0")
+                    store(b"\xff")
+            found, both = map(int, self.said.readline().split())
+            torn += found
+            saw += both > 1
+            if torn:
+                break
+        return torn, saw
+
+    def close(self) -> None:
+        self.process.communicate()
+        self.memory.close()
+        os.close(self.fd)
+
+
+@pytest.mark.alone
+@pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="one core sees no halves")
+def test_strict_copy_tears_no_word():
+    numpy = pytest.importorskip("numpy")
+    onlooker = Onlooker()
+
+    def in_halves(value):
+        halves = numpy.frombuffer(onlooker.memory, dtype=numpy.uint32)[:64]
+        halves[::2] = halves[1::2] = int.from_bytes(value * 4, "little")
+
+    try:
+        with Region.from_buffer(onlooker.memory) as region:
+            # As long as goes word by word: longer copies go through blocks of 32 bytes.
+            torn, saw = onlooker.torn_by(lambda value: region.write(0, value * 256), rounds=15)
+        control, _ = onlooker.torn_by(in_halves, rounds=400)
+    finally:
+        onlooker.close()
+    assert torn == 0
+    assert saw, "the other process saw no word change"
+    assert control, "halves of words would not have been seen"
 
 
 def test_strict_copy_is_checked():
