@@ -20,6 +20,7 @@ from rpmem._engine cimport (
     outcome_t,
 )
 from rpmem._lane cimport LANE_INTERRUPTED, Lane
+from rpmem._overlaps cimport overlaps_left
 from rpmem._pmdk_steps cimport pmdk_step_named
 from rpmem._pmem cimport Region
 from rpmem._ranges cimport range_outside, ranges_free, ranges_init, ranges_of, ranges_t
@@ -412,9 +413,11 @@ cdef class Replicator:
         return self.finish(first)
 
     cdef bint needs_drain(self, uint32_t lane) noexcept:
-        """Whether a replica has flushes on that lane that nobody waited for, or is lost."""
+        """Whether a replica has something on that lane that nobody waited for, or is lost."""
         cdef const group_t *group
         cdef uint32_t g
+        if overlaps_left(&self.engine.overlaps, lane):
+            return True
         for g in range(self.engine.group_count):
             group = self.engine.groups[g]
             if group.links[lane].undrained or group.failed:

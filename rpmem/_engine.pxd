@@ -4,6 +4,7 @@
 from libc.stdint cimport int32_t, uint32_t, uint64_t
 
 from rpmem._handout cimport handout_t
+from rpmem._overlaps cimport overlaps_t
 from rpmem._polling cimport politeness_t
 from rpmem._steps cimport link_t, operation_t
 
@@ -36,6 +37,7 @@ ctypedef struct engine_t:
     uint32_t lanes            # that every group has
     operation_t *operations   # lanes x groups
     handout_t handout
+    overlaps_t overlaps
     uint64_t spin             # ns to poll before sleeping
     uint32_t cores            # of this machine: more waiters than that only sleep
     politeness_t politeness

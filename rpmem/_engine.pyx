@@ -15,8 +15,13 @@ from rpmem._handout cimport handout_acquire, handout_free, handout_init, handout
 from rpmem._lane cimport (
     LANE_ABORTED, LANE_EXPIRED, LANE_INTERRUPTED, LANE_UP, completion_t,
 )
+from rpmem._overlaps cimport (
+    overlaps_enter, overlaps_free, overlaps_init, overlaps_leave, overlaps_wait,
+)
 from rpmem._polling cimport cores, give_way, now, politeness
-from rpmem._steps cimport OPERATION_DONE, link_t, operation_t
+from rpmem._steps cimport (
+    OPERATION_DONE, OPERATION_DRAIN, OPERATION_FLUSH, OPERATION_RELAXED, link_t, operation_t,
+)
 
 from rpmem.interrupts import check
 
@@ -48,11 +53,14 @@ cdef int engine_init(engine_t *engine, uint32_t groups, uint32_t lanes) noexcept
     engine.operations = <operation_t *> calloc(lanes * groups + 1, sizeof(operation_t))
     if engine.groups == NULL or engine.operations == NULL:
         return -1
+    if overlaps_init(&engine.overlaps, lanes):
+        return -1
     return -1 if handout_init(&engine.handout, lanes) else 0
 
 
 cdef void engine_free(engine_t *engine) noexcept:
     handout_free(&engine.handout)
+    overlaps_free(&engine.overlaps)
     free(engine.operations)
     free(engine.groups)
     engine.operations = NULL
@@ -121,6 +129,61 @@ cdef int32_t take_lane(engine_t *engine, int32_t wanted, outcome_t *outcome) noe
     return lane
 
 
+cdef void drain(engine_t *engine, int32_t lane, outcome_t *outcome) noexcept nogil:
+    """Wait for what was left behind on a lane, so that it cannot overtake what is sent next."""
+    cdef operation_t operation
+    cdef outcome_t drained
+    memset(&operation, 0, sizeof(operation))
+    operation.flags = OPERATION_DRAIN
+    engine_begin(engine, &operation, lane, EVERY_GROUP, &drained)
+    engine_end(engine, &drained)
+    if outcome.fault == 0 or drained.raised != NULL:
+        outcome.fault = drained.fault
+        outcome.group = drained.group
+        outcome.detail = drained.detail
+        outcome.refusal = drained.refusal
+        outcome.raised = drained.raised
+
+
+cdef int32_t enter(engine_t *engine, const operation_t *wanted, int32_t number,
+                   outcome_t *outcome) noexcept nogil:
+    """A lane for an operation that overtakes nothing, or -1 and why there is none."""
+    cdef uint64_t since = 0
+    cdef int32_t lane, other
+    while True:
+        lane = take_lane(engine, number, outcome)
+        if lane < 0 or wanted.destination != NULL:
+            return lane
+        other = overlaps_enter(&engine.overlaps, <uint32_t> lane, wanted.ranges, wanted.count,
+                               wanted.flags & OPERATION_RELAXED != 0)
+        if other < 0:
+            return lane
+        handout_release(&engine.handout, <uint32_t> lane)
+        if overlaps_wait(&engine.overlaps, <uint32_t> other, LISTEN):
+            drain(engine, other, outcome)
+        else:
+            outcome.raised = interruption()
+            if outcome.raised != NULL:
+                outcome.fault = FAULT_INTERRUPTED
+        if since == 0:
+            since = now()
+        elif now() - since > engine.patience:
+            outcome.fault = FAULT_NO_LANE
+        if outcome.raised != NULL or outcome.fault == FAULT_NO_LANE:
+            return -1
+
+
+cdef void leave(engine_t *engine, const operation_t *operation, outcome_t *outcome) noexcept nogil:
+    """The lane is free again; what has not arrived is left behind on it."""
+    cdef bint broken = outcome.raised != NULL
+    if operation.destination == NULL:
+        overlaps_leave(&engine.overlaps, <uint32_t> outcome.lane,
+                       broken or operation.flags & OPERATION_FLUSH != 0,
+                       broken or operation.flags & OPERATION_RELAXED != 0,
+                       operation.flags & OPERATION_DRAIN != 0 and not broken)
+    handout_release(&engine.handout, <uint32_t> outcome.lane)
+
+
 cdef void engine_begin(engine_t *engine, const operation_t *wanted, int32_t lane, int32_t group,
                        outcome_t *outcome) noexcept nogil:
     cdef operation_t *operation
@@ -132,7 +195,7 @@ cdef void engine_begin(engine_t *engine, const operation_t *wanted, int32_t lane
     outcome.lane = -1
     if engine.group_count == 0:
         return
-    lane = take_lane(engine, lane, outcome)
+    lane = enter(engine, wanted, lane, outcome)
     outcome.lane = lane
     if lane < 0:
         return
@@ -287,4 +350,4 @@ cdef void engine_end(engine_t *engine, outcome_t *outcome) noexcept nogil:
                 idle = 0
     if engine.lanes > engine.cores:
         rpmem_add(&engine.active, <uint32_t> -1)
-    handout_release(&engine.handout, <uint32_t> lane)
+    leave(engine, &operations[0], outcome)

@@ -65,7 +65,8 @@ class Pool(Handle):
 
     Threads
         All methods may be called from several threads at once; those that wait release the GIL.
-        Each call takes a lane of its own. Arrays are created and deleted one at a time.
+        Each call takes a lane of its own; calls whose ranges overlap, be it between the elements
+        of strided views, go one after the other. Arrays are created and deleted one at a time.
         What two threads write to the same bytes is theirs to order.
 
     Processes

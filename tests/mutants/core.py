@@ -10,6 +10,7 @@ _MESSAGES = ("tests/unit/test_steps_posts.py", "tests/integration/test_messages_
 _LANES = ("tests/integration/test_lanes.py",)
 _POSTS = ("tests/unit/test_steps_posts.py",)
 _REPLICA = ("tests/unit/test_steps_posts.py", "tests/integration/test_replica.py")
+_OVERLAPS = ("tests/unit/test_overlaps.py",)
 _RANGES = ("tests/unit/test_ranges.py",)
 _REFUSAL = ("tests/unit/test_refusal.py",)
 _PMEM = ("tests/unit/test_pmem.py",)
@@ -141,6 +142,41 @@ MUTANTS = (
         "if group != EVERY_GROUP and group != <int32_t> g:",
         "if (group != EVERY_GROUP and group != <int32_t> g) or (group == EVERY_GROUP and g > 0):",
         ("tests/integration/test_pool.py", *_RECORDED),
+    ),
+    Mutant(
+        "calls whose ranges overlap do not wait for each other",
+        "rpmem_overlaps_with",
+        "return rpmem_overlaps_calls(way, wanted)",
+        "return 0",
+        (*_OVERLAPS, "tests/integration/test_threads_beside_each_other.py"),
+    ),
+    Mutant(
+        "what was left behind on a lane is not looked at",
+        "rpmem_overlaps_with",
+        "(way->left_low < wanted->high && wanted->low < way->left_high",
+        "(0 && way->left_low < wanted->high && wanted->low < way->left_high",
+        _OVERLAPS,
+    ),
+    Mutant(
+        "an interrupted call leaves nothing behind",
+        "leave",
+        "broken or operation.flags & OPERATION_FLUSH != 0,",
+        "operation.flags & OPERATION_FLUSH != 0,",
+        _OVERLAPS,
+    ),
+    Mutant(
+        "what waits for a lane's rest does not drain it",
+        "enter",
+        "drain(engine, other, outcome)",
+        "overlaps_leave(&engine.overlaps, <uint32_t> other, False, False, True)",
+        _OVERLAPS,
+    ),
+    Mutant(
+        "what interrupted calls left is not drained",
+        "Replicator.needs_drain",
+        "if overlaps_left(&self.engine.overlaps, lane):",
+        "if False:",
+        _OVERLAPS,
     ),
     Mutant(
         "two threads get the same lane",

@@ -6,8 +6,6 @@ import os
 
 import pytest
 
-from rpmem._core import LaneGroup, Replicator
-from rpmem._pmem import Region
 from rpmem.errors import (
     DeadlineExceeded,
     FlushFailed,
@@ -15,75 +13,23 @@ from rpmem.errors import (
     RangeError,
     RpmemError,
 )
-from tests.support.compiled import compiled
-
-SIZE = 1 << 20
-BASE = 1 << 40
-WINDOW = 4
-# rpmem/_lane.pxd, rpmem/_messages.pxd and rpmem/_pmdk_messages.pxd, where Python cannot see them
-SIGNAL, COMMIT, DELIVERED = 1, 2, 16
-ANSWER, DEEP = 1, 2
-PMDK_FLUSH, PMDK_DEEP, PMDK_SEND = 0, 1, 2
-
-NATIVE = ("send-after-write", "read-after-write", "commit", "flush")
-ONE_SIDED = ("read-after-write", "delivered", "commit", "flush")
-PMDK = ("pmdk-send-after-write", "pmdk-read-after-write")
-EVERY = (*NATIVE, "delivered", *PMDK)
-#: A range that goes one-sided in every step that can.
-LONG = (8192, 65536)
-
-
-class Owner:
-    """Turns faults into errors, as a replica does."""
-
-    def explain(self, fault, refusal, detail):
-        if fault == -3:
-            return FlushFailed(f"refused with {refusal}", errno=detail)
-        if fault == -4:
-            return MalformedMessage("garbled")
-        return DeadlineExceeded(f"fault {fault}")
-
-
-class Bench:
-    """A replicator over recording lanes to one replica; `lane` is the first of them."""
-
-    def __init__(self, step, *, lanes=1, floor=0, message_size=None, **wishes):
-        pmdk = step.startswith("pmdk-")
-        limits = {"message_size": message_size or (16384 if pmdk else 65536)}
-        self.lanes = [
-            compiled("_recording_lane").RecordingLane(
-                SIZE,
-                delivers=step == "delivered",
-                pmdk=pmdk,
-                base=BASE if pmdk else 0,
-                **limits,
-                **wishes,
-            )
-            for _ in range(lanes)
-        ]
-        self.lane = self.lanes[0]
-        self.region = Region.anonymous(SIZE)
-        with memoryview(self.region) as view:
-            view[:] = os.urandom(SIZE)
-        self.group = LaneGroup(
-            self.lanes,
-            {"delivered": "read-after-write"}.get(step, step.removeprefix("pmdk-")),
-            self.region,
-            message_size=limits["message_size"],
-            window=1 if pmdk else WINDOW,
-            owner=Owner(),
-            dialect="pmdk" if pmdk else "native",
-            remote_base=BASE if pmdk else 0,
-        )
-        self.core = Replicator(self.region, [self.group], local=False, floor=floor, timeout=0.05)
-
-    def same(self, offset, length):
-        """Whether the target has what stands here."""
-        with memoryview(self.region) as view:
-            return self.lane.read_pool(offset, length) == bytes(view[offset : offset + length])
-
-    def kinds(self):
-        return [post[0] for post in self.lane.posts()]
+from tests.support.posts import (
+    COMMIT,
+    DEEP,
+    DELIVERED,
+    EVERY,
+    LONG,
+    NATIVE,
+    ONE_SIDED,
+    PMDK,
+    PMDK_DEEP,
+    PMDK_FLUSH,
+    PMDK_SEND,
+    SIGNAL,
+    SIZE,
+    WINDOW,
+    Bench,
+)
 
 
 @pytest.mark.parametrize("relaxed", [False, True])
