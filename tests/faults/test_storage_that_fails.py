@@ -23,8 +23,9 @@ from pathlib import Path
 import pytest
 
 from tests.support import storage_runner
+from tests.support.compiled import build as build_support
 from tests.support.failing import BOTH, SIDES, Control, build, environment_of
-from tests.support.storage_acts import SWALLOWS
+from tests.support.storage_acts import FORGETS, SWALLOWS
 from tests.support.storage_case import Case
 from tests.support.storage_runner import Runner
 
@@ -41,6 +42,7 @@ KINDS = {"open", "write", "fsync", "msync", "fallocate", "flock", "mmap", "close
 def runner() -> Iterator[Runner]:
     if not Path("/dev/shm").is_dir():
         pytest.skip("there is no /dev/shm")
+    build_support("_hooked_media")
     with Runner() as started:
         yield started
 
@@ -114,6 +116,11 @@ def test_every_call_fails_once(record_property):
             Case("persist", "pair", "target", "msync", 1, errno.EIO, broken=SWALLOWS),
             ["durable on the replica copy", "marked clean"],
             id="a flush of the target whose error is ignored",
+        ),
+        pytest.param(
+            Case("persist", "plain", "initiator", "msync", 1, errno.EIO, broken=FORGETS),
+            ["durable on the local copy", "marked clean"],
+            id="a refusal that only the call that failed is told of",
         ),
         pytest.param(
             Case(

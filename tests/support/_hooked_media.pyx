@@ -85,6 +85,22 @@ def hook(Region region, call, *, str medium="page"):
     region.gil_threshold = 1
 
 
+cdef extern from *:
+    ctypedef struct refusal_seen_t "rpmem_refusal":
+        int first
+
+
+def forget_refusal(Region region):
+    """Let a region forget that its medium refused: as if only the failed call had been told.
+
+    Parameters
+    ----------
+    region : Region
+        Which nobody flushes meanwhile.
+    """
+    (<refusal_seen_t *> &region.refusal).first = 0
+
+
 def make_private(Region region, spans):
     """Let the memory of a region be a private copy of its files: no store reaches them by itself.
 

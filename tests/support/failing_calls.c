@@ -300,7 +300,11 @@ write_back_memory(ino_t inode, const char *from, size_t length, off_t at, int fa
 	struct rlimit limit = more_descriptors();
 	if (!open_durable(&file, inode))
 		abort();
-	/* A target flushes what has just come in: these pages were stored to, with the same bytes even. */
+	/*
+	 * A target flushes what has just come in: these pages were stored to, with the same bytes even, and
+	 * so are dirty again.  It flushes nothing a second time by itself: it gives the lane up that was
+	 * refused once.
+	 */
 	for (size_t done = 0; done < length; done += PAGE)
 		write_back_page(&file, from + done, length - done < PAGE ? length - done : PAGE,
 		    at + (off_t)done, failed, side == TARGET);

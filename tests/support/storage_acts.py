@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import logging
 import os
 import resource
 import stat
@@ -19,6 +20,7 @@ from rpmem.assembly import Assembly
 from rpmem.copies import Copies
 from rpmem.errors import LaunchError, RpmemError
 from rpmem.superblock import STATE_OFFSET, Phase, State
+from tests.support.compiled import compiled
 from tests.support.failing import BOTH, SIDES
 from tests.support.storage_case import Case
 from tests.support.storage_operations import (
@@ -29,6 +31,7 @@ from tests.support.storage_operations import (
 )
 
 SWALLOWS = "ignores errors of flushes"
+FORGETS = "forgets what was refused"
 
 
 def _mark_whatever_happened() -> None:
@@ -94,12 +97,14 @@ def _link(descriptor: str) -> str:
 
 
 def act(world: World, operation: Operation, case: Case) -> dict[str, Any]:
+    hooked = compiled("_hooked_media") if case.broken == FORGETS else None
     before = _traces()
     if case.broken in BROKEN:
         BROKEN[case.broken]()
     held = operation.prepare(world)
     report: dict[str, Any] = {"outcome": "passed", "wrong": [], "acknowledged": None}
     wrong: list[str] = report["wrong"]
+    report["logged"] = _logged()
     made: Any = None
     limit = resource.getrlimit(resource.RLIMIT_NOFILE)
     side = SIDES[case.side] if case.number else BOTH
@@ -131,12 +136,28 @@ def act(world: World, operation: Operation, case: Case) -> dict[str, Any]:
         resource.setrlimit(resource.RLIMIT_NOFILE, limit)
     pool = made if made is not None else held
     if isinstance(pool, rpmem.Pool):
+        if hooked is not None:
+            hooked.forget_refusal(pool._region)
         _go_on(world, operation, pool, report)
     elif pool is not None:
         pool.close()
     del pool, made, held
     _compare_traces(before, wrong)
     return report
+
+
+def _logged() -> list[str]:
+    """Return a list to which all is added that rpmem logs from now on."""
+    lines: list[str] = []
+
+    class Kept(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            lines.append(record.getMessage())
+
+    logger = logging.getLogger("rpmem")
+    logger.setLevel(logging.INFO)
+    logger.addHandler(Kept())
+    return lines
 
 
 def _with_few_descriptors(

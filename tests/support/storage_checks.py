@@ -49,12 +49,16 @@ def take_report(verdict: Verdict, report: dict[str, Any], control: Control, case
         for side in SIDES:
             verdict.calls[side] = dict(Counter(c.kind for c in calls if c.side == side))
     if verdict.failed and verdict.outcome == "passed" and case.kind in _SYNCS:
-        # A pool that was restored is there, and says at the first persist that its replica is not;
-        # one that is closed has nothing more to promise: what is marked is looked at below.
+        # A pool that was restored is there, and the first persist says that its replica is not:
+        # nothing was promised of the replica before. Closing promises nothing that a persist has
+        # not: a replica that is lost then is not marked as complete, as is looked at below, and the
+        # log says which. The command says the same of its closing.
+        on_target = case.side == "target"
+        logged = any("not durable there" in line for line in report["logged"])
         told = {
-            "restore": "persist-again" in report,
-            "close": case.side == "target",
-            "close-flushed": case.side == "target",
+            "restore": on_target and "not durable there" in report.get("persist-again", ""),
+            "close": on_target and logged,
+            "close-flushed": on_target and logged,
             "cli-create": "not marked as complete" in verdict.said,
             "cli-open": "not marked as complete" in verdict.said,
         }.get(case.operation, False)
