@@ -12,7 +12,7 @@ import pytest
 
 import rpmem
 from rpmem import errors
-from rpmem.channel import _MOST_LINES
+from rpmem.channel import _MOST_LINES, Channel
 from rpmem.control.messages import Error, Failure, LaneGrant, Ready
 from rpmem.errors import (
     ConnectFailed,
@@ -250,3 +250,27 @@ def test_answers_at_random(tmp_path):
         fields = {name: chance.choice(values) for name in chance.sample(names, 3)}
         with pytest.raises(RpmemError):
             create(tmp_path, raw={"port": 1023, **fields})
+
+
+def test_a_quiet_hour_is_not_saved_up(monkeypatch, caplog):
+    """Of a burst after it, as many lines are passed on as of one at the beginning."""
+    channel = Channel.__new__(Channel)
+    channel._where, channel._lines_left, channel._lines_dropped = "node", 0.0, 0
+    channel._logged_at = 0.0
+    monkeypatch.setattr("rpmem.channel.time.monotonic", lambda: 3600.0)
+    with caplog.at_level(logging.INFO, logger="rpmem"):
+        for _ in range(2 * _MOST_LINES):
+            channel._log(logging.INFO, "words")
+    assert len(caplog.records) == _MOST_LINES
+
+
+def test_the_first_failure_is_the_one_that_is_told():
+    told = []
+    channel = Channel.__new__(Channel)
+    channel._state, channel._failure, channel._closing = threading.Condition(), None, False
+    channel._on_failure = told.append
+    first, second = RpmemError("first"), RpmemError("second")
+    channel._fail(first)
+    channel._fail(second)
+    assert told == [first]
+    assert channel.failure is first

@@ -119,3 +119,19 @@ def test_error_names_a_forked_child_of_one_that_ended(tmpfs: Path):
         rpmem.Pool.open(tmpfs / "p")
     assert process.stdin is not None
     process.stdin.close()
+
+
+def test_a_child_that_leaves_the_with_block_ends_nothing(tmpfs: Path):
+    with rpmem.Pool.create(tmpfs / "p", SIZE, f"local:{tmpfs} a.set", parts=1) as pool:
+        words = pool.array("x", 10)
+        before = (tmpfs / "p").read_bytes()
+        pid = os.fork()
+        if pid == 0:
+            try:
+                pool.__exit__(None, None, None)
+            finally:
+                os._exit(0)
+        os.waitpid(pid, 0)
+        assert (tmpfs / "p").read_bytes() == before
+        words[:] = 3
+        pool.persist(words)

@@ -187,6 +187,20 @@ def test_read_gives_what_the_replica_holds(local, node):
         assert np.array_equal(array, acknowledged)
 
 
+def test_nothing_is_pulled_from_a_replica_with_other_arrays(local, node, monkeypatch):
+    with rpmem.Pool.create(local, SIZE, node.spec(), parts=1) as pool:
+        array = fill(pool)
+        with monkeypatch.context() as patch:
+            patch.setattr(pool._arrays._catalogue._medium, "_replicate", None)
+            pool.array("only here", 10)
+        array[0] = 9
+        with pytest.raises(StaleReplica, match="catalogue"):
+            pool.pull()
+        assert (array[0] == 9).all()
+        pool.pull(array)
+        assert (array == 1).all()
+
+
 # --- loss ---
 
 

@@ -210,6 +210,34 @@ def test_refusals():
     assert list(catalogue.entries) == ["a", "c"]
 
 
+def test_names_are_measured_in_bytes():
+    _, catalogue = fresh()
+    put(catalogue, "\u00e9" * (LONGEST_NAME // 2))
+    with pytest.raises(UsageError):
+        put(catalogue, "\u00e9" * (LONGEST_NAME // 2 + 1))
+
+
+def test_no_image_is_longer_than_its_slot():
+    _, catalogue = fresh()
+    slot = Layout.plan(POOL_SIZE, POOL_ID).slot_size
+    longest = 0
+    for length in range(slot - 400, slot):
+        entry = Entry("x", 0, 64, (), "C", "x" * length)
+        try:
+            longest = max(longest, len(catalogue._image({"x": entry})))
+        except PoolFull:
+            break
+    assert longest == slot
+
+
+def test_the_old_superblock_is_gone_before_the_slots_are_cleared():
+    medium, _ = fresh(filling=255)
+    cleared = []
+    medium.zero = lambda offset, length: cleared.append((offset, length))
+    Catalogue.format(medium, Layout.plan(POOL_SIZE, POOL_ID))
+    assert cleared[0] == (LAYOUT_OFFSET, LAYOUT_SIZE)
+
+
 def test_a_full_catalogue_refuses_before_it_writes():
     medium, catalogue = fresh()
     with pytest.raises(PoolFull, match="catalogue has no room"):

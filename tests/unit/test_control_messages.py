@@ -32,9 +32,13 @@ from rpmem.control.messages import (
 )
 from rpmem.errors import (
     ArrayNotFound,
+    BufferRefused,
+    ClosedError,
+    LaunchFailed,
     MalformedMessage,
     PoolSetBusy,
     RemoteError,
+    StaleReplica,
     UnexpectedMessage,
     UsageError,
     VersionMismatch,
@@ -425,3 +429,13 @@ def test_an_answer_fits_its_request():
         ]:
             assert words in (READY.replaced(**change).mismatch(request) or "")
         assert READY.replaced(lanes=READY.lanes * 4).mismatch(request) is None
+
+
+@pytest.mark.parametrize(
+    "code", [BufferRefused.code, ClosedError.code, LaunchFailed.code, StaleReplica.code]
+)
+def test_a_target_cannot_raise_what_only_this_side_can_know(code):
+    for kind in (Error, Failure):
+        error = kind(code=code, message="words").to_exception("node2")
+        assert type(error) is RemoteError
+        assert error.remote_code == code

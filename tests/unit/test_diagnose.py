@@ -311,3 +311,9 @@ def test_whatever_is_said_gives_an_error_that_can_be_printed(
     assert isinstance(error, RpmemError)
     assert str(error).isprintable()
     assert len(str(error)) < 3000
+
+
+def test_of_many_words_the_last_are_quoted():
+    said = "\n".join(f"line {number}" for number in range(9))
+    assert "line 6; line 7; line 8" in no_answer(Target.parse("node2"), 5.0, words=said).what
+    assert "line 5" not in no_answer(Target.parse("node2"), 5.0, words=said).what

@@ -313,3 +313,21 @@ def test_done_or_undone_at_any_moment():
 @pytest.mark.slow
 def test_done_or_undone_at_many_moments():
     assert sum(rounds(20_000, seed=6)) == 20_000
+
+
+def test_the_bound_of_an_undoing_ends_with_it():
+    with interrupts.undoing(60.0):
+        with interrupts.undoing(5.0):
+            assert interrupts.limited(None) <= 5.0
+        assert 5.0 < interrupts.limited(None) <= 60.0
+    assert interrupts.limited(None) is None
+
+
+def test_what_breaks_off_a_call_does_so_only_while_it_is_asked_to():
+    def work():
+        call = interrupts._local.call
+        with interrupts.broken_by(print):
+            within = list(call.breakers)
+        return within, list(call.breakers)
+
+    assert interrupts.guarded(work) == ([print], [])

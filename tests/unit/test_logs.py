@@ -102,3 +102,11 @@ def test_the_application_gets_failures_as_exceptions_only(tmp_path):
     finally:
         logging.getLogger().removeHandler(handler)
     assert seen.getvalue() == "a warning\n"
+
+
+def test_a_new_log_takes_the_place_of_the_old_one(tmp_path):
+    for name in ("old", "new"):
+        logs.set_up(Environment(log_level=1, log_file=str(tmp_path / name)))
+        LOG.error("a word for the %s one", name)
+    assert (tmp_path / "old").read_text().count("a word") == 1
+    assert (tmp_path / "new").read_text().count("a word") == 1

@@ -757,3 +757,35 @@ def test_a_pool_set_file_that_cannot_be_let_go_of_leaves_no_parts(tmp_path, monk
     monkeypatch.undo()
     assert sorted(tmp_path.rglob("*")) == before
     rpmem.Pool.create(described).close()
+
+
+def test_all_that_is_free_can_be_had(place):
+    local, size = place
+    with rpmem.Pool.create(local, size) as pool:
+        pool.array("first", 5000, "u1")
+        free = pool.free
+        pool.array("rest", free // 4096 * 4096 - 8192, "u1")
+        assert pool.free == free - free // 4096 * 4096 + 8192
+        with pytest.raises(rpmem.PoolFull):
+            pool.array("too much", pool.free + 1, "u1")
+        for name in list(pool):
+            del pool[name]
+        pool.array("all", pool.free, "u1")
+        assert pool.free == 0
+
+
+def test_a_superblock_of_another_pool_is_refused(tmp_path):
+    for name in ("one", "two"):
+        rpmem.Pool.create(tmp_path / name, SIZE).close()
+    with open(tmp_path / "one", "rb") as one, open(tmp_path / "two", "r+b") as two:
+        two.write(one.read(4096))
+    with pytest.raises(HeaderError, match="different pools"):
+        rpmem.Pool.open(tmp_path / "two")
+
+
+def test_a_copy_that_was_cut_off_is_refused(tmp_path):
+    rpmem.Pool.create(tmp_path / "pool", SIZE).close()
+    os.truncate(tmp_path / "pool", SIZE - 4096)
+    for how in ({}, {"readonly": True}):
+        with pytest.raises(CatalogueCorrupt, match=f"created with {SIZE} bytes"):
+            rpmem.Pool.open(tmp_path / "pool", **how)

@@ -20,7 +20,7 @@ from rpmem.value import replace
 
 pytest.importorskip("rpmem._pmem", reason="rpmem._pmem is not built", exc_type=ImportError)
 
-from rpmem import errors, header, poolset, redo
+from rpmem import errors, header, poolfiles, poolset, redo
 from rpmem._pmem import Region
 from rpmem.header import Header, PoolAttributes
 from rpmem.partfile import PartFile
@@ -708,6 +708,59 @@ def test_a_damaged_note_is_thrown_away(tmp_path, text):
     assert names(tmp_path) == ["part0", "part1", "part2"]
 
 
+def written_note(folder, count=3):
+    """Make a pool whose note says that its attributes are to change."""
+    wanted, given = made(folder, count=count)
+    PoolFiles.create(wanted, attributes=given).close()
+    parts = [PartFile.open(part.path) for part in wanted.parts]
+    headers = [Header.unpack(part.read_header()) for part in parts]
+    changed = header.with_attributes(headers, attributes(user_flags=b"1" * 16))
+    redo._write_note(parts, [each.pack() for each in headers], [each.pack() for each in changed])
+    return wanted, given, parts
+
+
+@pytest.mark.parametrize("at", [30, 4096 + 30, 8192 + 30, -1])
+def test_a_note_with_a_flipped_bit_is_thrown_away(tmp_path, at):
+    wanted, given, parts = written_note(tmp_path)
+    for part in parts:
+        part.close()
+    note = tmp_path / "part0.rpmem-redo"
+    text = bytearray(note.read_bytes())
+    text[at] ^= 4
+    note.write_bytes(text)
+    with PoolFiles.open(wanted) as pool:
+        assert pool.attributes == given
+
+
+def test_a_note_of_more_parts_than_there_are_is_not_carried_out(tmp_path):
+    _, _, parts = written_note(tmp_path)
+    assert len(redo.pending(parts, lambda _: True)) == 3
+    assert redo.pending(parts[:2], lambda _: True) == []
+    for part in parts:
+        part.close()
+
+
+def test_note_and_draft_go_with_their_pool(tmp_path):
+    wanted, given = made(tmp_path)
+    PoolFiles.create(wanted, attributes=given).close()
+    pool = PoolFiles.open(wanted)
+    for name in ("part0.rpmem-redo", "part0.rpmem-redo~"):
+        (tmp_path / name).write_bytes(b"cut off")
+    pool.close(remove=True)
+    assert names(tmp_path) == []
+
+
+def test_a_look_that_fails_leaves_no_descriptor(tmp_path):
+    wanted, given = made(tmp_path)
+    PoolFiles.create(wanted, attributes=given).close()
+    with open(tmp_path / "part1", "r+b") as file:
+        file.write(b"half a header")
+    before = os.listdir("/proc/self/fd")
+    with pytest.raises(errors.HeaderError):
+        PoolFiles.look(wanted)
+    assert len(os.listdir("/proc/self/fd")) <= len(before)
+
+
 # --- unsafe shutdowns --------------------------------------------------------------------------
 
 
@@ -752,6 +805,28 @@ def test_a_changed_shutdown_count_is_refused(tmp_path, monkeypatch):
     PoolFiles.open(wanted).close()
     count = 6
     PoolFiles.open(wanted).close()
+
+
+def test_who_looks_leaves_the_shutdown_state_as_it_is(tmp_path):
+    wanted = pool_set(tmp_path)
+    with PoolFiles.create(wanted, attributes=attributes(incompat=header.INCOMPAT_SDS)):
+        before = [(tmp_path / name).read_bytes()[:4096] for name in names(tmp_path)]
+        PoolFiles.look(wanted).close()
+        assert [(tmp_path / name).read_bytes()[:4096] for name in names(tmp_path)] == before
+
+
+@pytest.mark.parametrize("identity", [b"", b"ab", b"abc", b"abcd", b"NVDIMM-7"])
+def test_device_names_are_summed_up_with_one_to_four_zeros_behind_their_end(identity):
+    """As PMDK does, whose sum of a text of whole words has a word of zeros, too."""
+    text = identity + b"\0"
+    text += b"\0" * (4 - len(text) % 4)
+    low = high = 0
+    for at in range(0, len(text), 4):
+        low = (low + int.from_bytes(text[at : at + 4], "little")) % 2**32
+        high = (high + low) % 2**32
+    assert poolfiles._plain_checksum(identity) == high << 32 | low
+    word = int.from_bytes(b"abc\0", "little")
+    assert poolfiles._plain_checksum(b"abc") == 2 * word % 2**32 << 32 | word
 
 
 # --- the original as judge ---------------------------------------------------------------------

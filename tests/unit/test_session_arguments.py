@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 import rpmem
+from rpmem import session
 from rpmem.errors import UsageError
 
 SIZE = 4 << 20
@@ -52,3 +53,18 @@ def test_fewer_lanes_than_asked_for(tmpfs: Path):
         rpmem.create(f"local:{tmpfs}", "a.set", memory, nlanes=1024, parts=1) as replica,
     ):
         assert replica.nlanes == 256
+
+
+def test_the_environment_bounds_the_lanes():
+    assert session._lane_count(None, 2) == 2
+    assert session._lane_count(8, 4) == 4
+    assert session._lane_count(3, 4) == 3
+
+
+def test_a_session_that_fails_lets_go_of_the_buffer(tmp_path: Path):
+    memory = bytearray(SIZE)
+    for call in (rpmem.open, rpmem.create):
+        with pytest.raises(rpmem.PoolSetNotFound):
+            call(f"local:{tmp_path}", "none.set", memory)
+        memory += b"it can be resized"
+        del memory[SIZE:]
