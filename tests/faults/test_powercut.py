@@ -15,7 +15,7 @@ from rpmem.catalogue import Catalogue
 from rpmem.copies import Copies
 from rpmem.partfile import PartFile
 from rpmem.superblock import STATE_OFFSET
-from tests.support.powercut import headers, runs
+from tests.support.powercut import headers, runs, threads
 from tests.support.powercut.model import Loss
 
 pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning")
@@ -121,3 +121,15 @@ def test_a_control_of_headers_is_found_out(tmpfs, monkeypatch, name):
     monkeypatch.setattr(redo, *HEADER_CONTROLS[name])
     with pytest.raises(Loss):
         sum(headers.run_headers(seed) for seed in MOST)
+
+
+# --- threads -----------------------------------------------------------------------------------
+
+
+def test_what_each_thread_was_promised_is_there(tmpfs):
+    assert sum(threads.run_threads(seed, images=60) for seed in range(4)) == 240
+
+
+def test_a_medium_that_skips_flushes_is_found_out_by_threads(tmpfs):
+    with pytest.raises(Loss):
+        sum(threads.run_threads(seed, skips=runs.lying(seed, 50)) for seed in MOST)

@@ -25,7 +25,7 @@ from tests.support.powercut.scripts import HERE, MACHINES, SIZE, THERE, Script
 from tests.support.powercut.target import targets_are_threads
 
 SHM = "/dev/shm"
-_SUMS = ("images", "scripts", "events", "chains", "headers")
+_SUMS = ("images", "scripts", "events", "chains", "headers", "threads")
 
 
 @dataclass
@@ -240,6 +240,7 @@ def main() -> int:
 def _one_more(figures: dict[str, Any]) -> None:
     """Run the next seed, and add it up."""
     from tests.support.powercut.headers import run_headers
+    from tests.support.powercut.threads import run_threads
 
     seed = figures["next_seed"]
     figures["next_seed"] += 1
@@ -247,6 +248,7 @@ def _one_more(figures: dict[str, Any]) -> None:
     try:
         run_seed(seed, result=result)
         figures["headers"] += run_headers(seed)
+        figures["threads"] += run_threads(seed)
     except Loss as loss:
         figures["losses"].append(str(loss))
         print(loss, file=sys.stderr)
