@@ -109,7 +109,7 @@ def test_a_window_does_not_decide_how_much_memory_is_held(message_size):
     lanes = Lanes.__new__(Lanes)
     lanes._ready, lanes._native = ready, True
     assert 4 <= lanes._window <= 64
-    assert lanes._window * message_size <= 33 << 20
+    assert lanes._window * message_size <= 32 << 20
 
 
 def test_log_records_are_few_and_safe_to_print(tmp_path, caplog):

@@ -40,6 +40,16 @@ def path(tmp_path):
 # --- locks ------------------------------------------------------------------------------------
 
 
+def test_what_is_no_part_leaves_no_descriptor(tmp_path):
+    os.mkfifo(tmp_path / "fifo")
+    before = len(os.listdir("/proc/self/fd"))
+    for name in (tmp_path, tmp_path / "fifo"):
+        for opened in (PartFile.open, PartFile.look):
+            with pytest.raises(errors.PoolSetMalformed, match="it is"):
+                opened(str(name))
+    assert len(os.listdir("/proc/self/fd")) <= before
+
+
 def test_a_part_that_is_replaced_between_open_and_lock_is_not_taken(path, monkeypatch):
     real = locks.lock
 

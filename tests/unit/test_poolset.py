@@ -468,6 +468,17 @@ def test_load_names_what_is_wrong(tmp_path):
         poolset.load(tmp_path / "fifo")
 
 
+def test_a_file_that_is_too_large_is_not_cut_off(tmp_path, monkeypatch):
+    monkeypatch.setattr(poolset, "_LARGEST_FILE", 8192)
+    text = "PMEMPOOLSET\n4M /mnt/one\n"
+    write(tmp_path / "p.set", text.ljust(8191, "#"))
+    assert len(poolset.load(tmp_path / "p.set").parts) == 1
+    write(tmp_path / "p.set", text.ljust(8192, "#") + "\n4M /mnt/two\n")
+    for load in (poolset.load, poolset.load_any):
+        with pytest.raises(PoolSetMalformed, match="larger than 8192 bytes"):
+            load(tmp_path / "p.set")
+
+
 def test_load_without_permission(tmp_path):
     path = write(tmp_path / "a.set", "PMEMPOOLSET\n2M /a\n")
     path.chmod(0)
