@@ -29,6 +29,7 @@ UNDO: Final = 2.0
 FAREWELL: Final = 0.1
 # What is left to do here when the target has been given up: processes are reaped, memory unmapped.
 _LAST_STEPS: Final = 1.0
+_SHORTEST_NAP: Final = 0.0001
 
 _T = TypeVar("_T")
 
@@ -57,6 +58,7 @@ class _Call(Generic[_T]):
         self.cancelled = False
         self.refused = False
         self.over = False
+        self.taken = False
         self.result: _T | None = None
         self.error: BaseException | None = None
         self.done = _thread.allocate_lock()
@@ -68,7 +70,6 @@ class _Call(Generic[_T]):
         self._discard = discard
         self._context = contextvars.copy_context()
         self._claim = _thread.allocate_lock()
-        self._discards = _thread.allocate_lock()
         self._discarded = _thread.allocate_lock()
         self.done.acquire()
         self._discarded.acquire()
@@ -89,21 +90,26 @@ class _Call(Generic[_T]):
 
     def _run(self) -> None:
         _local.call = self
+        _unfinished.add(self)
         try:
             self.result = self._context.run(self._work)
         except BaseException as error:
             self.error = error
+        # A pool that is in there must not outlive its last user.
+        del self._work
         self.over = True
         self.done.release()
-        if self.cancelled:
+        # However many signals come, and whenever: one of the two is said in the main thread.
+        nap = _SHORTEST_NAP
+        while not (self.taken or self.cancelled):
+            time.sleep(nap)
+            nap = min(nap * 2, SLICE)
+        if not self.taken:
             self._run_discard()
-            _unfinished.discard(self)
+        _unfinished.discard(self)
 
     def _run_discard(self) -> None:
-        """Undo what was complete already; once, whoever comes first."""
-        if not self._discards.acquire(blocking=False):
-            return
-        _local.call = self
+        """Undo what was complete already."""
         result, self.result = self.result, None
         try:
             if self._discard is not None and result is not None:
@@ -114,22 +120,22 @@ class _Call(Generic[_T]):
         self._discarded.release()
 
     def cancel(self, interrupt: BaseException) -> None:
-        """Have the work undone and wait for that; `cancelled` is set already."""
-        self._cancelled_at = time.monotonic()
+        """Have the work undone and wait for that; `cancelled` is set already.
+
+        Another signal may end this anywhere: the work looks at `cancelled` only.
+        """
+        self.patience()
         if self._claim.acquire(blocking=False):
             return  # it has not begun, and will not
-        _unfinished.add(self)
         for breaker in list(self.breakers):
             _in_thread(breaker)
         # The caller may have got the lock, and the signal just then.
         finished = self.over or self._got(self.done)
         if finished and self.error is None and not self.refused:
             # It was over at the same moment, and nobody will ever see the result.
-            _in_thread(self._run_discard)
             finished = self._got(self._discarded)
         if not finished:
             self.left.append("something that is still being undone")
-        _unfinished.discard(self)
         if self.left:
             interrupt.add_note("rpmem: left behind: " + "; ".join(self.left))
 
@@ -143,6 +149,7 @@ class _Call(Generic[_T]):
     @property
     def late(self) -> bool:
         """Whether the moment is over that something may be finished in."""
+        self.patience()
         return bool(self._cancelled_at) and time.monotonic() - self._cancelled_at > FAREWELL
 
     def patience(self) -> float | None:
@@ -150,13 +157,17 @@ class _Call(Generic[_T]):
         if not self.cancelled:
             return None
         if not self._cancelled_at:
-            return self._undo_s
+            self._cancelled_at = time.monotonic()
         return max(self._cancelled_at + self._undo_s - time.monotonic(), 0.0)
 
     def wait_until_over(self) -> None:
         """Wait for the end of the undoing, as far as it has one."""
-        if not self.over:
-            self.done.acquire(timeout=self.patience() or 0.0)
+        patience = self.patience()
+        if patience is None:
+            return
+        # A target is given up when that is over, and its process has still to be ended.
+        if self.over or self.done.acquire(timeout=patience + _LAST_STEPS):
+            self._discarded.acquire(timeout=self._undo_s + _LAST_STEPS)
 
 
 def guarded(
@@ -201,6 +212,7 @@ def guarded(
         call.cancel(interrupt)
         raise
     # No call from here to the return: so no handler runs, and the result is not lost.
+    call.taken = True
     if call.refused:
         return work()
     if call.error is None:

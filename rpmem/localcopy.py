@@ -10,7 +10,7 @@ import os
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Protocol
 
-from rpmem import header, poolfiles
+from rpmem import header, interrupts, poolfiles
 from rpmem._pmem import Region
 from rpmem.drafts import PRIVATE
 from rpmem.errors import (
@@ -92,7 +92,9 @@ def place_of(local: str | os.PathLike[str] | Buffer) -> Place:
     if isinstance(local, bytes):
         raise UsageError("the path of a pool is a str or a pathlib.Path, not bytes")
     if isinstance(local, str | os.PathLike):
-        return FilePlace(local)
+        # It may open a file, which a signal must not make it forget.
+        path = local
+        return interrupts.guarded(lambda: FilePlace(path))
     return MemoryPlace(local)
 
 
