@@ -102,7 +102,7 @@ class _Call(Generic[_T]):
         # However many signals come, and whenever: one of the two is said in the main thread.
         nap = _SHORTEST_NAP
         while not (self.taken or self.cancelled):
-            time.sleep(nap)
+            self._claim.acquire(timeout=nap)  # nobody gives it back: a sleep
             nap = min(nap * 2, SLICE)
         if not self.taken:
             self._run_discard()

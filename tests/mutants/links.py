@@ -170,6 +170,27 @@ MUTANTS = (
         _INTERRUPTS,
     ),
     Mutant(
+        "who is woken between a last look and the sleep sleeps on",
+        "fabric_wake",
+        "rpmem_exchange(&queue.woken, 1)",
+        "pass",
+        ("tests/integration/test_lanes.py",),
+    ),
+    Mutant(
+        "what a target that hangs in a creation may have left is not named",
+        "Channel.close",
+        "if remove and not answered:",
+        "if False:",
+        ("tests/faults/test_signals_ssh.py",),
+    ),
+    Mutant(
+        "a login that is broken off at once leaves a timer",
+        "Connection.close",
+        "session.packetizer.complete_handshake()",
+        "pass",
+        _LAUNCH,
+    ),
+    Mutant(
         "a child outlives its transport",
         "ChildTransport.close",
         "self._signal(signal.SIGTERM)",
