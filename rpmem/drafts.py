@@ -20,6 +20,7 @@ from contextlib import suppress
 from hashlib import blake2b
 
 from rpmem import errors, locks
+from rpmem.handles import Handle
 
 #: Permissions of what is made: its owner's, unless somebody says otherwise.
 PRIVATE = 0o600
@@ -31,7 +32,7 @@ _STARVED = (errno.EMFILE, errno.ENFILE)
 _LONGEST_NAME = 255 - len("..rpmem-01234567")
 
 
-class Draft:
+class Draft(Handle):
     """A new, empty and locked file that has only its hidden name.
 
     Parameters
