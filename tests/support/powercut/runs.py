@@ -25,6 +25,8 @@ from tests.support.powercut.scripts import HERE, MACHINES, SIZE, THERE, Script
 from tests.support.powercut.target import targets_are_threads
 
 SHM = "/dev/shm"
+# Of pool sets, the first as often as the others together.
+_OPTIONS = ("", "", "SINGLEHDR", "NOHDRS")
 _SUMS = ("images", "scripts", "events", "chains", "headers", "threads")
 
 
@@ -103,7 +105,7 @@ def _chain(
     for machine in MACHINES:
         os.makedirs(os.path.join(root, machine))
     if pool_set:
-        _write_pool_set(root, single_header=dice.random() < 0.5)
+        _write_pool_set(root, dice.choice(_OPTIONS), parts=dice.randint(1, 3))
     before: Script | None = None
     for link in range(links):
         lost = before is not None and _lose_disk(root, before, dice)
@@ -142,10 +144,10 @@ def _chain(
         recorder.close()
 
 
-def _write_pool_set(root: str, *, single_header: bool) -> None:
-    options = ["OPTION SINGLEHDR"] if single_header else []
-    parts = [f"{SIZE} {root}/{HERE}/a.part{index}" for index in range(2)]
-    Path(root, HERE, "a.set").write_text("\n".join(["PMEMPOOLSET", *options, *parts, ""]))
+def _write_pool_set(root: str, option: str, *, parts: int) -> None:
+    options = [f"OPTION {option}"] if option else []
+    lines = [f"{SIZE} {root}/{HERE}/a.part{index}" for index in range(parts)]
+    Path(root, HERE, "a.set").write_text("\n".join(["PMEMPOOLSET", *options, *lines, ""]))
 
 
 def _next(
