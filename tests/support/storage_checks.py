@@ -43,7 +43,7 @@ def take_report(verdict: Verdict, report: dict[str, Any], control: Control, case
     verdict.outcome = report["outcome"]
     verdict.said = report.get("said", "")
     verdict.wrong += report["wrong"]
-    calls = control.calls
+    calls = control.calls if case.descriptors < 0 else []  # those would be an earlier case's
     verdict.failed = next((call.path for call in calls if call.failed), "")
     if not case.number:
         for side in SIDES:
