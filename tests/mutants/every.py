@@ -2,6 +2,20 @@
 
 from __future__ import annotations
 
-from tests.mutants import core, daemon, files, links, pool
+from tests.mutants import (
+    core,
+    daemon,
+    details_core,
+    details_files,
+    details_links,
+    details_pool,
+    details_target,
+    files,
+    links,
+    pool,
+)
 
-ALL = (*core.MUTANTS, *daemon.MUTANTS, *files.MUTANTS, *links.MUTANTS, *pool.MUTANTS)
+_MODULES = (core, daemon, files, links, pool)
+_DETAILS = (details_core, details_files, details_links, details_pool, details_target)
+
+ALL = tuple(mutant for module in (*_MODULES, *_DETAILS) for mutant in module.MUTANTS)

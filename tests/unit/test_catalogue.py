@@ -210,6 +210,14 @@ def test_refusals():
     assert list(catalogue.entries) == ["a", "c"]
 
 
+def test_a_superblock_whose_data_begin_elsewhere_is_refused():
+    layout = Layout.plan(POOL_SIZE, POOL_ID)
+    assert Layout.unpack(layout.pack()) == layout
+    moved = Layout(POOL_ID, POOL_SIZE, layout.slot_size, layout.data_start + 4096)
+    with pytest.raises(CatalogueCorrupt, match="unknown layout"):
+        Layout.unpack(moved.pack())
+
+
 def test_names_are_measured_in_bytes():
     _, catalogue = fresh()
     put(catalogue, "\u00e9" * (LONGEST_NAME // 2))

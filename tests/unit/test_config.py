@@ -108,6 +108,8 @@ def test_options(read, arguments, field, value):
         ["--file-mode", "0440"],
         ["--file-mode", "8"],
         ["--spin-us", "1.5"],
+        ["--spin-us", "1000001"],
+        ["--nthreads", "1025"],
         ["--persist-apm=yes"],
         ["--persist", "x"],
     ],

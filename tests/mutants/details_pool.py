@@ -1,0 +1,211 @@
+"""Slips of a tired hand in the pool: an order of two records, a length, an undo, a default."""
+
+from __future__ import annotations
+
+from tests.mutants import Mutant
+
+_LOCAL = ("tests/unit/test_pool_local.py",)
+_POOL = ("tests/unit/test_pool_local.py", "tests/integration/test_pool.py")
+_RECORDED = ("tests/integration/test_recorded_pools.py", "tests/integration/test_pool.py")
+_ARRAYS = ("tests/unit/test_arrays.py",)
+_CATALOGUE = ("tests/unit/test_catalogue.py",)
+_OPTIONS = ("tests/unit/test_session_arguments.py", "tests/unit/test_pool_local.py")
+
+MUTANTS = (
+    Mutant(
+        "a new pool counts before its catalogue is there",
+        "Pool.__init__",
+        "catalogue = Catalogue.format(medium, layout)\n            parts.copy.publish()",
+        "parts.copy.publish()\n            catalogue = Catalogue.format(medium, layout)",
+        ("tests/integration/test_recorded_pools.py", "tests/faults/test_creations.py"),
+    ),
+    Mutant(
+        "the replicas of a new pool get no state word",
+        "Pool.__init__",
+        "            self._copies.share_state()\n",
+        "",
+        _RECORDED,
+    ),
+    Mutant(
+        "the level of a pool is that of its best replica",
+        "Pool.level",
+        "return min(levels",
+        "return max(levels",
+        ("tests/unit/test_levels.py", *_POOL),
+    ),
+    Mutant(
+        "room that is no room for arrays counts as free",
+        "Pool.free",
+        "room = self.size - self._copies.layout.data_start",
+        "room = self.size",
+        _POOL,
+    ),
+    Mutant(
+        "a forked child that leaves a with block ends its parent's pool",
+        "Pool.__exit__",
+        "if not self._is_forked():",
+        "if True:",
+        ("tests/integration/test_forked.py",),
+    ),
+    Mutant(
+        "a pull does not ask whether the replica has the same arrays",
+        "Pool.pull",
+        "            self._check_same_catalogue(replica)\n",
+        "",
+        ("tests/integration/test_pool.py",),
+    ),
+    Mutant(
+        "the dimensions of a subarray come first",
+        "Form.of",
+        "dimensions += inner",
+        "dimensions = inner + dimensions",
+        (*_ARRAYS, *_LOCAL),
+    ),
+    Mutant(
+        "an array larger than any memory is asked for",
+        "Form.of",
+        "if form.nbytes > _MOST_BYTES:",
+        "if False:",
+        (*_ARRAYS, *_LOCAL),
+    ),
+    Mutant(
+        "a shape that does not fit its extent is handed out",
+        "Form.from_entry",
+        "if not agrees:",
+        "if False:",
+        (*_ARRAYS, *_LOCAL),
+    ),
+    Mutant(
+        "an array in Fortran's order is opened in C's",
+        "NamedArrays._view",
+        "buffer=anchor, order=order)",
+        'buffer=anchor, order="C")',
+        (*_ARRAYS, *_LOCAL),
+    ),
+    Mutant(
+        "an array of one page does not begin at a page",
+        "Catalogue._find_gap",
+        "if length >= PAGE_ALIGNMENT",
+        "if length > PAGE_ALIGNMENT",
+        _CATALOGUE,
+    ),
+    Mutant(
+        "an old superblock stands while its slots are cleared",
+        "Catalogue.format",
+        "        catalogue._clear(LAYOUT_OFFSET, LAYOUT_SIZE)\n",
+        "",
+        _CATALOGUE,
+    ),
+    Mutant(
+        "an array that ends outside the pool is handed out",
+        "Catalogue._check_extents",
+        "if free > self._layout.pool_size:",
+        "if False:",
+        _CATALOGUE,
+    ),
+    Mutant(
+        "a catalogue may be longer than its slot",
+        "Catalogue._image",
+        "if SLOT_OVERHEAD + len(payload) > self._layout.slot_size:",
+        "if len(payload) > self._layout.slot_size:",
+        _CATALOGUE,
+    ),
+    Mutant(
+        "a new catalogue has the number of the old one",
+        "Catalogue._image",
+        "_MAGIC, self._sequence + 1, len(payload)",
+        "_MAGIC, self._sequence, len(payload)",
+        _CATALOGUE,
+    ),
+    Mutant(
+        "names are measured in characters",
+        "check_name",
+        'len(name.encode(errors="replace")) > LONGEST_NAME',
+        "len(name) > LONGEST_NAME",
+        _CATALOGUE,
+    ),
+    Mutant(
+        "a creation whose replicas cannot be had leaves its file",
+        "create",
+        "            copy.close(remove=True)",
+        "            copy.close()",
+        ("tests/integration/test_pool.py",),
+    ),
+    Mutant(
+        "header and superblock of different pools go together",
+        "_read_superblock",
+        "if attributes is not None and attributes.poolset_uuid != layout.pool_id:",
+        "if False:",
+        ("tests/unit/test_pool_local.py",),
+    ),
+    Mutant(
+        "a copy that was cut off is opened",
+        "_read_superblock",
+        "if layout.pool_size > copy.region.size:",
+        "if False:",
+        ("tests/unit/test_pool_local.py",),
+    ),
+    Mutant(
+        "replicas that were made beside one that failed stay",
+        "_connect_all",
+        "remove=attributes is not None",
+        "remove=attributes is None",
+        ("tests/integration/test_pool.py", "tests/faults/test_creations.py"),
+    ),
+    Mutant(
+        "the copy that is opened is not marked as in use",
+        "_agree",
+        "    _set_local_state(assembly)\n",
+        "",
+        _RECORDED,
+    ),
+    Mutant(
+        "the state of a restored pool is not told to its replica",
+        "restore",
+        "_send_state(assembly, assembly.replicas[0])",
+        "pass",
+        _RECORDED,
+    ),
+    Mutant(
+        "a replica that is sent the whole pool gets no superblock",
+        "push",
+        "    replica.persist(LAYOUT_OFFSET, LAYOUT_SIZE)\n",
+        "",
+        _RECORDED,
+    ),
+    Mutant(
+        "replicas that stay do not learn that one was given up",
+        "Copies.detach",
+        "        self.share_state()\n",
+        "",
+        _RECORDED,
+    ),
+    Mutant(
+        "a reversed view is read from its lowest byte on",
+        "copy_of",
+        'begin = array.__array_interface__["data"][0] - low',
+        "begin = 0",
+        _POOL,
+    ),
+    Mutant(
+        "files may be made that their owner cannot read",
+        "mode_of",
+        " or value & PRIVATE != PRIVATE",
+        "",
+        _OPTIONS,
+    ),
+    Mutant(
+        "a pool of no bytes is asked for",
+        "size_of",
+        "if value <= 0:",
+        "if value < 0:",
+        _OPTIONS,
+    ),
+    Mutant(
+        "a superblock with its data elsewhere is believed",
+        "Layout.unpack",
+        "if slots != SLOTS_OFFSET or data_start != layout.slot_offset(SLOT_COUNT):",
+        "if slots != SLOTS_OFFSET:",
+        _CATALOGUE,
+    ),
+)
