@@ -105,4 +105,5 @@ cdef class Calls:
         cdef Replicator core = self.core
         if core is None:
             raise self.refusal(False)
-        core.read_into(self.index, buffer, offset, core.lane_number(lane), self.register)
+        core.read_into(
+            self.index, buffer, core.offset_of(offset), core.lane_number(lane), self.register)

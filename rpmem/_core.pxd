@@ -38,6 +38,7 @@ cdef class Replicator:
     cdef int32_t check(self, const range_t *ranges, size_t count) noexcept nogil
     # around it
     cdef int usable(self) except -1
+    cdef uint64_t offset_of(self, object offset) except? <uint64_t> -1
     cdef int32_t lane_number(self, object lane) except -2
     cdef int call(self, object x, uint32_t flags, int32_t lane) except -1
     cdef int checked_run(self, const range_t *ranges, size_t count, uint32_t flags,

@@ -13,6 +13,7 @@ from libc.string cimport memset
 from cpython.buffer cimport (
     PyBUF_C_CONTIGUOUS, PyBUF_WRITABLE, PyBuffer_Release, PyObject_GetBuffer,
 )
+from cpython.number cimport PyNumber_Index
 from cpython.ref cimport Py_DECREF
 
 from rpmem._engine cimport (
@@ -23,7 +24,7 @@ from rpmem._lane cimport LANE_INTERRUPTED, Lane
 from rpmem._overlaps cimport overlaps_left
 from rpmem._pmdk_steps cimport pmdk_step_named
 from rpmem._pmem cimport Region
-from rpmem._ranges cimport range_outside, ranges_free, ranges_init, ranges_of, ranges_t
+from rpmem._ranges cimport range_of, range_outside, ranges_free, ranges_init, ranges_of, ranges_t
 from rpmem._steps cimport (
     OPERATION_DEEP, OPERATION_DRAIN, OPERATION_FLUSH, OPERATION_RELAXED, link_prepare, link_t,
     operation_t, range_t, read_advance, step_named,
@@ -356,9 +357,19 @@ cdef class Replicator:
             f"{which}(offset {offset}, length {length}), is outside the pool of "
             f"{self.size} bytes", where=self.region.label)
 
+    cdef uint64_t offset_of(self, object offset) except? <uint64_t> -1:
+        cdef range_t wanted
+        range_of(&wanted, offset, 0, self.size)
+        return wanted.offset
+
     cdef int32_t lane_number(self, object lane) except -2:
         if lane is None:
             return -1
+        if type(lane) is not int:
+            try:
+                lane = PyNumber_Index(lane)
+            except TypeError as error:
+                raise LaneRefused(f"a lane is a number, not {lane!r}") from error
         if not 0 <= lane < self.engine.lanes:
             raise LaneRefused(f"lane {lane} does not exist: this replica has lanes 0 to "
                               f"{<long> self.engine.lanes - 1}")
@@ -497,12 +508,12 @@ cdef class Replicator:
         finally:
             ranges_free(&collected)
 
-    def read(self, uint32_t index, buffer, uint64_t offset, *, lane=None, register=None):
+    def read(self, uint32_t index, buffer, offset, *, lane=None, register=None):
         """Read from replica `index` at pool `offset` into a writable buffer.
 
         See `read_into` for `register`.
         """
-        self.read_into(index, buffer, offset, self.lane_number(lane), register)
+        self.read_into(index, buffer, self.offset_of(offset), self.lane_number(lane), register)
 
     cdef int read_into(self, uint32_t index, object buffer, uint64_t offset, int32_t number,
                        object register) except -1:

@@ -23,6 +23,7 @@ from rpmem.handles import refuse_copy
 from rpmem.nvdimm import is_persistent
 
 cimport cython
+from cpython.number cimport PyNumber_Index
 from cpython.buffer cimport (
     PyBUF_SIMPLE,
     PyBUF_WRITABLE,
@@ -32,6 +33,7 @@ from cpython.buffer cimport (
     PyObject_GetBuffer,
 )
 from libc.errno cimport ERANGE, EROFS, errno
+from libc.limits cimport INT_MAX
 from libc.stdint cimport uint64_t, uintptr_t
 from libc.stdlib cimport calloc, free
 from posix.mman cimport (
@@ -389,7 +391,13 @@ cdef prepare(Region self, parts):
     self.segments = <segment_t *> calloc(len(parts), sizeof(segment_t))
     if self.segments == NULL:
         raise MemoryError()
-    for index, (fd, file_offset, part_length) in enumerate(parts):
+    for index, part in enumerate(parts):
+        try:
+            fd, file_offset, part_length = part
+        except (TypeError, ValueError) as error:
+            raise UsageError(f"part {index} is no (descriptor, offset, length)") from error
+        if natural(fd, "descriptor") > INT_MAX:
+            raise RangeError(f"part {index}: {fd} is no descriptor")
         offset = natural(file_offset, "file offset")
         length = natural(part_length, "length")
         if length == 0 or offset % PAGE or length % PAGE:
@@ -631,7 +639,7 @@ cdef refused_memory(size, int rc):
 cdef uint64_t natural(object value, str name) except? <uint64_t> -1:
     cdef long long number
     try:
-        number = value
+        number = PyNumber_Index(value)  # no float: half a byte is a mistake
     except OverflowError:
         number = -1
     if number < 0:

@@ -63,7 +63,7 @@ class Form:
         if element.subdtype is not None:
             element, inner = element.subdtype
             dimensions += inner
-        if order not in ORDERS:
+        if not isinstance(order, str) or order not in ORDERS:
             raise UsageError(f"order {order!r} is none", hint="Use 'C' or 'F'")
         if sum(size != 1 for size in dimensions) <= 1 or 0 in dimensions:
             order = "C"
@@ -113,7 +113,7 @@ class NamedArrays:
 
     def __contains__(self, name: object) -> bool:
         with self._lock:
-            return name in self._catalogue.entries
+            return isinstance(name, str) and name in self._catalogue.entries
 
     def names(self) -> list[str]:
         """Return the names, in the order of creation."""

@@ -273,6 +273,12 @@ def check_attributes(
         )
 
 
+def require_attributes(given: object) -> None:
+    """Raise `UsageError` unless it is `PoolAttributes` that was given."""
+    if not isinstance(given, PoolAttributes):
+        raise UsageError(f"attributes are PoolAttributes, not {type(given).__name__}")
+
+
 def singlehdr_mismatch(incompat: int, options: Options) -> str | None:
     """Say how the feature bit and the option for a single header disagree.
 

@@ -183,10 +183,9 @@ class Catalogue:
 
     def find(self, name: str) -> Entry:
         """Return the entry of that name; raise `ArrayNotFound` when there is none."""
-        try:
-            return self._entries[name]
-        except KeyError:
-            raise _not_found(name, self._entries) from None
+        if not isinstance(name, str) or name not in self._entries:
+            raise _not_found(name, self._entries)
+        return self._entries[name]
 
     def create(
         self, name: str, length: int, *, shape: tuple[int, ...], order: str, dtype: Any

@@ -235,6 +235,13 @@ def timeout_of(given: object) -> float:
     return seconds
 
 
+def check_text(name: str, given: str | None) -> str | None:
+    """Return what was given for a word; `UsageError` when it is no str."""
+    if given is not None and not isinstance(given, str):
+        raise UsageError(f"{name} is a str, not {type(given).__name__}")
+    return given
+
+
 # --- one reader per kind of value -------------------------------------------------------------
 
 

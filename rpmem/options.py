@@ -67,6 +67,8 @@ class SessionOptions:
 
     def __post_init__(self) -> None:
         environment.timeout_of(self.timeout)
+        for name in ("provider", "step", "launcher", "command", "protocol", "lane_hosts"):
+            environment.check_text(name, getattr(self, name))
 
     def for_target(self, target: Target) -> SessionOptions:
         """Return them with the command decided: for a remote target the next of ``RPMEM_CMD``.
@@ -107,7 +109,7 @@ def replica_spec(replica: ReplicaLike, parts: int = 0) -> ReplicaSpec:
         spec = replica
     elif isinstance(replica, tuple) and len(replica) == 2:
         target, name = replica
-        spec = ReplicaSpec(target if isinstance(target, Target) else Target.parse(target), name)
+        spec = ReplicaSpec(Target.of(target), name)
     else:
         raise UsageError(
             f"{replica!r} is no replica", hint="Write 'TARGET NAME.set' or ('TARGET', 'NAME.set')"

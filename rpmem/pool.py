@@ -396,7 +396,8 @@ class Pool(Handle):
         return self._arrays.entry(name)
 
     def __contains__(self, name: object) -> bool:
-        return name in self.names()
+        self._check_alive()
+        return name in self._arrays
 
     def __iter__(self) -> Iterator[str]:
         return iter(self.names())

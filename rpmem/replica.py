@@ -16,6 +16,7 @@ from rpmem import interrupts
 from rpmem._calls import Calls
 from rpmem._core import LaneGroup, Replicator
 from rpmem._pmem import Region
+from rpmem.attributes import PoolAttributes, require_attributes
 from rpmem.channel import Channel
 from rpmem.control.messages import Hello, Ready
 from rpmem.errors import (
@@ -34,7 +35,6 @@ from rpmem.errors import (
     UsageError,
 )
 from rpmem.handles import Handle
-from rpmem.header import PoolAttributes
 from rpmem.lanehosts import LaneHosts
 from rpmem.lanes import Lanes
 from rpmem.launch.base import Deadline
@@ -382,6 +382,7 @@ class Replica(Handle, Calls):
 
     def set_attributes(self, attributes: PoolAttributes) -> None:
         """Replace the pool's attributes (rewrites its headers)."""
+        require_attributes(attributes)
 
         def work() -> None:
             with self._lock:

@@ -16,7 +16,7 @@ from rpmem import environment as _environment
 from rpmem import fabric as _fabric
 from rpmem import logs as _logs
 from rpmem._pmem import Region
-from rpmem.attributes import PoolAttributes
+from rpmem.attributes import PoolAttributes, require_attributes
 from rpmem.channel import Channel, LegacySpoken
 from rpmem.control.initiator import InitiatorSession
 from rpmem.control.initiator_machine import InitiatorMachine
@@ -34,7 +34,7 @@ from rpmem.errors import (
 from rpmem.launch import launch
 from rpmem.removal import remove_pool
 from rpmem.replica import Replica
-from rpmem.target import Target
+from rpmem.target import Target, check_pool_set_name
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
@@ -294,8 +294,16 @@ def _start(
     environment = _environment.current()
     protocol = _protocol(protocol, environment)
     allowed = _lane_hosts(lane_hosts, environment)
-    if isinstance(target, str):
-        target = Target.parse(target)
+    target = Target.of(target)
+    for name, text in (
+        ("provider", provider),
+        ("step", step),
+        ("launcher", launcher),
+        ("command", command),
+    ):
+        _environment.check_text(name, text)
+    if attributes is not None:
+        require_attributes(attributes)
     wanted = provider or environment.provider or DEFAULT_PROVIDER
     spin = DEFAULT_SPIN_US if environment.spin_us is None else environment.spin_us
     common: dict[str, Any] = {
@@ -441,13 +449,13 @@ def remove(
     def work() -> None:
         with _logs.call(f"remove {target} {name}"):
             remove_pool(
-                Target.parse(target) if isinstance(target, str) else target,
-                name,
+                Target.of(target),
+                check_pool_set_name(name),
                 force=force,
                 pool_set_too=pool_set,
                 environment=environment,
-                launcher=launcher or environment.launcher,
-                command=command,
+                launcher=_environment.check_text("launcher", launcher) or environment.launcher,
+                command=_environment.check_text("command", command),
                 timeout=_environment.timeout_of(timeout),
             )
 

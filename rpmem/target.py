@@ -11,6 +11,7 @@ no caller has to think of it.
 
 from __future__ import annotations
 
+import operator
 import re
 
 from rpmem.errors import PoolSetNameRefused, TargetSyntaxError, UsageError, printable
@@ -116,6 +117,11 @@ class Target(Record):
         host, port = _split_port(rest, shown)
         return cls(user=user or None, host=host, port=port)
 
+    @classmethod
+    def of(cls, target: str | Target) -> Target:
+        """Return the target that a string or a target means."""
+        return target if isinstance(target, Target) else cls.parse(target)
+
     @property
     def ssh_destination(self) -> str:
         """``[user@]host`` as ssh(1) takes it: no port, no brackets."""
@@ -150,7 +156,7 @@ class ReplicaSpec(Record):
     PoolSetNameRefused
         When `pool_set` is absolute, leaves the pool set directory, or is no file name.
     UsageError
-        When `parts` is negative.
+        When `parts` is negative, or no integer.
     """
 
     target: Target
@@ -159,8 +165,12 @@ class ReplicaSpec(Record):
 
     def _check(self) -> None:
         check_pool_set_name(self.pool_set)
-        if self.parts < 0:
-            raise UsageError(f"a pool set cannot have {self.parts} parts")
+        try:
+            possible = operator.index(self.parts) >= 0
+        except TypeError:
+            possible = False
+        if not possible:
+            raise UsageError(f"a pool set cannot have {self.parts!r} parts")
 
     @classmethod
     def parse(cls, text: str) -> ReplicaSpec:
@@ -218,6 +228,8 @@ def check_pool_set_name(name: str) -> str:
         When it is empty, absolute, too long, has a ``..`` component, begins with ``-`` or holds
         blanks or control characters.
     """
+    if not isinstance(name, str):
+        raise PoolSetNameRefused(f"the name of a pool set is a str, not {type(name).__name__}")
     shown = _quoted(name, "pool set")
     why, hint = None, "Give a name relative to the target's pool set directory, like pool.set"
     if not name:

@@ -628,3 +628,20 @@ def test_a_session_that_failed_ends_the_calls_on_its_lanes(tmp_path):
     finally:
         os.kill(replica.peer.pid, signal.SIGCONT)
         replica.close()
+
+
+@pytest.mark.parametrize("odd", [0.5, float("nan"), "1", 1j, b"1", np.zeros(3)])
+def test_lanes_and_offsets_are_integers(node, odd):
+    with node.create(filled(), nlanes=2) as replica:
+        for call in (
+            lambda: replica.persist(PAGE, 64, lane=odd),
+            lambda: replica.flush(PAGE, 64, lane=odd),
+            lambda: replica.drain(lane=odd),
+        ):
+            with pytest.raises(LaneRefused):
+                call()
+        for offset in (odd, -1, 2**64):
+            with pytest.raises(RangeError):
+                replica.read(bytearray(8), offset)
+        replica.persist(PAGE, 64, lane=np.int8(1))
+        replica.read(bytearray(8), np.int64(PAGE))

@@ -637,3 +637,25 @@ def test_the_garbage_collector_leaves_the_source_alone():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
     assert (done.returncode, done.stderr) == (0, "")
+
+
+# --- arguments of other types ------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("odd", [0.5, float("nan"), "1", None, 1 + 1j, b"1", 2**64, -1])
+def test_offsets_and_lengths_are_integers(odd):
+    with Region.anonymous(1 << 14) as region:
+        for call in (region.persist, region.flush, region.deep_persist):
+            for offset, length in ((odd, 1), (0, odd)):
+                with pytest.raises((TypeError, errors.RangeError)):
+                    call(offset, length)
+        with pytest.raises((TypeError, errors.RangeError)):
+            region.write(odd, b"x")
+    with pytest.raises((TypeError, errors.RangeError)):
+        Region.anonymous(odd)
+
+
+@pytest.mark.parametrize("part", [1, None, "x", (1, 2), (1, 2, 3, 4), (2**40, 0, 4096), (-1, 0, 1)])
+def test_parts_that_are_none(part):
+    with pytest.raises(errors.UsageError):
+        Region.map_parts([part])

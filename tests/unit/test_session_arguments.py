@@ -11,7 +11,8 @@ import pytest
 
 import rpmem
 from rpmem import session
-from rpmem.errors import UsageError
+from rpmem.errors import RpmemError, UsageError
+from rpmem.target import Target
 
 SIZE = 4 << 20
 NONSENSE: list[Any] = [-1, 0, math.nan, math.inf, -math.inf, 1e9, "x", "10", b"1", True, [], 1j]
@@ -76,3 +77,46 @@ def test_a_pool_of_no_bytes(size: Any):
     with pytest.raises(UsageError, match="no size"):
         rpmem.Pool.create(memory, size)
     assert not memory.any()
+
+
+# What is no string, no number and no attributes: never an AttributeError from the depths.
+ODD: list[Any] = [5, 2.5, b"x", [], object(), memoryview(bytearray(4)), np.zeros(3)]
+
+
+@pytest.mark.parametrize("odd", ODD, ids=lambda odd: type(odd).__name__)
+def test_arguments_of_other_types(tmp_path: Path, odd: Any):
+    memory, target = bytearray(SIZE), f"local:{tmp_path}"
+    calls = [
+        lambda: rpmem.create(odd, "a.set", memory),
+        lambda: rpmem.open(target, odd, memory),
+        lambda: rpmem.remove(odd, "a.set"),
+        lambda: rpmem.remove(target, odd),
+        lambda: rpmem.remove(target, "a.set", launcher=odd),
+        lambda: rpmem.create(target, "a.set", memory, attributes=odd),
+        lambda: rpmem.ReplicaSpec(Target.parse("local:"), odd),
+        *(
+            lambda word=word: rpmem.create(target, "a.set", memory, parts=1, **{word: odd})
+            for word in ("provider", "step", "launcher", "command")
+        ),
+        *(
+            lambda word=word: rpmem.Pool.open(tmp_path / "p", [], **{word: odd})
+            for word in ("provider", "step", "launcher", "command", "protocol", "lane_hosts")
+        ),
+    ]
+    if not isinstance(odd, int):
+        calls.append(lambda: rpmem.ReplicaSpec(Target.parse("local:"), "a.set", odd))
+    for call in calls:
+        with pytest.raises(RpmemError):
+            call()
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("odd", [*ODD, None], ids=lambda odd: type(odd).__name__)
+def test_names_of_other_types(tmp_path: Path, odd: Any):
+    with rpmem.Pool.create(tmp_path / "p", SIZE) as pool:
+        assert odd not in pool
+        for call in (pool.__getitem__, pool.__delitem__, pool.entry):
+            with pytest.raises(rpmem.ArrayNotFound):
+                call(odd)
+        with pytest.raises(UsageError):
+            pool.array("a", 3, "f8", odd)
