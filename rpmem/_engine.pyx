@@ -281,6 +281,10 @@ cdef void interrupt(engine_t *engine, operation_t *operations, int32_t lane,
             continue
         link = &engine.groups[g].links[lane]
         link.backlog.count = 0  # it is sent anew, from its beginning
+        if operations[g].count and operations[g].destination == NULL:
+            link.adrift.offset = operations[g].ranges[0].offset
+            link.adrift.length = max(<uint64_t> 1, min(operations[g].ranges[0].length,
+                                                       <uint64_t> 8))
         rc = 0
         if operations[g].destination != NULL:
             rc = collect(link, LATE)

@@ -120,6 +120,15 @@ cdef int waiting(link_t *link, operation_t *operation) noexcept nogil:
 cdef int general(link_t *link, operation_t *operation) noexcept nogil:
     """GPSPM.  A flush is a whole persist; a drain has nothing left to do."""
     cdef int rc
+    if operation.flags & OPERATION_DRAIN and link.adrift.length:
+        # An answer comes after every WRITE that was posted before its request.
+        if link.sequence != link.answered:
+            return OPERATION_PENDING
+        rc = send_request(link, operation, PMDK_FLUSH_WRITE, link.adrift.offset,
+                          link.adrift.length)
+        if rc < 0:
+            return OPERATION_PENDING if rc == LANE_AGAIN else rc
+        link.adrift.length = 0
     if operation.phase == PHASE_RANGES:
         rc = general_ranges(link, operation)
         if rc < 0:

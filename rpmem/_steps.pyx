@@ -332,6 +332,7 @@ cdef int waiting(link_t *link, operation_t *operation) noexcept nogil:
         return OPERATION_PENDING
     if operation.flags & OPERATION_DRAIN:
         link.undrained = False
+        link.adrift.length = 0
         link.deferred_count = 0
         link.deferred_bytes = 0
     return OPERATION_DONE
@@ -415,8 +416,9 @@ cdef int send_after_write(link_t *link, operation_t *operation) noexcept nogil:
                 return pending_or(rc)
         operation.phase = PHASE_MESSAGE
     if operation.phase == PHASE_MESSAGE:
+        # What is answered comes after every WRITE that was posted before it.
         if (operation.flags & OPERATION_DRAIN and operation.count == 0
-                and link.sequence == link.answered):
+                and link.sequence == link.answered and link.adrift.length == 0):
             operation.last_sequence = link.answered
             operation.phase = PHASE_WAIT
             return waiting(link, operation)

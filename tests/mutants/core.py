@@ -435,4 +435,18 @@ MUTANTS = (
         "mode = PMDK_FLUSH_WRITE",
         ("tests/unit/test_steps_posts.py",),
     ),
+    Mutant(
+        "a drain does not wait for the WRITEs of a call that was interrupted",
+        "send_after_write",
+        "and link.sequence == link.answered and link.adrift.length == 0):",
+        "and link.sequence == link.answered):",
+        ("tests/unit/test_overlaps.py",),
+    ),
+    Mutant(
+        "nor does one of PMDK's steps",
+        "general",
+        "if operation.flags & OPERATION_DRAIN and link.adrift.length:",
+        "if False:",
+        ("tests/unit/test_overlaps.py",),
+    ),
 )

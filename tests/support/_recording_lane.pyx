@@ -55,6 +55,7 @@ ctypedef struct world_t:
     uint32_t sent
     bint withholds_posts
     bint withholds_answers
+    bint only_writes             # there is no room for anything else
     bint pmdk
     char *pool
     uint64_t size
@@ -97,6 +98,8 @@ cdef int lane_write(lane_t *lane, const void *source, void *handle, uint64_t off
 cdef int lane_read(lane_t *lane, void *destination, void *handle, uint64_t offset,
                    uint64_t length, uint32_t flags) noexcept nogil:
     cdef world_t *world = of_lane(lane)
+    if world.only_writes:
+        return LANE_AGAIN
     if note(world, READ, offset, length, flags, 0) < 0 or offset + length > world.size:
         return LANE_LOST
     memcpy(destination, world.pool + offset, length)
@@ -106,6 +109,8 @@ cdef int lane_read(lane_t *lane, void *destination, void *handle, uint64_t offse
 cdef int lane_flush(lane_t *lane, uint64_t offset, uint64_t length,
                     uint32_t flags) noexcept nogil:
     cdef world_t *world = of_lane(lane)
+    if world.only_writes:
+        return LANE_AGAIN
     if note(world, FLUSH, offset, length, flags, 0) < 0:
         return LANE_LOST
     return completes(world, COMPLETED_READ, flags)
@@ -166,6 +171,8 @@ cdef int lane_send(lane_t *lane, const iovec *vector, void **handles, size_t cou
     cdef char message[1 << 16]
     cdef uint64_t length = 0
     cdef size_t i
+    if world.only_writes:
+        return LANE_AGAIN
     for i in range(count):
         if length + vector[i].iov_len > sizeof(message):
             return LANE_LOST
@@ -290,8 +297,9 @@ cdef class RecordingLane(Lane):
             free(self.c.scratch)
             free(self.world)
 
-    def withhold(self, *, bint posts=False, bint answers=False):
-        """Keep completions of one-sided posts, or answers to messages, back."""
+    def withhold(self, *, bint posts=False, bint answers=False, bint only_writes=False):
+        """Keep completions of one-sided posts, or answers to messages, back; take only WRITEs."""
+        self.world.only_writes = only_writes
         self.world.withholds_posts = posts
         self.world.withholds_answers = answers
 

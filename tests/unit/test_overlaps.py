@@ -107,6 +107,27 @@ def test_what_an_interrupted_call_left_is_waited_for(step, relaxed, lane):
     assert bench.core.take_unsettled() == [(100, 100)]
 
 
+@pytest.mark.parametrize("step", EVERY)
+def test_a_write_of_an_interrupted_call_is_waited_for(step):
+    bench = bench_of(step)
+    left = bench.lanes[0]
+    # The call comes no further than its WRITE, which nothing has answered by then.
+    left.withhold(posts=True, answers=True, only_writes=True)
+    with alarm(), pytest.raises(Alarm):
+        bench.core.persist((4096, 300_000), lane=0, relaxed=True)
+    assert any(post[0] == "write" for post in left.posts())
+    left.withhold(posts=True, answers=True)
+    other = threading.Thread(target=bench.core.persist, args=((5000, 8),), kwargs={"lane": 1})
+    other.start()
+    end = time.monotonic() + WATCHED
+    while time.monotonic() < end:
+        assert other.is_alive()
+        assert not bench.lanes[1].posts()
+    left.withhold()
+    other.join()
+    assert bench.lanes[1].posts()
+
+
 @pytest.mark.parametrize("step", NATIVE)
 def test_what_was_flushed_is_drained_before_another_lane_has_it(step):
     bench = bench_of(step)
