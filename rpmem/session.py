@@ -34,7 +34,7 @@ from rpmem.errors import (
 from rpmem.launch import launch
 from rpmem.removal import remove_pool
 from rpmem.replica import Replica
-from rpmem.target import Target, check_pool_set_name
+from rpmem.target import Target, require_name
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
@@ -450,7 +450,7 @@ def remove(
         with _logs.call(f"remove {target} {name}"):
             remove_pool(
                 Target.of(target),
-                check_pool_set_name(name),
+                require_name(name),
                 force=force,
                 pool_set_too=pool_set,
                 environment=environment,

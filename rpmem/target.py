@@ -206,6 +206,13 @@ class ReplicaSpec(Record):
         return f"{self.target} {self.pool_set}"
 
 
+def require_name(name: str) -> str:
+    """Return a pool set's name if it is text at all; what it may be, its target knows best."""
+    if not isinstance(name, str):
+        raise PoolSetNameRefused(f"the name of a pool set is a str, not {type(name).__name__}")
+    return name
+
+
 def check_pool_set_name(name: str) -> str:
     """Check the name of a pool set on a target.
 
@@ -228,8 +235,7 @@ def check_pool_set_name(name: str) -> str:
         When it is empty, absolute, too long, has a ``..`` component, begins with ``-`` or holds
         blanks or control characters.
     """
-    if not isinstance(name, str):
-        raise PoolSetNameRefused(f"the name of a pool set is a str, not {type(name).__name__}")
+    require_name(name)
     shown = _quoted(name, "pool set")
     why, hint = None, "Give a name relative to the target's pool set directory, like pool.set"
     if not name:

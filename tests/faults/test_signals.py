@@ -84,7 +84,7 @@ def test_many_random_moments(call: str, tmpfs: Path, record_property: Callable[[
 
 def test_persist_while_the_target_hangs(tmpfs: Path):
     with rpmem.Pool.create(tmpfs / "p", SIZE, f"local:{tmpfs} a.set", parts=1) as pool:
-        words = pool.array("x", 10)
+        words, others = pool.array("x", 10), pool.array("y", 10)
         peer = pool.replicas[0].peer
         assert peer is not None
         stop(peer.pid)
@@ -93,10 +93,15 @@ def test_persist_while_the_target_hangs(tmpfs: Path):
         with pytest.raises(KeyboardInterrupt):
             pool.persist(words)
         assert time.monotonic() - sent[0] < SOON + BUSY
-        pool.flush(words)
+        pool.flush(others)
         sent = interrupt_after(0.2)
         with pytest.raises(KeyboardInterrupt):
             pool.drain()
+        assert time.monotonic() - sent[0] < SOON + BUSY
+        # What the first call left under way may not be overtaken.
+        sent = interrupt_after(0.2)
+        with pytest.raises(KeyboardInterrupt):
+            pool.flush(words)
         assert time.monotonic() - sent[0] < SOON + BUSY
         os.kill(peer.pid, signal.SIGCONT)
         # The answers that come late are not taken for those of other calls.
@@ -104,7 +109,7 @@ def test_persist_while_the_target_hangs(tmpfs: Path):
             words[:] = value
             pool.persist(words)
             assert (pool.read(words) == value).all()
-        del words
+        del words, others
 
 
 def test_copies_are_equal_after_an_interrupt(tmpfs: Path):
