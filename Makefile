@@ -9,7 +9,7 @@ help:  ## this list
 setup:  ## install what is missing, make .venv, build (RDMA=1, MEMKIND=1: with these)
 	@scripts/setup
 
-build:  ## compile what changed, in place (EXT=rpmem._pmem: only that)
+build:  ## compile what changed, in place (EXT=rpmem.memory.region: only that)
 	@scripts/build $(EXT)
 
 demo:  ## show a replicated pool at work (TARGET=user@host: on another machine too)

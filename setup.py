@@ -2,7 +2,8 @@
 
 An extension is left out, with a message, when a library it needs is not found by pkg-config.
 ``RPMEM_WITH_<LIBRARY>=0`` leaves it out although the library is there, ``=1`` makes a missing
-library an error. ``RPMEM_EXT=rpmem._pmem,rpmem._core`` builds only those; empty builds none.
+library an error. ``RPMEM_EXT=rpmem.memory.region,rpmem._core`` builds only those; empty builds
+none.
 
 What stops every part in the same way is said once, before any of them is tried, and ends with
 exit status 3.
@@ -32,27 +33,28 @@ CANNOT_BUILD = 3
 
 # pkg-config names of the libraries that a compiled part needs; every other .pyx needs none.
 LIBRARIES = {
-    "rpmem._media": ("libpmem2",),
-    "rpmem._pmem": ("libpmem2",),
-    "rpmem._fi_ops": ("libfabric",),
-    "rpmem._libfabric": ("libfabric",),
-    "rpmem._verbs": ("libibverbs", "librdmacm"),
-    "rpmem._verbs_memory": ("libibverbs", "librdmacm"),
-    "rpmem._verbs_queue": ("libibverbs", "librdmacm"),
-    "rpmem._verbs_probe": ("libibverbs", "librdmacm"),
-    "rpmem._pyverbs": ("libibverbs", "librdmacm"),
-    "rpmem._memkind": ("memkind",),
+    "rpmem.memory.media": ("libpmem2",),
+    "rpmem.memory.region": ("libpmem2",),
+    "rpmem.fabric.libfabric.ops": ("libfabric",),
+    "rpmem.fabric.libfabric.fabric": ("libfabric",),
+    "rpmem.fabric.verbs.fabric": ("libibverbs", "librdmacm"),
+    "rpmem.fabric.verbs.memory": ("libibverbs", "librdmacm"),
+    "rpmem.fabric.verbs.queue": ("libibverbs", "librdmacm"),
+    "rpmem.fabric.verbs.probe": ("libibverbs", "librdmacm"),
+    "rpmem.fabric.verbs.pyverbs_objects": ("libibverbs", "librdmacm"),
+    "rpmem.memkind.kinds": ("memkind",),
 }
 
-# What rpmem.fabric loads in place of libraries: name, the library's name, more for the linker.
-PSM2_SYMBOLS = "rpmem/fabric/no_psm2.map"
+# What rpmem.fabric.libfabric.startup loads in place of libraries: name, the library's name, more
+# for the linker.
+PSM2_SYMBOLS = "rpmem/fabric/libfabric/no_psm2_symbols.map"
 STAND_INS: tuple[tuple[str, str, list[str]], ...] = (
-    ("_no_psm", "libpsm_infinipath.so.1", []),
-    ("_no_psm2", "libpsm2.so.2", [f"-Wl,--version-script={PSM2_SYMBOLS}"]),
+    ("no_psm", "libpsm_infinipath.so.1", []),
+    ("no_psm2", "libpsm2.so.2", [f"-Wl,--version-script={PSM2_SYMBOLS}"]),
 )
 
 # Compiled parts that include numpy's headers.
-WITH_NUMPY = ("rpmem._memkind",)
+WITH_NUMPY = ("rpmem.memkind.kinds",)
 
 # The hot path checks its ranges itself, once, before it drops the GIL.
 DIRECTIVES = {
@@ -167,17 +169,17 @@ def flags_of(name: str) -> tuple[list[str], list[str]] | None:
 
 
 def stand_ins() -> list[Extension]:
-    """Return what rpmem.fabric loads in place of the PSM libraries, if libfabric wants them."""
-    if is_unwanted("rpmem._libfabric"):
+    """Return what startup loads in place of the PSM libraries, if libfabric wants them."""
+    if is_unwanted("rpmem.fabric.libfabric.fabric"):
         return []
     found = pkg_config("--variable=libdir", "libfabric")
     library = Path(found[0] if found else "/nowhere", "libfabric.so")
     wanted = library.read_bytes() if library.exists() else b""
     return [
         Extension(
-            f"rpmem.fabric.{name}",
-            [f"rpmem/fabric/{name}.c"],
-            depends=["rpmem/fabric/_no_psm.h", PSM2_SYMBOLS],
+            f"rpmem.fabric.libfabric.{name}",
+            [f"rpmem/fabric/libfabric/{name}.c"],
+            depends=["rpmem/fabric/libfabric/no_psm.h", PSM2_SYMBOLS],
             extra_compile_args=COMPILE,
             extra_link_args=[f"-Wl,-soname,{soname}", *options],
         )
@@ -236,7 +238,7 @@ def extensions() -> list[Extension]:
     sources = all_sources()
     found = [extension(name, sources[name]) for name in chosen()]
     modules = [module for module in found if module is not None]
-    return modules + (stand_ins() if "rpmem.fabric._load" in chosen() else [])
+    return modules + (stand_ins() if "rpmem.fabric.libfabric.load" in chosen() else [])
 
 
 class BuildParts(build_ext):
@@ -252,8 +254,8 @@ class BuildParts(build_ext):
         """Translate and compile."""
         if self.inplace:
             unwanted = list(filter(is_unwanted, chosen()))
-            if "rpmem._libfabric" in unwanted:
-                unwanted += [f"rpmem.fabric.{name}" for name, _, _ in STAND_INS]
+            if "rpmem.fabric.libfabric.fabric" in unwanted:
+                unwanted += [f"rpmem.fabric.libfabric.{name}" for name, _, _ in STAND_INS]
             for name in unwanted:
                 Path(self.get_ext_fullpath(name)).unlink(missing_ok=True)
         if self.extensions:

@@ -15,7 +15,7 @@ import numpy as np
 import rpmem
 from benchmarks import instant
 from rpmem._core import LaneGroup, Replicator
-from rpmem._pmem import Region
+from rpmem.memory.region import Region
 
 _CALLS = 20_000
 _REPEATS = 15

@@ -16,10 +16,12 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from rpmem import errors, parts
+from rpmem import errors
+from rpmem._version import __version__
+from rpmem.base import parts
 
 if TYPE_CHECKING:
-    from rpmem._pmem import Region
+    from rpmem.base.target import ReplicaSpec, Target
     from rpmem.errors import (
         ArrayExists,
         ArrayNotFound,
@@ -71,26 +73,24 @@ if TYPE_CHECKING:
         UsageError,
         VersionMismatch,
     )
-    from rpmem.header import PoolAttributes
-    from rpmem.pool import Pool
-    from rpmem.replica import Replica
-    from rpmem.session import create, open, remove
-    from rpmem.target import ReplicaSpec, Target
-
-__version__ = "0.1.0"
+    from rpmem.files.header import PoolAttributes
+    from rpmem.memory.region import Region
+    from rpmem.pool.pool import Pool
+    from rpmem.session.replica import Replica
+    from rpmem.session.start import create, open, remove
 
 parts.install()
 
 _HOMES = {
-    "Pool": "rpmem.pool",
-    "PoolAttributes": "rpmem.header",
-    "Region": "rpmem._pmem",
-    "Replica": "rpmem.replica",
-    "ReplicaSpec": "rpmem.target",
-    "Target": "rpmem.target",
-    "create": "rpmem.session",
-    "open": "rpmem.session",
-    "remove": "rpmem.session",
+    "Pool": "rpmem.pool.pool",
+    "PoolAttributes": "rpmem.files.header",
+    "Region": "rpmem.memory.region",
+    "Replica": "rpmem.session.replica",
+    "ReplicaSpec": "rpmem.base.target",
+    "Target": "rpmem.base.target",
+    "create": "rpmem.session.start",
+    "open": "rpmem.session.start",
+    "remove": "rpmem.session.start",
 } | {kind.__name__: "rpmem.errors" for kind in errors.KINDS.values()}
 
 __all__ = [

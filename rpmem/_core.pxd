@@ -3,9 +3,9 @@
 
 from libc.stdint cimport int32_t, uint32_t, uint64_t
 
-from rpmem._engine cimport engine_t, group_t, outcome_t
-from rpmem._pmem cimport Region
-from rpmem._steps cimport range_t
+from rpmem.engine.engine cimport engine_t, group_t, outcome_t
+from rpmem.memory.region cimport Region
+from rpmem.steps.native cimport range_t
 
 
 cdef class LaneGroup:

@@ -3,9 +3,9 @@ from typing import Any, Protocol
 
 from typing_extensions import Buffer
 
-from rpmem._lane import Lane
-from rpmem._pmem import Region
 from rpmem.errors import RpmemError
+from rpmem.memory.region import Region
+from rpmem.wire.lane import Lane
 
 class Owner(Protocol):
     def explain(self, fault: int, refusal: int, detail: int) -> RpmemError: ...

@@ -16,16 +16,18 @@ from cpython.buffer cimport (
 from cpython.number cimport PyNumber_Index
 from cpython.ref cimport Py_DECREF
 
-from rpmem._engine cimport (
+from rpmem.engine.engine cimport (
     EVERY_GROUP, FAULT_NO_LANE, engine_begin, engine_end, engine_free, engine_init, group_t,
     outcome_t,
 )
-from rpmem._lane cimport LANE_INTERRUPTED, Lane
-from rpmem._overlaps cimport overlaps_left
-from rpmem._pmdk_steps cimport pmdk_step_named
-from rpmem._pmem cimport Region
-from rpmem._ranges cimport range_of, range_outside, ranges_free, ranges_init, ranges_of, ranges_t
-from rpmem._steps cimport (
+from rpmem.wire.lane cimport LANE_INTERRUPTED, Lane
+from rpmem.engine.overlaps cimport overlaps_left
+from rpmem.steps.pmdk cimport pmdk_step_named
+from rpmem.memory.region cimport Region
+from rpmem.engine.ranges cimport (
+    range_of, range_outside, ranges_free, ranges_init, ranges_of, ranges_t,
+)
+from rpmem.steps.native cimport (
     OPERATION_DEEP, OPERATION_DRAIN, OPERATION_FLUSH, OPERATION_RELAXED, link_prepare, link_t,
     operation_t, range_t, read_advance, step_named,
 )
@@ -34,7 +36,7 @@ from rpmem.errors import (
     BufferRefused, ClosedError, DeadlineExceeded, FlushFailed, ForkedError, LaneRefused,
     RangeError, RegistrationFailed, UsageError,
 )
-from rpmem.handles import refuse_copy
+from rpmem.base.handles import refuse_copy
 
 cdef unsigned int fork_generation = 0
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import socket
 from typing import Protocol
 
-from rpmem.proof import Tokens
+from rpmem.control.proof import Tokens
 from rpmemd.log import Log
 
 _MAPPED = bytes(10) + b"\xff\xff"

@@ -15,10 +15,10 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NoReturn
 
-from rpmem import __version__
-from rpmem.drafts import PRIVATE
+from rpmem._version import __version__
+from rpmem.base.values import Record, replace
 from rpmem.errors import ConfigError
-from rpmem.value import Record, replace
+from rpmem.files.drafts import PRIVATE
 
 GLOBAL_FILE = "/etc/rpmemd/rpmemd.conf"
 USER_FILE = ".rpmemd.conf"

@@ -13,12 +13,12 @@ import os
 from contextlib import suppress
 
 from rpmem import errors
-from rpmem.drafts import PRIVATE
-from rpmem.header import INCOMPAT_SINGLEHDR, PoolAttributes, header_count
-from rpmem.partfile import HEADER_SIZE, MINIMUM_SIZE
-from rpmem.poolfiles import PoolFiles, remove_parts
-from rpmem.poolset import Part, PoolSet, load_any
-from rpmem.setfile import SetFile, held
+from rpmem.files.drafts import PRIVATE
+from rpmem.files.header import INCOMPAT_SINGLEHDR, PoolAttributes, header_count
+from rpmem.files.partfile import HEADER_SIZE, MINIMUM_SIZE
+from rpmem.files.poolfiles import PoolFiles, remove_parts
+from rpmem.files.poolset import Part, PoolSet, load_any
+from rpmem.files.setfile import SetFile, held
 
 _LONGEST_NAME = 4096
 _MOST_PARTS = 1024

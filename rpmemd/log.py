@@ -11,8 +11,8 @@ import time
 from collections.abc import Callable, Iterable
 from typing import TextIO
 
-from rpmem.drafts import PRIVATE
 from rpmem.errors import ConfigError, printable
+from rpmem.files.drafts import PRIVATE
 from rpmemd.config import LEVELS, Config
 
 Sink = Callable[[str, str], None]

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from uuid import UUID
 
-from rpmem.attributes import PoolAttributes
 from rpmem.control.messages import Create, Open, Ready
+from rpmem.files.attributes import PoolAttributes
 
 
 def request_lines(request: Create | Open) -> Iterator[str]:

@@ -12,7 +12,7 @@ import select
 import threading
 from typing import Any
 
-from rpmem import __version__
+from rpmem._version import __version__
 from rpmem.control.events import (
     CloseRequested,
     CreateRequested,
@@ -26,15 +26,15 @@ from rpmem.control.events import (
 from rpmem.control.handshake import Protocol, detect, pack_status
 from rpmem.control.messages import STAGING, Create, Hello, LaneGrant, Open, Ready
 from rpmem.control.pmdk_target import PmdkTargetSession
+from rpmem.control.proof import new_token
 from rpmem.control.target import TargetSession
 from rpmem.control.target_machine import TargetMachine, TargetState
 from rpmem.errors import ReplicaLost, RpmemError, VersionMismatch, shortage
-from rpmem.header import PoolAttributes
-from rpmem.proof import new_token
+from rpmem.files.header import PoolAttributes
 from rpmemd.admission import Admission, PeerAdmission, TokenAdmission
 from rpmemd.config import Config
 from rpmemd.database import Database
-from rpmemd.lanes import NATIVE, PMDK, LaneServer
+from rpmemd.lane_server import NATIVE, PMDK, LaneServer
 from rpmemd.log import Log
 
 _CHUNK = 1 << 16

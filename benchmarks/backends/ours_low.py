@@ -83,7 +83,7 @@ class OursLow:
     def absent(self, room: Room) -> str | None:
         """Say whether the compiled parts are there."""
         # Not imported: libfabric's libraries would take over this process's signals.
-        for name in ("rpmem._core", "rpmem._libfabric"):
+        for name in ("rpmem._core", "rpmem.fabric.libfabric.fabric"):
             if importlib.util.find_spec(name) is None:
                 return f"{name} is not built (make build)"
         return None

@@ -28,7 +28,7 @@ def load() -> ModuleType:
     name = "benchmarks.instant._instant"
     suffix = sysconfig.get_config_var("EXT_SUFFIX")
     library = BUILD / f"_instant{suffix}"
-    newest = max(path.stat().st_mtime for path in [_SOURCE, *(PROJECT / "rpmem").glob("_*.pxd")])
+    newest = max(path.stat().st_mtime for path in [_SOURCE, *(PROJECT / "rpmem").rglob("*.pxd")])
     if not library.exists() or library.stat().st_mtime < newest:
         BUILD.mkdir(parents=True, exist_ok=True)
         translated = BUILD / "_instant.c"

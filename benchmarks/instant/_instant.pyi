@@ -1,3 +1,3 @@
-from rpmem._lane import Lane
+from rpmem.wire.lane import Lane
 
 class InstantLane(Lane): ...

@@ -5,11 +5,11 @@ from libc.stdint cimport uint32_t, uint64_t
 from libc.stdlib cimport calloc, free
 from libc.string cimport memset
 
-from rpmem._lane cimport (
+from rpmem.wire.lane cimport (
     COMPLETED_RECEIVE, COMPLETED_WRITE, LANE_UP, POST_SIGNAL, Lane, completion_t, fabric_ops_t,
     iovec, lane_t, queue_t,
 )
-from rpmem._messages cimport MESSAGE_REPLY, REPLY_DONE, UPDATE_ANSWER, header_t, reply_t
+from rpmem.wire.messages cimport MESSAGE_REPLY, REPLY_DONE, UPDATE_ANSWER, header_t, reply_t
 
 cdef enum:
     MESSAGE = 1 << 16

@@ -12,7 +12,7 @@ from typing import Any, NoReturn
 
 import click
 
-from rpmem import __version__
+from rpmem._version import __version__
 from rpmem.errors import RpmemError
 
 VERBS = ("create", "open", "info", "list", "restore", "remove", "check", "demo")

@@ -10,14 +10,15 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from rpmem.cli.shared import console, session_of, session_options
+from rpmem.cli.options import session_of, session_options
+from rpmem.terminal.tables import console
 
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from rpmem.base.target import Target
     from rpmem.errors import RpmemError
-    from rpmem.replica import Replica
-    from rpmem.target import Target
+    from rpmem.session.replica import Replica
 
 _SIZE = 2 << 20
 _OFFSET = 8192
@@ -34,7 +35,7 @@ def command(target: str, talk_only: bool, **session: Any) -> None:
     The pool set, rpmem-check-XXXX.set in the target's pool set directory, is removed again. The
     first step that fails is shown with its cause and what to do about it.
     """
-    from rpmem.target import Target
+    from rpmem.base.target import Target
 
     out = console()
     where = Target.parse(target)
@@ -63,13 +64,14 @@ def _step(out: Console, what: str) -> Iterator[list[str]]:
 
 def _devices(out: Console) -> None:
     """Show what RDMA devices this side has, if any."""
-    from rpmem import fabric
+    from rpmem.base import hardware
     from rpmem.errors import MissingExtension
+    from rpmem.fabric import providers
 
-    if not fabric.has_rdma_device():
+    if not hardware.has_rdma_device():
         return
     try:
-        devices = fabric.load(fabric.VERBS).devices()
+        devices = providers.load(providers.VERBS).devices()
     except MissingExtension as error:
         out.print(f"  note    RDMA devices here are of no use: {error}")
         return
@@ -86,11 +88,12 @@ def _devices(out: Console) -> None:
 
 def _greet(out: Console, target: Target, session: dict[str, Any]) -> bool:
     """Start rpmemd and learn who it is; return whether it speaks our protocol."""
-    from rpmem import __version__, environment
-    from rpmem.channel import Channel, LegacySpoken
+    from rpmem._version import __version__
+    from rpmem.base import environment
     from rpmem.control.initiator import InitiatorSession
     from rpmem.control.messages import Hello
     from rpmem.launch import launch
+    from rpmem.session.channel import Channel, LegacySpoken
 
     timeout = session["timeout"] or environment.current().timeout
     with _step(out, f"start rpmemd on {target}") as found:
@@ -118,8 +121,8 @@ def _nothing(error: RpmemError) -> None:
 
 def _probe(out: Console, target: Target, session: dict[str, Any]) -> None:
     from rpmem import errors
-    from rpmem.attributes import MAJOR, SIGNATURE, PoolAttributes, random_uuid
-    from rpmem.session import create, remove
+    from rpmem.files.attributes import MAJOR, SIGNATURE, PoolAttributes, random_uuid
+    from rpmem.session.start import create, remove
 
     name = f"rpmem-check-{secrets.token_hex(4)}.set"
     memory = bytearray(_SIZE)

@@ -6,16 +6,15 @@ from typing import Any
 
 import click
 
-from rpmem.cli.shared import (
-    console,
+from rpmem.cli.facts import pool_facts, replica_facts
+from rpmem.cli.options import (
     local_argument,
     mode_option,
-    pool_facts,
-    replica_facts,
     replica_option,
     session_of,
     session_options,
 )
+from rpmem.terminal.tables import console
 
 
 @click.command(short_help="Make a new pool and its replicas.")
@@ -37,7 +36,7 @@ def command(
 
     When something fails, nothing is left behind, here or on the targets.
     """
-    from rpmem.pool import Pool
+    from rpmem.pool.pool import Pool
 
     with Pool.create(
         local, size, replicas or None, parts=parts, mode=mode, **session_of(session)

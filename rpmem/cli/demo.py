@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from rpmem.cli.shared import console
+from rpmem.terminal.tables import console
 
 
 @click.command(short_help="Show a replicated pool at work, and its target killed.")

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import click
 
-from rpmem.cli.shared import console, local_argument, pool_facts
+from rpmem.cli.facts import pool_facts
+from rpmem.cli.options import local_argument
+from rpmem.terminal.tables import console
 
 
 @click.command(short_help="Show what a local pool is.")
@@ -14,9 +16,9 @@ def command(local: str) -> None:
 
     Nothing is changed, no replica is connected, and a writer is not disturbed.
     """
-    from rpmem.localcopy import place_of
-    from rpmem.pool import Pool
-    from rpmem.superblock import Phase
+    from rpmem.pool.local import place_of
+    from rpmem.pool.pool import Pool
+    from rpmem.pool.superblock import Phase
 
     specs = place_of(local).replicas
     with Pool.open(local, readonly=True) as pool:

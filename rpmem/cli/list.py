@@ -6,7 +6,8 @@ import json
 
 import click
 
-from rpmem.cli.shared import console, local_argument, readable, table
+from rpmem.cli.options import local_argument
+from rpmem.terminal.tables import console, readable, table
 
 
 @click.command(short_help="List the arrays in a local pool.")
@@ -17,7 +18,7 @@ def command(local: str, as_json: bool) -> None:
 
     Nothing is changed, no replica is connected, and a writer is not disturbed.
     """
-    from rpmem.pool import Pool
+    from rpmem.pool.pool import Pool
 
     with Pool.open(local, readonly=True) as pool:
         entries = [(pool.entry(name), pool[name].dtype) for name in pool]

@@ -6,15 +6,9 @@ from typing import Any
 
 import click
 
-from rpmem.cli.shared import (
-    console,
-    local_argument,
-    pool_facts,
-    replica_facts,
-    replica_option,
-    session_of,
-    session_options,
-)
+from rpmem.cli.facts import pool_facts, replica_facts
+from rpmem.cli.options import local_argument, replica_option, session_of, session_options
+from rpmem.terminal.tables import console
 
 
 @click.command(short_help="Open a pool with its replicas, and bring them up to date.")
@@ -28,7 +22,7 @@ def command(local: str, replicas: tuple[str, ...], force: bool, **session: Any) 
     A replica that may differ from LOCAL is sent the whole pool; when this returns, all copies are
     equal.
     """
-    from rpmem.pool import Pool
+    from rpmem.pool.pool import Pool
 
     with Pool.open(local, replicas or None, force=force, **session_of(session)) as pool:
         out = console()

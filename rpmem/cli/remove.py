@@ -23,10 +23,10 @@ def command(
     a local pool are removed one by one, by name.
     """
     if pool_set is None:
-        from rpmem.localcopy import FilePlace
+        from rpmem.pool.local import FilePlace
 
         FilePlace(where).remove(force=force, pool_set_too=pool_set_too)
     else:
-        from rpmem.session import remove
+        from rpmem.session.start import remove
 
         remove(where, pool_set, force, pool_set_too, **session)

@@ -6,14 +6,9 @@ from typing import Any
 
 import click
 
-from rpmem.cli.shared import (
-    console,
-    local_argument,
-    mode_option,
-    pool_facts,
-    session_of,
-    session_options,
-)
+from rpmem.cli.facts import pool_facts
+from rpmem.cli.options import local_argument, mode_option, session_of, session_options
+from rpmem.terminal.tables import console
 
 
 @click.command(short_help="Read a pool back from a replica.")
@@ -29,7 +24,7 @@ def command(local: str, target: str, pool_set: str, force: bool, mode: int, **se
     LOCAL must not exist, or be a poolset(5) file whose parts do not exist. Files get their names
     only when they are complete and durable.
     """
-    from rpmem.pool import Pool
+    from rpmem.pool.pool import Pool
 
     replica = (target, pool_set)
     with Pool.restore(local, replica, force=force, mode=mode, **session_of(session)) as pool:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import dataclass_transform
 
+from rpmem.base.values import Value
 from rpmem.control.handshake import Protocol
 from rpmem.control.messages import Create, Hello, Open, Ready
 from rpmem.errors import RpmemError
-from rpmem.value import Value
 
 
 @dataclass_transform(frozen_default=True)

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from rpmem.pool import Pool
+from rpmem.pool.pool import Pool
 
 SIZES = (64, 256, 1024, 4096, 16384, 65536, 262144, 1048576)
 

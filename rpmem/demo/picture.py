@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from rpmem.cli.shared import readable
 from rpmem.demo.measure import Latencies
 from rpmem.errors import MissingExtension
+from rpmem.terminal.tables import readable
 
 #: Of ink on white: told apart in print and by the colour-blind.
 _PERSIST, _MSYNC = "#0b62a4", "#d95f02"

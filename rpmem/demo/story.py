@@ -15,14 +15,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from rpmem import session
-from rpmem.cli.shared import readable, table
+from rpmem.base.target import ReplicaSpec, Target
 from rpmem.demo import picture
 from rpmem.demo.measure import Latencies, measure
 from rpmem.demo.stream import Killer, Stream
 from rpmem.errors import MissingExtension, RpmemError
-from rpmem.pool import Pool
-from rpmem.target import ReplicaSpec, Target
+from rpmem.pool.pool import Pool
+from rpmem.session import start as session
+from rpmem.terminal.tables import readable, table
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

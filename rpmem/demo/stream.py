@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from rpmem import environment
+from rpmem.base import environment
 from rpmem.errors import RpmemError
 from rpmem.launch import launch
-from rpmem.pool import Pool
-from rpmem.replica import Replica
+from rpmem.pool.pool import Pool
+from rpmem.session.replica import Replica
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -11,15 +11,15 @@ import shutil
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from rpmem import environment as variables
-from rpmem.environment import LAUNCHERS
+from rpmem.base import environment as variables
+from rpmem.base.environment import LAUNCHERS
 from rpmem.errors import LaunchFailed, RpmemError, UsageError, remedy_for, shortage
 from rpmem.launch.base import Deadline, Transport
 from rpmem.launch.diagnose import diagnose
 
 if TYPE_CHECKING:
-    from rpmem.environment import Environment
-    from rpmem.target import Target
+    from rpmem.base.environment import Environment
+    from rpmem.base.target import Target
 
 __all__ = ["Deadline", "Transport", "diagnose", "launch"]
 

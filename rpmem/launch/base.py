@@ -15,10 +15,10 @@ from collections.abc import Mapping
 from types import TracebackType
 from typing import Self
 
-from rpmem import interrupts
+from rpmem.base import interrupts
+from rpmem.base.handles import Handle
+from rpmem.base.target import Target
 from rpmem.errors import ClosedError, DeadlineExceeded, ForkedError, ReplicaLost
-from rpmem.handles import Handle
-from rpmem.target import Target
 
 #: How much of the far side's stderr is kept: the last bytes, as causes tend to come last.
 STDERR_LIMIT = 64 * 1024
@@ -30,7 +30,7 @@ CLOSE_GRACE = 5.0
 class Deadline:
     """A point in time that a chain of waits shares; without a limit it never comes.
 
-    An interrupt of the call that a thread works for brings it nearer (`rpmem.interrupts`).
+    An interrupt of the call that a thread works for brings it nearer (`rpmem.base.interrupts`).
 
     Parameters
     ----------

@@ -20,10 +20,10 @@ import time
 import warnings
 from collections.abc import Mapping, Sequence
 
-from rpmem import interrupts
+from rpmem.base import interrupts
+from rpmem.base.target import Target
 from rpmem.errors import LaunchFailed, remedy_for, shortage
 from rpmem.launch.base import CLOSE_GRACE, Deadline, Tail, Transport
-from rpmem.target import Target
 
 _CHUNK = 64 * 1024
 _LONGEST_NAP = 0.02

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from rpmem.base.target import Target
 from rpmem.errors import LaunchFailed, printable
-from rpmem.target import Target
 
 _DEFAULT_PORT = 22
 _DEEPEST_INCLUDE = 16

@@ -14,6 +14,7 @@ import signal
 import sys
 from collections.abc import Callable
 
+from rpmem.base.target import Target
 from rpmem.errors import (
     AuthenticationFailed,
     ConnectionRefused,
@@ -27,7 +28,6 @@ from rpmem.errors import (
     printable,
 )
 from rpmem.launch.base import Deadline, Transport
-from rpmem.target import Target
 
 _STATUS_WORD = 4
 _LARGEST_ERRNO = 4095

@@ -13,11 +13,11 @@ import warnings
 
 import paramiko
 
-from rpmem import interrupts
+from rpmem.base import interrupts
+from rpmem.base.target import Target
 from rpmem.errors import LaunchFailed
 from rpmem.launch.base import CLOSE_GRACE, Deadline, Tail, Transport
 from rpmem.launch.paramiko_client import Connection
-from rpmem.target import Target
 
 # A channel has one time-out for both directions, so every call waits in slices of it; paramiko's
 # own thread wakes as often.

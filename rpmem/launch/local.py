@@ -9,9 +9,9 @@ import sysconfig
 from collections.abc import Sequence
 from pathlib import Path
 
+from rpmem.base.target import Target
 from rpmem.errors import LaunchFailed
 from rpmem.launch.child import ChildTransport
-from rpmem.target import Target
 
 # What sshd says about its connection. In a child of ours it would speak of somebody else's, and
 # rpmemd binds its listener to the address it finds there.

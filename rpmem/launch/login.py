@@ -14,12 +14,12 @@ from typing import Any, TypeVar
 
 import paramiko
 
-from rpmem import interrupts
+from rpmem.base import interrupts
+from rpmem.base.target import Target
 from rpmem.errors import RpmemError, printable
 from rpmem.launch.base import Deadline
 from rpmem.launch.client_config import ClientConfig
 from rpmem.launch.diagnose import authentication_failed
-from rpmem.target import Target
 
 _DEFAULT_KEYS = ("id_ed25519", "id_ecdsa", "id_rsa")
 

@@ -17,11 +17,11 @@ import struct
 import subprocess
 from collections.abc import Mapping, Sequence
 
-from rpmem import interrupts
+from rpmem.base import interrupts
+from rpmem.base.target import Target
 from rpmem.errors import LaunchFailed, printable
 from rpmem.launch.base import Deadline
 from rpmem.launch.child import ChildTransport
-from rpmem.target import Target
 
 _RESOLVE_TIMEOUT = 5.0
 _ESTABLISHED = "01"

@@ -18,7 +18,8 @@ from typing import Any, Self, TypeVar
 
 import paramiko
 
-from rpmem import interrupts
+from rpmem.base import interrupts
+from rpmem.base.target import Target
 from rpmem.errors import LaunchFailed, RpmemError, printable
 from rpmem.launch.base import Deadline
 from rpmem.launch.client_config import ClientConfig
@@ -31,7 +32,6 @@ from rpmem.launch.diagnose import (
 )
 from rpmem.launch.known_hosts import KnownHosts
 from rpmem.launch.login import Login, bounded
-from rpmem.target import Target
 
 _LOG = "rpmem.launch.paramiko"
 # paramiko logs tracebacks of what is raised anyway; without a handler they would be printed.

@@ -14,20 +14,20 @@ from pathlib import Path
 
 import pytest
 
-pytest.importorskip("rpmem._pmem", reason="rpmem._pmem is not built")
+pytest.importorskip("rpmem.memory.region", reason="rpmem.memory.region is not built")
 
 import rpmem
 from rpmem import errors
-from rpmem.channel import Channel
+from rpmem.base.environment import Environment
+from rpmem.base.target import Target
 from rpmem.control.initiator import InitiatorSession
 from rpmem.control.messages import Create, Hello, Ready
-from rpmem.environment import Environment
-from rpmem.header import PoolAttributes
+from rpmem.files.header import PoolAttributes
+from rpmem.files.poolfiles import PoolFiles, remove_parts
+from rpmem.files.poolset import Part, PoolSet, load
 from rpmem.launch import launch
-from rpmem.localcopy import FilePlace
-from rpmem.poolfiles import PoolFiles, remove_parts
-from rpmem.poolset import Part, PoolSet, load
-from rpmem.target import Target
+from rpmem.pool.local import FilePlace
+from rpmem.session.channel import Channel
 from rpmemd.database import Database
 
 SIZE = 2 << 20
@@ -417,7 +417,7 @@ def test_a_pool_that_was_killed_before_it_was_one_can_be_created_again(folder):
         def format(*_):
             os.kill(os.getpid(), signal.SIGKILL)
 
-        rpmem.catalogue.Catalogue.format = format
+        rpmem.pool.catalogue.Catalogue.format = format
         rpmem.Pool.create(folder / "p", SIZE)
 
     assert killed_at(-1, create)

@@ -19,7 +19,7 @@ import numpy as np
 import pytest
 
 import rpmem
-from rpmem import environment, fabric
+from rpmem.base import environment
 from rpmem.errors import (
     ArrayExists,
     ArrayNotFound,
@@ -59,6 +59,7 @@ from rpmem.errors import (
     TargetSyntaxError,
     VersionMismatch,
 )
+from rpmem.fabric import providers
 from tests.support import faulty_rpmemd
 from tests.support.lowtier import await_failure
 from tests.support.processes import stop
@@ -91,7 +92,7 @@ class Refused:
     """
 
     def __init__(self, kind, call, *, place=None, remedy=None):
-        fabric.load()
+        providers.load()
         before = traces()
         with pytest.raises(RpmemError) as caught:
             call()
@@ -436,7 +437,7 @@ def test_locked_memory(node):
     """Only providers that pin what they register are limited by it."""
     provider = "verbs"
     try:
-        opened = fabric.load(provider).Fabric(provider, "127.0.0.1", listen=True)
+        opened = providers.load(provider).Fabric(provider, "127.0.0.1", listen=True)
     except RpmemError as absent:
         pytest.skip(f"tcp and sockets pin no memory, and there is no RDMA device: {absent}")
     opened.close()
@@ -455,13 +456,13 @@ def test_locked_memory(node):
 
 def test_lanes_cut_off_on_the_way(node, monkeypatch):
     """A firewall, as far as the initiator can tell: the port it is told is not to be had."""
-    from rpmem import lanes
+    from rpmem.session import lanes
 
     class Elsewhere(lanes.Lanes):
         def __init__(self, ready, *arguments, **options):
             super().__init__(ready.replaced(port=free_port()), *arguments, **options)
 
-    monkeypatch.setattr("rpmem.replica.Lanes", Elsewhere)
+    monkeypatch.setattr("rpmem.session.replica.Lanes", Elsewhere)
     before = traces()
     with pytest.raises((ConnectFailed, DeadlineExceeded)) as caught:
         node.create(bytearray(SIZE), timeout=3.0)

@@ -17,8 +17,8 @@ from pathlib import Path
 
 import pytest
 
-from rpmem.fabric import door
-from rpmem.proof import pack_proof
+from rpmem.control.proof import pack_proof
+from rpmem.fabric.libfabric import door
 from tests.support.pair import LISTENING, pair
 from tests.support.raw_session import RawSession
 

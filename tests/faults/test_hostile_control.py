@@ -12,7 +12,6 @@ import pytest
 
 import rpmem
 from rpmem import errors
-from rpmem.channel import _MOST_LINES, Channel
 from rpmem.control.messages import Error, Failure, LaneGrant, Ready
 from rpmem.errors import (
     ConnectFailed,
@@ -21,7 +20,8 @@ from rpmem.errors import (
     RemoteError,
     RpmemError,
 )
-from rpmem.lanes import Lanes
+from rpmem.session.channel import _MOST_LINES, Channel
+from rpmem.session.lanes import Lanes
 from tests.support.hostile_rpmemd import command
 from tests.support.raw_session import resident
 
@@ -127,7 +127,7 @@ def test_log_records_are_few_and_safe_to_print(tmp_path, caplog):
 
 
 def test_lines_that_were_left_out_are_counted(tmp_path, caplog, monkeypatch):
-    monkeypatch.setattr("rpmem.channel._LINES_PER_SECOND", 1000.0)
+    monkeypatch.setattr("rpmem.session.channel._LINES_PER_SECOND", 1000.0)
     with caplog.at_level(logging.DEBUG, logger="rpmem"), pytest.raises(RpmemError):
         create(tmp_path, timeout=60.0, logs=5_000, ready={"port": 22})
     assert any("were left out" in record.getMessage() for record in caplog.records)
@@ -257,7 +257,7 @@ def test_a_quiet_hour_is_not_saved_up(monkeypatch, caplog):
     channel = Channel.__new__(Channel)
     channel._where, channel._lines_left, channel._lines_dropped = "node", 0.0, 0
     channel._logged_at = 0.0
-    monkeypatch.setattr("rpmem.channel.time.monotonic", lambda: 3600.0)
+    monkeypatch.setattr("rpmem.session.channel.time.monotonic", lambda: 3600.0)
     with caplog.at_level(logging.INFO, logger="rpmem"):
         for _ in range(2 * _MOST_LINES):
             channel._log(logging.INFO, "words")

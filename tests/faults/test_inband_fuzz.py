@@ -13,8 +13,8 @@ import time
 import numpy as np
 import pytest
 
+from rpmem.control.proof import pack_proof
 from rpmem.errors import ConnectFailed, DeadlineExceeded, FabricError, RpmemError
-from rpmem.proof import pack_proof
 from tests.support.media import image_of, wait_unlocked
 from tests.support.processes import stop
 from tests.support.raw_session import (

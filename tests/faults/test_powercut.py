@@ -10,11 +10,11 @@ import os
 
 import pytest
 
-from rpmem import drafts, redo
-from rpmem.catalogue import Catalogue
-from rpmem.copies import Copies
-from rpmem.partfile import PartFile
-from rpmem.superblock import STATE_OFFSET
+from rpmem.files import drafts, redo
+from rpmem.files.partfile import PartFile
+from rpmem.pool.catalogue import Catalogue
+from rpmem.pool.copies import Copies
+from rpmem.pool.superblock import STATE_OFFSET
 from tests.support.powercut import headers, runs, threads
 from tests.support.powercut.model import Loss
 

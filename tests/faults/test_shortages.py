@@ -19,9 +19,9 @@ from pathlib import Path
 import pytest
 
 import rpmem
-from rpmem import channel as channels
 from rpmem.errors import ConnectFailed, LaunchFailed, RpmemError, remedy_for, shortage
 from rpmem.launch import child
+from rpmem.session import channel as channels
 
 ROOT = Path(__file__).resolve().parents[2]
 

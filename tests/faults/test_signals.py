@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 import rpmem
-from rpmem.superblock import Phase
+from rpmem.pool.superblock import Phase
 from tests.support import hanging_rpmemd, interrupt, seeds
 from tests.support.processes import stop, wait_gone
 

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 import rpmem
-from rpmem.interrupts import UNDO
+from rpmem.base.interrupts import UNDO
 from tests.support import interrupt, seeds
 from tests.support.hanging_rpmemd import command as hanging
 from tests.support.lateness import SOON, Delay, Watch

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 import rpmem
-from rpmem.superblock import Phase
+from rpmem.pool.superblock import Phase
 from tests.support.processes import stop, wait_gone
 
 SIZE = 4 << 20

@@ -13,9 +13,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-import rpmemd.lanes
-from rpmem._pmem import Region
+import rpmemd.lane_server
 from rpmem.control.messages import LaneGrant, MalformedMessage, Ready
+from rpmem.control.proof import PROOF_SIZE, Tokens, new_token, pack_proof
 from rpmem.errors import (
     ConnectFailed,
     DeadlineExceeded,
@@ -24,9 +24,9 @@ from rpmem.errors import (
     ReplicaLost,
     RpmemError,
 )
-from rpmem.lanes import Lanes
-from rpmem.proof import PROOF_SIZE, Tokens, new_token, pack_proof
-from rpmemd.lanes import NATIVE
+from rpmem.memory.region import Region
+from rpmem.session.lanes import Lanes
+from rpmemd.lane_server import NATIVE
 from tests.support.pair import LISTENING, SIZE, pair
 from tests.support.raw_session import raw_lane
 from tests.support.targets import Node
@@ -202,7 +202,7 @@ def test_no_lane_comes_free_in_time():
 
 
 def test_lanes_that_never_come(monkeypatch):
-    monkeypatch.setattr(rpmemd.lanes, "ACCEPT_TIMEOUT", 0.3)
+    monkeypatch.setattr(rpmemd.lane_server, "ACCEPT_TIMEOUT", 0.3)
     with pair(lanes=2) as both:
         deadline = time.monotonic() + 20
         while not both.reports and time.monotonic() < deadline:

@@ -14,7 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from rpmem.environment import Environment
+from rpmem.base.environment import Environment
+from rpmem.base.target import Target
 from rpmem.errors import (
     AuthenticationFailed,
     ClosedError,
@@ -31,7 +32,6 @@ from rpmem.errors import (
 )
 from rpmem.launch import diagnose, launch
 from rpmem.launch.base import STDERR_LIMIT
-from rpmem.target import Target
 from tests.support.sshd import ADDRESS, NODE, free_port, make_key
 from tests.support.traces import Traces
 
@@ -347,7 +347,7 @@ def test_paramiko_is_imported_only_when_it_is_chosen(sshd):
     script = (
         "import sys\n"
         "from rpmem.launch import launch\n"
-        "from rpmem.target import Target\n"
+        "from rpmem.base.target import Target\n"
         f"launch(Target.parse('{NODE}'), command='true').close()\n"
         "launch(Target.parse('local:'), command='true').close()\n"
         "print('paramiko' in sys.modules)\n"

@@ -18,7 +18,6 @@ import numpy as np
 import pytest
 
 import rpmem
-from rpmem import poolset
 from rpmem.errors import (
     CatalogueCorrupt,
     ClosedError,
@@ -29,7 +28,8 @@ from rpmem.errors import (
     StaleReplica,
     UsageError,
 )
-from rpmem.superblock import STATE_OFFSET, Phase, State
+from rpmem.files import poolset
+from rpmem.pool.superblock import STATE_OFFSET, Phase, State
 
 SIZE = 8 << 20
 PAGE = 4096
@@ -394,7 +394,7 @@ def test_a_failed_creation_leaves_nothing_on_any_side(tmp_path, local, node, oth
 
 @pytest.mark.parametrize("error", [ReplicaLost("cut"), KeyboardInterrupt()])
 def test_a_creation_interrupted_at_the_last_step_leaves_nothing(local, node, monkeypatch, error):
-    from rpmem.catalogue import Catalogue
+    from rpmem.pool.catalogue import Catalogue
 
     def broken(medium, layout):
         raise error
@@ -463,7 +463,7 @@ def test_somebody_else_takes_the_name_during_restore(tmp_path, local, node, monk
     with rpmem.Pool.create(local, SIZE, node.spec(), parts=1) as pool:
         fill(pool)
     new = tmp_path / "new"
-    from rpmem import assembly
+    from rpmem.pool import assembly
 
     read_back = assembly._read_back
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from rpmem import poolset
+from rpmem.files import poolset
 from rpmemd import config
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -15,7 +15,6 @@ import numpy as np
 import pytest
 
 import rpmem
-from rpmem import resync
 from rpmem.errors import (
     CatalogueCorrupt,
     FlushFailed,
@@ -24,8 +23,9 @@ from rpmem.errors import (
     RpmemError,
     StaleReplica,
 )
-from rpmem.replica import Replica
-from rpmem.superblock import STATE_OFFSET, STATE_SIZE, Phase, State
+from rpmem.pool import resync
+from rpmem.pool.superblock import STATE_OFFSET, STATE_SIZE, Phase, State
+from rpmem.session.replica import Replica
 from tests.support import faulty_rpmemd
 from tests.support.lowtier import await_failure
 from tests.support.media import image_of

@@ -19,7 +19,8 @@ import numpy as np
 import pytest
 
 import rpmem
-from rpmem import environment, header
+from rpmem.base import environment
+from rpmem.base.values import replace
 from rpmem.errors import (
     BufferRefused,
     ClosedError,
@@ -34,8 +35,8 @@ from rpmem.errors import (
     UsageError,
     VersionMismatch,
 )
-from rpmem.header import PoolAttributes
-from rpmem.value import replace
+from rpmem.files import header
+from rpmem.files.header import PoolAttributes
 from tests.support.media import image_of, wait_unlocked
 from tests.support.processes import stop
 from tests.support.targets import ATTRIBUTES, Node
@@ -196,7 +197,7 @@ def test_long_relaxed_ranges_arrive_whole(monkeypatch, medium):
 
     What the shadow's file holds is what was flushed.
     """
-    from rpmem.lanes import Lanes
+    from rpmem.session.lanes import Lanes
     from tests.support import faulty_rpmemd
 
     if not os.access("/dev/shm", os.W_OK):

@@ -15,10 +15,10 @@ from pathlib import Path
 
 import pytest
 
-from rpmem import environment
+from rpmem.base import environment
 from rpmem.control.messages import LaneGrant, Ready
 from rpmem.errors import ConnectFailed, FabricError, RpmemError
-from rpmem.lanes import Lanes
+from rpmem.session.lanes import Lanes
 from tests.support.sshd import NODE
 from tests.support.targets import Node
 
@@ -162,7 +162,7 @@ def test_a_session(where, request, tmp_path, talkative, granted, caplog, capfd):
 def test_a_session_that_fails(where, request, tmp_path, talkative, granted, caplog, monkeypatch):
     """With another token: what is raised and logged about it does not quote it."""
     monkeypatch.setattr(
-        "rpmem.lanes.pack_proof", lambda number, token: b"RPML" + bytes(4) + token[::-1]
+        "rpmem.session.lanes.pack_proof", lambda number, token: b"RPML" + bytes(4) + token[::-1]
     )
     node = node_for(where, request, tmp_path)
     with caplog.at_level(logging.DEBUG), pytest.raises(RpmemError) as caught:

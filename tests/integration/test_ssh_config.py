@@ -7,10 +7,10 @@ import shlex
 import pytest
 
 import rpmem
-from rpmem import environment
+from rpmem.base import environment
+from rpmem.base.target import Target
 from rpmem.errors import DeadlineExceeded, LaunchFailed, NoiseBeforeProtocol, RpmemError
 from rpmem.launch import openssh
-from rpmem.target import Target
 from tests.support.sshd import NODE
 from tests.support.targets import Node
 

@@ -18,7 +18,9 @@ from rpmem import errors
 from rpmem.control import messages
 
 pytest.importorskip(
-    "rpmem._libfabric", reason="rpmem._libfabric is not built", exc_type=ImportError
+    "rpmem.fabric.libfabric.fabric",
+    reason="rpmem.fabric.libfabric.fabric is not built",
+    exc_type=ImportError,
 )
 
 from tests.support.targets import Node
@@ -29,8 +31,9 @@ STAGING = 256 << 10
 
 REFUSING = """
 import sys
-from rpmem import errors, fabric
-module = fabric.load("tcp")
+from rpmem import errors
+from rpmem.fabric import providers
+module = providers.load("tcp")
 real = module.Memory
 def refusing(domain, address, length, **options):
     if length == {size}:
@@ -128,7 +131,7 @@ def test_pools_with_arrays(node, tmp_path):
 
 
 def test_an_initiator_that_does_not_know_staging_is_refused(node, monkeypatch):
-    from rpmem import session
+    from rpmem.session import start as session
 
     class Ignorant:
         @staticmethod

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from rpmem import environment as rpmem_environment
+from rpmem.base import environment as rpmem_environment
 from tests.interop.support.client import RpmemClient
 from tests.interop.support.node import ORIGINAL, Node, daemon_words, initiator_environment
 from tests.interop.support.objects import ObjectPool

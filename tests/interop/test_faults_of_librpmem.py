@@ -31,7 +31,7 @@ from rpmem.errors import (
     RangeError,
     ReplicaLost,
 )
-from rpmem.replica import Replica
+from rpmem.session.replica import Replica
 from tests.interop.support.attributes import Attributes
 from tests.interop.support.calls import SIZE, created
 from tests.interop.support.client import NoAnswer, RpmemClient

@@ -16,6 +16,7 @@ from pathlib import Path
 
 import pytest
 
+from rpmem.base.values import replace
 from rpmem.errors import (
     AttributesRefused,
     ClosedError,
@@ -37,9 +38,8 @@ from rpmem.errors import (
     RpmemError,
     VersionMismatch,
 )
-from rpmem.header import INCOMPAT_SINGLEHDR, PoolAttributes
-from rpmem.replica import Replica
-from rpmem.value import replace
+from rpmem.files.header import INCOMPAT_SINGLEHDR, PoolAttributes
+from rpmem.session.replica import Replica
 from tests.interop.support.attributes import header_block, header_checksum
 from tests.interop.support.node import MIB, Node
 from tests.interop.support.originals import Originals

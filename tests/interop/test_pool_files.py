@@ -13,11 +13,11 @@ from typing import Any
 
 import pytest
 
-from rpmem import poolset
-from rpmem.attributes import INCOMPAT_CKSUM_2K, INCOMPAT_SDS, PoolAttributes, uuid_text
 from rpmem.errors import HeaderError, PoolSetBusy, PoolSetExists
-from rpmem.header import Header
-from rpmem.poolfiles import PoolFiles, remove_parts
+from rpmem.files import poolset
+from rpmem.files.attributes import INCOMPAT_CKSUM_2K, INCOMPAT_SDS, PoolAttributes, uuid_text
+from rpmem.files.header import Header
+from rpmem.files.poolfiles import PoolFiles, remove_parts
 from tests.interop.support.attributes import header_checksum
 from tests.interop.support.node import MIB
 from tests.interop.support.originals import Originals, info_fields

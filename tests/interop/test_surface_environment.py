@@ -7,10 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from rpmem import fabric, logs
-from rpmem import session as rpmem_session
-from rpmem.environment import Environment
+from rpmem.base import hardware, logs
+from rpmem.base.environment import Environment
 from rpmem.errors import ConfigError, PoolSetNotFound, ProviderUnavailable
+from rpmem.fabric import providers
+from rpmem.session import start as rpmem_session
 from tests.interop.support.node import ORIGINAL, OURS, Node, daemon_words
 from tests.interop.support.originals import Originals
 from tests.interop.support.ours import PAGE, SIZE, OurInitiator, random_pool
@@ -46,7 +47,7 @@ class TestProviders:
         verbs: str | None,
         expected: str | None,
     ) -> None:
-        monkeypatch.setattr(fabric, "has_rdma_device", lambda: device)
+        monkeypatch.setattr(hardware, "has_rdma_device", lambda: device)
         given = {"RPMEM_ENABLE_SOCKETS": sockets, "RPMEM_ENABLE_VERBS": verbs}
         settings = {name: value for name, value in given.items() if value is not None}
         if expected is None:
@@ -69,7 +70,7 @@ class TestWorkQueue:
 
     @pytest.mark.parametrize(("given", "used"), [(1, 2), (2, 2), (50, 50), (1 << 40, None)])
     def test_it_is_the_fabrics_queue(self, given: int, used: int | None) -> None:
-        module = fabric.load()
+        module = providers.load()
         try:
             whole = module.Fabric("sockets", "127.0.0.1", 1)
         except ProviderUnavailable as absent:

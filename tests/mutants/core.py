@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from tests.mutants import Mutant
 
-_LOCAL = ("tests/unit/test_core_local.py",)
+_LOCAL = ("tests/unit/engine/test_core_local.py",)
 _RECORDED = ("tests/integration/test_recorded_pools.py",)
-_MESSAGES = ("tests/unit/test_steps_posts.py", "tests/integration/test_messages_counted.py")
+_MESSAGES = ("tests/unit/steps/test_steps_posts.py", "tests/integration/test_messages_counted.py")
 _LANES = ("tests/integration/test_lanes.py",)
-_POSTS = ("tests/unit/test_steps_posts.py",)
-_REPLICA = ("tests/unit/test_steps_posts.py", "tests/integration/test_replica.py")
-_OVERLAPS = ("tests/unit/test_overlaps.py",)
-_RANGES = ("tests/unit/test_ranges.py",)
-_REFUSAL = ("tests/unit/test_refusal.py",)
-_PMEM = ("tests/unit/test_pmem.py",)
-_CLAIMS = ("tests/unit/test_steps_posts.py", "tests/faults/test_durability_claims.py")
+_POSTS = ("tests/unit/steps/test_steps_posts.py",)
+_REPLICA = ("tests/unit/steps/test_steps_posts.py", "tests/integration/test_replica.py")
+_OVERLAPS = ("tests/unit/engine/test_overlaps.py",)
+_RANGES = ("tests/unit/engine/test_ranges.py",)
+_REFUSAL = ("tests/unit/memory/test_refusal.py",)
+_PMEM = ("tests/unit/memory/test_pmem.py",)
+_CLAIMS = ("tests/unit/steps/test_steps_posts.py", "tests/faults/test_durability_claims.py")
 
 MUTANTS = (
     Mutant(
@@ -85,7 +85,7 @@ MUTANTS = (
         "Replicator.check",
         "for i in range(count):",
         "for i in range(min(count, <size_t> 1)):",
-        (*_POSTS, "tests/unit/test_pool_local.py", *_RANGES),
+        (*_POSTS, "tests/unit/pool/test_pool_local.py", *_RANGES),
     ),
     Mutant(
         "a range may end one byte behind the pool",
@@ -377,7 +377,7 @@ MUTANTS = (
         "across",
         "if rc != 0 and first_failure == 0:",
         "if False:",
-        ("tests/unit/test_refusal.py",),
+        ("tests/unit/memory/test_refusal.py",),
     ),
     Mutant(
         "tmpfs passes for a disk",
@@ -412,7 +412,7 @@ MUTANTS = (
         "Replicator.usable",
         "if self.born != fork_generation:",
         "if False:",
-        ("tests/unit/test_pool_local.py", "tests/integration/test_pool.py"),
+        ("tests/unit/pool/test_pool_local.py", "tests/integration/test_pool.py"),
     ),
     Mutant(
         "PMDK: a reply nobody waits for is taken",
@@ -433,20 +433,20 @@ MUTANTS = (
         "general_ranges",
         "mode = PMDK_DEEP_PERSIST",
         "mode = PMDK_FLUSH_WRITE",
-        ("tests/unit/test_steps_posts.py",),
+        ("tests/unit/steps/test_steps_posts.py",),
     ),
     Mutant(
         "a drain does not wait for the WRITEs of a call that was interrupted",
         "send_after_write",
         "and link.sequence == link.answered and link.adrift.length == 0):",
         "and link.sequence == link.answered):",
-        ("tests/unit/test_overlaps.py",),
+        ("tests/unit/engine/test_overlaps.py",),
     ),
     Mutant(
         "nor does one of PMDK's steps",
         "general",
         "if operation.flags & OPERATION_DRAIN and link.adrift.length:",
         "if False:",
-        ("tests/unit/test_overlaps.py",),
+        ("tests/unit/engine/test_overlaps.py",),
     ),
 )

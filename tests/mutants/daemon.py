@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from tests.mutants import Mutant
 
-_FUZZ = ("tests/unit/test_service_bounds.py", "tests/faults/test_inband_fuzz.py")
+_FUZZ = ("tests/unit/rpmemd/test_service_bounds.py", "tests/faults/test_inband_fuzz.py")
 _CLAIMS = ("tests/faults/test_durability_claims.py",)
-_DATABASE = ("tests/unit/test_database.py",)
-_SERVICE = ("tests/unit/test_service.py",)
-_BOUNDS = ("tests/unit/test_service_bounds.py",)
+_DATABASE = ("tests/unit/rpmemd/test_database.py",)
+_SERVICE = ("tests/unit/rpmemd/test_service.py",)
+_BOUNDS = ("tests/unit/rpmemd/test_service_bounds.py",)
 _REPLICA = "tests/integration/test_replica.py"
-_ADMISSION = ("tests/unit/test_admission.py",)
+_ADMISSION = ("tests/unit/rpmemd/test_admission.py",)
 
 MUTANTS = (
     Mutant(
@@ -181,13 +181,13 @@ MUTANTS = (
         "_obey_client",
         "if rest:",
         "if False:",
-        ("tests/unit/test_config.py",),
+        ("tests/unit/rpmemd/test_config.py",),
     ),
     Mutant(
         "the command line does not win over the file",
         "_read_command_line",
         "given.add(name)",
         "given.discard(name)",
-        ("tests/unit/test_config.py",),
+        ("tests/unit/rpmemd/test_config.py",),
     ),
 )

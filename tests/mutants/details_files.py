@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from tests.mutants import Mutant
 
-_PART = ("tests/unit/test_partfile.py", "tests/unit/test_poolfiles.py")
-_POOLFILES = ("tests/unit/test_poolfiles.py",)
-_LOCAL = ("tests/unit/test_pool_local.py",)
-_DRAFTS = ("tests/unit/test_drafts.py", "tests/faults/test_creations.py")
-_HEADER = ("tests/unit/test_header.py",)
-_POOLSET = ("tests/unit/test_poolset.py",)
-_STORAGE = ("tests/unit/test_poolfiles.py", "tests/faults/test_storage_that_fails.py")
+_PART = ("tests/unit/files/test_partfile.py", "tests/unit/files/test_poolfiles.py")
+_POOLFILES = ("tests/unit/files/test_poolfiles.py",)
+_LOCAL = ("tests/unit/pool/test_pool_local.py",)
+_DRAFTS = ("tests/unit/files/test_drafts.py", "tests/faults/test_creations.py")
+_HEADER = ("tests/unit/files/test_header.py",)
+_POOLSET = ("tests/unit/files/test_poolset.py",)
+_STORAGE = ("tests/unit/files/test_poolfiles.py", "tests/faults/test_storage_that_fails.py")
 
 MUTANTS = (
     Mutant(
@@ -130,28 +130,28 @@ MUTANTS = (
         "SetFile.close",
         "locked=os.getpid() == self._owner",
         "locked=True",
-        ("tests/unit/test_database.py", "tests/integration/test_forked.py"),
+        ("tests/unit/rpmemd/test_database.py", "tests/integration/test_forked.py"),
     ),
     Mutant(
         "a pool set file gets its name before it is durable",
         "SetFile.write",
         "os.fsync(draft.fd)",
         "pass",
-        ("tests/unit/test_database.py", *_DRAFTS),
+        ("tests/unit/rpmemd/test_database.py", *_DRAFTS),
     ),
     Mutant(
         "a pool set file in use is waited for without end",
         "SetFile._hold_alone",
         "fcntl.LOCK_EX | fcntl.LOCK_NB",
         "fcntl.LOCK_EX",
-        ("tests/unit/test_database.py", *_DRAFTS),
+        ("tests/unit/rpmemd/test_database.py", *_DRAFTS),
     ),
     Mutant(
         "what a killed writer of a pool set file left stays",
         "SetFile.write",
         "drafts.sweep(path)",
         "pass",
-        ("tests/unit/test_database.py", *_DRAFTS),
+        ("tests/unit/rpmemd/test_database.py", *_DRAFTS),
     ),
     Mutant(
         "new attributes break the ring of parts",
@@ -242,7 +242,7 @@ MUTANTS = (
         "PoolSet.check_for_target",
         "        self.check_part_sizes()\n",
         "",
-        (*_POOLSET, "tests/unit/test_database.py", *_POOLFILES),
+        (*_POOLSET, "tests/unit/rpmemd/test_database.py", *_POOLFILES),
     ),
     Mutant(
         "a replica without parts at the end of the file is taken",
@@ -263,21 +263,21 @@ MUTANTS = (
         "_open",
         "os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK",
         "os.O_RDONLY | os.O_CLOEXEC",
-        (*_POOLSET, "tests/unit/test_database.py"),
+        (*_POOLSET, "tests/unit/rpmemd/test_database.py"),
     ),
     Mutant(
         "a pool set file that is in use leaves a descriptor",
         "open_locked",
         "locks.let_go(descriptor)",
         "pass",
-        (*_POOLSET, "tests/unit/test_database.py"),
+        (*_POOLSET, "tests/unit/rpmemd/test_database.py"),
     ),
     Mutant(
         "readers of a pool set file exclude each other",
         "_lock",
         "fcntl.LOCK_SH | fcntl.LOCK_NB",
         "fcntl.LOCK_EX | fcntl.LOCK_NB",
-        (*_POOLSET, "tests/unit/test_database.py"),
+        (*_POOLSET, "tests/unit/rpmemd/test_database.py"),
     ),
     Mutant(
         "a directory may be listed twice",
@@ -298,7 +298,7 @@ MUTANTS = (
         "_with_size",
         "if size is not None and part.size not in (None, size):",
         "if False:",
-        (*_POOLSET, "tests/unit/test_dax.py"),
+        (*_POOLSET, "tests/unit/memory/test_dax.py"),
     ),
     Mutant(
         "half a header passes for a whole one",

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from tests.mutants import Mutant
 
-_FIELDS = ("tests/unit/test_control_messages.py",)
-_FRAMING = ("tests/unit/test_control_framing.py",)
-_CONTROL = ("tests/unit/test_control_session.py", "tests/unit/test_control_messages.py")
-_ENVIRONMENT = ("tests/unit/test_environment.py",)
-_TARGET = ("tests/unit/test_target.py",)
-_INTERRUPTS = ("tests/unit/test_interrupts.py",)
-_CHILD = ("tests/unit/test_child_transport.py",)
-_DIAGNOSE = ("tests/unit/test_diagnose.py",)
-_ARGUMENTS = ("tests/unit/test_session_arguments.py",)
+_FIELDS = ("tests/unit/control/test_control_messages.py",)
+_FRAMING = ("tests/unit/control/test_control_framing.py",)
+_CONTROL = (
+    "tests/unit/control/test_control_session.py",
+    "tests/unit/control/test_control_messages.py",
+)
+_ENVIRONMENT = ("tests/unit/base/test_environment.py",)
+_TARGET = ("tests/unit/base/test_target.py",)
+_INTERRUPTS = ("tests/unit/base/test_interrupts.py",)
+_CHILD = ("tests/unit/launch/test_child_transport.py",)
+_DIAGNOSE = ("tests/unit/launch/test_diagnose.py",)
+_ARGUMENTS = ("tests/unit/session/test_session_arguments.py",)
 
 MUTANTS = (
     Mutant(
@@ -174,28 +177,28 @@ MUTANTS = (
         "_PrivateFile._open",
         "0o600",
         "0o666",
-        ("tests/unit/test_logs.py",),
+        ("tests/unit/base/test_logs.py",),
     ),
     Mutant(
         "a new log does not take the place of the old one",
         "set_up",
         "        _take_down()\n",
         "",
-        ("tests/unit/test_logs.py",),
+        ("tests/unit/base/test_logs.py",),
     ),
     Mutant(
         "one persistent device among others is enough",
         "_place_is",
         "and all(",
         "and any(",
-        ("tests/unit/test_nvdimm.py",),
+        ("tests/unit/memory/test_nvdimm.py",),
     ),
     Mutant(
         "a virtual device passes for persistent",
         "_place_is",
         'not _is_numbered(words[index - 2], "virtio") and ',
         "",
-        ("tests/unit/test_nvdimm.py",),
+        ("tests/unit/memory/test_nvdimm.py",),
     ),
     Mutant(
         "what a pipe did not take at once is lost",
@@ -237,14 +240,14 @@ MUTANTS = (
         "KnownHosts._good",
         'found = self._covering(f"[{name}]:{port}")',
         "found = []",
-        ("tests/unit/test_known_hosts.py",),
+        ("tests/unit/launch/test_known_hosts.py",),
     ),
     Mutant(
         "a key of another kind counts as a changed one",
         "KnownHosts.check",
         "if key.kind == kind:",
         "if key.kind:",
-        ("tests/unit/test_known_hosts.py",),
+        ("tests/unit/launch/test_known_hosts.py",),
     ),
     Mutant(
         "the first words of the other side are quoted, not the last",
@@ -272,14 +275,14 @@ MUTANTS = (
         "_parse",
         'return getattr(address, "ipv4_mapped", None) or address',
         "return address",
-        ("tests/unit/test_lanehosts.py",),
+        ("tests/unit/session/test_lanehosts.py",),
     ),
     Mutant(
         "more lanes are asked for than the environment allows",
         "_lane_count",
         "return min(lanes, limit)",
         "return lanes",
-        ("tests/unit/test_session_arguments.py",),
+        ("tests/unit/session/test_session_arguments.py",),
     ),
     Mutant(
         "the target says how much is kept in messages",

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from tests.mutants import Mutant
 
-_LOCAL = ("tests/unit/test_pool_local.py",)
-_POOL = ("tests/unit/test_pool_local.py", "tests/integration/test_pool.py")
+_LOCAL = ("tests/unit/pool/test_pool_local.py",)
+_POOL = ("tests/unit/pool/test_pool_local.py", "tests/integration/test_pool.py")
 _RECORDED = ("tests/integration/test_recorded_pools.py", "tests/integration/test_pool.py")
-_ARRAYS = ("tests/unit/test_arrays.py",)
-_CATALOGUE = ("tests/unit/test_catalogue.py",)
-_OPTIONS = ("tests/unit/test_session_arguments.py", "tests/unit/test_pool_local.py")
+_ARRAYS = ("tests/unit/pool/test_arrays.py",)
+_CATALOGUE = ("tests/unit/pool/test_catalogue.py",)
+_OPTIONS = ("tests/unit/session/test_session_arguments.py", "tests/unit/pool/test_pool_local.py")
 
 MUTANTS = (
     Mutant(
@@ -31,7 +31,7 @@ MUTANTS = (
         "Pool.level",
         "return min(levels",
         "return max(levels",
-        ("tests/unit/test_levels.py", *_POOL),
+        ("tests/unit/base/test_levels.py", *_POOL),
     ),
     Mutant(
         "room that is no room for arrays counts as free",
@@ -136,14 +136,14 @@ MUTANTS = (
         "_read_superblock",
         "if attributes is not None and attributes.poolset_uuid != layout.pool_id:",
         "if False:",
-        ("tests/unit/test_pool_local.py",),
+        ("tests/unit/pool/test_pool_local.py",),
     ),
     Mutant(
         "a copy that was cut off is opened",
         "_read_superblock",
         "if layout.pool_size > copy.region.size:",
         "if False:",
-        ("tests/unit/test_pool_local.py",),
+        ("tests/unit/pool/test_pool_local.py",),
     ),
     Mutant(
         "replicas that were made beside one that failed stay",

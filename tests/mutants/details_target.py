@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from tests.mutants import Mutant
 
-_CONFIG = ("tests/unit/test_config.py",)
-_ADMISSION = ("tests/unit/test_admission.py",)
+_CONFIG = ("tests/unit/rpmemd/test_config.py",)
+_ADMISSION = ("tests/unit/rpmemd/test_admission.py",)
 
 MUTANTS = (
     Mutant(

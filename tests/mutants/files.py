@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from tests.mutants import Mutant
 
-_PART = ("tests/unit/test_poolfiles.py", "tests/unit/test_partfile.py")
-_LOCAL = ("tests/unit/test_pool_local.py",)
-_DRAFTS = ("tests/unit/test_drafts.py", "tests/faults/test_creations.py")
-_HEADER = ("tests/unit/test_header.py",)
+_PART = ("tests/unit/files/test_poolfiles.py", "tests/unit/files/test_partfile.py")
+_LOCAL = ("tests/unit/pool/test_pool_local.py",)
+_DRAFTS = ("tests/unit/files/test_drafts.py", "tests/faults/test_creations.py")
+_HEADER = ("tests/unit/files/test_header.py",)
 
 MUTANTS = (
     Mutant(
@@ -150,21 +150,21 @@ MUTANTS = (
         "_Parser.read_part",
         "if normal in self.seen:",
         "if False:",
-        ("tests/unit/test_poolset.py",),
+        ("tests/unit/files/test_poolset.py",),
     ),
     Mutant(
         "the header page of a further part counts as data",
         "PoolSet.segments",
         "file_offset = skipped if segments else 0",
         "file_offset = 0",
-        ("tests/unit/test_poolset.py", *_PART),
+        ("tests/unit/files/test_poolset.py", *_PART),
     ),
     Mutant(
         "a size in MB is one in MiB",
         "parse_size",
         "factor = None if match is None else _FACTORS.get(match[2])",
         "factor = None if match is None else _FACTORS.get(match[2].replace('MB', 'M'))",
-        ("tests/unit/test_poolset.py",),
+        ("tests/unit/files/test_poolset.py",),
     ),
     Mutant(
         "closing a part leaves the unlocking to the last descriptor",
@@ -262,7 +262,7 @@ MUTANTS = (
         "SetFile.hold",
         "fd = poolset.open_locked(path)",
         "fd = os.open(path, os.O_RDONLY)",
-        (*_DRAFTS, "tests/unit/test_database.py"),
+        (*_DRAFTS, "tests/unit/rpmemd/test_database.py"),
     ),
     Mutant(
         "a pool set file that took another's place is removed",
@@ -290,13 +290,13 @@ MUTANTS = (
         "remove_parts",
         "missing = missing or error",
         "raise",
-        (*_PART, "tests/unit/test_database.py"),
+        (*_PART, "tests/unit/rpmemd/test_database.py"),
     ),
     Mutant(
         "the same replica may be listed twice",
         "_Parser.read_replica",
         "if twin != self.line:",
         "if False:",
-        ("tests/unit/test_poolset.py",),
+        ("tests/unit/files/test_poolset.py",),
     ),
 )

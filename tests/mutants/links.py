@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from tests.mutants import Mutant
 
-_FLOODS = ("tests/unit/test_door.py", "tests/faults/test_floods.py")
-_HOSTS = ("tests/unit/test_lanehosts.py",)
-_PMDK = ("tests/unit/test_control_pmdk.py",)
-_MESSAGES = ("tests/unit/test_control_messages.py",)
-_INTERRUPTS = ("tests/unit/test_interrupts.py",)
+_FLOODS = ("tests/unit/fabric/test_door.py", "tests/faults/test_floods.py")
+_HOSTS = ("tests/unit/session/test_lanehosts.py",)
+_PMDK = ("tests/unit/control/test_control_pmdk.py",)
+_MESSAGES = ("tests/unit/control/test_control_messages.py",)
+_INTERRUPTS = ("tests/unit/base/test_interrupts.py",)
 _REPLICA = ("tests/integration/test_replica.py",)
-_TARGET = ("tests/unit/test_target.py",)
+_TARGET = ("tests/unit/base/test_target.py",)
 _LAUNCH = ("tests/integration/test_launch.py",)
-_CHILD = ("tests/unit/test_child_transport.py",)
+_CHILD = ("tests/unit/launch/test_child_transport.py",)
 
 MUTANTS = (
     Mutant(
@@ -202,7 +202,7 @@ MUTANTS = (
         "_child_environment",
         "if name not in _SSHD_VARIABLES",
         "",
-        (*_LAUNCH, "tests/unit/test_child_transport.py"),
+        (*_LAUNCH, "tests/unit/launch/test_child_transport.py"),
     ),
     Mutant(
         "a target string may smuggle an option to ssh",
@@ -223,7 +223,7 @@ MUTANTS = (
         "PoolMedium.zero",
         "for begin in range(offset, offset + length, len(zeros)):",
         "for begin in (offset,):",
-        ("tests/unit/test_pool_local.py::test_large_arrays_are_zero_where_others_were",),
+        ("tests/unit/pool/test_pool_local.py::test_large_arrays_are_zero_where_others_were",),
     ),
     Mutant(
         "a failed session is not told to its lanes",
@@ -244,20 +244,20 @@ MUTANTS = (
         "checksum",
         "words[position // 4] = words[position // 4 + 1] = 0",
         "words[position // 4] = 0",
-        ("tests/unit/test_header.py",),
+        ("tests/unit/files/test_header.py",),
     ),
     Mutant(
         "locks outlive a close where a child has the file",
         "unlock",
         "fcntl.flock(descriptor, fcntl.LOCK_UN)",
         "pass",
-        ("tests/unit/test_partfile.py", "tests/unit/test_poolfiles.py"),
+        ("tests/unit/files/test_partfile.py", "tests/unit/files/test_poolfiles.py"),
     ),
     Mutant(
         "damage that stays is read again for ever, and then believed",
         "undisturbed",
         "if alone > 1:",
         "if False:",
-        ("tests/unit/test_partfile.py", "tests/unit/test_pool_local.py"),
+        ("tests/unit/files/test_partfile.py", "tests/unit/pool/test_pool_local.py"),
     ),
 )

@@ -6,10 +6,10 @@ from tests.mutants import Mutant
 
 _RECORDED = ("tests/integration/test_recorded_pools.py",)
 _POOL = ("tests/integration/test_pool.py",)
-_LOCAL = ("tests/unit/test_pool_local.py",)
-_CATALOGUE = ("tests/unit/test_catalogue.py",)
-_CONTROL = ("tests/unit/test_control_session.py",)
-_FRAMES = ("tests/unit/test_control_framing.py",)
+_LOCAL = ("tests/unit/pool/test_pool_local.py",)
+_CATALOGUE = ("tests/unit/pool/test_catalogue.py",)
+_CONTROL = ("tests/unit/control/test_control_session.py",)
+_FRAMES = ("tests/unit/control/test_control_framing.py",)
 
 MUTANTS = (
     Mutant(
@@ -172,21 +172,21 @@ MUTANTS = (
         "NamedArrays.remove",
         "if name in self._live():",
         "if False:",
-        ("tests/unit/test_arrays.py",),
+        ("tests/unit/pool/test_arrays.py",),
     ),
     Mutant(
         "an existing array of another form is handed out",
         "_check_same",
         "if found != wanted:",
         "if False:",
-        ("tests/unit/test_arrays.py",),
+        ("tests/unit/pool/test_arrays.py",),
     ),
     Mutant(
         "dtypes with Python objects are read",
         "read_dtype",
         "if dtype.hasobject:",
         "if False:",
-        ("tests/unit/test_arrays.py",),
+        ("tests/unit/pool/test_arrays.py",),
     ),
     Mutant(
         "a pull is not made durable",
@@ -249,21 +249,21 @@ MUTANTS = (
         "Replica.level",
         'if self.step == "read-after-write" and self.provider in ("tcp", "sockets"):',
         "if False:",
-        ("tests/unit/test_levels.py",),
+        ("tests/unit/base/test_levels.py",),
     ),
     Mutant(
         "a state word with a bad sum is believed",
         "State.unpack",
         "or check != _word_check(word)",
         "",
-        ("tests/unit/test_catalogue.py", *_LOCAL),
+        ("tests/unit/pool/test_catalogue.py", *_LOCAL),
     ),
     Mutant(
         "a damaged superblock is believed",
         "Layout.unpack",
         "if blake2b(body, digest_size=_DIGEST_SIZE).digest() != digest:",
         "if False:",
-        ("tests/unit/test_catalogue.py", *_LOCAL),
+        ("tests/unit/pool/test_catalogue.py", *_LOCAL),
     ),
     Mutant(
         "a peer that breaks the protocol keeps its session",
@@ -277,14 +277,14 @@ MUTANTS = (
         "Ready.mismatch",
         "if len(self.lanes) > request.lanes:",
         "if False:",
-        ("tests/unit/test_control_messages.py", "tests/faults/test_hostile_target.py"),
+        ("tests/unit/control/test_control_messages.py", "tests/faults/test_hostile_target.py"),
     ),
     Mutant(
         "an answer grants a smaller pool",
         "Ready.mismatch",
         "if self.pool_size < request.pool_size:",
         "if False:",
-        ("tests/unit/test_control_messages.py", "tests/faults/test_hostile_target.py"),
+        ("tests/unit/control/test_control_messages.py", "tests/faults/test_hostile_target.py"),
     ),
     Mutant(
         "a frame of any length is buffered",
@@ -298,7 +298,7 @@ MUTANTS = (
         "_object",
         "if len(value) != len(pairs):",
         "if False:",
-        ("tests/unit/test_control_messages.py", *_FRAMES),
+        ("tests/unit/control/test_control_messages.py", *_FRAMES),
     ),
     Mutant(
         "a request is taken at the wrong time",
@@ -312,27 +312,30 @@ MUTANTS = (
         "KnownHosts.check",
         "if key.revoked and key.blob == blob:",
         "if False:",
-        ("tests/unit/test_known_hosts.py",),
+        ("tests/unit/launch/test_known_hosts.py",),
     ),
     Mutant(
         "a changed host key passes for an unknown one",
         "KnownHosts.check",
         'return ("changed", others) if others else ("unknown", "")',
         'return ("unknown", "")',
-        ("tests/unit/test_known_hosts.py",),
+        ("tests/unit/launch/test_known_hosts.py",),
     ),
     Mutant(
         "a negated host pattern is ignored",
         "KnownKey.covers",
         'if pattern.startswith("!"):',
         "if False:",
-        ("tests/unit/test_known_hosts.py",),
+        ("tests/unit/launch/test_known_hosts.py",),
     ),
     Mutant(
         "versions that do not meet agree",
         "agree",
         "if version < max(initiator.min_version, target.min_version):",
         "if False:",
-        ("tests/unit/test_control_session.py", "tests/unit/test_control_messages.py"),
+        (
+            "tests/unit/control/test_control_session.py",
+            "tests/unit/control/test_control_messages.py",
+        ),
     ),
 )

@@ -26,7 +26,7 @@ PARTS = (
         "signals",
         "1,000 signals in each call take effect soon and leave nothing behind",
         "{pytest} -m slow tests/faults/test_signals.py tests/faults/test_signals_ssh.py "
-        "tests/faults/test_signal_storms.py tests/unit/test_interrupts.py",
+        "tests/faults/test_signal_storms.py tests/unit/base/test_interrupts.py",
         rounds=1,
         minutes=60,
     ),

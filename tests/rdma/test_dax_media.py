@@ -1,4 +1,4 @@
-"""Mapping and flushing on real DAX: what rpmem._pmem says about it, and what it does."""
+"""Mapping and flushing on real DAX: what rpmem.memory.region says about it, and what it does."""
 
 from __future__ import annotations
 
@@ -9,9 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from rpmem import errors, poolset
-from rpmem._pmem import Region, device_identity
-from rpmem.poolfiles import PoolFiles
+from rpmem import errors
+from rpmem.files import poolset
+from rpmem.files.poolfiles import PoolFiles
+from rpmem.memory.region import Region, device_identity
 from tests.rdma.support.node import ATTRIBUTES, HEADER, MEGABYTE
 from tests.rdma.support.places import DEVICE, PLACES
 

@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 
-from rpmem import fabric
-from rpmem._pmem import Region
 from rpmem.errors import ConnectFailed, DeadlineExceeded, ProviderUnavailable
+from rpmem.fabric import providers
+from rpmem.memory.region import Region
 from tests.rdma.support.node import INITIATOR
 
 SIZE = 1 << 20
@@ -53,7 +53,7 @@ class End:
 
 @pytest.fixture(scope="module")
 def module():
-    return fabric.load("verbs")
+    return providers.load("verbs")
 
 
 @pytest.fixture

@@ -10,8 +10,9 @@ import time
 
 import pytest
 
-from rpmem import errors, lanes
-from rpmem.proof import pack_proof
+from rpmem import errors
+from rpmem.control.proof import pack_proof
+from rpmem.session import lanes
 from tests.rdma.support.node import HEADER, MEGABYTE, TARGET
 from tests.rdma.support.places import PLACES
 

@@ -9,7 +9,7 @@ import time
 
 import pytest
 
-from rpmem import fabric
+from rpmem.fabric import providers
 from tests.rdma.support.node import INITIATOR
 from tests.rdma.test_fabric import PROOF, End, await_event, held
 
@@ -25,7 +25,7 @@ def provider(request):
 
 def both(provider):
     """Two ends, a lane between them."""
-    module = fabric.load(provider)
+    module = providers.load(provider)
     here = End(module, module.Fabric(provider, INITIATOR, listen=True))
     here.listener = module.Listener(here.fabric)
     there = End(module, module.Fabric(provider, INITIATOR, here.listener.port))

@@ -17,10 +17,12 @@ from pathlib import Path
 import pytest
 
 import rpmem
-from rpmem import errors, lanes, session
-from rpmem import fabric as fabrics
-from rpmem.channel import LegacySpoken
-from rpmem.header import PoolAttributes
+from rpmem import errors
+from rpmem.fabric import providers as fabrics
+from rpmem.files.header import PoolAttributes
+from rpmem.session import lanes
+from rpmem.session import start as session
+from rpmem.session.channel import LegacySpoken
 from tests.rdma.support import node
 from tests.rdma.support.node import HEADER, MEGABYTE, TARGET
 from tests.rdma.support.places import PLACES
@@ -29,7 +31,7 @@ SIZE = 8 * MEGABYTE
 # Below, at and above a message's 8192 bytes; across pages; long.
 RANGES = [(HEADER, 8), (8191, 66), (12288, 8192), (30_001, 8193), (MEGABYTE, 150_005)]
 #: Whose verbs is under the initiator's lanes, and whose under the target's.
-MODULES = {"ours": "rpmem._verbs", "libfabric": "rpmem._libfabric"}
+MODULES = {"ours": "rpmem.fabric.verbs.fabric", "libfabric": "rpmem.fabric.libfabric.fabric"}
 PAIRS = [("ours", "ours"), ("libfabric", "ours"), ("ours", "libfabric")]
 
 
@@ -193,9 +195,9 @@ def ssh_from(folder, address, monkeypatch):
     script.write_text(script.read_text().replace(f"'{node.INITIATOR} ", f"'{address} "))
     with monkeypatch.context() as patch:
         patch.setenv("RPMEM_SSH", str(script))
-        rpmem.environment.current.cache_clear()
+        rpmem.base.environment.current.cache_clear()
         yield
-    rpmem.environment.current.cache_clear()
+    rpmem.base.environment.current.cache_clear()
 
 
 def test_lanes_from_elsewhere_are_refused(target, memory, tmp_path, monkeypatch):

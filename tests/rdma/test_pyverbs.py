@@ -14,7 +14,9 @@ from tests.rdma.support.places import PLACES
 
 pytest.importorskip("pyverbs.device", reason="needs python3-pyverbs")
 verbs = pytest.importorskip(
-    "rpmem.fabric.verbs", reason="rpmem._verbs is not built here", exc_type=ImportError
+    "rpmem.fabric.verbs.api",
+    reason="rpmem.fabric.verbs.fabric is not built here",
+    exc_type=ImportError,
 )
 
 SIZE = 4 * MEGABYTE
@@ -103,7 +105,7 @@ def test_other_objects_are_refused(target, domain, registered, buffer):
 
 def test_a_strange_client_is_not_let_in(target, monkeypatch, buffer):
     """Another implementation asks for a connection while lanes are awaited."""
-    from rpmem import lanes
+    from rpmem.session import lanes
 
     answers = []
     original = lanes.Lanes._connect

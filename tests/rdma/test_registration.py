@@ -10,9 +10,9 @@ import sys
 
 import pytest
 
-from rpmem import fabric
-from rpmem._pmem import Region
 from rpmem.errors import DeadlineExceeded, RegistrationFailed, ReplicaLost
+from rpmem.fabric import providers
+from rpmem.memory.region import Region
 from tests.rdma.support.node import HEADER, INITIATOR, MEGABYTE
 from tests.rdma.support.places import PLACES
 
@@ -21,7 +21,7 @@ SIZE = 4 * MEGABYTE
 
 @pytest.fixture
 def module():
-    return fabric.load("verbs")
+    return providers.load("verbs")
 
 
 @pytest.fixture
@@ -80,17 +80,18 @@ def test_what_can_be_pinned_is_registered(module, domain, mapped, where):
 
 def test_the_probe_finds_nothing_wrong_with_pinned_memory(domain):
     """It is the on-demand memory that fails above, not the probe."""
-    from rpmem._verbs_probe import examine
+    from rpmem.fabric.verbs.probe import examine
 
     assert examine(domain, "/dev/shm", on_demand=False) is None
 
 
 REGISTERING = f"""
 import resource
-from rpmem import errors, fabric
-from rpmem._pmem import Region
+from rpmem import errors
+from rpmem.fabric import providers
+from rpmem.memory.region import Region
 resource.setrlimit(resource.RLIMIT_MEMLOCK, (65536, 65536))
-module = fabric.load("verbs")
+module = providers.load("verbs")
 domain = module.Domain(module.Fabric("verbs", "{INITIATOR}", listen=True))
 region = Region.anonymous({SIZE})
 try:

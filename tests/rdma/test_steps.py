@@ -8,7 +8,7 @@ from functools import partial
 
 import pytest
 
-from rpmem import environment
+from rpmem.base import environment
 from rpmem.errors import FabricFailure
 from tests.rdma.support.node import HEADER, MEGABYTE
 from tests.rdma.support.places import PLACES

@@ -8,8 +8,10 @@ import threading
 
 import pytest
 
-from rpmem import environment, errors, fabric
-from rpmem.proof import pack_proof
+from rpmem import errors
+from rpmem.base import environment
+from rpmem.control.proof import pack_proof
+from rpmem.fabric import providers
 from tests.rdma.support.node import HEADER, MEGABYTE, TARGET
 from tests.rdma.support.places import PLACES
 
@@ -69,7 +71,7 @@ def test_the_size_of_the_work_queue(target, provider, monkeypatch, size):
         name = target.pool_set("a.set", *lines)
         with target.create(name, memory, nlanes=1, provider=provider) as replica:
             used = replica._lanes.fabric.description["queue_size"]
-            whole = fabric.load(provider).Fabric(provider, TARGET, 1, queue_size=1 << 30)
+            whole = providers.load(provider).Fabric(provider, TARGET, 1, queue_size=1 << 30)
             limit = whole.description["queue_size"]
             whole.close()
             assert used == min(max(2, int(size)), limit)
@@ -134,7 +136,7 @@ def test_reading_into_any_memory(replica):
 
 def knock(provider, port, data, timeout=10):
     """Try to connect one lane as a stranger; True if it was let in."""
-    module = fabric.load(provider)
+    module = providers.load(provider)
     strange = module.Fabric(provider, TARGET, port)
     domain = module.Domain(strange)
     queue = module.Queue(domain)
@@ -154,7 +156,7 @@ def knock(provider, port, data, timeout=10):
 
 
 def test_strangers_are_not_let_in_while_lanes_are_awaited(target, provider, monkeypatch):
-    from rpmem import lanes
+    from rpmem.session import lanes
 
     seen = []
     original = lanes.Lanes._connect

@@ -8,10 +8,10 @@ from libc.stdint cimport uint64_t
 from libc.string cimport memset
 from posix.unistd cimport usleep
 
-from rpmem._messages cimport (
+from rpmem.wire.messages cimport (
     MESSAGE_REPLY, MESSAGE_UPDATE, REPLY_DONE, UPDATE_ANSWER, header_t, reply_t,
 )
-from rpmemd._service cimport DROP_LOST, Service, handler_t, served_t
+from rpmemd.service cimport DROP_LOST, Service, handler_t, served_t
 
 cdef enum:
     HEAD_START = 2000         # us between an early answer and what it answers for

@@ -1,4 +1,4 @@
-from rpmem._lane import Lane
+from rpmem.wire.lane import Lane
 
 class FedLane(Lane):
     def feed(self, message: bytes) -> None: ...

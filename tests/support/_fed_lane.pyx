@@ -8,7 +8,7 @@ from libc.stdint cimport uint32_t, uint64_t
 from libc.stdlib cimport calloc, free
 from libc.string cimport memcpy
 
-from rpmem._lane cimport (
+from rpmem.wire.lane cimport (
     COMPLETED_RECEIVE, Lane, completion_t, fabric_ops_t, iovec, lane_t, queue_t,
 )
 

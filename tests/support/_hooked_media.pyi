@@ -1,6 +1,6 @@
 from collections.abc import Callable, Sequence
 
-from rpmem._pmem import Region
+from rpmem.memory.region import Region
 
 def hook(
     region: Region, call: Callable[[str, int, int], int | None], *, medium: str = "page"

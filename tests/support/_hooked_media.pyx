@@ -12,8 +12,8 @@ from libc.stdint cimport uint64_t, uintptr_t
 from posix.mman cimport MAP_FAILED, MAP_FIXED, MAP_PRIVATE, PROT_READ, PROT_WRITE, mmap
 from posix.types cimport off_t
 
-from rpmem._media cimport segment_t
-from rpmem._pmem cimport Region
+from rpmem.memory.media cimport segment_t
+from rpmem.memory.region cimport Region
 
 # The function of each region, under the address of each of its segments.
 cdef dict CALLS = {}

@@ -7,7 +7,7 @@ Built by tests.support.raw_session; never part of the package.
 from libc.stdint cimport uint32_t, uint64_t
 from libc.string cimport memcpy
 
-from rpmem._lane cimport (
+from rpmem.wire.lane cimport (
     COMPLETED_FAULT, COMPLETED_READ, COMPLETED_RECEIVE, COMPLETED_WRITE, LANE_AGAIN,
     POST_COMMIT, POST_SIGNAL, WATCH_POSTS, WATCH_RECEIVES, Lane, completion_t, iovec,
 )

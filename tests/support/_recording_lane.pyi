@@ -1,4 +1,4 @@
-from rpmem._lane import Lane
+from rpmem.wire.lane import Lane
 
 KINDS: tuple[str, ...]
 

@@ -9,15 +9,15 @@ from libc.stdint cimport uint32_t, uint64_t
 from libc.stdlib cimport calloc, free
 from libc.string cimport memcpy, memset
 
-from rpmem._lane cimport (
+from rpmem.wire.lane cimport (
     COMPLETED_READ, COMPLETED_RECEIVE, COMPLETED_WRITE, LANE_AGAIN, LANE_LOST, POST_SIGNAL, Lane,
     completion_t, fabric_ops_t, iovec, lane_t, queue_t,
 )
-from rpmem._messages cimport (
+from rpmem.wire.messages cimport (
     MESSAGE_REPLY, MESSAGE_UPDATE, REPLY_DONE, UPDATE_ANSWER, WRITTEN_SHIFT, descriptor_t,
     header_t, reply_t,
 )
-from rpmem._pmdk_messages cimport (
+from rpmem.wire.pmdk_messages cimport (
     PMDK_MODE_MASK, PMDK_PERSIST_SEND, pmdk_reply_t, pmdk_request_t,
 )
 

@@ -24,7 +24,7 @@ from setuptools.command.build_ext import build_ext
 
 name = sys.argv[1]
 source = f"tests/support/{name}.pyx"
-extension = Extension(f"tests.support.{name}", [source], include_dirs=["rpmem"])
+extension = Extension(f"tests.support.{name}", [source], include_dirs=["."])
 made = cythonize([extension], build_dir="build/cython", quiet=True)
 command = build_ext(Distribution({"ext_modules": made, "packages": []}))
 command.inplace = True
@@ -67,7 +67,7 @@ def build(name: str) -> None:
 def _is_fresh(name: str) -> bool:
     built = list(_HERE.glob(f"{name}.*.so"))
     # What it is laid out by: any of the pages may have changed.
-    sources = [_HERE / f"{name}.pyx", *ROOT.glob("rpmem/*.pxd"), *ROOT.glob("rpmemd/*.pxd")]
+    sources = [_HERE / f"{name}.pyx", *ROOT.glob("rpmem/**/*.pxd"), *ROOT.glob("rpmemd/*.pxd")]
     newest = max(each.stat().st_mtime for each in sources)
     return bool(built) and built[0].stat().st_mtime >= newest
 

@@ -12,11 +12,11 @@ import shlex
 import sys
 
 from rpmem.errors import RpmemError
-from rpmem.poolfiles import PoolFiles
+from rpmem.files.poolfiles import PoolFiles
 from rpmemd import config as configuration
 from rpmemd.__main__ import serve
 from rpmemd.database import Database
-from rpmemd.lanes import LaneServer
+from rpmemd.lane_server import LaneServer
 from rpmemd.log import Log
 from tests.support.compiled import build, compiled
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from rpmem import environment
+from rpmem.base import environment
 from tests.support.sshd import NODE, Sshd, SshdAbsent
 
 

@@ -10,10 +10,10 @@ import sys
 import time
 from typing import Any
 
-from rpmem import poolfiles
 from rpmem.errors import RpmemError
+from rpmem.files import poolfiles
 from rpmemd import __main__ as daemon
-from rpmemd import lanes, session
+from rpmemd import lane_server, session
 
 #: Where it can hang: before its first word, before the answer to a request, or before it looks at
 #: the first connection.
@@ -45,9 +45,9 @@ def main() -> int:
     elif point == "create":
         session.Session._serve = _hang  # type: ignore[method-assign]
     elif point == "lanes":
-        lanes.LaneServer._accept = _hang  # type: ignore[method-assign]
+        lane_server.LaneServer._accept = _hang  # type: ignore[method-assign]
     elif point == "broken-lanes":
-        lanes.LaneServer._accept = _break  # type: ignore[method-assign]
+        lane_server.LaneServer._accept = _break  # type: ignore[method-assign]
     elif point == "attributes":
         poolfiles.PoolFiles.set_attributes = _hang  # type: ignore[method-assign]
     elif point == "close":

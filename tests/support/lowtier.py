@@ -13,8 +13,8 @@ import numpy as np
 
 import rpmem
 from rpmem.errors import RpmemError
-from rpmem.header import PoolAttributes
-from rpmem.replica import Replica
+from rpmem.files.header import PoolAttributes
+from rpmem.session.replica import Replica
 from tests.support.workload import Words, data_name
 
 HEADER = 4096

@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from rpmem import poolset
-from rpmem.catalogue import Catalogue
-from rpmem.superblock import (
+from rpmem.files import poolset
+from rpmem.pool.catalogue import Catalogue
+from rpmem.pool.superblock import (
     LAYOUT_OFFSET,
     LAYOUT_SIZE,
     STATE_OFFSET,
@@ -62,7 +62,7 @@ def wait_unlocked(pool_set: Path, timeout: float = 30.0) -> float:
 
 
 class ImageMedium:
-    """An image as `rpmem.catalogue` reads it; it cannot be written."""
+    """An image as `rpmem.pool.catalogue` reads it; it cannot be written."""
 
     def __init__(self, image: bytes) -> None:
         self._image = image

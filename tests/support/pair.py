@@ -10,13 +10,13 @@ from typing import Any
 import pytest
 
 from rpmem._core import Replicator
-from rpmem._pmem import Region
 from rpmem.control.messages import LaneGrant, Ready
+from rpmem.control.proof import new_token
 from rpmem.errors import ProviderUnavailable, ReplicaLost, RpmemError
-from rpmem.lanes import Lanes
-from rpmem.proof import new_token
+from rpmem.memory.region import Region
+from rpmem.session.lanes import Lanes
 from rpmemd.admission import TokenAdmission
-from rpmemd.lanes import Dialect, LaneServer
+from rpmemd.lane_server import Dialect, LaneServer
 from rpmemd.log import Log
 
 SIZE = 1 << 20

@@ -6,14 +6,14 @@ import os
 from typing import Any
 
 from rpmem._core import LaneGroup, Replicator
-from rpmem._pmem import Region
 from rpmem.errors import DeadlineExceeded, FlushFailed, MalformedMessage, RpmemError
+from rpmem.memory.region import Region
 from tests.support.compiled import compiled
 
 SIZE = 1 << 20
 BASE = 1 << 40
 WINDOW = 4
-# rpmem/_lane.pxd, rpmem/_messages.pxd and rpmem/_pmdk_messages.pxd, where Python cannot see them
+# lane.pxd, messages.pxd and pmdk_messages.pxd of rpmem/wire, where Python cannot see them
 SIGNAL, COMMIT, DELIVERED = 1, 2, 16
 ANSWER, DEEP = 1, 2
 PMDK_FLUSH, PMDK_DEEP, PMDK_SEND = 0, 1, 2

@@ -9,15 +9,15 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from rpmem import fabric
-from rpmem.channel import Channel
+from rpmem.base.environment import Environment
+from rpmem.base.target import Target
 from rpmem.control.initiator import InitiatorSession
 from rpmem.control.messages import Create, Hello, LaneGrant, Open
-from rpmem.environment import Environment
+from rpmem.control.proof import pack_proof
 from rpmem.errors import RpmemError
+from rpmem.fabric import providers
 from rpmem.launch import launch
-from rpmem.proof import pack_proof
-from rpmem.target import Target
+from rpmem.session.channel import Channel
 from tests.support.compiled import compiled
 from tests.support.targets import ATTRIBUTES
 
@@ -116,7 +116,7 @@ class RawSession:
             self.ready = self.channel.create(request)
         else:
             self.ready = self.channel.open(Open(**common))
-        self._module = fabric.load()
+        self._module = providers.load()
         self._fabric = self._module.Fabric(self.ready.provider, "127.0.0.1", self.ready.port)
         self._owned: list[Any] = []
 

@@ -15,8 +15,8 @@ from typing import NamedTuple
 
 import pytest
 
-from rpmem._pmem import Region
-from rpmem.poolfiles import PoolFiles
+from rpmem.files.poolfiles import PoolFiles
+from rpmem.memory.region import Region
 from tests.support.compiled import compiled
 
 

@@ -11,8 +11,8 @@ import os
 import weakref
 from collections.abc import Sequence
 
-from rpmem._pmem import Region
 from rpmem.errors import PoolSetError
+from rpmem.memory.region import Region
 from tests.support.compiled import compiled
 
 

@@ -29,8 +29,8 @@ from typing import Any
 import numpy as np
 
 from rpmem.errors import PoolSetBusy, RpmemError
-from rpmem.pool import Pool
-from rpmem.superblock import Phase
+from rpmem.pool.pool import Pool
+from rpmem.pool.superblock import Phase
 from tests.support import faulty_rpmemd
 from tests.support.media import PoolImage, image_of, wait_unlocked
 from tests.support.workload import Journal, Ledger, Loss, Program, Run, Words, data_name

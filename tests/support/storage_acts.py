@@ -16,10 +16,10 @@ from pathlib import Path
 from typing import Any
 
 import rpmem
-from rpmem.assembly import Assembly
-from rpmem.copies import Copies
 from rpmem.errors import LaunchError, RpmemError
-from rpmem.superblock import STATE_OFFSET, Phase, State
+from rpmem.pool.assembly import Assembly
+from rpmem.pool.copies import Copies
+from rpmem.pool.superblock import STATE_OFFSET, Phase, State
 from tests.support.compiled import compiled
 from tests.support.failing import BOTH, SIDES
 from tests.support.storage_case import Case

@@ -17,7 +17,7 @@ import numpy as np
 
 import rpmem
 from rpmem.errors import RpmemError, StaleReplica
-from rpmem.superblock import SLOTS_OFFSET, Phase
+from rpmem.pool.superblock import SLOTS_OFFSET, Phase
 from tests.support.failing import SIDES, Control
 from tests.support.media import HEADER_SIZE, PoolImage, parts_of
 from tests.support.storage_case import Case, Verdict
@@ -255,7 +255,7 @@ _REPLICA_APART = frozenset({"open-behind", "attach", "detach"})
 
 
 def _headers_agree(verdict: Verdict, world: World) -> None:
-    from rpmem.header import Header
+    from rpmem.files.header import Header
 
     pieces = [world.durable.read(part)[:HEADER_SIZE] for part in parts_of(world.there / "a.set")]
     majors = {Header.unpack(piece).attributes.major for piece in pieces}

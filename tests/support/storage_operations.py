@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 import rpmem
-from rpmem.localcopy import FilePlace
+from rpmem.pool.local import FilePlace
 from tests.support.failing import Control, DurableFiles
 from tests.support.targets import ATTRIBUTES
 

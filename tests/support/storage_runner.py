@@ -43,9 +43,9 @@ _FEWEST = {"initiator": 1, "target": 3}
 _LATE = ("close", "flock")
 #: What operations import when they begin.
 _IMPORTED = (
-    "rpmem.pool",
-    "rpmem._libfabric",
-    "rpmem.fabric.door",
+    "rpmem.pool.pool",
+    "rpmem.fabric.libfabric.fabric",
+    "rpmem.fabric.libfabric.door",
     "rpmem.launch.local",
     "sysconfig",
 )

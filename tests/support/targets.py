@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import rpmem
-from rpmem.header import PoolAttributes
-from rpmem.replica import Replica
+from rpmem.files.header import PoolAttributes
+from rpmem.session.replica import Replica
 from tests.support.media import image_of
 
 ATTRIBUTES = PoolAttributes(

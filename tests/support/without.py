@@ -19,7 +19,7 @@ class Installation:
     folder : Path
         Where to make it.
     lacking : str
-        Names of parts, such as ``rpmem._pmem``.
+        Names of parts, such as ``rpmem.memory.region``.
     broken : str
         Names of parts that are there, and whose library cannot be loaded.
     """

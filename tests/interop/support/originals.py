@@ -84,11 +84,11 @@ class Originals:
 def quick_start() -> str:
     """Return what LD_PRELOAD has to name for libfabric to start without its waits.
 
-    They cost 300 ms in every process that asks it something; see ``rpmem.fabric``, which does
-    without them in its own way.
+    They cost 300 ms in every process that asks it something; see
+    ``rpmem.fabric.libfabric.startup``, which does without them in its own way.
     """
-    fabric = PROJECT / "rpmem" / "fabric"
-    stand_ins = (fabric / f"{name}{EXTENSION_SUFFIXES[0]}" for name in ("_no_psm", "_no_psm2"))
+    fabric = PROJECT / "rpmem" / "fabric" / "libfabric"
+    stand_ins = (fabric / f"{name}{EXTENSION_SUFFIXES[0]}" for name in ("no_psm", "no_psm2"))
     found = [shim("no_kallsyms"), *(path for path in stand_ins if path.exists())]
     before = os.environ.get("LD_PRELOAD")
     return ":".join([*map(str, found), *([before] if before else [])])

@@ -27,9 +27,9 @@ _GUEST_TESTS = {
     "lts": [
         "tests/rdma",
         *(f"--ignore=tests/rdma/test_{name}.py" for name in _ONCE),
-        "tests/unit/test_dax.py",
+        "tests/unit/memory/test_dax.py",
     ],
-    "new": ["tests/rdma", "tests/unit/test_dax.py"],
+    "new": ["tests/rdma", "tests/unit/memory/test_dax.py"],
 }
 _PYTEST = "exec python3 -P -m pytest -p no:cacheprovider "
 

@@ -7,16 +7,16 @@ from __future__ import annotations
 
 import sys
 
-from rpmem import fabric
+from rpmem.fabric import providers
 from rpmemd.__main__ import main
 
-_load = fabric.load
+_load = providers.load
 
 
 def _load_libfabric(provider: str = "") -> object:
-    return _load("ofi-verbs" if provider == fabric.VERBS else provider)
+    return _load("ofi-verbs" if provider == providers.VERBS else provider)
 
 
 if __name__ == "__main__":
-    fabric.load = _load_libfabric
+    providers.load = _load_libfabric
     sys.exit(main())

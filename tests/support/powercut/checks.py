@@ -21,8 +21,8 @@ from rpmem.errors import (
     RpmemError,
     StaleReplica,
 )
-from rpmem.localcopy import FilePlace
-from rpmem.superblock import STATE_OFFSET, STATE_SIZE, Phase, State
+from rpmem.pool.local import FilePlace
+from rpmem.pool.superblock import STATE_OFFSET, STATE_SIZE, Phase, State
 from tests.support.media import PoolImage, image_of
 from tests.support.powercut.images import Replay
 from tests.support.powercut.model import Loss, Moment, Promise, Words, check_words

@@ -11,11 +11,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from rpmem import poolset
 from rpmem.errors import HeaderError, PoolSetError, RpmemError
-from rpmem.header import INCOMPAT_SDS, INCOMPAT_SINGLEHDR, PoolAttributes
-from rpmem.poolfiles import PoolFiles, remove_parts
-from rpmem.poolset import Part, PoolSet
+from rpmem.files import poolset
+from rpmem.files.header import INCOMPAT_SDS, INCOMPAT_SINGLEHDR, PoolAttributes
+from rpmem.files.poolfiles import PoolFiles, remove_parts
+from rpmem.files.poolset import Part, PoolSet
 from tests.support.powercut.images import Replay
 from tests.support.powercut.model import Loss
 from tests.support.powercut.recorder import Event, Recorder, recording

@@ -18,8 +18,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from rpmem._pmem import Region
-from rpmem.poolfiles import PoolFiles
+from rpmem.files.poolfiles import PoolFiles
+from rpmem.memory.region import Region
 from tests.support.compiled import compiled
 
 Words = NDArray[np.uint64]

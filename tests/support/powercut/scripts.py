@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 import rpmem
-from rpmem.localcopy import FilePlace
+from rpmem.pool.local import FilePlace
 from tests.support.powercut.model import Loss, Moment, Promise, Words, check_words
 from tests.support.powercut.recorder import Recorder
 

@@ -12,10 +12,10 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+from rpmem.base.target import Target
 from rpmem.errors import PoolSetError
 from rpmem.launch import local
 from rpmem.launch.base import CLOSE_GRACE, Deadline, Transport
-from rpmem.target import Target
 from rpmemd import config as configuration
 from rpmemd.__main__ import remove
 from rpmemd.database import Database

@@ -1,0 +1,90 @@
+"""The compiled parts of rpmem: what an import of one that is not there, or cannot be loaded, says.
+
+Parts are imported by their names, from Python and by each other. Where one was not built, or the
+library that it needs is not on this machine, each such import ends here, and raises
+`MissingExtension` with the name of the library's package.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from importlib.machinery import ExtensionFileLoader, ModuleSpec, PathFinder
+from types import ModuleType
+
+from rpmem.errors import MissingExtension
+
+__all__ = ["LIBRARIES", "install"]
+
+#: What parts need besides the C library; setup.py leaves them out where it does not find it.
+LIBRARIES = {
+    "rpmem.memory.media": ("libpmem2",),
+    "rpmem.memory.region": ("libpmem2",),
+    "rpmem.fabric.libfabric.ops": ("libfabric",),
+    "rpmem.fabric.libfabric.fabric": ("libfabric",),
+    "rpmem.fabric.verbs.fabric": ("libibverbs", "librdmacm"),
+    "rpmem.fabric.verbs.memory": ("libibverbs", "librdmacm"),
+    "rpmem.fabric.verbs.queue": ("libibverbs", "librdmacm"),
+    "rpmem.fabric.verbs.probe": ("libibverbs", "librdmacm"),
+    "rpmem.fabric.verbs.pyverbs_objects": ("libibverbs", "librdmacm"),
+    "rpmem.memkind.kinds": ("memkind",),
+}
+
+# Debian's and Ubuntu's packages of the libraries are called LIBRARY-dev, but for this one.
+_PACKAGES = {"memkind": "libmemkind-dev"}
+_REMARKS = {
+    "memkind": ". Debian 13 has no such package. Everything else works without it",
+}
+
+
+def _missing(name: str, what: str) -> MissingExtension:
+    """Make the error for a part."""
+    libraries = LIBRARIES.get(name, ())
+    again = (
+        "run `make build` in a source tree, else "
+        "`pip install --force-reinstall --no-cache-dir rpmem`"
+    )
+    if not libraries:
+        return MissingExtension(what, where=name, hint=again[0].upper() + again[1:])
+    packages = " ".join(_PACKAGES.get(library, f"{library}-dev") for library in libraries)
+    hint = f"Install {' and '.join(libraries)} (Debian, Ubuntu: apt-get install {packages}), then "
+    remark = "".join(_REMARKS.get(library, "") for library in libraries)
+    return MissingExtension(what, where=name, hint=hint + again + remark)
+
+
+class _Loader(ExtensionFileLoader):
+    """Loads a part; what the dynamic loader complains about becomes an error of ours."""
+
+    def create_module(self, spec: ModuleSpec) -> ModuleType:
+        try:
+            return super().create_module(spec)
+        except ImportError as error:
+            raise _missing(spec.name, f"this part of rpmem cannot be loaded: {error}") from error
+
+
+class _Finder:
+    """Finds parts as Python does, and knows what to say when there is nothing to find."""
+
+    @staticmethod
+    def find_spec(
+        name: str, path: Sequence[str] | None = None, target: ModuleType | None = None
+    ) -> ModuleSpec | None:
+        home, _, last = name.partition(".")
+        if home not in ("rpmem", "rpmemd"):
+            return None
+        last = last.rpartition(".")[2]
+        spec = PathFinder.find_spec(name, path, target)
+        if spec is None:
+            # The description of a part comes with every installation, the part itself may not.
+            if any(os.path.exists(os.path.join(each, f"{last}.pyi")) for each in path or ()):
+                raise _missing(name, "this part of rpmem was not built, or not for this Python")
+        elif isinstance(spec.loader, ExtensionFileLoader):
+            spec.loader = _Loader(spec.loader.name, spec.loader.path)
+        return spec
+
+
+def install() -> None:
+    """Have the parts found in this way from now on."""
+    if _Finder not in sys.meta_path:
+        sys.meta_path.insert(0, _Finder)

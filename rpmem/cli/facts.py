@@ -1,0 +1,44 @@
+"""What an open pool and its replicas are, as tables."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from rpmem.terminal.tables import readable, table
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from rpmem.pool.pool import Pool
+    from rpmem.session.replica import Replica
+
+__all__ = ["pool_facts", "replica_facts"]
+
+
+def pool_facts(pool: Pool) -> Table:
+    """Return what a pool is, as a table of two columns."""
+    facts = table("pool", pool.where)
+    attributes = pool.attributes
+    facts.add_row("size", f"{readable(pool.size)} ({pool.size} bytes)")
+    facts.add_row("free", readable(pool.free))
+    facts.add_row("arrays", str(len(pool)))
+    facts.add_row("medium", pool.medium)
+    facts.add_row("generation", str(pool.state.generation))
+    if attributes is not None:
+        facts.add_row("uuid", attributes.poolset_uuid.hex())
+    return facts
+
+
+def replica_facts(replicas: list[Replica]) -> Table:
+    """Return what the replicas of an open pool are, one row each."""
+    facts = table("replica", "provider", "lanes", "step", "medium", "level", right=("lanes",))
+    for replica in replicas:
+        facts.add_row(
+            f"{replica.target} {replica.pool_set}",
+            replica.provider,
+            str(replica.nlanes),
+            replica.step,
+            replica.medium,
+            replica.level,
+        )
+    return facts

@@ -1,0 +1,65 @@
+"""Options that several commands have in common."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, TypeVar, cast
+
+import click
+
+if TYPE_CHECKING:
+    from rpmem.pool.options import SessionKeywords
+
+_Command = TypeVar("_Command", bound=Callable[..., Any])
+
+
+def _as_mode(context: click.Context, option: click.Parameter, value: str) -> int:
+    from rpmem.pool.options import mode_of
+
+    try:
+        return mode_of(int(value, 8))
+    except ValueError as error:
+        raise click.BadParameter(f"{value!r} is no mode such as 600 or 640") from error
+
+
+_SESSION = (
+    click.option("--provider", help="libfabric provider, such as tcp or verbs."),
+    click.option("--lanes", "nlanes", type=int, help="Operations on their way at once."),
+    click.option("--step", default="auto", show_default=True, help="Durability step."),
+    click.option("--timeout", type=float, help="Seconds without progress that are allowed."),
+    click.option("--launcher", help="openssh, paramiko or auto."),
+    click.option("--protocol", help="native, pmdk or auto."),
+    click.option(
+        "--lane-hosts", help="Where the target may have its lanes, beside where ssh went."
+    ),
+)
+
+replica_option = click.option(
+    "--replica",
+    "replicas",
+    multiple=True,
+    metavar="'TARGET NAME.set'",
+    help="A replica, in quotes; may be repeated.  [default: REPLICA lines of the poolset file]",
+)
+mode_option = click.option(
+    "--mode",
+    callback=_as_mode,
+    default="600",
+    show_default=True,
+    help="Permissions of new local files.",
+)
+local_argument = click.argument("local", type=click.Path(path_type=str))
+
+
+def session_options(command: _Command) -> _Command:
+    """Add the options that say how replicas are reached; see `session_of`."""
+    for option in reversed(_SESSION):
+        command = option(command)
+    return command
+
+
+def session_of(given: dict[str, Any]) -> SessionKeywords:
+    """Return what `session_options` collected as keyword arguments of `Pool`."""
+    return cast(
+        "SessionKeywords", {key: value for key, value in given.items() if value is not None}
+    )

@@ -1,0 +1,1 @@
+"""The hot path: ranges, free lanes, one call on every replica."""

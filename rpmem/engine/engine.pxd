@@ -1,0 +1,54 @@
+# cython: language_level=3
+"""The engine: one operation on the same lane of every replica, from its posts to its end."""
+
+from libc.stdint cimport int32_t, uint32_t, uint64_t
+
+from rpmem.engine.handout cimport handout_t
+from rpmem.engine.overlaps cimport overlaps_t
+from rpmem.wire.polling cimport politeness_t
+from rpmem.steps.native cimport link_t, operation_t
+
+
+cdef enum:
+    FAULT_NO_LANE = -101      # none came free in time
+    FAULT_INTERRUPTED = -102  # see `raised`
+    EVERY_GROUP = -1
+
+# The lanes of one replica.
+ctypedef struct group_t:
+    link_t *links
+    uint32_t lanes
+    int failed                # set from any thread; every waiter looks at it
+
+# How an operation goes, and what ended it if not success.
+ctypedef struct outcome_t:
+    int32_t lane              # the one it took
+    uint32_t pending          # replicas that have not ended it
+    int32_t fault             # 0, LANE_..., FAULT_...
+    int32_t group             # the replica that failed first
+    int32_t detail
+    int32_t refusal
+    int32_t local             # 0, or why the local medium refused
+    void *raised              # an exception that ended the wait, owned, or NULL
+
+ctypedef struct engine_t:
+    group_t **groups
+    uint32_t group_count
+    uint32_t lanes            # that every group has
+    operation_t *operations   # lanes x groups
+    handout_t handout
+    overlaps_t overlaps
+    uint64_t spin             # ns to poll before sleeping
+    uint32_t cores            # of this machine: more waiters than that only sleep
+    politeness_t politeness
+    uint32_t active           # calls on their way
+    uint64_t patience         # ns without any progress
+
+
+cdef int engine_init(engine_t *engine, uint32_t groups, uint32_t lanes) noexcept
+cdef void engine_free(engine_t *engine) noexcept
+# Take `lane` (or any: -1), start a copy of `wanted` on one group or on every group.
+cdef void engine_begin(engine_t *engine, const operation_t *wanted, int32_t lane, int32_t group,
+                       outcome_t *outcome) noexcept nogil
+# Wait for what is pending and give the lane back.
+cdef void engine_end(engine_t *engine, outcome_t *outcome) noexcept nogil

@@ -1,0 +1,357 @@
+"""The engine's loop: poll, advance, give the core away, sleep, give up.
+
+Everything here is nogil, allocates nothing and knows neither steps nor fabrics by name. Only who
+has waited for long takes the GIL for a moment, to see whether a signal has come.
+"""
+
+from cpython.exc cimport PyErr_CheckSignals
+from cpython.ref cimport Py_INCREF
+
+from libc.stdint cimport int32_t, uint32_t, uint64_t
+from libc.stdlib cimport calloc, free
+from libc.string cimport memset
+
+from rpmem.engine.handout cimport handout_acquire, handout_free, handout_init, handout_release
+from rpmem.wire.lane cimport (
+    LANE_ABORTED, LANE_EXPIRED, LANE_INTERRUPTED, LANE_UP, completion_t,
+)
+from rpmem.engine.overlaps cimport (
+    overlaps_enter, overlaps_free, overlaps_init, overlaps_leave, overlaps_wait,
+)
+from rpmem.wire.polling cimport cores, give_way, now, politeness
+from rpmem.steps.native cimport (
+    OPERATION_DONE, OPERATION_DRAIN, OPERATION_FLUSH, OPERATION_RELAXED, link_t, operation_t,
+)
+
+from rpmem.base.interrupts import check
+
+cdef extern from * nogil:
+    """
+    #define rpmem_add(counter, n) __atomic_add_fetch((counter), (n), __ATOMIC_RELAXED)
+    """
+    uint32_t rpmem_add(uint32_t *counter, uint32_t n)
+
+cdef enum:
+    OPERATION_FINISHED = 1 << 16
+    BATCH = 8
+    LOOK_AT_CLOCK = 32           # empty polls between two looks
+    LOOK_AT_ALL = 64             # rounds between two looks, however much is going on
+    SLICE_ONE = 50               # ms asleep at most, for one replica
+    SLICE_MANY = 1               # ms, when others may need service meanwhile
+    LISTEN = 50000000            # ns between two looks for a signal
+    LATE = 100000000             # ns that an interrupted read waits for what it asked for
+
+
+cdef int engine_init(engine_t *engine, uint32_t groups, uint32_t lanes) noexcept:
+    """Allocate for so many groups and lanes; 0, or -1 without memory."""
+    engine.group_count = groups
+    engine.lanes = lanes
+    engine.active = 0
+    engine.cores = cores()
+    engine.politeness = politeness()
+    engine.groups = <group_t **> calloc(groups + 1, sizeof(group_t *))
+    engine.operations = <operation_t *> calloc(lanes * groups + 1, sizeof(operation_t))
+    if engine.groups == NULL or engine.operations == NULL:
+        return -1
+    if overlaps_init(&engine.overlaps, lanes):
+        return -1
+    return -1 if handout_init(&engine.handout, lanes) else 0
+
+
+cdef void engine_free(engine_t *engine) noexcept:
+    handout_free(&engine.handout)
+    overlaps_free(&engine.overlaps)
+    free(engine.operations)
+    free(engine.groups)
+    engine.operations = NULL
+    engine.groups = NULL
+
+
+cdef void lose(engine_t *engine, uint32_t g, link_t *link, operation_t *operation, int fault,
+               outcome_t *outcome) noexcept nogil:
+    """The replica `g` failed: remember the first cause; whoever waits for it will notice."""
+    if link.lane.state == LANE_UP and fault != LANE_ABORTED:
+        link.lane.state = fault
+    operation.flags |= OPERATION_FINISHED
+    engine.groups[g].failed = 1
+    if outcome.fault == 0:
+        outcome.fault = fault
+        outcome.group = <int32_t> g
+        outcome.detail = link.lane.detail
+        outcome.refusal = link.lane.refusal
+
+
+cdef void settle(engine_t *engine, uint32_t g, link_t *link, operation_t *operation, int rc,
+                 outcome_t *outcome) noexcept nogil:
+    """What an advance said: over, lost, or still pending."""
+    if rc == OPERATION_DONE:
+        operation.flags |= OPERATION_FINISHED
+    elif rc < 0:
+        lose(engine, g, link, operation, rc, outcome)
+    else:
+        outcome.pending += 1
+
+
+cdef inline int advance(link_t *link, operation_t *operation) noexcept nogil:
+    if operation.advance != NULL:
+        return operation.advance(link, operation)
+    return link.step.advance(link, operation)
+
+
+cdef void *interruption() noexcept with gil:
+    """What a signal's handler has raised, or NULL; the caller owns it."""
+    try:
+        PyErr_CheckSignals()
+        check()
+    except BaseException as error:
+        Py_INCREF(error)
+        return <void *> error
+    return NULL
+
+
+cdef int32_t take_lane(engine_t *engine, int32_t wanted, outcome_t *outcome) noexcept nogil:
+    """A free lane, or -1 and why there is none."""
+    cdef uint64_t since
+    cdef int32_t lane = handout_acquire(&engine.handout, wanted, 0)
+    if lane >= 0:
+        return lane
+    since = now()
+    while lane < 0:
+        if now() - since > engine.patience:
+            outcome.fault = FAULT_NO_LANE
+            return -1
+        lane = handout_acquire(&engine.handout, wanted, LISTEN)
+        if lane < 0:
+            outcome.raised = interruption()
+            if outcome.raised != NULL:
+                outcome.fault = FAULT_INTERRUPTED
+                return -1
+    return lane
+
+
+cdef void drain(engine_t *engine, int32_t lane, outcome_t *outcome) noexcept nogil:
+    """Wait for what was left behind on a lane, so that it cannot overtake what is sent next."""
+    cdef operation_t operation
+    cdef outcome_t drained
+    memset(&operation, 0, sizeof(operation))
+    operation.flags = OPERATION_DRAIN
+    engine_begin(engine, &operation, lane, EVERY_GROUP, &drained)
+    engine_end(engine, &drained)
+    if outcome.fault == 0 or drained.raised != NULL:
+        outcome.fault = drained.fault
+        outcome.group = drained.group
+        outcome.detail = drained.detail
+        outcome.refusal = drained.refusal
+        outcome.raised = drained.raised
+
+
+cdef int32_t enter(engine_t *engine, const operation_t *wanted, int32_t number,
+                   outcome_t *outcome) noexcept nogil:
+    """A lane for an operation that overtakes nothing, or -1 and why there is none."""
+    cdef uint64_t since = 0
+    cdef int32_t lane, other
+    while True:
+        lane = take_lane(engine, number, outcome)
+        if lane < 0 or wanted.destination != NULL:
+            return lane
+        other = overlaps_enter(&engine.overlaps, <uint32_t> lane, wanted.ranges, wanted.count,
+                               wanted.flags & OPERATION_RELAXED != 0)
+        if other < 0:
+            return lane
+        handout_release(&engine.handout, <uint32_t> lane)
+        if overlaps_wait(&engine.overlaps, <uint32_t> other, LISTEN):
+            drain(engine, other, outcome)
+        else:
+            outcome.raised = interruption()
+            if outcome.raised != NULL:
+                outcome.fault = FAULT_INTERRUPTED
+        if since == 0:
+            since = now()
+        elif now() - since > engine.patience:
+            outcome.fault = FAULT_NO_LANE
+        if outcome.raised != NULL or outcome.fault == FAULT_NO_LANE:
+            return -1
+
+
+cdef void leave(engine_t *engine, const operation_t *operation, outcome_t *outcome) noexcept nogil:
+    """The lane is free again; what has not arrived is left behind on it."""
+    cdef bint broken = outcome.raised != NULL
+    if operation.destination == NULL:
+        overlaps_leave(&engine.overlaps, <uint32_t> outcome.lane,
+                       broken or operation.flags & OPERATION_FLUSH != 0,
+                       broken or operation.flags & OPERATION_RELAXED != 0,
+                       operation.flags & OPERATION_DRAIN != 0 and not broken)
+    handout_release(&engine.handout, <uint32_t> outcome.lane)
+
+
+cdef void engine_begin(engine_t *engine, const operation_t *wanted, int32_t lane, int32_t group,
+                       outcome_t *outcome) noexcept nogil:
+    cdef operation_t *operation
+    cdef link_t *link
+    cdef uint32_t g
+    cdef int rc
+    memset(outcome, 0, sizeof(outcome_t))
+    outcome.group = -1
+    outcome.lane = -1
+    if engine.group_count == 0:
+        return
+    lane = enter(engine, wanted, lane, outcome)
+    outcome.lane = lane
+    if lane < 0:
+        return
+    for g in range(engine.group_count):
+        operation = &engine.operations[lane * engine.group_count + g]
+        operation[0] = wanted[0]
+        if group != EVERY_GROUP and group != <int32_t> g:
+            operation.flags |= OPERATION_FINISHED
+            continue
+        link = &engine.groups[g].links[lane]
+        operation.last_sequence = link.answered
+        if operation.source == NULL:
+            operation.source = link.pool
+        rc = link.lane.state
+        if engine.groups[g].failed:
+            rc = LANE_ABORTED
+        elif rc == LANE_UP:
+            rc = advance(link, operation)
+        settle(engine, g, link, operation, rc, outcome)
+
+
+cdef int serve(link_t *link, operation_t *operation, bint *moved) noexcept nogil:
+    """Take the lane's completions and go on with its operation."""
+    cdef completion_t completions[BATCH]
+    cdef int n = link.lane.ops.poll(link.lane.queue, completions, BATCH)
+    cdef int i, rc
+    if n < 0:
+        return n
+    for i in range(n):
+        moved[0] = True
+        rc = link.step.complete(link, &completions[i])
+        if rc < 0:
+            return rc
+    return advance(link, operation)
+
+
+cdef void give_up(engine_t *engine, operation_t *operations, int32_t lane, bint expired,
+                  outcome_t *outcome) noexcept nogil:
+    """End the operations of replicas that are lost, or of all when time is up."""
+    cdef uint32_t g
+    for g in range(engine.group_count):
+        if operations[g].flags & OPERATION_FINISHED:
+            continue
+        if engine.groups[g].failed:
+            lose(engine, g, &engine.groups[g].links[lane], &operations[g], LANE_ABORTED, outcome)
+        elif expired:
+            lose(engine, g, &engine.groups[g].links[lane], &operations[g], LANE_EXPIRED, outcome)
+
+
+cdef int collect(link_t *link, uint64_t patience) noexcept nogil:
+    """Wait until what was posted one-sided is complete: 0, or a fault."""
+    cdef completion_t completions[BATCH]
+    cdef uint64_t since = now()
+    cdef int n, i, rc
+    while link.outstanding:
+        n = link.lane.ops.poll(link.lane.queue, completions, BATCH)
+        if n < 0:
+            return n
+        for i in range(n):
+            rc = link.step.complete(link, &completions[i])
+            if rc < 0:
+                return rc
+        if n == 0 and now() - since > patience:
+            return LANE_INTERRUPTED
+        if n == 0:
+            link.lane.ops.wait(link.lane.queue, SLICE_MANY)
+    return 0
+
+
+cdef void interrupt(engine_t *engine, operation_t *operations, int32_t lane,
+                    outcome_t *outcome) noexcept nogil:
+    """Leave the operations as they are.
+
+    The lane can be used again: answers say to which message they are, and an operation waits for
+    all that was posted before it.  Only what is read goes to memory that the caller may take back:
+    that has to come now, or the replica is lost.
+    """
+    cdef link_t *link
+    cdef uint32_t g
+    cdef int rc
+    for g in range(engine.group_count):
+        if operations[g].flags & OPERATION_FINISHED:
+            continue
+        link = &engine.groups[g].links[lane]
+        link.backlog.count = 0  # it is sent anew, from its beginning
+        if operations[g].count and operations[g].destination == NULL:
+            link.adrift.offset = operations[g].ranges[0].offset
+            link.adrift.length = max(<uint64_t> 1, min(operations[g].ranges[0].length,
+                                                       <uint64_t> 8))
+        rc = 0
+        if operations[g].destination != NULL:
+            rc = collect(link, LATE)
+        if rc < 0:
+            lose(engine, g, link, &operations[g], rc, outcome)
+        operations[g].flags |= OPERATION_FINISHED
+    if outcome.fault == 0:
+        outcome.fault = FAULT_INTERRUPTED
+    outcome.pending = 0
+
+
+cdef void engine_end(engine_t *engine, outcome_t *outcome) noexcept nogil:
+    cdef operation_t *operations
+    cdef link_t *link
+    cdef link_t *waiting = NULL
+    cdef int32_t lane = outcome.lane
+    cdef uint64_t since = 0, listened = 0, t
+    cdef uint32_t g, idle = 0, rounds = 0
+    cdef bint moved, spins
+    if lane < 0:
+        return
+    spins = engine.spin > 0
+    if engine.lanes > engine.cores:
+        spins = rpmem_add(&engine.active, 1) <= engine.cores and spins
+    operations = &engine.operations[lane * engine.group_count]
+    while outcome.pending:
+        outcome.pending = 0
+        moved = False
+        for g in range(engine.group_count):
+            if operations[g].flags & OPERATION_FINISHED:
+                continue
+            link = &engine.groups[g].links[lane]
+            settle(engine, g, link, &operations[g], serve(link, &operations[g], &moved), outcome)
+            if not operations[g].flags & OPERATION_FINISHED:
+                waiting = link
+        if outcome.pending == 0:
+            break
+        rounds += 1
+        if moved:
+            idle = 0
+            since = 0
+            if rounds % LOOK_AT_ALL:
+                continue
+        else:
+            idle += 1
+            if idle % engine.politeness.every == 0:
+                give_way(&engine.politeness)
+            if idle % LOOK_AT_CLOCK and waiting.lane.queue.spins and spins:
+                continue
+        t = now()
+        if listened == 0:
+            listened = t
+        elif t - listened > LISTEN:
+            listened = t
+            outcome.raised = interruption()
+            if outcome.raised != NULL:
+                interrupt(engine, operations, lane, outcome)
+                break
+        if moved:
+            continue
+        if since == 0:
+            since = t
+        give_up(engine, operations, lane, t - since > engine.patience, outcome)
+        if not spins or t - since >= engine.spin or not waiting.lane.queue.spins:
+            if waiting.lane.ops.wait(waiting.lane.queue,
+                                     SLICE_ONE if outcome.pending == 1 else SLICE_MANY) > 0:
+                idle = 0
+    if engine.lanes > engine.cores:
+        rpmem_add(&engine.active, <uint32_t> -1)
+    leave(engine, &operations[0], outcome)

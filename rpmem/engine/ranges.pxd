@@ -1,0 +1,23 @@
+# cython: language_level=3
+"""From Python objects to ranges of a pool."""
+
+from libc.stdint cimport uint64_t
+
+from rpmem.steps.native cimport range_t
+
+cdef enum:
+    RANGES_INLINE = 4
+
+ctypedef struct ranges_t:
+    range_t few[RANGES_INLINE]   # the usual case needs no allocation
+    range_t *items
+    size_t count
+    size_t capacity
+
+
+cdef void ranges_init(ranges_t *ranges) noexcept
+cdef void ranges_free(ranges_t *ranges) noexcept
+cdef int ranges_of(ranges_t *ranges, object x, const char *pool, uint64_t size) except -1
+cdef int range_of(range_t *out, object offset, object length, uint64_t size) except -1
+cdef int range_outside(uint64_t offset, uint64_t length, uint64_t floor,
+                       uint64_t size) noexcept nogil

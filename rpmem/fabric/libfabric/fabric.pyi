@@ -1,0 +1,93 @@
+from collections.abc import Callable
+
+from rpmem.memory.region import Region
+from rpmem.wire.lane import Lane
+
+class Fabric:
+    provider: str
+    commits: bool
+    def __init__(
+        self,
+        provider: str,
+        host: str,
+        port: int = 0,
+        *,
+        listen: bool = False,
+        queue_size: int = 0,
+    ) -> None: ...
+    @property
+    def pins(self) -> bool: ...
+    @property
+    def paces(self) -> bool: ...
+    @property
+    def flushes(self) -> bool: ...
+    @property
+    def lane_limit(self) -> int: ...
+    @property
+    def description(self) -> dict[str, object]: ...
+    def await_lanes(
+        self, lanes: list[FabricLane], timeout: float, check: Callable[[], None] | None = None
+    ) -> None: ...
+    def close(self) -> None: ...
+
+class Domain:
+    fabric: Fabric
+    def __init__(self, fabric: Fabric) -> None: ...
+    def close(self) -> None: ...
+
+class Memory:
+    key: int
+    address: int
+    def __init__(
+        self,
+        domain: Domain,
+        address: int,
+        length: int,
+        *,
+        remote: bool = False,
+        source: bool = False,
+        persistent: bool = False,
+        key: int = 0,
+        keep: Region | None = None,
+    ) -> None: ...
+    @property
+    def handle(self) -> int: ...
+    def close(self) -> None: ...
+
+class Queue:
+    def __init__(self, domain: Domain, size: int = 0, *, answers: bool = True) -> None: ...
+    def close(self) -> None: ...
+
+class FabricLane(Lane):
+    connected: bool
+    def __init__(
+        self,
+        domain: Domain,
+        queue: Queue,
+        index: int,
+        send: tuple[int, int],
+        receive: tuple[int, int],
+        pool: Memory | None = None,
+        request: Request | None = None,
+    ) -> None: ...
+    @property
+    def key(self) -> int: ...
+    def aim(self, address: int, key: int, size: int) -> None: ...
+    def connect(self, data: bytes) -> None: ...
+    def post_receives(self) -> None: ...
+    def accept(self) -> None: ...
+
+class Request:
+    data: bytes
+    peer: tuple[str, int]
+    def reject(self) -> None: ...
+
+class Listener:
+    fabric: Fabric
+    port: int
+    def __init__(self, fabric: Fabric, *, lanes: int = 0, guarded: bool = True) -> None: ...
+    def next(self, timeout: float, lanes: dict[int, FabricLane]) -> Request | FabricLane | None: ...
+    def close(self) -> None: ...
+
+def some_loopback() -> str: ...
+def version() -> tuple[int, int]: ...

@@ -1,0 +1,90 @@
+"""Loading libfabric without its waits.
+
+Distributions link libfabric with the libraries of interconnects that ended years ago (PSM, PSM2).
+The constructor of each sleeps 100 ms to calibrate a clock, in every process, hardware or not.
+Where there is no such hardware, stand-ins that answer "no device" are loaded in their place.
+
+The first question to libfabric then reads ``/proc/kallsyms`` from end to end, to learn whether
+RDMA devices could reach the memory of graphics cards. Where there is no RDMA device the answer
+has no use, and libfabric is told that the file is not there.
+
+Neither is done when libfabric is in the process already, nor with ``RPMEM_PLAIN_LIBFABRIC=1``.
+"""
+
+from __future__ import annotations
+
+import os
+from importlib import import_module
+from importlib.machinery import EXTENSION_SUFFIXES
+from types import ModuleType
+
+from rpmem.base import hardware
+from rpmem.errors import MissingExtension
+
+__all__ = ["load"]
+
+_HERE = os.path.dirname(__file__)
+_STAND_INS = (
+    # file built by setup.py, what it stands for, device nodes, the user's wish for the real one
+    ("no_psm", b"libpsm_infinipath.so.1", "ipath", "PSM_DEVICES"),
+    ("no_psm2", b"libpsm2.so.2", "hfi1", "PSM2_DEVICES"),
+)
+
+
+def load() -> ModuleType:
+    """Import what carries lanes of libfabric's providers, in the quickest way this machine allows.
+
+    Raises
+    ------
+    MissingExtension
+        The compiled part is not there, or the library it needs is not.
+    """
+    loader = _loader()
+    stand_ins = _load_stand_ins(loader) if loader else []
+    try:
+        module = import_module("rpmem.fabric.libfabric.fabric")
+    except MissingExtension:
+        if not loader or not stand_ins:
+            raise
+        # Perhaps a libfabric that wants more of PSM than the stand-ins have: give it the real ones.
+        for handle in stand_ins:
+            loader.unload(handle)
+        module = import_module("rpmem.fabric.libfabric.fabric")
+    if loader and not hardware.has_rdma_device():
+        loader.start_without_kernel_symbols()
+    return module
+
+
+def _loader() -> ModuleType | None:
+    """Return the compiled helper, or None where libfabric is to be loaded in its own way."""
+    if os.environ.get("RPMEM_PLAIN_LIBFABRIC", "0") not in ("", "0"):
+        return None
+    try:
+        from rpmem.fabric.libfabric import load as loader
+    except MissingExtension:
+        return None  # not built: only time is lost
+    return None if loader.is_loaded(b"libfabric.so.1") else loader
+
+
+def _load_stand_ins(loader: ModuleType) -> list[int]:
+    if "psm" in os.environ.get("FI_PROVIDER", ""):
+        return []
+    handles = []
+    for name, stands_for, device, wish in _STAND_INS:
+        path = _built(name)
+        if path is None or wish in os.environ:
+            continue
+        if hardware.has_node(device) or loader.is_loaded(stands_for):
+            continue
+        handle = loader.load(os.fsencode(path))
+        if handle:
+            handles.append(handle)
+    return handles
+
+
+def _built(name: str) -> str | None:
+    for suffix in EXTENSION_SUFFIXES:
+        path = os.path.join(_HERE, name + suffix)
+        if os.path.exists(path):
+            return path
+    return None

@@ -1,0 +1,62 @@
+"""The fabrics, by the names of their providers.
+
+``verbs`` is rpmem's own fabric over RDMA verbs. Everything else is a provider of libfabric, whose
+own verbs provider is called ``ofi-verbs`` here.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import socket
+import threading
+from importlib import import_module
+from types import ModuleType
+
+from rpmem.base import hardware
+from rpmem.errors import RpmemError
+from rpmem.fabric.libfabric import startup
+
+__all__ = ["VERBS", "leads_to", "load"]
+
+VERBS = "verbs"
+
+_lock = threading.Lock()
+_module: ModuleType | None = None
+
+
+def load(provider: str = "") -> ModuleType:
+    """Import what carries lanes of a provider.
+
+    Libfabric is loaded in the quickest way this machine allows.
+
+    Parameters
+    ----------
+    provider : str
+        Its name; any other than ``verbs`` is libfabric's business.
+
+    Raises
+    ------
+    MissingExtension
+        The compiled part is not there, or the library it needs is not.
+    """
+    global _module
+    if provider == VERBS:
+        return import_module("rpmem.fabric.verbs.api")
+    with _lock:
+        if _module is None:
+            _module = startup.load()
+        return _module
+
+
+def leads_to(host: str) -> bool:
+    """Return whether an RDMA device of this machine leads to another one."""
+    if not hardware.has_rdma_device():
+        return False
+    try:
+        found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
+        if any(ipaddress.ip_address(entry[4][0]).is_loopback for entry in found):
+            return False
+        load(VERBS).Fabric(VERBS, host, 1).close()
+    except (OSError, ValueError, RpmemError):
+        return False
+    return True

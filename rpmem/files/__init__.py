@@ -1,0 +1,1 @@
+"""Pool sets, part files, headers; both sides use them."""

@@ -1,0 +1,398 @@
+"""Files that do not count yet, and names that only their owner gives up.
+
+A file is made under a hidden name beside its own, ``.NAME.rpmem-XXXXXXXX``, and locked by its
+maker. It is finished when its own name is there and the hidden one is gone. So what a process that
+was killed leaves behind can be told from what counts: nobody has it locked, and it has its hidden
+name still. A set of files counts as soon as its first one does.
+
+Nothing is unlinked here by its name alone: the name has to lead to the file that is meant.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+import secrets
+import stat
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from hashlib import blake2b
+
+from rpmem import errors
+from rpmem.base.handles import Handle
+from rpmem.files import locks
+
+#: Permissions of what is made: its owner's, unless somebody says otherwise.
+PRIVATE = 0o600
+
+_HIDDEN = re.compile(r"\.rpmem-[0-9a-f]{8}")
+_ATTEMPTS = 100
+#: No descriptor is left, for this process or for anybody.
+_STARVED = (errno.EMFILE, errno.ENFILE)
+_LONGEST_NAME = 255 - len("..rpmem-01234567")
+
+
+class Draft(Handle):
+    """A new, empty and locked file that has only its hidden name.
+
+    Parameters
+    ----------
+    path : str
+        The name that it is to get.
+    mode : int
+        Its permissions, whatever the umask is.
+
+    Attributes
+    ----------
+    fd : int
+        Descriptor, readable and writable; -1 once closed. Whoever made the draft closes it, unless
+        it is discarded.
+    hidden : str
+        Its hidden name.
+    named : bool
+        Whether it has its own name as well.
+
+    Raises
+    ------
+    PoolSetError
+        Of the kind that says why there is none.
+    """
+
+    def __init__(self, path: str, mode: int = PRIVATE) -> None:
+        self.path = path
+        self.named = False
+        for _ in range(_ATTEMPTS):
+            self.hidden = _hidden_name(path)
+            self.fd = _create(self.hidden, path)
+            try:
+                locks.lock(self.fd, path)
+                if leads_to(self.hidden, self.fd):
+                    os.fchmod(self.fd, mode)
+                    return
+            except errors.PoolSetBusy:
+                pass  # somebody who clears up has looked at it, and takes it for left behind
+            except OSError as error:
+                self._give_up()
+                raise errors.from_oserror(error, "cannot be created", where=path) from error
+            except BaseException:
+                self._give_up()
+                raise
+            self._give_up()
+        raise errors.PoolSetBusy("it cannot be created: others clear it away", where=path)
+
+    def give_name(self) -> None:
+        """Let the file be found under its own name, unless there is one of that name.
+
+        Raises
+        ------
+        PoolSetExists
+            There is; nothing has changed.
+        """
+        try:
+            # link() fails when the name is taken; rename() would replace what is there.
+            os.link(self.hidden, self.path)
+        except OSError as error:
+            hint = None
+            if error.errno in (errno.EPERM, errno.EOPNOTSUPP):
+                hint = "Pools need a file system that has hard links"
+            raise errors.from_oserror(
+                error, "the file cannot get its name", where=self.path, hint=hint
+            ) from error
+        self.named = True
+
+    def settle(self) -> None:
+        """Drop the hidden name: the file counts."""
+        unlink(self.hidden, self.fd)
+
+    def discard(self) -> None:
+        """Take both names away, and close the file."""
+        try:
+            if self.named:
+                # Durably first: with this name alone the file would count.
+                unlink_or_give_up(self.path, self.fd, self.close)
+        finally:
+            try:
+                if self.fd >= 0:
+                    # Where the first failed, nothing is to stay all the same.
+                    unlink(self.hidden, self.fd)
+            finally:
+                self.close()
+
+    def close(self) -> None:
+        """Unlock and close the file; harmless when done twice."""
+        fd, self.fd = self.fd, -1
+        if fd >= 0:
+            locks.close(fd, self.path)
+
+    def _give_up(self) -> None:
+        with suppress(errors.PoolSetError):
+            unlink(self.hidden, self.fd)
+        locks.close(self.fd, self.path)
+
+
+def publish(drafts: Sequence[Draft]) -> None:
+    """Finish files that belong together: durably, the first one decides.
+
+    Parameters
+    ----------
+    drafts : sequence of Draft
+        Whose contents are durable. Those that have no name yet get it.
+    """
+    if not drafts:
+        return
+    first, *others = drafts
+    for draft in others:
+        if not draft.named:
+            draft.give_name()
+    sync_directories(drafts)
+    if not first.named:
+        first.give_name()
+        sync_directories([first])
+    for draft in drafts:
+        draft.settle()
+    sync_directories(drafts)
+
+
+def clear(paths: Sequence[str]) -> None:
+    """Remove what a creation or a restore that was killed has left of a set of files.
+
+    Parameters
+    ----------
+    paths : sequence of str
+        The files of the set, in order. Files that count, files of others and files that somebody
+        has locked stay.
+
+    Raises
+    ------
+    PoolSetBusy
+        Somebody is making this set.
+    """
+    if not paths:
+        return
+    never_counted = not os.path.lexists(paths[0]) or _has_twin(paths[0])
+    for path in paths:
+        if never_counted and _has_twin(path):
+            _remove_unfinished(path)
+        sweep(path)
+
+
+def sweep(path: str) -> None:
+    """Remove the files beside `path` that have only a hidden name, and no maker any more."""
+    for orphan in _hidden_names(path):
+        _remove_orphan(orphan)
+
+
+def drop_twins(path: str, descriptor: int) -> bool:
+    """Drop the hidden names of a file whose maker was killed before it could; tell if there were.
+
+    Parameters
+    ----------
+    path : str
+        Its own name, which may be gone.
+    descriptor : int
+        The file, open and locked.
+    """
+    try:
+        about = os.fstat(descriptor)
+    except OSError as error:
+        raise errors.from_oserror(error, "cannot be examined", where=path) from error
+    if about.st_nlink <= leads_to(path, descriptor):
+        return False
+    twins = _twins(path, about)
+    for twin in twins:
+        unlink(twin, descriptor)
+    return bool(twins)
+
+
+def unlink(path: str, descriptor: int) -> None:
+    """Unlink a name if it leads to an open file; what else has that name stays.
+
+    Raises
+    ------
+    PoolSetError
+        It cannot be removed.
+    """
+    if not leads_to(path, descriptor):
+        return
+    try:
+        os.unlink(path)
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise errors.from_oserror(error, "cannot be removed", where=path) from error
+
+
+def unlink_durably(path: str, descriptor: int) -> None:
+    """Unlink a name as `unlink` does; when this returns, a power cut does not bring it back."""
+    unlink(path, descriptor)
+    sync_directory(os.path.dirname(path))
+
+
+def unlink_or_give_up(path: str, descriptor: int, give_up: Callable[[], None]) -> bool:
+    """Unlink a name as `unlink_durably` does, also where no descriptor is left for the directory.
+
+    Then the file is given up, which leaves one. Until the end its hidden name tells that it does
+    not count; that one is removed last.
+
+    Parameters
+    ----------
+    path : str
+        The name.
+    descriptor : int
+        The file, open and locked.
+    give_up : callable
+        Closes it.
+
+    Returns
+    -------
+    bool
+        Whether the file is open still. Otherwise no hidden name of it is left.
+    """
+    try:
+        unlink_durably(path, descriptor)
+        return True
+    except errors.PoolSetError as error:
+        if error.errno not in _STARVED:
+            raise
+    give_up()
+    sync_directory(os.path.dirname(path))
+    sweep(path)
+    return False
+
+
+def leads_to(path: str, descriptor: int) -> bool:
+    """Return whether a name leads to an open file."""
+    try:
+        return os.path.samestat(os.stat(path), os.fstat(descriptor))
+    except FileNotFoundError:
+        return False
+    except OSError as error:
+        raise errors.from_oserror(error, "cannot be examined", where=path) from error
+
+
+def sync_directories(drafts: Sequence[Draft]) -> None:
+    """Make the names of files durable."""
+    for directory in dict.fromkeys(os.path.dirname(draft.path) for draft in drafts):
+        sync_directory(directory)
+
+
+def sync_directory(directory: str) -> None:
+    """Make the names in a directory durable."""
+    try:
+        descriptor = os.open(directory or ".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+    except OSError as error:
+        raise errors.from_oserror(
+            error, "the names in it cannot be made durable", where=directory
+        ) from error
+
+
+def _create(hidden: str, path: str) -> int:
+    flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NOCTTY
+    try:
+        return os.open(hidden, flags, PRIVATE)
+    except FileNotFoundError as error:
+        hint = "Make its directory first"
+        raise errors.from_oserror(error, "cannot be created", where=path, hint=hint) from error
+    except OSError as error:
+        raise errors.from_oserror(error, "cannot be created", where=path) from error
+
+
+def _hidden_stem(path: str) -> str:
+    name = os.fsencode(os.path.basename(path))
+    if len(name) > _LONGEST_NAME:
+        return "." + blake2b(name, digest_size=16).hexdigest()
+    return "." + os.fsdecode(name)
+
+
+def _hidden_name(path: str) -> str:
+    name = f"{_hidden_stem(path)}.rpmem-{secrets.token_hex(4)}"
+    return os.path.join(os.path.dirname(path), name)
+
+
+def _hidden_names(path: str) -> list[str]:
+    """Return the hidden names beside a file's own."""
+    directory = os.path.dirname(path)
+    start = _hidden_stem(path)
+    try:
+        names = os.listdir(directory or ".")
+    except (FileNotFoundError, NotADirectoryError, PermissionError):
+        # Not there, or not to be listed: whoever makes a file in it will say so.
+        return []
+    except OSError as error:
+        raise errors.from_oserror(error, "cannot be listed", where=directory) from error
+    return [
+        os.path.join(directory, each)
+        for each in names
+        if each.startswith(start) and _HIDDEN.fullmatch(each, len(start))
+    ]
+
+
+def _twins(path: str, about: os.stat_result) -> list[str]:
+    """Return the hidden names beside `path` of the file that `about` tells of."""
+    if not stat.S_ISREG(about.st_mode):
+        return []
+    found = []
+    for hidden in _hidden_names(path):
+        try:
+            if os.path.samestat(os.lstat(hidden), about):
+                found.append(hidden)
+        except FileNotFoundError:
+            continue
+        except OSError as error:
+            raise errors.from_oserror(error, "cannot be examined", where=hidden) from error
+    return found
+
+
+def _has_twin(path: str) -> bool:
+    try:
+        about = os.lstat(path)
+    except OSError:
+        return False
+    return about.st_nlink > 1 and bool(_twins(path, about))
+
+
+def _remove_unfinished(path: str) -> None:
+    descriptor = _open(path)
+    if descriptor is None:
+        return
+    try:
+        locks.lock(descriptor, path)
+        if not leads_to(path, descriptor):
+            raise errors.PoolSetBusy("it is being replaced by another process", where=path)
+        if _has_twin(path):
+            # Its own name first: without a hidden one it would count, after a power cut as well.
+            unlink_durably(path, descriptor)
+            drop_twins(path, descriptor)
+    finally:
+        locks.close(descriptor, path)
+
+
+def _remove_orphan(hidden: str) -> None:
+    """Remove a file that has only its hidden name, unless its maker is at work."""
+    descriptor = None
+    with suppress(errors.PoolSetDenied):  # another user's
+        descriptor = _open(hidden)
+    if descriptor is None:
+        return
+    try:
+        with suppress(errors.PoolSetBusy):
+            locks.lock(descriptor, hidden)
+            if os.fstat(descriptor).st_nlink == 1:
+                unlink(hidden, descriptor)
+    finally:
+        locks.close(descriptor, hidden)
+
+
+def _open(path: str) -> int | None:
+    flags = os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NOCTTY | os.O_NONBLOCK
+    try:
+        return os.open(path, flags)
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise errors.from_oserror(error, "cannot be opened", where=path) from error

@@ -1,0 +1,548 @@
+"""A pool as files: the parts of a pool set, created, opened, mapped, described and removed.
+
+Both sides use this: the initiator for its own pools, rpmemd for those it keeps for others. The
+layout is PMDK's: part 0 from its first byte, every further part without its header, all of them
+one contiguous range of memory. What maps them is imported when something is mapped: removing a pool
+does not need it.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import struct
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack, suppress
+from types import TracebackType
+from typing import TYPE_CHECKING, ClassVar, Self
+
+from rpmem import errors
+from rpmem.base.handles import Handle
+from rpmem.base.values import replace
+from rpmem.files import drafts, header, poolset, redo
+from rpmem.files.directories import present
+from rpmem.files.drafts import PRIVATE
+from rpmem.files.header import Header, PoolAttributes
+from rpmem.files.locks import undisturbed
+from rpmem.files.partfile import PartFile
+from rpmem.files.poolset import PoolSet
+from rpmem.files.shutdown import ShutdownState
+
+if TYPE_CHECKING:
+    from rpmem.files.setfile import SetFile
+    from rpmem.memory.region import Region
+
+#: Where a pool says in what state it was left.
+LOOKED_AT = 8192
+#: What the kernel says of pages that it could not write.
+_NOT_WRITTEN = (errno.EIO, errno.ENOSPC, errno.EDQUOT)
+
+
+def describe(path: str | os.PathLike[str]) -> PoolSet:
+    """Read what is at a path: a pool set file, or a file that is a whole pool by itself.
+
+    Raises
+    ------
+    PoolSetNotFound, PoolSetDenied, PoolSetBusy, PoolSetMalformed
+        Neither can be made of it.
+    """
+    return poolset.load_any(path)
+
+
+def remove_parts(pool_set: PoolSet, force: bool = False) -> bool:
+    """Unlink the parts of a pool that nobody uses; clear the headers of devices.
+
+    Parameters
+    ----------
+    pool_set : PoolSet
+        Its own parts are removed, those of its replicas are not.
+    force : bool
+        Remove what can be removed, and say nothing of the rest.
+
+    Returns
+    -------
+    bool
+        With `force`: whether a part stays because it is in use. Who uses it needs the pool set
+        file that names it.
+
+    Raises
+    ------
+    PoolSetNotFound
+        Without `force`: a part was missing. The others are gone.
+    PoolSetBusy, PoolSetDenied
+        Without `force`; nothing was removed unless the last unlink itself failed.
+    """
+    missing: errors.PoolSetNotFound | None = None
+    in_use = False
+    paths = []
+    parts: list[PartFile] = []
+    try:
+        poolset.resolve(pool_set)
+    except errors.PoolSetNotFound as error:
+        missing = error
+    except errors.PoolSetError:
+        if not force:
+            raise
+    try:
+        paths = present(pool_set)
+        for path in paths:
+            try:
+                parts.append(PartFile.open(path, allocate=False))
+            except errors.PoolSetNotFound as error:
+                missing = missing or error
+            except errors.PoolSetError as error:
+                if not force:
+                    raise
+                in_use = in_use or isinstance(error, errors.PoolSetBusy)
+        if parts and not in_use:
+            redo.forget(paths[0])
+        for part in parts:
+            try:
+                part.remove()
+            except errors.PoolSetError:
+                if not force:
+                    raise
+        drafts.clear(paths)
+    except errors.PoolSetError:
+        if not force:
+            raise
+    finally:
+        for part in parts:
+            part.close()
+    if missing is not None and not force:
+        raise missing
+    return in_use
+
+
+def map_parts(spans: Sequence[tuple[int, int, int]]) -> Region:
+    """Map pieces of open files as what they are; see :meth:`Region.map_parts`."""
+    from rpmem.memory.region import Region
+
+    return Region.map_parts(spans)
+
+
+class PoolFiles(Handle):
+    """An open pool: its locked parts and their memory.
+
+    Made by :meth:`create` and :meth:`open`.
+
+    Attributes
+    ----------
+    region : Region
+        The whole pool; offset 0 is the first byte of part 0, header included.
+    size : int
+        Its length.
+    parts : list of PartFile
+        In the order of the pool set.
+    options : frozenset of str
+        The pool set's options.
+    created : bool
+        Whether this object created the pool.
+    belongings : list of SetFile
+        Other files that go when the pool is removed at closing, and are closed with it.
+    mapper : callable
+        Of the class: makes a Region of (fd, file offset, length) for each part.
+    """
+
+    mapper: ClassVar[Callable[[Sequence[tuple[int, int, int]]], Region]] = staticmethod(map_parts)
+
+    def __init__(
+        self,
+        parts: list[PartFile],
+        options: frozenset[str],
+        headers: list[Header],
+        region: Region,
+        *,
+        created: bool,
+    ) -> None:
+        self.parts = parts
+        self.options = options
+        self.region = region
+        self.size = region.size
+        self.created = created
+        self.belongings: list[SetFile] = []
+        self._headers = headers
+        self._headers_doubtful = False
+        self._readonly = parts[0].readonly
+
+    @classmethod
+    def create(
+        cls,
+        pool_set: PoolSet,
+        *,
+        pool_size: int | None = None,
+        attributes: PoolAttributes | None = None,
+        mode: int = PRIVATE,
+        hidden: bool = False,
+        finished: bool = True,
+    ) -> Self:
+        """Create the parts and their headers, durable when this returns.
+
+        Parameters
+        ----------
+        pool_set : PoolSet
+            Where; its replicas are not looked at.
+        pool_size : int, optional
+            Bytes that the pool must have at least.
+        attributes : PoolAttributes, optional
+            What the headers say; none for a set with ``OPTION NOHDRS``, and only for that.
+        mode : int
+            Permissions of new files, whatever the umask is.
+        hidden : bool
+            Leave new files without their names until `publish` is called.
+        finished : bool
+            Let the pool count when this returns. Otherwise it does once `publish` was called: what
+            is there if the process is killed before is cleared away by the next creation.
+
+        Raises
+        ------
+        AttributesRefused, PoolSetTooSmall, PoolSetMalformed
+            The arguments do not go together.
+        PoolSetExists, PoolSetBusy, NoSpace, PoolSetDenied
+            The file system does not allow it. In every case no file that this call made is left
+            behind, and no other was removed.
+        """
+        header.check_attributes(attributes, pool_set.options)
+        drafts.clear(present(pool_set))
+        pool_set = poolset.resolve(pool_set, create=True)
+        _check_sizes(pool_set, pool_size)
+        drafts.clear([part.path for part in pool_set.parts])
+        parts: list[PartFile] = []
+        region = None
+        try:
+            parts.extend(
+                PartFile.create(each.path, each.size, mode, hidden=hidden)
+                for each in pool_set.parts
+            )
+            redo.forget(parts[0].path)
+            headers = header.headers_for(
+                attributes,
+                len(parts),
+                options=pool_set.options,
+                crtimes=[part.change_time for part in parts],
+                shutdown=_device_state(parts),
+            )
+            for part, content in zip(parts, headers, strict=False):
+                part.write_header(content.pack())
+            for part in parts:
+                part.sync()
+            region = _map(pool_set, parts, cls.mapper)
+            pool = cls(parts, pool_set.options, headers, region, created=True)
+            if finished and not hidden:
+                pool.publish()
+        except BaseException:
+            # The traceback would keep the mapping.
+            if region is not None:
+                region.close()
+            _undo(parts)
+            raise
+        return pool
+
+    @classmethod
+    def open(
+        cls,
+        pool_set: PoolSet,
+        *,
+        pool_size: int | None = None,
+        was_closed: Callable[[bytes], bool] | None = None,
+    ) -> Self:
+        """Open a pool that exists, after checking every header.
+
+        What is opened is what lies on the disks: what a writer stored that could not be written
+        may still be in the kernel's cache, where nothing would ever write it again.
+
+        Parameters
+        ----------
+        pool_set : PoolSet
+            Where; its replicas are not looked at.
+        pool_size : int, optional
+            Bytes that the pool must have at least.
+        was_closed : callable, optional
+            Takes the first `LOOKED_AT` bytes and returns whether they are those of a pool all of
+            which was written before: then the cache may stay.
+
+        Raises
+        ------
+        HeaderError
+            A part is damaged, foreign, in the wrong place or was never part of a pool.
+        PoolSetNotFound, PoolSetBusy, PoolSetDenied, PoolSetMalformed, PoolSetTooSmall
+            The parts are not as the pool set says, or not to be had.
+        """
+        pool_set = poolset.resolve(pool_set)
+        _check_sizes(pool_set, pool_size)
+        parts: list[PartFile] = []
+        region = None
+        try:
+            parts.extend(PartFile.open(each.path, each.size) for each in pool_set.parts)
+            _believe_the_disks(parts, was_closed)
+            redo.finish(parts, _is_whole)
+            headers = _verified_headers(pool_set, parts)
+            region = _map(pool_set, parts, cls.mapper)
+            pool = cls(parts, pool_set.options, headers, region, created=False)
+            if pool._detects_shutdowns:
+                stored = headers[0].shutdown_state
+                pool._note_shutdown_state(_device_state(parts).checked(stored, parts[0].path))
+            for part in parts:
+                part.settle()
+        except BaseException:
+            # The traceback would keep the mapping, and the mapping the locks.
+            if region is not None:
+                region.close()
+            for part in parts:
+                part.close()
+            raise
+        return pool
+
+    @classmethod
+    def look(cls, pool_set: PoolSet) -> Self:
+        """Open a pool only to look at it, beside a writer if there is one.
+
+        Needs no write permission, takes no lock and changes nothing.
+
+        Parameters
+        ----------
+        pool_set : PoolSet
+            Where; its replicas are not looked at.
+
+        Raises
+        ------
+        HeaderError, PoolSetNotFound, PoolSetDenied, PoolSetMalformed, PoolSetTooSmall
+            As `open` does.
+        """
+        pool_set = poolset.resolve(pool_set)
+        _check_sizes(pool_set, None)
+        parts: list[PartFile] = []
+        try:
+            parts.extend(PartFile.look(each.path, each.size) for each in pool_set.parts)
+            headers = undisturbed(
+                lambda: _verified_headers(pool_set, parts, redo.pending(parts, _is_whole) or ()),
+                lambda: any(part.has_writer for part in parts),
+            )
+            if headers and headers[0].incompat & header.INCOMPAT_SDS:
+                _device_state(parts).checked(headers[0].shutdown_state, parts[0].path)
+            region = _map(pool_set, parts, _map_to_look)
+        except BaseException:
+            for part in parts:
+                part.close()
+            raise
+        return cls(parts, pool_set.options, headers, region, created=False)
+
+    @property
+    def has_writer(self) -> bool:
+        """Whether somebody has a pool open for writing that this object only looks at."""
+        return any(part.has_writer for part in self.parts if part.readonly)
+
+    def publish(self) -> None:
+        """Let the new files count, all of them or none, durably.
+
+        Raises
+        ------
+        PoolSetExists
+            Somebody made one of that name meanwhile.
+        """
+        drafts.publish([part.draft for part in self.parts if part.draft is not None])
+
+    @property
+    def attributes(self) -> PoolAttributes | None:
+        """What the headers say; None for a pool without headers."""
+        return self._headers[0].attributes if self._headers else None
+
+    @property
+    def closed(self) -> bool:
+        """Whether :meth:`close` was successful."""
+        return self.region.closed
+
+    def set_attributes(self, attributes: PoolAttributes) -> None:
+        """Rewrite the headers with other attributes; all of them change, or none.
+
+        Raises
+        ------
+        AttributesRefused
+            They do not go together with the pool set's options.
+        """
+        if self.closed:
+            raise errors.ClosedError("the pool is closed", where=self.parts[0].path)
+        changed = header.with_attributes(
+            self._headers, attributes, options=self.options, where=self.parts[0].path
+        )
+        if not changed:
+            return
+        # Until all of it is done, a note beside the parts knows better than this object.
+        self._headers_doubtful = True
+        try:
+            redo.replace_headers(self.parts, [content.pack() for content in changed])
+        except errors.PoolSetError as error:
+            # An fsync of a part may have been told of a page of the region.
+            if error.errno in _NOT_WRITTEN:
+                self.region.refuse(error.errno)
+            raise
+        self._headers = changed
+        self._headers_doubtful = False
+
+    def close(self, remove: bool = False) -> None:
+        """Unmap and unlock; harmless when done twice.
+
+        Parameters
+        ----------
+        remove : bool
+            Remove the parts as well. Files that were there before :meth:`create` stay, emptied
+            of their headers.
+
+        Raises
+        ------
+        BufferError
+            Someone still uses the memory; nothing was closed.
+        """
+        if self.closed:
+            return
+        self.region.close()
+        try:
+            if remove:
+                self._remove()
+            elif self.region.refused:
+                # Not shut down in order; and nobody is to see what the disks do not have.
+                for part in self.parts:
+                    part.drop_cache()
+            elif self._detects_shutdowns and not (self._headers_doubtful or self._readonly):
+                self._note_shutdown_state(None)
+        finally:
+            _each([each.close for each in self.belongings] + [each.close for each in self.parts])
+
+    def _remove(self) -> None:
+        """Remove all that can be removed; raise the first thing that could not."""
+        redo.forget(self.parts[0].path)
+        steps = [part.undo if self.created else part.remove for part in self.parts]
+        _each(steps + [each.remove for each in self.belongings])
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    @property
+    def _detects_shutdowns(self) -> bool:
+        return bool(self._headers and self._headers[0].incompat & header.INCOMPAT_SDS)
+
+    def _note_shutdown_state(self, state: ShutdownState | None) -> None:
+        content = bytes(64) if state is None else state.pack()
+        self._headers[0] = replace(self._headers[0], shutdown_state=content)
+        # Its checksum changes with it: half of it written, the pool could not be opened any more.
+        redo.replace_headers(self.parts, [self._headers[0].pack()])
+
+
+def _each(steps: Sequence[Callable[[], None]]) -> None:
+    """Take every step, whatever becomes of the others; raise the first thing that went wrong."""
+    failure: errors.PoolSetError | None = None
+    for step in steps:
+        try:
+            step()
+        except errors.PoolSetError as error:
+            failure = failure or error
+    if failure is not None:
+        raise failure
+
+
+def _undo(parts: Sequence[PartFile]) -> None:
+    """Take a creation back that failed; what cannot be is told by its hidden name later."""
+    for part in parts:
+        with suppress(errors.PoolSetError):
+            part.undo()
+        part.close()
+
+
+def _check_sizes(pool_set: PoolSet, wanted: int | None) -> None:
+    pool_set.check_part_sizes()
+    present = pool_set.copy_size(pool_set.parts)
+    if wanted is not None and wanted > present:
+        raise errors.PoolSetTooSmall(
+            f"the pool set holds {present} bytes, and {wanted} were asked for",
+            where=pool_set.source,
+            hint="Enlarge its parts, or replicate less",
+        )
+
+
+def _believe_the_disks(
+    parts: Sequence[PartFile], was_closed: Callable[[bytes], bool] | None
+) -> None:
+    """Drop what the cache has of the parts and their disks may not have."""
+    for part in parts:
+        part.sync()
+    if was_closed is not None and not parts[0].is_device:
+        parts[0].drop_cache(LOOKED_AT)
+        if was_closed(parts[0].read_beginning(LOOKED_AT)):
+            return
+    for part in parts:
+        part.drop_cache()
+
+
+def _map(
+    pool_set: PoolSet,
+    parts: Sequence[PartFile],
+    mapper: Callable[[Sequence[tuple[int, int, int]]], Region],
+) -> Region:
+    try:
+        with ExitStack() as opened:
+            region = mapper(
+                [
+                    (opened.enter_context(part.unlocked()), segment.file_offset, segment.length)
+                    for part, segment in zip(parts, pool_set.segments(), strict=True)
+                ]
+            )
+    except errors.RpmemError as error:
+        error.at(pool_set.source)
+        raise
+    region.label = pool_set.source
+    return region
+
+
+def _map_to_look(spans: Sequence[tuple[int, int, int]]) -> Region:
+    from rpmem.memory.region import Region
+
+    return Region.map_parts(spans, writable=False)
+
+
+def _verified_headers(
+    pool_set: PoolSet, parts: Sequence[PartFile], noted: Sequence[bytes] = ()
+) -> list[Header]:
+    """Return the headers of the parts, those in `noted` in place of what they have."""
+    with_header = parts[: header.header_count(len(parts), pool_set.options)]
+    contents = [*noted, *(part.read_header() for part in with_header[len(noted) :])]
+    where = [part.path for part in with_header]
+    headers = [Header.unpack(*each) for each in zip(contents, where, strict=False)]
+    header.verify(headers, options=pool_set.options, where=where)
+    return headers
+
+
+def _is_whole(content: bytes) -> bool:
+    unpacked = Header.unpack(content)
+    return unpacked.checksum == unpacked.expected_checksum
+
+
+def _device_state(parts: Sequence[PartFile]) -> ShutdownState:
+    """Sum up what the devices below all parts say, the way PMDK does."""
+    from rpmem.memory.region import device_identity
+
+    shutdowns = 0
+    device = 0
+    for part in parts:
+        count, identity = device_identity(part.fd)
+        shutdowns += count
+        if identity:
+            device += _plain_checksum(identity)
+    return ShutdownState(shutdowns & (1 << 64) - 1, device & (1 << 64) - 1)
+
+
+def _plain_checksum(identity: bytes) -> int:
+    text = identity + b"\0"
+    text += bytes(4 - len(text) % 4)
+    low = high = 0
+    for (word,) in struct.iter_unpack("<I", text):
+        low = (low + word) & 0xFFFFFFFF
+        high = (high + low) & 0xFFFFFFFF
+    return high << 32 | low

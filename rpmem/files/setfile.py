@@ -1,0 +1,152 @@
+"""A pool set file on its own: written whole, held while it is used, removed only if it is the one.
+
+Who creates a pool holds its pool set file, shared with others who do; who writes one, or removes
+it, holds it alone. So of several who create the same pool set at once one writes the file, and it
+stays until the parts are there.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import TracebackType
+from typing import Self
+
+from rpmem import errors
+from rpmem.files import drafts, locks, poolset
+from rpmem.files.drafts import PRIVATE, Draft
+
+_PATIENCE_S = 2.0
+_LOOK_AGAIN_S = 0.01
+
+
+class SetFile:
+    """A pool set file that is held: nobody who follows the rules removes or replaces it.
+
+    Attributes
+    ----------
+    path : str
+        Where it is.
+    made : bool
+        Whether this object wrote it.
+    """
+
+    def __init__(self, path: str, fd: int, *, made: bool) -> None:
+        self.path = path
+        self.made = made
+        self._fd = fd
+        self._owner = os.getpid()
+
+    @classmethod
+    def write(cls, path: str, text: str, mode: int = PRIVATE) -> Self:
+        """Write a new pool set file, durable and whole before anybody sees it, and hold it alone.
+
+        Raises
+        ------
+        PoolSetExists
+            There is a file of that name.
+        PoolSetError
+            It cannot be written; nothing was left behind.
+        """
+        drafts.sweep(path)
+        draft = Draft(path, mode)
+        try:
+            try:
+                with open(draft.fd, "wb", closefd=False) as file:
+                    file.write(os.fsencode(text))
+                    file.flush()
+                    os.fsync(draft.fd)
+            except OSError as error:
+                raise errors.from_oserror(error, "cannot be written", where=path) from error
+            drafts.publish([draft])
+        except BaseException:
+            draft.discard()
+            raise
+        return cls(path, draft.fd, made=True)
+
+    @classmethod
+    def hold(cls, path: str) -> Self:
+        """Hold a pool set file that exists, beside others who do.
+
+        Raises
+        ------
+        PoolSetBusy
+            Somebody holds it alone: it is being written or removed.
+        PoolSetNotFound
+            There is none.
+        """
+        fd = poolset.open_locked(path)
+        try:
+            if not drafts.leads_to(path, fd):
+                raise errors.PoolSetBusy("it is being replaced by another process", where=path)
+        except BaseException:
+            locks.close(fd, path)
+            raise
+        return cls(path, fd, made=False)
+
+    def remove(self) -> None:
+        """Remove the file, once nobody else holds it; not one that has taken its place.
+
+        Raises
+        ------
+        PoolSetBusy
+            Somebody else goes on holding it; it stays.
+        """
+        self._hold_alone()
+        if drafts.unlink_or_give_up(self.path, self._fd, self.close):
+            drafts.drop_twins(self.path, self._fd)
+
+    def release(self) -> None:
+        """Hold it no longer, and remember which file it is."""
+        try:
+            locks.unlock(self._fd)
+        except OSError as error:
+            raise errors.from_oserror(error, "cannot be unlocked", where=self.path) from error
+
+    def close(self) -> None:
+        """Hold it no longer; harmless when done twice."""
+        fd, self._fd = self._fd, -1
+        if fd >= 0:
+            locks.close(fd, self.path, locked=os.getpid() == self._owner)
+
+    def _hold_alone(self) -> None:
+        end = time.monotonic() + _PATIENCE_S
+        while True:
+            try:
+                fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                if time.monotonic() > end:
+                    raise errors.PoolSetBusy(
+                        "another process has the pool set file locked",
+                        where=self.path,
+                        hint="Remove it once nobody uses it",
+                    ) from None
+                time.sleep(_LOOK_AGAIN_S)
+            except OSError as error:
+                raise errors.from_oserror(error, "cannot be locked", where=self.path) from error
+            else:
+                return
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+
+@contextmanager
+def held(path: str | None) -> Iterator[SetFile | None]:
+    """Hold the pool set file at `path` for a while; None: there is none to hold."""
+    if path is None:
+        yield None
+        return
+    with SetFile.hold(path) as file:
+        yield file

@@ -1,0 +1,420 @@
+# distutils: define_macros = NPY_TARGET_VERSION=NPY_2_0_API_VERSION
+"""Volatile memory of other kinds than malloc's, for numpy arrays: libmemkind.
+
+A kind is handed to numpy as a memory handler (NEP 49). Every array keeps the handler it was made
+with, so its memory goes back to the right kind whenever and wherever it dies.
+
+``memkind_detect_kind`` is never called: it crashes on memory that is not memkind's. Whose an
+array is, is what numpy itself remembers.
+"""
+
+import errno as errnos
+import os
+
+import numpy
+
+from rpmem.errors import ClosedError, ForkedError, UsageError
+from rpmem.base.handles import refuse_copy
+
+cimport numpy as cnp
+from cpython.object cimport PyObject
+from cpython.pycapsule cimport PyCapsule_GetPointer, PyCapsule_New
+from libc.errno cimport errno
+from libc.stdint cimport int64_t, uint64_t
+from libc.stdlib cimport calloc, free
+from libc.string cimport strncpy
+
+cnp.import_array()
+
+
+cdef extern from "<memkind.h>" nogil:
+    enum:
+        MEMKIND_ERROR_MESSAGE_SIZE
+        MEMKIND_PMEM_MIN_SIZE
+    memkind_t MEMKIND_DEFAULT
+    memkind_t MEMKIND_REGULAR
+    memkind_t MEMKIND_INTERLEAVE
+    memkind_t MEMKIND_HUGETLB
+    memkind_t MEMKIND_HBW
+    memkind_t MEMKIND_HBW_ALL
+    memkind_t MEMKIND_HBW_PREFERRED
+    memkind_t MEMKIND_HBW_INTERLEAVE
+    memkind_t MEMKIND_HBW_HUGETLB
+    memkind_t MEMKIND_HBW_ALL_HUGETLB
+    memkind_t MEMKIND_HBW_PREFERRED_HUGETLB
+    memkind_t MEMKIND_DAX_KMEM
+    memkind_t MEMKIND_DAX_KMEM_ALL
+    memkind_t MEMKIND_DAX_KMEM_PREFERRED
+    memkind_t MEMKIND_DAX_KMEM_INTERLEAVE
+    memkind_t MEMKIND_HIGHEST_CAPACITY
+    memkind_t MEMKIND_HIGHEST_CAPACITY_PREFERRED
+    memkind_t MEMKIND_HIGHEST_CAPACITY_LOCAL
+    memkind_t MEMKIND_HIGHEST_CAPACITY_LOCAL_PREFERRED
+    memkind_t MEMKIND_LOWEST_LATENCY_LOCAL
+    memkind_t MEMKIND_LOWEST_LATENCY_LOCAL_PREFERRED
+    memkind_t MEMKIND_HIGHEST_BANDWIDTH_LOCAL
+    memkind_t MEMKIND_HIGHEST_BANDWIDTH_LOCAL_PREFERRED
+
+    int memkind_check_available(memkind_t kind)
+    ssize_t memkind_get_capacity(memkind_t kind)
+    int memkind_create_pmem(const char *directory, size_t max_size, memkind_t *kind)
+    int memkind_destroy_kind(memkind_t kind)
+    void memkind_error_message(int code, char *message, size_t size)
+    void *memkind_malloc(memkind_t kind, size_t size)
+    void *memkind_calloc(memkind_t kind, size_t count, size_t size)
+    void *memkind_realloc(memkind_t kind, void *block, size_t size)
+    void memkind_free(memkind_t kind, void *block)
+    size_t memkind_malloc_usable_size(memkind_t kind, void *block)
+
+cdef extern from * nogil:
+    """
+    #define rpmem_add(counter, value) __atomic_add_fetch((counter), (value), __ATOMIC_RELAXED)
+    #define rpmem_value(counter) __atomic_load_n((counter), __ATOMIC_RELAXED)
+    #define rpmem_forget_errno() (errno = 0)
+    """
+    void rpmem_forget_errno()
+    int64_t rpmem_add(int64_t *counter, int64_t value)
+    int64_t rpmem_value(const int64_t *counter)
+
+cdef extern from "numpy/arrayobject.h":
+    PyObject *array_handler "PyArray_HANDLER" (cnp.ndarray array)
+
+cdef uint64_t forks = 0
+
+
+def _forked():
+    global forks
+    forks += 1
+
+
+os.register_at_fork(after_in_child=_forked)
+
+
+# --- what numpy calls ----------------------------------------------------------------------------
+
+# A child shares the file of its parent's kind, and has a copy of the bookkeeping: whatever it
+# allocated, its parent would allocate again, and what it freed would be cut out of the file.
+cdef inline bint foreign(const heap_t *heap) noexcept nogil:
+    return heap.of_file and heap.generation != forks
+
+
+cdef inline void count(heap_t *heap, void *block, int sign) noexcept nogil:
+    rpmem_add(&heap.blocks, sign)
+    rpmem_add(&heap.bytes, sign * <int64_t> memkind_malloc_usable_size(heap.kind, block))
+
+
+cdef void *heap_malloc(void *context, size_t size) noexcept nogil:
+    cdef heap_t *heap = <heap_t *> context
+    cdef void *block
+    if foreign(heap) or heap.kind == NULL:
+        return NULL
+    block = memkind_malloc(heap.kind, size or 1)
+    if block != NULL:
+        count(heap, block, 1)
+    return block
+
+
+cdef void *heap_calloc(void *context, size_t number, size_t size) noexcept nogil:
+    cdef heap_t *heap = <heap_t *> context
+    cdef void *block
+    if foreign(heap) or heap.kind == NULL:
+        return NULL
+    block = memkind_calloc(heap.kind, number or 1, size or 1)
+    if block != NULL:
+        count(heap, block, 1)
+    return block
+
+
+cdef void *heap_realloc(void *context, void *block, size_t size) noexcept nogil:
+    cdef heap_t *heap = <heap_t *> context
+    cdef void *moved
+    cdef size_t before
+    if block == NULL:
+        return heap_malloc(context, size)
+    if foreign(heap):
+        return NULL
+    before = memkind_malloc_usable_size(heap.kind, block)
+    moved = memkind_realloc(heap.kind, block, size or 1)
+    if moved != NULL:
+        rpmem_add(&heap.bytes, <int64_t> memkind_malloc_usable_size(heap.kind, moved)
+                  - <int64_t> before)
+    return moved
+
+
+cdef void heap_free(void *context, void *block, size_t size) noexcept nogil:
+    cdef heap_t *heap = <heap_t *> context
+    if block == NULL or foreign(heap):
+        return
+    count(heap, block, -1)
+    memkind_free(heap.kind, block)
+
+
+# --- the handler and what it stands for ----------------------------------------------------------
+
+cdef void destroy(heap_t *heap) noexcept:
+    if heap.of_file and heap.kind != NULL and not foreign(heap):
+        memkind_destroy_kind(heap.kind)
+    heap.kind = NULL
+
+
+cdef void capsule_dies(object capsule) noexcept:
+    cdef heap_t *heap = <heap_t *> PyCapsule_GetPointer(capsule, b"mem_handler")
+    destroy(heap)
+    free(heap)
+
+
+cdef heap_of(Kind self, memkind_t kind, bint of_file):
+    cdef heap_t *heap = <heap_t *> calloc(1, sizeof(heap_t))
+    cdef bytes label = b"memkind " + os.fsencode(self.name)
+    if heap == NULL:
+        if of_file:
+            memkind_destroy_kind(kind)
+        raise MemoryError("no memory for a kind")
+    heap.kind = kind
+    heap.of_file = of_file
+    heap.generation = forks
+    strncpy(heap.handler.name, label, sizeof(heap.handler.name) - 1)
+    heap.handler.version = 1
+    heap.handler.allocator.ctx = heap
+    heap.handler.allocator.malloc = heap_malloc
+    heap.handler.allocator.calloc = heap_calloc
+    heap.handler.allocator.realloc = heap_realloc
+    heap.handler.allocator.free = heap_free
+    # numpy takes the address for that of a handler, which stands first.
+    self.capsule = PyCapsule_New(heap, b"mem_handler", capsule_dies)
+    self.heap = heap
+
+
+cdef str words_for(int code):
+    """What memkind says about one of its numbers, which are no errno."""
+    cdef char message[MEMKIND_ERROR_MESSAGE_SIZE]
+    memkind_error_message(code, message, sizeof(message))
+    return (<bytes> message).decode("utf-8", "replace").removeprefix("<memkind> ")
+
+
+# --- what Python sees ----------------------------------------------------------------------------
+
+cdef class Handler:
+    """New numpy arrays land in a kind, in a ``with`` block; see `Kind.numpy_handler`."""
+
+    cdef Kind kind
+    cdef list before
+
+    def __cinit__(self, Kind kind):
+        self.kind = kind
+        self.before = []
+
+    def __enter__(self):
+        self.kind.check()
+        self.before.append(cnp.PyDataMem_SetHandler(self.kind.capsule))
+        return self.kind
+
+    def __exit__(self, *_):
+        cnp.PyDataMem_SetHandler(self.before.pop())
+
+
+cdef class Kind:
+    """A kind of memory that arrays can be put into.
+
+    There is one per constant of `rpmem.memkind`, and one per call of `rpmem.memkind.pmem`.
+
+    Attributes
+    ----------
+    name : str
+        ``"DAX_KMEM"``, for instance.
+
+    Notes
+    -----
+    What is allocated is volatile, whatever lies below: nothing in it can be found again after
+    the process has ended. It is for working copies; a replica makes them durable.
+    """
+
+    def __init__(self):
+        raise TypeError("kinds are the constants of rpmem.memkind, or made by its pmem()")
+
+    def __reduce__(self):
+        refuse_copy(self, "Take the constant of rpmem.memkind where it is needed.")
+
+    @property
+    def available(self):
+        """Whether this machine has memory of this kind."""
+        return (not self.closed and not foreign(self.heap)
+                and memkind_check_available(self.heap.kind) == 0)
+
+    @property
+    def capacity(self):
+        """Bytes of memory of this kind that the machine has, None where that is not known."""
+        if not self.available:
+            return None
+        cdef ssize_t size = memkind_get_capacity(self.heap.kind)
+        return size if size > 0 else None
+
+    @property
+    def arrays(self):
+        """How many arrays live in it (those that were made through this object)."""
+        return 0 if self.closed else rpmem_value(&self.heap.blocks)
+
+    @property
+    def allocated(self):
+        """Bytes that those arrays take up."""
+        return 0 if self.closed else rpmem_value(&self.heap.bytes)
+
+    @property
+    def closed(self):
+        """Whether it was closed; only a kind in a directory can be."""
+        return self.heap == NULL
+
+    cdef check(self):
+        """Raise unless memory can be had of it now."""
+        cdef int code
+        if self.closed:
+            raise ClosedError("the kind is closed", where=self.name)
+        if foreign(self.heap):
+            raise ForkedError(
+                "the kind belongs to the parent process, which would share every byte",
+                where=self.name, hint="Make one in the child")
+        code = memkind_check_available(self.heap.kind)
+        if code:
+            raise UsageError(
+                f"this machine has no such memory: {words_for(code)}", where=self.name,
+                hint="See rpmem.memkind.available() for those it has",
+                errno=errnos.ENODEV)
+
+    def numpy_handler(self):
+        """Return a context manager in which new numpy arrays are put into this kind.
+
+        The memory goes back to the kind when an array dies, inside the block or long after it.
+        Threads that are started inside the block do not inherit it; blocks can be nested.
+
+        Raises
+        ------
+        UsageError
+            The machine has no memory of this kind (when the block is entered).
+        """
+        return Handler(self)
+
+    def empty(self, shape, dtype=float, order="C"):
+        """Return a new array in this kind, its content undefined; as `numpy.empty`."""
+        with self.numpy_handler():
+            return numpy.empty(shape, dtype, order)
+
+    def zeros(self, shape, dtype=float, order="C"):
+        """Return a new array of zeros in this kind; as `numpy.zeros`."""
+        with self.numpy_handler():
+            return numpy.zeros(shape, dtype, order)
+
+    def holds(self, array):
+        """Whether an array, or the one it is a view of, lives in this kind."""
+        while isinstance(array, cnp.ndarray):
+            if array.flags.owndata:
+                return not self.closed and array_handler(array) == <PyObject *> self.capsule
+            array = array.base
+        return False
+
+    def __repr__(self):
+        state = "closed" if self.closed else f"{self.arrays} arrays, {self.allocated} bytes"
+        return f"<Kind {self.name}: {state}>"
+
+
+cdef class FileKind(Kind):
+    """A kind in a file without a name, on the file system of a directory.
+
+    Attributes
+    ----------
+    directory : str
+        Where; meant for DAX, but any file system will do.
+    max_size : int
+        Most bytes it takes up; 0 for what the file system has.
+    """
+
+    @property
+    def capacity(self):
+        """The most bytes it may take up; None without a limit."""
+        return self.max_size or None
+
+    def close(self):
+        """Give the memory back; harmless when repeated.
+
+        Raises
+        ------
+        BufferError
+            Arrays live in it; nothing was closed.
+        """
+        if self.closed:
+            return
+        cdef int64_t live = rpmem_value(&self.heap.blocks)
+        if live and not foreign(self.heap):
+            raise BufferError(
+                f"{self.name} cannot be closed: {live} array{'s' if live > 1 else ''} of "
+                f"{self.allocated} bytes in all live in it")
+        destroy(self.heap)
+        self.heap = NULL
+        self.capsule = None
+
+    def __enter__(self):
+        self.check()
+        return self
+
+    def __exit__(self, *_):
+        self.close()
+
+
+def in_directory(str directory, uint64_t max_size):
+    """Make a kind in a file on the file system of a directory; see `rpmem.memkind.pmem`."""
+    cdef FileKind self = FileKind.__new__(FileKind)
+    cdef memkind_t kind = NULL
+    cdef bytes path = os.fsencode(directory)
+    cdef const char *chars = path
+    cdef int code, cause
+    if 0 < max_size < MEMKIND_PMEM_MIN_SIZE:
+        raise UsageError(
+            f"{max_size} bytes are too few for a kind of memory", where=directory,
+            hint=f"Give it at least {MEMKIND_PMEM_MIN_SIZE} bytes (16 MiB), or no limit")
+    with nogil:
+        rpmem_forget_errno()
+        code = memkind_create_pmem(chars, max_size, &kind)
+        cause = errno
+    if code:
+        reason = os.strerror(cause) if cause else words_for(code)
+        raise UsageError(
+            f"no file for memory can be made there: {reason}", where=directory,
+            errno=cause or None)
+    self.name = f"pmem:{directory}"
+    self.directory = directory
+    self.max_size = max_size
+    heap_of(self, kind, True)
+    return self
+
+
+cdef Kind of_machine(str name, memkind_t kind):
+    cdef Kind self = Kind.__new__(Kind)
+    self.name = name
+    heap_of(self, kind, False)
+    return self
+
+
+KINDS = {kind.name: kind for kind in (
+    of_machine("DEFAULT", MEMKIND_DEFAULT),
+    of_machine("REGULAR", MEMKIND_REGULAR),
+    of_machine("INTERLEAVE", MEMKIND_INTERLEAVE),
+    of_machine("HUGETLB", MEMKIND_HUGETLB),
+    of_machine("HBW", MEMKIND_HBW),
+    of_machine("HBW_ALL", MEMKIND_HBW_ALL),
+    of_machine("HBW_PREFERRED", MEMKIND_HBW_PREFERRED),
+    of_machine("HBW_INTERLEAVE", MEMKIND_HBW_INTERLEAVE),
+    of_machine("HBW_HUGETLB", MEMKIND_HBW_HUGETLB),
+    of_machine("HBW_ALL_HUGETLB", MEMKIND_HBW_ALL_HUGETLB),
+    of_machine("HBW_PREFERRED_HUGETLB", MEMKIND_HBW_PREFERRED_HUGETLB),
+    of_machine("DAX_KMEM", MEMKIND_DAX_KMEM),
+    of_machine("DAX_KMEM_ALL", MEMKIND_DAX_KMEM_ALL),
+    of_machine("DAX_KMEM_PREFERRED", MEMKIND_DAX_KMEM_PREFERRED),
+    of_machine("DAX_KMEM_INTERLEAVE", MEMKIND_DAX_KMEM_INTERLEAVE),
+    of_machine("HIGHEST_CAPACITY", MEMKIND_HIGHEST_CAPACITY),
+    of_machine("HIGHEST_CAPACITY_PREFERRED", MEMKIND_HIGHEST_CAPACITY_PREFERRED),
+    of_machine("HIGHEST_CAPACITY_LOCAL", MEMKIND_HIGHEST_CAPACITY_LOCAL),
+    of_machine("HIGHEST_CAPACITY_LOCAL_PREFERRED", MEMKIND_HIGHEST_CAPACITY_LOCAL_PREFERRED),
+    of_machine("LOWEST_LATENCY_LOCAL", MEMKIND_LOWEST_LATENCY_LOCAL),
+    of_machine("LOWEST_LATENCY_LOCAL_PREFERRED", MEMKIND_LOWEST_LATENCY_LOCAL_PREFERRED),
+    of_machine("HIGHEST_BANDWIDTH_LOCAL", MEMKIND_HIGHEST_BANDWIDTH_LOCAL),
+    of_machine("HIGHEST_BANDWIDTH_LOCAL_PREFERRED", MEMKIND_HIGHEST_BANDWIDTH_LOCAL_PREFERRED),
+)}

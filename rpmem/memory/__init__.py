@@ -1,0 +1,1 @@
+"""Mapped memory, and how each medium is flushed."""

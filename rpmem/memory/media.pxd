@@ -1,0 +1,65 @@
+"""Contents of media: the segments of a region, and what makes the bytes of each durable."""
+
+from libc.stdint cimport uint64_t
+
+from rpmem.memory.refusal cimport refusal_t
+
+
+# One operation on [address, address + length) of a segment: 0, or an errno.
+ctypedef int (*segment_range_fn)(segment_t *segment, char *address, size_t length) noexcept nogil
+ctypedef int (*segment_drain_fn)(segment_t *segment) noexcept nogil
+ctypedef void (*pmem_range_fn)(const void *address, size_t length) noexcept nogil
+ctypedef void (*pmem_drain_fn)() noexcept nogil
+
+
+cdef struct segment_t:
+    char *base                      # first byte in memory, page aligned for mapped files
+    uint64_t start                  # its offset in the region
+    uint64_t length
+    segment_range_fn flush          # start write-back
+    segment_range_fn persist        # write back and wait
+    segment_range_fn deep           # down to the lowest domain software can reach
+    segment_drain_fn drain          # wait for earlier flushes
+    # what the functions above need
+    pmem_range_fn pmem_flush
+    pmem_range_fn pmem_persist
+    pmem_drain_fn pmem_drain
+    void *map                       # struct pmem2_map *, or NULL
+    refusal_t *refusal              # the region's
+    uint64_t file_offset
+
+
+cdef enum verb_t:
+    FLUSH
+    PERSIST
+    DEEP
+
+
+# Fill in a segment's functions, once; those for pmem need its `map`.
+cdef void set_medium_volatile(segment_t *segment) noexcept nogil
+cdef void set_medium_page(segment_t *segment) noexcept nogil
+cdef void set_medium_pmem(segment_t *segment, bint forced) noexcept nogil
+# Volatile or page, by the file system of an open file: 0 or an errno.
+cdef int set_medium_of_file(segment_t *segment, int fd) noexcept nogil
+
+cdef bint is_volatile(const segment_t *segment) noexcept nogil
+cdef bint is_pmem(const segment_t *segment) noexcept nogil
+
+# The same on a range that may touch several segments; the first failure, after all were tried.
+cdef int across(
+    segment_t *segments, int count, verb_t verb, uint64_t offset, uint64_t length) noexcept nogil
+
+
+cdef inline int act(segment_t *segment, verb_t verb, char *address, size_t length) noexcept nogil:
+    if verb == FLUSH:
+        return segment.flush(segment, address, length)
+    if verb == PERSIST:
+        return segment.persist(segment, address, length)
+    return segment.deep(segment, address, length)
+
+
+cdef inline int errno_of(int rc) noexcept nogil:
+    """libpmem2 returns a negative errno, or a number of its own far below; here 5 is EIO."""
+    if rc == 0:
+        return 0
+    return -rc if -4096 < rc < 0 else 5

@@ -1,0 +1,1 @@
+"""Named arrays on several copies."""

@@ -1,0 +1,378 @@
+"""How the copies of a pool come together: created, opened, or restored from a replica.
+
+Each function returns an `Assembly` in which every replica equals the local copy, or raises and
+leaves everything as it was: no file and no pool set on a target that was not there before.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+from rpmem.base import interrupts
+from rpmem.base.target import ReplicaSpec
+from rpmem.base.values import replace
+from rpmem.errors import (
+    CatalogueCorrupt,
+    HeaderError,
+    PoolSetTooSmall,
+    RpmemError,
+    StaleReplica,
+    UsageError,
+)
+from rpmem.files.attributes import MAJOR, SIGNATURE, PoolAttributes, random_uuid
+from rpmem.files.locks import undisturbed
+from rpmem.memory.region import Region
+from rpmem.pool import resync
+from rpmem.pool.catalogue import Catalogue
+from rpmem.pool.local import FilePlace, LocalCopy, MemoryPlace, Place
+from rpmem.pool.medium import PoolMedium
+from rpmem.pool.options import SessionOptions
+from rpmem.pool.superblock import (
+    HEADER_SIZE,
+    LAYOUT_OFFSET,
+    LAYOUT_SIZE,
+    SMALLEST_POOL,
+    STATE_OFFSET,
+    STATE_SIZE,
+    Layout,
+    Phase,
+    State,
+)
+from rpmem.session import start as low_tier
+from rpmem.session.replica import Replica
+
+log = logging.getLogger(__name__)
+
+
+@dataclass
+class Assembly:
+    """A local copy and its connected replicas, all equal.
+
+    Parameters
+    ----------
+    copy : LocalCopy
+        Mapped and locked.
+    layout, state : Layout, State
+        Its superblock.
+    replicas : list of Replica
+        Connected.
+    fresh : bool
+        The catalogue has yet to be written.
+    """
+
+    copy: LocalCopy
+    layout: Layout
+    state: State
+    replicas: list[Replica]
+    fresh: bool = False
+
+    def undo(self, *, remove: bool) -> None:
+        """Disconnect and unmap, and with `remove` take away what was created."""
+        with interrupts.undoing():
+            for replica in self.replicas:
+                dismiss(replica, remove=remove)
+            self.copy.close(remove=remove)
+
+    def forsake(self) -> None:
+        """Undo a restoring: remove the local copy, unless it is the only one."""
+        alone = any(replica.failure is not None for replica in self.replicas)
+        with interrupts.undoing():
+            for replica in self.replicas:
+                dismiss(replica)
+            self.copy.close(remove=not alone)
+
+
+def create(
+    place: Place,
+    size: int | None,
+    specs: Sequence[ReplicaSpec],
+    options: SessionOptions,
+    user_flags: bytes,
+    mode: int,
+) -> Assembly:
+    """Make a new pool with all its copies; its catalogue has still to be formatted."""
+    ring = _ring(1 + len(specs), place.incompat, user_flags)
+    copy = place.create(size, ring[0], mode)
+    replicas: list[Replica] = []
+    try:
+        layout = Layout.plan(copy.region.size, ring[0].poolset_uuid)
+        replicas = _connect_all(specs, copy.region, layout.pool_size, options, ring[1:])
+    except BaseException:
+        with interrupts.undoing():
+            copy.close(remove=True)
+        raise
+    return Assembly(copy, layout, State(1, Phase.OPEN), replicas, fresh=True)
+
+
+def open_readonly(place: Place) -> Assembly:
+    """Open the local copy alone, to be looked at, whoever else writes to it."""
+    copy = place.look()
+    try:
+        layout, state = undisturbed(lambda: _read_superblock(copy), lambda: copy.has_writer)
+    except BaseException:
+        copy.close()
+        raise
+    return Assembly(copy, layout, state, [])
+
+
+def open_all(
+    place: Place, specs: Sequence[ReplicaSpec], options: SessionOptions, *, force: bool
+) -> Assembly:
+    """Open the local copy and its replicas, and bring those up to date that are not."""
+    copy = place.open()
+    assembly: Assembly | None = None
+    try:
+        layout, state = _read_superblock(copy)
+        replicas = _connect_all(specs, copy.region, layout.pool_size, options)
+        assembly = Assembly(copy, layout, state, replicas)
+        _agree(assembly, force=force)
+    except BaseException:
+        if assembly is None:
+            copy.close()
+        else:
+            assembly.undo(remove=False)
+        raise
+    return assembly
+
+
+def restore(
+    place: Place, spec: ReplicaSpec, options: SessionOptions, *, force: bool, mode: int
+) -> Assembly:
+    """Make a new local copy with everything that a replica holds, and keep that replica."""
+    options = options.for_target(spec.target)
+    attributes, layout, state = _examine(spec, options, force=force)
+    if isinstance(place, FilePlace):
+        copy: LocalCopy = place.create_hidden(
+            layout.pool_size, _local_attributes(attributes, place), mode
+        )
+    elif isinstance(place, MemoryPlace):
+        copy = place.create(None, _local_attributes(attributes, place), mode)
+    else:
+        raise UsageError("a pool is restored into a path or a buffer")
+    assembly = Assembly(copy, layout, state, [])
+    try:
+        if copy.region.size < layout.pool_size:
+            raise PoolSetTooSmall(
+                f"the pool has {layout.pool_size} bytes, and there is room for {copy.region.size}",
+                where=place.where,
+            )
+        assembly.replicas = _connect_all([spec], copy.region, layout.pool_size, options)
+        _read_back(assembly)
+        assembly.state = state.next()
+        _set_local_state(assembly)
+        copy.publish()
+    except BaseException:
+        with interrupts.undoing():
+            for replica in assembly.replicas:
+                dismiss(replica)
+            copy.close(remove=True)
+        raise
+    try:
+        _send_state(assembly, assembly.replicas[0])
+    except RpmemError as error:
+        # The only other copy of the pool is gone: ours must stay, and the first persist says so.
+        log.warning("%s", error)
+    return assembly
+
+
+def connect_one(
+    copy: LocalCopy, layout: Layout, spec: ReplicaSpec, options: SessionOptions, *, create: bool
+) -> Replica:
+    """Connect one more replica; sending it the pool is the caller's (`resync.push`)."""
+    attributes = None
+    if create:
+        mine = copy.attributes or _ring(1, 0, bytes(16))[0]
+        attributes = replace(mine, poolset_uuid=layout.pool_id, uuid=random_uuid())
+    return _connect(spec, copy.region, layout.pool_size, options, attributes)
+
+
+# --- the local copy ---------------------------------------------------------------------------
+
+
+def _read_superblock(copy: LocalCopy, where: str | None = None) -> tuple[Layout, State]:
+    """Return layout and state after checking that the whole local copy makes sense."""
+    medium = PoolMedium(copy.region)
+    layout = Layout.unpack(medium.load(LAYOUT_OFFSET, LAYOUT_SIZE), where=copy.where)
+    attributes = copy.attributes
+    if attributes is not None and attributes.poolset_uuid != layout.pool_id:
+        raise HeaderError(
+            "header and superblock belong to different pools",
+            where=copy.where,
+            hint="A part was replaced: restore the pool from a replica",
+        )
+    if layout.pool_size > copy.region.size:
+        raise CatalogueCorrupt(
+            f"the pool was created with {layout.pool_size} bytes, and only "
+            f"{copy.region.size} are there",
+            where=copy.where,
+        )
+    state = State.unpack(medium.load(STATE_OFFSET, STATE_SIZE), where=copy.where)
+    # Nothing may be sent to a replica from a copy that could not be read.
+    clean = state.phase is Phase.CLEAN
+    Catalogue.load(medium, layout, readonly=True, clean=clean, where=where or copy.where)
+    return layout, state
+
+
+def _set_local_state(assembly: Assembly) -> None:
+    medium = PoolMedium(assembly.copy.region)
+    medium.store(STATE_OFFSET, assembly.state.pack())
+    medium.persist(STATE_OFFSET, STATE_SIZE)
+
+
+def _local_attributes(attributes: PoolAttributes, place: Place) -> PoolAttributes:
+    """Return what the header of a restored copy says: as the replica's, with its own uuid."""
+    return replace(attributes, uuid=random_uuid(), incompat=place.incompat)
+
+
+def _ring(count: int, incompat: int, user_flags: bytes) -> list[PoolAttributes]:
+    """Return the attributes of `count` copies, each linked to its neighbours as PMDK does."""
+    uuids = [random_uuid() for _ in range(count)]
+    pool_id = random_uuid()
+    return [
+        PoolAttributes(
+            signature=SIGNATURE,
+            major=MAJOR,
+            incompat=incompat,
+            poolset_uuid=pool_id,
+            uuid=uuids[index],
+            next_uuid=uuids[(index + 1) % count],
+            prev_uuid=uuids[index - 1],
+            user_flags=user_flags,
+        )
+        for index in range(count)
+    ]
+
+
+# --- replicas ---------------------------------------------------------------------------------
+
+
+def _connect(
+    spec: ReplicaSpec,
+    region: Region,
+    pool_size: int,
+    options: SessionOptions,
+    attributes: PoolAttributes | None = None,
+) -> Replica:
+    keywords = options.keywords() | {"pool_size": pool_size}
+    if attributes is None:
+        return low_tier.open(spec.target, spec.pool_set, region, **keywords)
+    return low_tier.create(
+        spec.target,
+        spec.pool_set,
+        region,
+        attributes=attributes,
+        parts=spec.parts,
+        **keywords,
+    )
+
+
+def _connect_all(
+    specs: Sequence[ReplicaSpec],
+    region: Region,
+    pool_size: int,
+    options: SessionOptions,
+    attributes: Sequence[PoolAttributes] | None = None,
+) -> list[Replica]:
+    """Connect all at once; when one cannot be had, none is kept and the first error is raised."""
+    if not specs:
+        return []
+    each = [None] * len(specs) if attributes is None else list(attributes)
+    own = [options.for_target(spec.target) for spec in specs]
+    with ThreadPoolExecutor(len(specs), thread_name_prefix="rpmem-connect") as pool:
+        futures = [
+            pool.submit(interrupts.shared(_connect), spec, region, pool_size, mine, one)
+            for spec, mine, one in zip(specs, own, each, strict=True)
+        ]
+    errors = [future.exception() for future in futures]
+    first = next((error for error in errors if error is not None), None)
+    if first is None:
+        return [future.result() for future in futures]
+    with interrupts.undoing():
+        for future, error in zip(futures, errors, strict=True):
+            if error is None:
+                dismiss(future.result(), remove=attributes is not None)
+    raise first
+
+
+def dismiss(replica: Replica, *, remove: bool = False) -> None:
+    """Close a replica on the way out, where another error is more important."""
+    try:
+        replica.close(remove=remove)
+    except RpmemError as error:
+        log.warning("%s", error)
+
+
+def _agree(assembly: Assembly, *, force: bool) -> None:
+    """Begin a new generation on all copies, sending the pool to replicas that are behind."""
+    layout, before = assembly.layout, assembly.state
+    standings = [resync.standing_of(replica) for replica in assembly.replicas]
+    for replica, standing in zip(assembly.replicas, standings, strict=True):
+        resync.check_identity(replica, standing, layout)
+        if not force:
+            resync.check_age(replica, standing, before)
+    assembly.state = before.next(*(each.state for each in standings if each.state is not None))
+    # Locally first: a crash before the replicas know leaves them behind, not ahead.
+    _set_local_state(assembly)
+    for replica, standing in zip(assembly.replicas, standings, strict=True):
+        if standing.is_current(layout, before):
+            _send_state(assembly, replica)
+        else:
+            medium = PoolMedium(assembly.copy.region)
+            resync.push(replica, medium, layout, assembly.state, standing.generation)
+
+
+def _send_state(assembly: Assembly, replica: Replica) -> None:
+    replica.persist(STATE_OFFSET, STATE_SIZE)
+
+
+# --- restoring --------------------------------------------------------------------------------
+
+
+def _examine(
+    spec: ReplicaSpec, options: SessionOptions, *, force: bool
+) -> tuple[PoolAttributes, Layout, State]:
+    """Look at a replica of which nothing is known yet."""
+    scratch = Region.anonymous(SMALLEST_POOL)
+    replica = _connect(spec, scratch, scratch.size, options)
+    try:
+        attributes = replica.attributes
+        standing = resync.standing_of(replica)
+    finally:
+        replica.close()
+        scratch.close()
+    if attributes is None or standing.layout is None or standing.state is None:
+        raise CatalogueCorrupt(
+            "the replica holds no complete pool",
+            where=str(spec),
+            hint="Its creation may have been interrupted; try another replica",
+        )
+    if standing.state.phase is Phase.SYNCING and not force:
+        raise StaleReplica(
+            "the replica was being brought up to date when its initiator died: "
+            "it is a mixture of two generations",
+            where=str(spec),
+            hint="Restore from another replica, or take it as it is with force=True",
+        )
+    return attributes, standing.layout, standing.state
+
+
+def _read_back(assembly: Assembly) -> None:
+    """Read all of the pool but its header, which the new copy has of its own."""
+    (replica,) = assembly.replicas
+    size = assembly.layout.pool_size
+    with memoryview(assembly.copy.region) as view:
+        for begin in range(HEADER_SIZE, size, resync.CHUNK):
+            interrupts.check()
+            with view[begin : min(begin + resync.CHUNK, size)] as piece:
+                replica.read(piece, begin)
+    layout, state = _read_superblock(assembly.copy, resync.name_of(replica))
+    expected = assembly.layout, assembly.state
+    if (layout, state) != expected:
+        raise StaleReplica(
+            "the replica changed while it was read",
+            where=resync.name_of(replica),
+            hint="Another initiator uses it; close that one first",
+        )

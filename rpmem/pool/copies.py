@@ -1,0 +1,329 @@
+"""The copies of an open pool: the local one, its replicas, and what serves them all at once.
+
+Calls go straight to the current `Replicator`. When the set of replicas changes, the old
+replicator is closed and left to run dry, a new one takes its place, and a call that met the
+closed one is repeated on the new one by `Copies.again`: the hot path pays nothing for it.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from rpmem._core import Replicator
+from rpmem.base import environment, interrupts
+from rpmem.base.handles import Handle
+from rpmem.base.target import ReplicaSpec
+from rpmem.errors import ClosedError, FlushFailed, ForkedError, RpmemError, UsageError
+from rpmem.pool import assembly, resync
+from rpmem.pool.assembly import Assembly
+from rpmem.pool.medium import PoolMedium
+from rpmem.pool.options import SessionOptions
+from rpmem.pool.superblock import HEADER_SIZE, STATE_OFFSET, STATE_SIZE, Phase, State
+from rpmem.session.replica import Replica
+from rpmem.session.start import DEFAULT_SPIN_US
+
+log = logging.getLogger(__name__)
+
+_LOOK_AGAIN = 0.001
+_CHANGING = "the replicas of the pool are being changed"
+_CLOSED = "the pool is closed"
+#: What replicas get ahead of a local copy that lost data: no way that it could catch up unnoticed.
+_AHEAD = 1 << 10
+
+
+class Copies(Handle):
+    """The local copy and the replicas of a pool, which may change while threads use it.
+
+    Parameters
+    ----------
+    parts : Assembly
+        Copies that are all equal.
+    options : SessionOptions
+        How replicas are reached.
+
+    Attributes
+    ----------
+    core : Replicator
+        The one to call now.
+    local : LocalCopy
+        The local copy.
+    layout, state : Layout, State
+        The superblock of the local copy.
+    ended : bool
+        Whether `end` was called.
+    """
+
+    def __init__(self, parts: Assembly, options: SessionOptions) -> None:
+        self.local = parts.copy
+        self.layout = parts.layout
+        self.state = parts.state
+        self.ended = False
+        self._options = options
+        self._replicas = list(parts.replicas)
+        self._lock = threading.Lock()
+        self._unsettled: list[tuple[int, int]] = []
+        self._memory = PoolMedium(self.local.region)
+        self.core = self._make(self._replicas)
+
+    @property
+    def replicas(self) -> list[Replica]:
+        """The replicas that a call reaches, in order."""
+        return list(self._replicas)
+
+    def find(self, replica: int | Replica) -> tuple[int, Replica]:
+        """Return index and replica; `UsageError` when it is not attached."""
+        replicas = self.replicas
+        try:
+            if isinstance(replica, int):
+                index = range(len(replicas))[replica]
+            else:
+                index = replicas.index(replica)
+        except (IndexError, ValueError):
+            raise UsageError(
+                f"the pool has no replica {replica}", hint=f"It has {len(replicas)}"
+            ) from None
+        return index, replicas[index]
+
+    # --- calls ----------------------------------------------------------------------------
+
+    def call(self, verb: str, *arguments: Any, **keywords: Any) -> Any:
+        """Call the replicator, whichever it is."""
+        try:
+            return getattr(self.core, verb)(*arguments, **keywords)
+        except ClosedError as error:
+            return self.again(error, verb, *arguments, **keywords)
+
+    def again(self, error: ClosedError, verb: str, *arguments: Any, **keywords: Any) -> Any:
+        """Repeat a call that met a closed replicator; raise `error` when the pool is closed."""
+        while True:
+            if isinstance(error, ForkedError):
+                raise error  # the lock below may be held by a thread of the parent
+            with self._lock:
+                core, ended = self.core, self.ended
+            if ended:
+                raise ClosedError(_CLOSED, where=self.local.where) from None
+            try:
+                return getattr(core, verb)(*arguments, **keywords)
+            except ClosedError as another:
+                if core is self.core:
+                    raise
+                error = another
+
+    def replicate(self, offset: int, length: int) -> None:
+        """Return when a range is durable here and on every replica there is then.
+
+        What the pool itself keeps must not differ between copies that count as equal: an interrupt
+        waits until it is everywhere, for a moment, and then the replicas are taken for lost.
+        """
+        try:
+            with interrupts.finishing():
+                self.call("persist", (offset, length))
+        except Exception:
+            raise
+        except BaseException:
+            for replica in self._replicas:
+                replica.give_up("a change of the pool's own records was interrupted")
+            raise
+
+    def write_state(self, state: State) -> None:
+        """Put a state word into the local copy, durably; `share_state` tells the replicas."""
+        self.state = state
+        self._memory.store(STATE_OFFSET, state.pack())
+        self._memory.persist(STATE_OFFSET, STATE_SIZE)
+
+    def share_state(self) -> None:
+        """Make the state word durable on every replica."""
+        self.replicate(STATE_OFFSET, STATE_SIZE)
+
+    # --- replicas that come and go --------------------------------------------------------
+
+    def detach(self, replica: int | Replica) -> None:
+        """Go on without a replica, in a new generation."""
+        _, given_up = self.find(replica)
+        try:
+            with self._changing():
+                self._replicas.remove(given_up)
+                self.write_state(self.state.next())
+        finally:
+            if given_up not in self._replicas:
+                self._quietly(given_up.close)
+        self.share_state()
+
+    def attach(self, spec: ReplicaSpec, *, create: bool, force: bool) -> Replica:
+        """Connect one more replica, send it the pool, and go on with it in a new generation."""
+        joining = assembly.connect_one(self.local, self.layout, spec, self._options, create=create)
+        try:
+            standing = resync.standing_of(joining)
+            resync.check_identity(joining, standing, self.layout)
+            if not force:
+                resync.check_age(joining, standing, self.state)
+            with self._changing():
+                self.write_state(self.state.next(State(standing.generation, Phase.OPEN)))
+                resync.push(joining, self._memory, self.layout, self.state, standing.generation)
+                self._replicas.append(joining)
+        except BaseException:
+            with interrupts.undoing():
+                assembly.dismiss(joining, remove=create)
+            raise
+        try:
+            self.share_state()
+        except interrupts.Interrupted:
+            with interrupts.undoing():
+                self.withdraw(joining, remove=create)
+            raise
+        return joining
+
+    def withdraw(self, joined: Replica, *, remove: bool) -> None:
+        """Undo an `attach` that nobody will hear of."""
+        with self._changing():
+            if joined in self._replicas:
+                self._replicas.remove(joined)
+            self.write_state(self.state.next())
+        assembly.dismiss(joined, remove=remove)
+        self.share_state()
+
+    def abandon(self, *, remove: bool) -> None:
+        """Disconnect the replicas, and with `remove` remove what this session created there."""
+        self.ended = True
+        self.core.close(_CLOSED)
+        for replica in self._replicas:
+            assembly.dismiss(replica, remove=remove)
+
+    def drop(self) -> None:
+        """Let go of everything as when the process ends; no copy is marked as complete."""
+        self.ended = True
+        self.core.close(_CLOSED)
+        for replica in self._replicas:
+            replica.drop()
+        self.local.release()
+
+    @contextmanager
+    def _changing(self) -> Iterator[None]:
+        """Hold up all calls while the list of replicas is changed."""
+        with self._lock:
+            self.core.check_usable()
+            try:
+                self._run_dry(_CHANGING)
+                # A drain of the new set visits the lanes it has, and these may be fewer. A copy
+                # that fails now is lost, and every later call says so.
+                self._quietly(self.core.drain_rest)
+                self._unsettled += self.core.take_unsettled()
+                yield
+            finally:
+                self.core = self._make(self._replicas)
+
+    # --- the end --------------------------------------------------------------------------
+
+    def end(self, *, mark: bool) -> None:
+        """Refuse further calls, wait for those in progress, mark and disconnect the replicas.
+
+        Parameters
+        ----------
+        mark : bool
+            Mark all copies as complete. A replica that is lost stays unmarked, and is sent
+            everything when it is opened again.
+
+        Raises
+        ------
+        FlushFailed
+            The local medium refused, now or before: no copy is marked as complete but the
+            replicas, in a generation that the local copy does not have.
+        """
+        with self._lock:
+            if self.ended:
+                return
+            try:
+                self.ended = True
+                self._run_dry(_CLOSED)
+                # A copy that fails now is none of those that are marked.
+                self._quietly(self.core.drain_rest)
+                if mark:
+                    self._mark()
+            finally:
+                with interrupts.undoing():
+                    for replica in self._replicas:
+                        self._quietly(replica.close)
+
+    def _mark(self) -> None:
+        """Write the final state word into every copy that has all it was given."""
+        last = self._make([each for each in self._replicas if not _is_lost(each)])
+        try:
+            # Copies that differ where a call was interrupted must not count as equal; nor may the
+            # replicas of a local copy that refuses, which get this nevertheless.
+            last.persist_many(self._unsettled + self.core.take_unsettled())
+            last.drain()
+            self.write_state(State(self.state.generation, Phase.CLEAN))
+            last.persist((STATE_OFFSET, STATE_SIZE))
+        except RpmemError as error:
+            if self.local.region.refused:
+                raise self._left_behind(last) from error
+            log.warning("%s (it will be sent the whole pool when it is opened again)", error)
+        finally:
+            last.close(_CLOSED)
+
+    def _left_behind(self, last: Replicator) -> FlushFailed:
+        """Have the replicas go ahead of a local copy that lost data; return the error to raise.
+
+        The local medium may still take the word that is in memory now, so it has to be one that is
+        true; and the replicas' word must never be in that memory.
+        """
+        number = self.local.region.refused
+        generation = self.state.generation
+        self.state = State(generation, Phase.OPEN)
+        self._memory.store(STATE_OFFSET, self.state.pack())
+        intact = [each for each in self._replicas if not _is_lost(each)]
+        hint = "See to the device before the pool is opened again"
+        if intact:
+            try:
+                last.put(STATE_OFFSET, State(generation + _AHEAD, Phase.CLEAN).pack())
+            except RpmemError as error:
+                log.warning("%s (it is not marked as complete)", error)
+            names = " or ".join(resync.name_of(each) for each in intact if not _is_lost(each))
+            if names:
+                hint = f"Move this copy away and use Pool.restore with {names}"
+        return FlushFailed(
+            f"the local medium refused ({os.strerror(number)}): the copy is not marked as complete",
+            where=self.local.where,
+            errno=number,
+            hint=hint,
+        )
+
+    def _quietly(self, action: Callable[[], None]) -> None:
+        """Do what can be done on the way out; what fails was or will be reported elsewhere."""
+        try:
+            action()
+        except RpmemError as error:
+            log.info("%s", error)
+
+    # --- the replicator -------------------------------------------------------------------
+
+    def _run_dry(self, why: str) -> None:
+        self.core.close(why)
+        # Every call ends by itself: at its completion, or at its time-out at the latest.
+        while self.core.calls:
+            interrupts.nap(_LOOK_AGAIN)
+
+    def _make(self, replicas: list[Replica]) -> Replicator:
+        now = environment.current()
+        core = Replicator(
+            self.local.region,
+            [replica.group for replica in replicas],
+            local=True,
+            floor=HEADER_SIZE,
+            size=self.layout.pool_size,
+            spin=(DEFAULT_SPIN_US if now.spin_us is None else now.spin_us) * 1e-6,
+            timeout=environment.timeout_of(self._options.timeout),
+        )
+        for index, replica in enumerate(replicas):
+            replica.adopt(core, index)
+        return core
+
+
+def _is_lost(replica: Replica) -> bool:
+    """Whether a replica failed, whoever noticed."""
+    return replica.failure is not None or replica.closed or replica.group.failed

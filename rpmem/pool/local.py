@@ -1,0 +1,416 @@
+"""Where the local copy of a pool lives: a plain file, the parts of a pool set, or a buffer.
+
+`place_of` turns what a user gives into a place; a place makes, opens or removes the copy. All
+copies look alike afterwards: a region, the attributes in its header, and a way to end.
+"""
+
+from __future__ import annotations
+
+import os
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any, Protocol
+
+from rpmem.base import interrupts
+from rpmem.base.handles import Handle
+from rpmem.base.target import ReplicaSpec, Target
+from rpmem.base.values import replace
+from rpmem.errors import (
+    BufferRefused,
+    CatalogueCorrupt,
+    HeaderError,
+    PoolSetError,
+    PoolSetMalformed,
+    PoolSetNotFound,
+    UsageError,
+    from_oserror,
+)
+from rpmem.files import header, poolfiles
+from rpmem.files.drafts import PRIVATE
+from rpmem.files.header import INCOMPAT_SINGLEHDR, Header, PoolAttributes
+from rpmem.files.partfile import MINIMUM_SIZE
+from rpmem.files.poolset import LocalReplica, PoolSet, RemoteReplica, load_any, single
+from rpmem.files.setfile import held
+from rpmem.memory.region import Region
+from rpmem.pool.superblock import STATE_OFFSET, STATE_SIZE, Phase, State
+
+if TYPE_CHECKING:
+    from typing_extensions import Buffer
+
+_PAGE = 4096
+_WORD = 8
+
+
+class LocalCopy(Protocol):
+    """An open local copy."""
+
+    region: Region
+    where: str
+
+    @property
+    def attributes(self) -> PoolAttributes | None:
+        """What the header says; None without one."""
+
+    @property
+    def has_writer(self) -> bool:
+        """Whether another process writes to the copy that this one only looks at."""
+
+    def publish(self) -> None:
+        """Let a new copy count: a pool is in it that can be opened."""
+
+    def close(self, remove: bool = False) -> None:
+        """Unmap and unlock; BufferError, and nothing done, while views of the memory exist."""
+
+    def release(self) -> None:
+        """Unlock, and leave the memory to the views that still use it."""
+
+
+class Place(Protocol):
+    """Somewhere a local copy can be."""
+
+    where: str
+    replicas: list[ReplicaSpec]
+    incompat: int
+
+    def create(self, size: int | None, attributes: PoolAttributes, mode: int) -> LocalCopy:
+        """Make a new copy, in files with those permissions."""
+
+    def open(self) -> LocalCopy:
+        """Open the copy that is there."""
+
+    def look(self) -> LocalCopy:
+        """Open the copy that is there only to look at it; changes nothing, excludes nobody."""
+
+
+def place_of(local: str | os.PathLike[str] | Buffer) -> Place:
+    """Return the place that a user's argument means.
+
+    Parameters
+    ----------
+    local : path or buffer
+        A path means a poolset(5) file when it is one, else a plain file; anything else must be a
+        writable C-contiguous buffer.
+    """
+    if isinstance(local, bytes):
+        raise UsageError("the path of a pool is a str or a pathlib.Path, not bytes")
+    if isinstance(local, str | os.PathLike):
+        # It may open a file, which a signal must not make it forget.
+        path = local
+        return interrupts.guarded(lambda: FilePlace(path))
+    return MemoryPlace(local)
+
+
+# --- files ------------------------------------------------------------------------------------
+
+
+class FileCopy(Handle):
+    """A local copy in locked and mapped files."""
+
+    def __init__(self, files: poolfiles.PoolFiles, where: str) -> None:
+        self._files = files
+        self.region = files.region
+        self.region.label = where
+        self.where = where
+
+    @property
+    def attributes(self) -> PoolAttributes | None:
+        """What the header says; None for a pool set with ``OPTION NOHDRS``."""
+        return self._files.attributes
+
+    @property
+    def has_writer(self) -> bool:
+        """Whether another process has the files open for writing; False unless this one looks."""
+        return self._files.has_writer
+
+    def publish(self) -> None:
+        """Let the new files count, durably."""
+        self._files.publish()
+
+    def close(self, remove: bool = False) -> None:
+        """Unmap and unlock, and with `remove` remove the parts that were made."""
+        self._files.close(remove=remove)
+
+    def __del__(self) -> None:
+        self.release()
+
+    def release(self) -> None:
+        """Unlock, and leave the mapping to the views that still use it."""
+        for part in self._files.parts:
+            part.close()
+
+
+class FilePlace:
+    """A plain file, or the parts of a poolset(5) file."""
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self.where = _absolute(path)
+        self._set: PoolSet | None = None
+        with suppress(PoolSetNotFound):
+            found = _described(self.where)
+            self._set = None if _is_plain(found, self.where) else found
+        self.replicas = [] if self._set is None else _remote_replicas(self._set, self.where)
+        single = self._set is not None and "SINGLEHDR" in self._set.options
+        self.incompat = INCOMPAT_SINGLEHDR if single else 0
+
+    def create(self, size: int | None, attributes: PoolAttributes, mode: int = PRIVATE) -> FileCopy:
+        """Make the files, which must not exist (or be zeroed and of the right size).
+
+        They count once the copy is published.
+        """
+        return FileCopy(self._made(size, attributes, mode, finished=False), self.where)
+
+    def open(self) -> FileCopy:
+        """Lock, check and map the files."""
+        pool_set = _described(self.where) if self._set is None else self._set
+        files = poolfiles.PoolFiles.open(pool_set, was_closed=_was_closed)
+        return FileCopy(files, self.where)
+
+    def look(self) -> FileCopy:
+        """Check the files and map them read-only, without a lock."""
+        pool_set = _described(self.where) if self._set is None else self._set
+        return FileCopy(poolfiles.PoolFiles.look(pool_set), self.where)
+
+    def create_hidden(
+        self, size: int, attributes: PoolAttributes, mode: int = PRIVATE
+    ) -> HiddenCopy:
+        """Make the files under hidden names, to be published when they are complete."""
+        return HiddenCopy(self._made(size, attributes, mode, hidden=True), self.where)
+
+    def _made(
+        self,
+        size: int | None,
+        attributes: PoolAttributes,
+        mode: int,
+        *,
+        hidden: bool = False,
+        finished: bool = True,
+    ) -> poolfiles.PoolFiles:
+        """Make the files while nobody else can; nothing is left where that goes wrong."""
+        files: poolfiles.PoolFiles | None = None
+        try:
+            with held(self._set_file):
+                files = poolfiles.PoolFiles.create(
+                    self._parts_for(size),
+                    pool_size=size,
+                    attributes=self._fitting(attributes),
+                    mode=mode,
+                    hidden=hidden,
+                    finished=finished,
+                )
+        except BaseException:
+            # The pool set file could not be let go of.
+            if files is not None:
+                files.close(remove=True)
+            raise
+        return files
+
+    def remove(self, *, force: bool = False, pool_set_too: bool = False) -> None:
+        """Remove the parts, and with `pool_set_too` the poolset(5) file that names them."""
+        in_use = False
+        with held(self._set_file if pool_set_too else None) as set_file:
+            if force:
+                in_use = poolfiles.remove_parts(_described(self.where), force=True)
+            else:
+                # Opened first: a file without a good header may be anything, and is not ours to
+                # remove.
+                self._open_to_remove().close(remove=True)
+            if set_file is not None and not in_use:
+                set_file.remove()
+
+    def _open_to_remove(self) -> FileCopy:
+        try:
+            return self.open()
+        except (HeaderError, PoolSetNotFound) as error:
+            if os.path.lexists(self.where):
+                error.hint = "It is no whole pool: --force (force=True) removes what there is of it"
+            raise
+
+    @property
+    def _set_file(self) -> str | None:
+        return None if self._set is None else self.where
+
+    def _parts_for(self, size: int | None) -> PoolSet:
+        if self._set is not None:
+            return self._set
+        if size is None:
+            raise UsageError(
+                "a new pool in a plain file needs a size",
+                where=self.where,
+                hint='Give one, for example size="64MiB"',
+            )
+        if size < MINIMUM_SIZE:
+            raise UsageError(
+                f"{size} bytes are too few for a pool in a file",
+                where=self.where,
+                hint=f"The smallest has {MINIMUM_SIZE} bytes (2 MiB)",
+            )
+        return single(self.where, -(-size // _PAGE) * _PAGE)
+
+    def _fitting(self, attributes: PoolAttributes) -> PoolAttributes | None:
+        if self._set is not None and "NOHDRS" in self._set.options:
+            return None
+        return replace(
+            attributes, incompat=attributes.incompat & ~INCOMPAT_SINGLEHDR | self.incompat
+        )
+
+
+def _absolute(path: str | os.PathLike[str]) -> str:
+    name: Any = os.fspath(path)
+    try:
+        if isinstance(name, bytes) or not name or b"\0" in os.fsencode(name):
+            raise UsageError(f"{name!r} is no path")
+    except UnicodeEncodeError:
+        raise UsageError(f"{name!r} is no path: it cannot be encoded") from None
+    try:
+        return str(os.path.abspath(name))
+    except OSError as error:
+        raise from_oserror(
+            error, "the working directory is gone", where=name, hint="Give an absolute path"
+        ) from error
+
+
+def _was_closed(beginning: bytes) -> bool:
+    """Whether a copy that begins like that was marked as complete by its last writer."""
+    try:
+        return State.unpack(beginning[STATE_OFFSET:][:STATE_SIZE]).phase is Phase.CLEAN
+    except CatalogueCorrupt:
+        return False
+
+
+def _described(path: str) -> PoolSet:
+    # Without a lock: whether the parts are in use is found out when they are opened.
+    try:
+        return load_any(path, lock=False)
+    except PoolSetNotFound:
+        raise PoolSetNotFound(
+            "there is no such pool", where=path, hint="Create it, or correct the name"
+        ) from None
+
+
+class HiddenCopy(FileCopy):
+    """A local copy that nobody can open yet, because its files have not their names."""
+
+    def publish(self) -> None:
+        """Give every file its name, durably; never replaces a file that has it.
+
+        Raises
+        ------
+        PoolSetExists
+            Somebody else made one meanwhile; none of ours has a name then.
+        """
+        self.region.deep_persist(0, self.region.size)
+        for part in self._files.parts:
+            part.sync()
+        self._files.publish()
+
+
+def _is_plain(pool_set: PoolSet, path: str) -> bool:
+    return [part.path for part in pool_set.parts] == [path]
+
+
+def _remote_replicas(pool_set: PoolSet, where: str) -> list[ReplicaSpec]:
+    specs = []
+    for item in pool_set.replicas:
+        if isinstance(item, LocalReplica):
+            raise PoolSetMalformed(
+                "a REPLICA section with local parts is not supported",
+                where=where,
+                hint="Replicate to another directory of this machine with a line such as "
+                "REPLICA local:/directory name.set",
+            )
+        specs.append(_spec(item))
+    return specs
+
+
+def _spec(item: RemoteReplica) -> ReplicaSpec:
+    return ReplicaSpec(Target.parse(item.target), item.pool_set)
+
+
+# --- memory -----------------------------------------------------------------------------------
+
+
+class MemoryCopy(Handle):
+    """A local copy in somebody's buffer."""
+
+    def __init__(self, region: Region, where: str) -> None:
+        self.region = region
+        self.where = where
+
+    @property
+    def attributes(self) -> PoolAttributes | None:
+        """What the header says."""
+        with memoryview(self.region) as view:
+            found = Header.unpack(bytes(view[: header.HEADER_SIZE]), self.where)
+        return header.verify([found], where=[self.where])
+
+    def close(self, remove: bool = False) -> None:
+        """Give the buffer back, and with `remove` clear the header in it."""
+        if remove and not self.region.closed:
+            with memoryview(self.region) as view:
+                view[: header.HEADER_SIZE] = bytes(header.HEADER_SIZE)
+        self.region.close()
+
+    @property
+    def has_writer(self) -> bool:
+        """Nothing is known about who else uses a buffer."""
+        return False
+
+    def publish(self) -> None:
+        """Do nothing: a buffer has no name."""
+
+    def release(self) -> None:
+        """Leave the buffer to the views that still use it."""
+
+
+class MemoryPlace:
+    """A writable buffer: a numpy array, a bytearray, a mmap, shared memory, a Region."""
+
+    def __init__(self, buffer: Buffer) -> None:
+        self._buffer = buffer
+        self.where = f"the {type(buffer).__name__}"
+        self.replicas: list[ReplicaSpec] = []
+        self.incompat = 0
+
+    def create(
+        self, size: int | None, attributes: PoolAttributes, mode: int = PRIVATE
+    ) -> MemoryCopy:
+        """Lay a pool out in the buffer, over whatever it holds."""
+        copy = self._take()
+        if size is not None and size != copy.region.size:
+            found = copy.region.size
+            copy.close()
+            raise UsageError(
+                f"the buffer has {found} bytes, and size says {size}",
+                where=self.where,
+                hint="A pool takes the whole buffer: leave size out, or pass a slice",
+            )
+        content = header.headers_for(attributes, 1)[0].pack()
+        with memoryview(copy.region) as view:
+            view[: len(content)] = content
+        return copy
+
+    def open(self) -> MemoryCopy:
+        """Take the pool that the buffer holds."""
+        return self._take()
+
+    def look(self) -> MemoryCopy:
+        """Take the pool that the buffer holds, which need not be writable."""
+        return self._take(writable=False)
+
+    def _take(self, *, writable: bool = True) -> MemoryCopy:
+        region = (
+            self._buffer if isinstance(self._buffer, Region) else self._as_region(writable=writable)
+        )
+        if region.address % _WORD:
+            raise BufferRefused(
+                "the buffer does not begin at a multiple of 8 bytes",
+                where=self.where,
+                hint="Words could be torn by a crash; allocate with numpy or mmap",
+            )
+        if region.size < _PAGE:
+            raise PoolSetError("the buffer is too small for a pool", where=self.where)
+        return MemoryCopy(region, self.where)
+
+    def _as_region(self, *, writable: bool) -> Region:
+        region = Region.from_buffer(self._buffer, writable)
+        region.label = self.where
+        return region

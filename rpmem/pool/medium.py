@@ -1,0 +1,55 @@
+"""A pool's memory as the catalogue sees it: bytes that can be stored, flushed and replicated."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from rpmem.memory.region import Region
+
+_ZEROS = bytes(1 << 20)
+
+
+class PoolMedium:
+    """Implements `rpmem.pool.catalogue.Medium` over a region.
+
+    Parameters
+    ----------
+    region : Region
+        The local copy.
+    replicate : callable, optional
+        Takes ``(offset, length)`` and returns when the range is durable on every replica; without
+        one there are none.
+    """
+
+    def __init__(self, region: Region, replicate: Callable[[int, int], None] | None = None) -> None:
+        self._region = region
+        self._replicate = replicate
+
+    def load(self, offset: int, length: int) -> bytes:
+        """Return the bytes as the local copy has them."""
+        # Views are released at once: one that lived on would keep the region from closing.
+        with memoryview(self._region) as view:
+            return bytes(view[offset : offset + length])
+
+    def store(self, offset: int, data: bytes) -> None:
+        """Put bytes into the local copy; nothing is promised about their durability."""
+        with memoryview(self._region) as view:
+            view[offset : offset + len(data)] = data
+
+    def zero(self, offset: int, length: int) -> None:
+        """Like `store`, of zeros."""
+        with memoryview(self._region) as view, memoryview(_ZEROS) as zeros:
+            for begin in range(offset, offset + length, len(zeros)):
+                count = min(len(zeros), offset + length - begin)
+                view[begin : begin + count] = zeros[:count]
+
+    def persist(self, offset: int, length: int) -> None:
+        """Return when the range is durable locally."""
+        self._region.persist(offset, length)
+
+    def replicate(self, offset: int, length: int) -> None:
+        """Return when the range is durable on every replica."""
+        if self._replicate is not None:
+            self._replicate(offset, length)

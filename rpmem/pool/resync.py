@@ -1,0 +1,157 @@
+"""Which replicas are up to date when a pool is opened, and how the others become so.
+
+Every copy of a pool has a state word: a generation, counted up whenever the pool is opened for
+writing, and whether that writer closed it (`rpmem.pool.superblock.State`). A replica is up to date
+exactly when it and the local copy are of the same generation and both were closed. Otherwise the
+whole pool is sent to it.
+
+Why no acknowledged data are lost by that: ``persist`` returns only when the range is durable
+locally *and* on every attached replica, so whatever was acknowledged is in the local copy, and
+sending the local copy can only add to a replica of the same generation or of an older one. A
+replica with a *newer* generation has seen a writer that this local copy has not; overwriting it
+could lose what that writer was promised, so that is refused (`StaleReplica`).
+"""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from rpmem.base import interrupts
+from rpmem.errors import CatalogueCorrupt, HeaderError, StaleReplica
+from rpmem.pool.superblock import (
+    LAYOUT_OFFSET,
+    LAYOUT_SIZE,
+    SLOTS_OFFSET,
+    STATE_OFFSET,
+    STATE_SIZE,
+    Layout,
+    Phase,
+    State,
+)
+
+if TYPE_CHECKING:
+    from rpmem.pool.medium import PoolMedium
+    from rpmem.session.replica import Replica
+
+log = logging.getLogger(__name__)
+
+#: Bytes per call: between two of them an interrupt is noticed.
+CHUNK = 16 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """What a replica says about itself.
+
+    Parameters
+    ----------
+    layout : Layout or None
+        Its superblock; None when it has none, or a damaged one.
+    state : State or None
+        Its state word; None likewise.
+    """
+
+    layout: Layout | None
+    state: State | None
+
+    @property
+    def generation(self) -> int:
+        """Its generation; 0 when nothing was ever completed there."""
+        return 0 if self.state is None or self.layout is None else self.state.generation
+
+    def is_current(self, layout: Layout, state: State) -> bool:
+        """Whether a replica like that equals a local copy with this layout and state."""
+        return self.layout == layout and self.state == state and state.phase is Phase.CLEAN
+
+
+def name_of(replica: Replica) -> str:
+    """Return what the user called the replica."""
+    return f"{replica.target} {replica.pool_set}"
+
+
+def standing_of(replica: Replica) -> Standing:
+    """Read the superblock of a replica."""
+    superblock = bytearray(STATE_OFFSET + STATE_SIZE - LAYOUT_OFFSET)
+    replica.read(superblock, LAYOUT_OFFSET)
+    return parse_standing(bytes(superblock), name_of(replica))
+
+
+def parse_standing(superblock: bytes, where: str) -> Standing:
+    """Read a superblock from its bytes, which begin at `LAYOUT_OFFSET`; damage gives None."""
+    try:
+        layout = Layout.unpack(superblock[:LAYOUT_SIZE], where=where)
+        state = State.unpack(superblock[STATE_OFFSET - LAYOUT_OFFSET :], where=where)
+    except CatalogueCorrupt as error:
+        log.info("%s", error)
+        return Standing(None, None)
+    return Standing(layout, state)
+
+
+def check_identity(replica: Replica, standing: Standing, layout: Layout) -> None:
+    """Raise `HeaderError` unless the replica's header and superblock belong to this pool."""
+    attributes = replica.attributes
+    ids = {"header": attributes.poolset_uuid} if attributes is not None else {}
+    if standing.layout is not None:
+        ids["superblock"] = standing.layout.pool_id
+    for place, found in ids.items():
+        if found != layout.pool_id:
+            raise HeaderError(
+                f"the {place} belongs to another pool (poolset_uuid {found.hex()}, "
+                f"this pool has {layout.pool_id.hex()})",
+                where=name_of(replica),
+                hint="Name the pool set that was created with this pool",
+            )
+
+
+def check_age(replica: Replica, standing: Standing, state: State) -> None:
+    """Raise `StaleReplica` when the replica has seen a later writer than the local copy."""
+    if standing.generation > state.generation:
+        raise StaleReplica(
+            f"the replica holds generation {standing.generation} of the pool, "
+            f"the local copy only generation {state.generation}",
+            where=name_of(replica),
+            hint="The local copy is an old one: move it away and use Pool.restore. "
+            "To give the replica's newer data up instead, open with force=True",
+        )
+
+
+def push(replica: Replica, medium: PoolMedium, layout: Layout, state: State, had: int) -> None:
+    """Send the whole local copy to a replica.
+
+    Parameters
+    ----------
+    replica : Replica
+        Connected, and not yet part of the pool's `Replicator`.
+    medium : PoolMedium
+        The local copy.
+    layout, state : Layout, State
+        The local superblock; the state is durable already.
+    had : int
+        The generation that the replica has.
+
+    Notes
+    -----
+    While another generation is being overwritten the replica is a mixture, and says so: its phase
+    is SYNCING until everything has arrived. Within one generation a mixture still has everything
+    that was acknowledged, so the phase stays OPEN.
+    """
+    log.info("%s: sending the whole pool, generation %d", name_of(replica), state.generation)
+    if had != state.generation:
+        _send_state(replica, medium, replace(state, phase=Phase.SYNCING))
+    for begin in range(SLOTS_OFFSET, layout.pool_size, CHUNK):
+        interrupts.check()
+        replica.persist(begin, min(CHUNK, layout.pool_size - begin), relaxed=True)
+    replica.persist(LAYOUT_OFFSET, LAYOUT_SIZE)
+    _send_state(replica, medium, state)
+
+
+def _send_state(replica: Replica, medium: PoolMedium, state: State) -> None:
+    # What is sent has to lie in the local copy; there, SYNCING means the same as OPEN.
+    before = medium.load(STATE_OFFSET, STATE_SIZE)
+    medium.store(STATE_OFFSET, state.pack())
+    try:
+        replica.persist(STATE_OFFSET, STATE_SIZE)
+    finally:
+        medium.store(STATE_OFFSET, before)

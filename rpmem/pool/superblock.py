@@ -1,0 +1,158 @@
+"""The superblock: where things lie in a pool, and in what state its last writer left it.
+
+::
+
+    0       pool header (rpmem.files.header); never written by persist
+    4096    layout: sizes and places, checksummed, written once when the pool is created
+    4608    state: one 8-byte word, generation and phase, old or new after any crash
+    8192    catalogue slot 0, slot 1 (rpmem.pool.catalogue)
+    ...     data area
+
+Every replica carries a superblock with the same layout and a state word of its own, which is how
+a pool that is opened again tells which replicas are up to date.
+"""
+
+from __future__ import annotations
+
+import enum
+import struct
+from dataclasses import dataclass
+from hashlib import blake2b
+
+from rpmem.errors import CatalogueCorrupt, PoolSetTooSmall
+
+HEADER_SIZE = 4096
+LAYOUT_OFFSET = HEADER_SIZE
+STATE_OFFSET = LAYOUT_OFFSET + 512
+STATE_SIZE = 8
+SLOTS_OFFSET = LAYOUT_OFFSET + 4096
+SLOT_COUNT = 2
+
+_PAGE = 4096
+_SMALLEST_SLOT = _PAGE
+_LARGEST_SLOT = 1 << 20
+_SLOT_SHARE = 64  # each slot takes at most this part of the pool: 32 KiB of 2 MiB
+
+_MAGIC = b"RPMEMSB1"
+_LAYOUT = struct.Struct("<8s16sQQQQ")
+_DIGEST_SIZE = 16
+LAYOUT_SIZE = _LAYOUT.size + _DIGEST_SIZE
+
+#: The smallest pool: header, superblock, two slots and one page of data.
+SMALLEST_POOL = SLOTS_OFFSET + SLOT_COUNT * _SMALLEST_SLOT + _PAGE
+
+
+class Phase(enum.IntEnum):
+    """What the last writer was doing."""
+
+    CLEAN = 0
+    """It closed the pool."""
+    OPEN = 1
+    """It is using the pool, or died doing so."""
+    SYNCING = 2
+    """It was overwriting an older generation with its own: a mixture of the two."""
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """The state word.
+
+    Parameters
+    ----------
+    generation : int
+        Counted up whenever the pool is opened for writing, and when a replica is given up.
+    phase : Phase
+        What the writer of that generation was doing.
+    """
+
+    generation: int
+    phase: Phase
+
+    def pack(self) -> bytes:
+        """Return the 8 bytes: 46 bits of generation, 2 of phase, 16 of checksum."""
+        word = struct.pack("<Q", self.generation << 2 | self.phase)[:6]
+        return word + _word_check(word)
+
+    @classmethod
+    def unpack(cls, data: bytes, *, where: str | None = None) -> State:
+        """Read the word back; raise `CatalogueCorrupt` when it is not one."""
+        word, check = data[:6], data[6:]
+        value = int.from_bytes(word, "little")
+        if len(data) != STATE_SIZE or check != _word_check(word) or value & 3 not in tuple(Phase):
+            raise CatalogueCorrupt("the state word of the superblock is damaged", where=where)
+        return cls(value >> 2, Phase(value & 3))
+
+    def next(self, *others: State) -> State:
+        """Return the state of a writer that comes after this one and after `others`."""
+        newest = max(state.generation for state in (self, *others))
+        return State(newest + 1, Phase.OPEN)
+
+
+def _word_check(word: bytes) -> bytes:
+    return blake2b(word, digest_size=2, person=_MAGIC).digest()
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """Where the parts of a pool lie; the same on every replica.
+
+    Parameters
+    ----------
+    pool_id : bytes
+        16 bytes, the header's ``poolset_uuid``.
+    pool_size : int
+        Bytes from the header to the end of the data area.
+    slot_size : int
+        Bytes of one catalogue slot.
+    data_start : int
+        Offset of the data area.
+    """
+
+    pool_id: bytes
+    pool_size: int
+    slot_size: int
+    data_start: int
+
+    @classmethod
+    def plan(cls, pool_size: int, pool_id: bytes) -> Layout:
+        """Lay out a new pool of `pool_size` bytes; `PoolSetTooSmall` below `SMALLEST_POOL`."""
+        if pool_size < SMALLEST_POOL:
+            raise PoolSetTooSmall(
+                f"{pool_size} bytes are too few for a pool",
+                hint=f"The smallest pool has {SMALLEST_POOL} bytes",
+            )
+        share = pool_size // _SLOT_SHARE // _PAGE * _PAGE
+        slot_size = min(max(share, _SMALLEST_SLOT), _LARGEST_SLOT)
+        return cls(pool_id, pool_size, slot_size, SLOTS_OFFSET + SLOT_COUNT * slot_size)
+
+    def slot_offset(self, index: int) -> int:
+        """Return the pool offset of catalogue slot `index`."""
+        return SLOTS_OFFSET + index * self.slot_size
+
+    def pack(self) -> bytes:
+        """Return the `LAYOUT_SIZE` bytes that stand at `LAYOUT_OFFSET`."""
+        body = _LAYOUT.pack(
+            _MAGIC, self.pool_id, self.pool_size, SLOTS_OFFSET, self.slot_size, self.data_start
+        )
+        return body + blake2b(body, digest_size=_DIGEST_SIZE).digest()
+
+    @classmethod
+    def unpack(cls, data: bytes, *, where: str | None = None) -> Layout:
+        """Read a layout back; raise `CatalogueCorrupt` when there is none, or a damaged one."""
+        body, digest = data[: _LAYOUT.size], data[_LAYOUT.size : LAYOUT_SIZE]
+        if not body.startswith(_MAGIC):
+            raise CatalogueCorrupt(
+                "there is no superblock",
+                where=where,
+                hint="This is not a pool of rpmem, or its creation was interrupted; "
+                "if so, remove it and create it again",
+            )
+        if blake2b(body, digest_size=_DIGEST_SIZE).digest() != digest:
+            raise CatalogueCorrupt(
+                "the superblock is damaged", where=where, hint="Restore the pool from a replica"
+            )
+        _, pool_id, pool_size, slots, slot_size, data_start = _LAYOUT.unpack(body)
+        layout = cls(pool_id, pool_size, slot_size, data_start)
+        if slots != SLOTS_OFFSET or data_start != layout.slot_offset(SLOT_COUNT):
+            raise CatalogueCorrupt("the superblock describes an unknown layout", where=where)
+        return layout

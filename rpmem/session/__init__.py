@@ -1,0 +1,1 @@
+"""One replica: start, negotiate, connect, librpmem's calls."""

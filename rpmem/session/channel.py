@@ -1,0 +1,344 @@
+"""The control channel: a transport, the initiator's session on it, and the thread that listens.
+
+The thread hears at once when the target gives the session up or dies, and tells its owner.
+"""
+
+from __future__ import annotations
+
+import copy
+import logging
+import os
+import threading
+import time
+from collections.abc import Callable
+
+from rpmem.base import interrupts
+from rpmem.base.handles import Handle
+from rpmem.base.interrupts import wait_for
+from rpmem.control.events import (
+    AttributesSet,
+    Closed,
+    Event,
+    Greeted,
+    LegacyTarget,
+    LogReceived,
+    Opened,
+    Refused,
+    SessionFailed,
+    TargetFailed,
+)
+from rpmem.control.initiator_machine import InitiatorMachine, InitiatorState
+from rpmem.control.messages import Create, Hello, Open, Ready
+from rpmem.errors import (
+    ClosedError,
+    DeadlineExceeded,
+    LaunchError,
+    LaunchFailed,
+    NoiseBeforeProtocol,
+    ReplicaLost,
+    RpmemError,
+    printable,
+    remedy_for,
+    shortage,
+)
+from rpmem.launch.base import Transport
+from rpmem.launch.diagnose import diagnose, suspects
+
+log = logging.getLogger("rpmem")
+# Without it, an application that has not set up logging gets our errors twice.
+log.addHandler(logging.NullHandler())
+
+_CHUNK = 1 << 16
+_BUSY = (InitiatorState.OPENING, InitiatorState.SETTING)
+#: How long a target that has failed may take to remove what it made.
+_LAST_WORD_S = 2.0
+# Of a target's log, at once and in the long run.
+_MOST_LINES = 500
+_LINES_PER_SECOND = 50.0
+_LEVELS = {"err": 40, "warn": 30, "notice": 20, "info": 20, "debug": 10}
+
+
+class LegacySpoken(RpmemError):
+    """The target is PMDK's rpmemd: it has to be started again and spoken to in its protocol."""
+
+    code = "legacy-target"
+
+
+class Channel(Handle):
+    """Requests to one rpmemd and its answers.
+
+    Parameters
+    ----------
+    transport : Transport
+        To a process that was just started; closed together with the channel.
+    machine : InitiatorMachine
+        The protocol.
+    where : str
+        The target, as the user named it.
+    timeout : float
+        Seconds that any answer may take.
+    on_failure : callable
+        ``on_failure(error)``, called once, from the channel's thread, when the target can no
+        longer serve or is gone.
+    """
+
+    def __init__(
+        self,
+        transport: Transport,
+        machine: InitiatorMachine,
+        *,
+        where: str,
+        timeout: float,
+        on_failure: Callable[[RpmemError], None],
+    ) -> None:
+        self.transport = transport
+        self.peer: Hello | None = None
+        self._machine = machine
+        self._where = where
+        self._timeout = timeout
+        self._on_failure = on_failure
+        self._state = threading.Condition()
+        self._answer: Event | None = None
+        self._failure: RpmemError | None = None
+        self._closing = False
+        self._ended = False
+        self._lines_left: float = _MOST_LINES
+        self._lines_dropped = 0
+        self._logged_at = time.monotonic()
+        try:
+            self._send()
+            self._thread = threading.Thread(target=self._listen, name=f"rpmem {where}", daemon=True)
+            self._thread.start()
+        except BaseException as error:
+            transport.close(0.0)
+            number = shortage(error)
+            if number is None:
+                raise
+            raise LaunchFailed(
+                f"nobody can listen to rpmemd: {os.strerror(number)}",
+                where=where,
+                hint=remedy_for(number),
+                errno=number,
+            ) from error
+
+    # --- requests -------------------------------------------------------------------------
+
+    def greet(self) -> None:
+        """Wait until the other side has said who it is.
+
+        Raises
+        ------
+        LegacySpoken
+            It is PMDK's rpmemd.
+        LaunchError, VersionMismatch, DeadlineExceeded
+            It is not there, not ours, or silent.
+        """
+        self._await(Greeted)
+
+    def create(self, request: Create) -> Ready:
+        """Have a pool created; return what is needed to connect the lanes."""
+        self._ask(lambda: self._machine.create(request))
+        event = self._await(Opened)
+        assert isinstance(event, Opened)
+        return event.ready
+
+    def open(self, request: Open) -> Ready:
+        """Have a pool opened; return what is needed to connect the lanes."""
+        self._ask(lambda: self._machine.open(request))
+        event = self._await(Opened)
+        assert isinstance(event, Opened)
+        return event.ready
+
+    def set_attributes(self, attributes: bytes) -> None:
+        """Have the pool's attributes replaced."""
+        self._ask(lambda: self._machine.set_attributes(attributes))
+        self._await(AttributesSet)
+
+    def close(self, *, remove: bool = False) -> None:
+        """End the session in order, wait for the process, release everything.
+
+        A target that has given its lanes up still listens: it can be told to remove what it made.
+        """
+        try:
+            with self._state:
+                self._closing = True
+                known = self._failure
+                # Who was interrupted may not have waited for what was asked last.
+                answered = wait_for(
+                    self._state, lambda: self._machine.state not in _BUSY, self._timeout
+                )
+                if remove and not answered:
+                    raise self._unanswered()
+                if self._machine.state is InitiatorState.OPEN:
+                    self._ask(lambda: self._machine.close(remove))
+            if self._machine.state is InitiatorState.CLOSING:
+                self._await(Closed, despite=known)
+                if interrupts.interrupted():
+                    # It has let go of the pool already: nobody has to see it out.
+                    self.transport.kill()
+        finally:
+            self.abandon()
+
+    def abandon(self) -> None:
+        """Release everything, whatever state the session is in."""
+        with self._state:
+            self._closing = True
+        self.transport.close(self._timeout)
+        if not self.listens_here:
+            self._thread.join()
+
+    @property
+    def listens_here(self) -> bool:
+        """Whether this is the thread that listens: it cannot wait for its own end."""
+        return threading.current_thread() is self._thread
+
+    @property
+    def failure(self) -> RpmemError | None:
+        """Why the session is broken, if it is."""
+        with self._state:
+            return self._failure
+
+    def await_failure(self, timeout: float) -> RpmemError | None:
+        """Wait a moment for the cause of trouble that a lane has noticed first."""
+        with self._state:
+            wait_for(self._state, lambda: self._failure is not None, timeout)
+            return self._failure
+
+    def _ask(self, request: Callable[[], None]) -> None:
+        with self._state:
+            request()
+            # An earlier request that was interrupted may have left its answer.
+            self._answer = None
+            self._send()
+
+    def _send(self) -> None:
+        data = self._machine.data_to_send()
+        if data:
+            try:
+                self.transport.send(data, self._timeout)
+            except ReplicaLost:
+                # The listening thread finds out why.
+                return
+
+    def _await(self, kind: type[Event], *, despite: RpmemError | None = None) -> Event:
+        timeout = self._timeout if despite is None else min(self._timeout, _LAST_WORD_S)
+        with self._state:
+            wait_for(
+                self._state,
+                lambda: self._answer is not None or self._failure is not despite or self._ended,
+                timeout,
+            )
+            answer, self._answer = self._answer, None
+            if answer is None and self._failure is not None:
+                raise copy.copy(self._failure)
+        if isinstance(answer, kind):
+            return answer
+        if isinstance(answer, Refused):
+            raise answer.error
+        if answer is not None:
+            raise ReplicaLost(
+                f"rpmemd answered with {type(answer).__name__} out of turn", where=self._where
+            )
+        if self._machine.state is InitiatorState.STARTING:
+            raise diagnose(self.transport, self._machine.stray)
+        raise self._unanswered()
+
+    def _unanswered(self) -> DeadlineExceeded:
+        return DeadlineExceeded(
+            f"rpmemd did not answer within {self._timeout:g} s ({self._machine.state.value})",
+            where=self._where,
+            hint="RPMEM_TIMEOUT or timeout= allows more time",
+        )
+
+    # --- the listening thread -------------------------------------------------------------
+
+    def _listen(self) -> None:
+        try:
+            self._hear()
+        finally:
+            with self._state:
+                self._ended = True
+                self._state.notify_all()
+
+    def _hear(self) -> None:
+        while True:
+            try:
+                data = self.transport.receive(_CHUNK, None)
+            except ClosedError:
+                return
+            except RpmemError as error:
+                self._fail(error)
+                return
+            with self._state:
+                events = self._machine.receive(data) if data else self._machine.receive_eof()
+            for event in events:
+                self._take(event)
+            if not data:
+                return
+
+    def _take(self, event: Event) -> None:
+        match event:
+            case LogReceived(level=level, message=message):
+                self._log(_LEVELS.get(level, logging.INFO), message)
+            case TargetFailed(error=error):
+                self._fail(error)
+            case LegacyTarget():
+                self._fail(LegacySpoken("the target is PMDK's rpmemd", where=self._where))
+            case SessionFailed(error=error):
+                self._fail(self._explain(error))
+            case _:
+                if isinstance(event, Greeted):
+                    self.peer = event.peer
+                with self._state:
+                    self._answer = event
+                    self._state.notify_all()
+
+    def _log(self, level: int, message: str) -> None:
+        """Pass a line of the target's log on, as long as there are not too many of them."""
+        now = time.monotonic()
+        gained = (now - self._logged_at) * _LINES_PER_SECOND
+        self._lines_left = min(self._lines_left + gained, _MOST_LINES)
+        self._logged_at = now
+        if self._lines_left < 1:
+            self._lines_dropped += 1
+            return
+        self._lines_left -= 1
+        if self._lines_dropped:
+            log.warning("%s: %d lines of its log were left out", self._where, self._lines_dropped)
+            self._lines_dropped = 0
+        log.log(level, "%s: rpmemd: %s", self._where, message)
+
+    def _explain(self, error: RpmemError) -> RpmemError:
+        """Say more about the end of a session than that it ended."""
+        if self._closing:
+            return error
+        if isinstance(error, LaunchError | NoiseBeforeProtocol):
+            return diagnose(self.transport, self._machine.stray)
+        if isinstance(error, ReplicaLost):
+            status = self.transport.exit_status(1.0)
+            words = self.transport.stderr_text().strip().splitlines()
+            said = f"; it said: {printable(words[-1], 300)}" if words else ""
+            # Once there is an answer, ssh carries both directions.
+            hint = suspects(self.transport) if self.peer is None else ""
+            return ReplicaLost(
+                f"{error.what} ({_ending(status)}){said}", where=self._where, hint=hint or None
+            )
+        return error
+
+    def _fail(self, error: RpmemError) -> None:
+        with self._state:
+            if self._failure is not None:
+                return
+            self._failure = error
+            tell = not self._closing
+            self._state.notify_all()
+        if tell:
+            self._on_failure(error)
+
+
+def _ending(status: int | None) -> str:
+    if status is None:
+        return "rpmemd or its ssh closed the connection"
+    if status < 0:
+        return f"ended by signal {-status}"
+    return f"exit status {status}"

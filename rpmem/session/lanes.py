@@ -1,0 +1,216 @@
+"""Connecting the lanes of a session over its fabric."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from rpmem._core import LaneGroup
+from rpmem.base.handles import Handle
+from rpmem.control.messages import Ready
+from rpmem.control.proof import pack_proof
+from rpmem.errors import (
+    ConnectFailed,
+    DeadlineExceeded,
+    FabricError,
+    RegistrationFailed,
+    RpmemError,
+    UsageError,
+)
+from rpmem.fabric import providers as _fabric
+from rpmem.memory.region import Region
+
+_REPLY_SLOTS = 8
+_REPLY_SIZE = 64
+_PMDK_HEADER = 24
+_LONG = 1 << 20
+# What a target may make a lane of this side hold, whatever window it grants.
+_MOST_IN_WINDOW = 32 << 20
+_LARGEST_WINDOW = 64
+
+
+class Lanes(Handle):
+    """The connected lanes of one replica, and the fabric objects they need.
+
+    Parameters
+    ----------
+    ready : Ready
+        What the target granted.
+    hosts : sequence of str
+        Where the target may be reached, in the order of preference.
+    region : Region
+        The local memory; its offset 0 is the pool's.
+    timeout : float
+        Seconds for all lanes together.
+    native : bool
+        Whether the in-band protocol is ours, or PMDK's.
+    answers : bool
+        Whether calls mostly wait for messages, not for one-sided posts.
+    queue_size : int
+        Operations a lane may have under way; 0 leaves it to the provider.
+    shared : object, optional
+        pyverbs objects of the user's own; only for the provider ``verbs``.
+    check : callable, optional
+        Called now and then while lanes are waited for; raises when they will not come.
+
+    Raises
+    ------
+    FabricError, DeadlineExceeded
+        The provider is missing here, or the target cannot be reached through it.
+    """
+
+    def __init__(
+        self,
+        ready: Ready,
+        hosts: list[str],
+        region: Region,
+        *,
+        timeout: float,
+        native: bool = True,
+        answers: bool = True,
+        queue_size: int = 0,
+        shared: Any = None,
+        check: Callable[[], None] | None = None,
+    ) -> None:
+        self._module = _fabric.load(ready.provider)
+        self._ready = ready
+        self._native = native
+        self._answers = answers
+        self._wishes = {"queue_size": queue_size}
+        if shared is not None:
+            if ready.provider != _fabric.VERBS:
+                raise UsageError(f"the provider {ready.provider} has no protection domains")
+            self._wishes["shared"] = self._module.share(shared)
+        self._check = check
+        self._region = region
+        self._domains: list[Any] = []
+        self._queues: list[Any] = []
+        self._memory: Any = None
+        self.fabric: Any = None
+        self.lanes: list[Any] = []
+        problem: RpmemError | None = None
+        for host in dict.fromkeys(hosts):
+            try:
+                self._connect(host, timeout)
+                return
+            except (FabricError, DeadlineExceeded) as error:
+                self.close()
+                problem = problem or error
+            except BaseException:
+                self.close()
+                raise
+        raise problem or ConnectFailed("the target did not say where its lanes are")
+
+    def _connect(self, host: str, timeout: float) -> None:
+        ready = self._ready
+        self.fabric = self._module.Fabric(ready.provider, host, ready.port, **self._wishes)
+        for number, grant in enumerate(ready.lanes):
+            if not self._domains or not self.fabric.pins:
+                self._domains.append(self._module.Domain(self.fabric))
+            domain = self._domains[-1]
+            if self.fabric.pins and number == 0:
+                self._memory = self._source(domain)
+            queue = self._module.Queue(domain, answers=self._answers)
+            self._queues.append(queue)
+            lane = self._module.FabricLane(
+                domain,
+                queue,
+                number,
+                (self._window, self._message_size),
+                (_REPLY_SLOTS if self._native else 1, _REPLY_SIZE),
+                self._memory,
+            )
+            self.lanes.append(lane)
+            lane.aim(grant.address, grant.key, ready.staging or ready.pool_size)
+            if self._native:
+                lane.connect(pack_proof(number, grant.token))
+            else:
+                # PMDK's rpmemd takes the k-th connection for lane k.
+                lane.connect(b"")
+                self.fabric.await_lanes([lane], timeout, self._check)
+        self.fabric.await_lanes(self.lanes, timeout, self._check)
+
+    def _source(self, domain: Any) -> Any:
+        """Register the pool; None where that is refused, and its bytes have to be copied."""
+        region = self._region
+        try:
+            return self._module.Memory(
+                domain, region.address, region.size, source=True, keep=region
+            )
+        except RegistrationFailed:
+            if not self._native:
+                raise
+            return None
+
+    def can(self, step: str) -> bool:
+        """Whether this side can do a step that the target can."""
+        if self.fabric.pins and self._memory is None:
+            return step == "send-after-write"
+        if step == "commit":
+            return bool(self.fabric.commits)
+        if step == "flush":
+            return bool(self.fabric.flushes)
+        return True
+
+    def group(self, step: str, owner: Any) -> LaneGroup:
+        """Return the lanes as the core wants them, made durable by `step`."""
+        if self._native:
+            return LaneGroup(
+                self.lanes,
+                step,
+                self._region,
+                message_size=self._message_size,
+                window=self._window,
+                owner=owner,
+                staging=self._ready.staging,
+                # Over a byte stream long ranges go faster inside messages, of which only a few are
+                # on their way at once: they stay in the caches. But each answer makes durable what
+                # came before, and where that is an msync, one at the end is best.
+                put_most=_LONG if self.fabric.paces and self._ready.medium != "page" else None,
+            )
+        # Over verbs, strict data of any length go inside messages, as librpmem sends them.
+        inside = self._ready.message_size if self.fabric.provider == "sockets" else 1 << 62
+        return LaneGroup(
+            self.lanes,
+            step,
+            self._region,
+            message_size=self._message_size,
+            window=1,
+            owner=owner,
+            put_limit=inside,
+            remote_base=self._ready.lanes[0].address,
+            dialect="pmdk",
+        )
+
+    @property
+    def _window(self) -> int:
+        """Messages that may be unanswered: what is granted, if it is not out of proportion."""
+        room = max(_MOST_IN_WINDOW // self._message_size, 1)
+        return min(self._ready.window, room, _LARGEST_WINDOW)
+
+    @property
+    def _message_size(self) -> int:
+        """Bytes of the largest message, header included."""
+        return self._ready.message_size + (0 if self._native else _PMDK_HEADER)
+
+    def register(self, address: int, length: int) -> Any:
+        """Register other local memory, for reading into it; None where that is not needed."""
+        if not self.fabric.pins:
+            return None
+        return self._module.Memory(self._domains[0], address, length)
+
+    def close(self) -> None:
+        """Disconnect.  Idempotent."""
+        for group in (self.lanes, self._queues):
+            for item in group:
+                item.close()
+            group.clear()
+        if self._memory is not None:
+            self._memory.close()
+            self._memory = None
+        for domain in self._domains:
+            domain.close()
+        self._domains.clear()
+        if self.fabric is not None:
+            self.fabric.close()
+            self.fabric = None

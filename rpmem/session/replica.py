@@ -1,0 +1,471 @@
+"""Replica: one remote copy of a pool, connected; librpmem's calls on it."""
+
+from __future__ import annotations
+
+import copy
+import logging
+import os
+import sys
+import threading
+import time
+import warnings
+from types import TracebackType
+from typing import Any, Final, Self
+
+from rpmem._core import LaneGroup, Replicator
+from rpmem.base import interrupts
+from rpmem.base.handles import Handle
+from rpmem.base.target import Target
+from rpmem.control.messages import Hello, Ready
+from rpmem.engine.calls import Calls
+from rpmem.errors import (
+    ClosedError,
+    ConnectFailed,
+    DeadlineExceeded,
+    FabricError,
+    FabricFailure,
+    FlushFailed,
+    ForkedError,
+    MalformedMessage,
+    RangeError,
+    RemoteError,
+    ReplicaLost,
+    RpmemError,
+    UsageError,
+)
+from rpmem.files.attributes import PoolAttributes, require_attributes
+from rpmem.launch.base import Deadline
+from rpmem.memory.region import Region
+from rpmem.session.channel import Channel
+from rpmem.session.lanehosts import LaneHosts
+from rpmem.session.lanes import Lanes
+
+log = logging.getLogger("rpmem")
+
+HEADER_SIZE: Final = 4096
+#: What an acknowledgement may be worth, the least first: what is not known is not claimed.
+LEVELS: Final = ("unknown", "visible", "persistent")
+_MEDIA: Final = frozenset({"pmem", "page", "volatile"})
+_CAUSE_WAIT = 1.0
+# Seconds that rpmemd gets to end when nobody has the replica any more.
+_DROP = 1.0
+
+# What rpmem.wire.lane and rpmem.wire.messages call them.
+_LOST, _REFUSED, _GARBLED, _EXPIRED, _ABORTED, _INTERRUPTED = -2, -3, -4, -5, -6, -7
+_FLUSH_FAILED, _BAD_RANGE = 1, 2
+
+
+class Replica(Handle, Calls):
+    """One remote copy of a memory region.
+
+    Made by `rpmem.create` and `rpmem.open`, which end with `connect`.  Offsets are pool
+    offsets: byte 0 of the buffer is byte 0 of the pool, whose first 4096 bytes are its header
+    (unless the pool has no attributes) and are never written by `persist`.
+
+    Attributes
+    ----------
+    target : Target
+        Where it is.
+    pool_set : str
+        Its pool set there.
+    nlanes : int
+        Lanes that were granted: this many threads can persist at once.
+    provider : str
+        What carries them: ``"verbs"``, or a provider of libfabric such as ``"tcp"``.
+    attributes : PoolAttributes or None
+        What the pool's header says; None for a pool without one.
+    step : str
+        How its bytes become durable: ``"send-after-write"``, ``"read-after-write"``,
+        ``"commit"`` or ``"flush"``.
+    medium : str
+        What it lies on: ``"pmem"``, ``"page"`` (page cache and msync), ``"volatile"``, or
+        ``"unknown"`` where the target does not tell, as PMDK's rpmemd.
+    staged : bool
+        The fabric does not reach the pool over there, as with files that an RDMA device may not
+        pin: data travel inside messages and are copied.
+    level : str
+        What an acknowledgement means, one of `LEVELS`: ``"unknown"`` (in the target's memory, if
+        not better: its medium is unknown), ``"visible"`` (in the target's memory) or
+        ``"persistent"`` (survives the target's power loss as far as its medium does).
+
+    Notes
+    -----
+    Every method may be called from several threads at once.
+    """
+
+    def __init__(
+        self,
+        target: Target,
+        pool_set: str,
+        region: Region,
+        channel: Channel,
+        *,
+        timeout: float,
+        owns_region: bool,
+    ) -> None:
+        self.target = target
+        self.pool_set = pool_set
+        self.nlanes = 0
+        self.step = ""
+        self.medium = ""
+        self.staged = False
+        self.provider = ""
+        self.pool_size = 0
+        self.attributes: PoolAttributes | None = None
+        self._region = region
+        self._owns_region = owns_region
+        self._channel = channel
+        self._timeout = timeout
+        self._lock = threading.Lock()
+        self._failure: RpmemError | None = None
+        self._lanes: Lanes | None = None
+        self._group: LaneGroup | None = None
+        self._replicator: Replicator | None = None
+        self._closed = False
+        self._pid = os.getpid()
+
+    # --- life cycle -----------------------------------------------------------------------
+
+    def connect(
+        self,
+        ready: Ready,
+        *,
+        step: str,
+        spin: float,
+        native: bool,
+        queue_size: int = 0,
+        shared: Any = None,
+        lane_hosts: tuple[str, ...] = (),
+    ) -> None:
+        """Connect the lanes that were granted and choose the step; once.
+
+        Parameters
+        ----------
+        ready : Ready
+            The target's answer.
+        step : str
+            The step that is wanted, or ``"auto"``.
+        spin : float
+            Seconds to poll before sleeping.
+        native : bool
+            Whether the in-band protocol is ours, or PMDK's.
+        queue_size : int
+            Operations a lane may have under way; 0 leaves it to the provider.
+        shared : object, optional
+            pyverbs objects of the user's own.
+        lane_hosts : tuple of str
+            Where the target may have its lanes beside the host that was reached.
+        """
+        self.pool_size = ready.pool_size
+        self.provider = ready.provider
+        self.medium = ready.medium
+        self.staged = ready.staging > 0
+        if ready.attributes is not None:
+            self.attributes = PoolAttributes.unpack(ready.attributes)
+        where: LaneHosts | None = None
+        try:
+            transport = self._channel.transport
+            where = LaneHosts(ready, transport.peer_host, lane_hosts, transport.session_hosts)
+            self._lanes = Lanes(
+                ready,
+                where.hosts,
+                self._region,
+                timeout=self._timeout,
+                native=native,
+                answers=step not in ("commit", "read-after-write"),
+                queue_size=queue_size,
+                shared=shared,
+                check=self._may_wait,
+            )
+        except (FabricError, DeadlineExceeded) as error:
+            # What was refused, the target may know more of, and say so a moment later.
+            refused = isinstance(error, ConnectFailed | DeadlineExceeded)
+            cause = self._channel.await_failure(_CAUSE_WAIT) if refused else None
+            if cause is not None:
+                raise copy.copy(cause) from error
+            if where is not None:
+                where.explain(error)
+            error.at(str(self.target))
+            raise
+        possible = tuple(filter(self._lanes.can, ready.steps))
+        self.step = _choose(step, possible, str(self.target))
+        self.nlanes = len(self._lanes.lanes)
+        self._group = self._lanes.group(self.step, self)
+        self._raise_failure()
+        replicator = Replicator(
+            self._region,
+            [self._group],
+            local=False,
+            floor=self.floor,
+            size=self.pool_size,
+            spin=spin,
+            timeout=self._timeout,
+        )
+        self._replicator = replicator
+        self.through(replicator, register=self._lanes.register)
+
+    @property
+    def floor(self) -> int:
+        """Bytes at the start of the pool that `persist` refuses to touch."""
+        return 0 if self.attributes is None else HEADER_SIZE
+
+    @property
+    def level(self) -> str:
+        """What is true of bytes that a call has made durable."""
+        if self.medium not in _MEDIA:
+            return "unknown"
+        if self.medium == "volatile":
+            return "visible"
+        if self.step == "read-after-write" and self.provider in ("tcp", "sockets"):
+            return "visible"
+        return "persistent"
+
+    @property
+    def peer(self) -> Hello | None:
+        """What rpmemd over there said about itself: software, host, process id."""
+        return self._channel.peer
+
+    @property
+    def failure(self) -> RpmemError | None:
+        """Why the replica is lost, if it is."""
+        return self._failure
+
+    @property
+    def closed(self) -> bool:
+        """Whether `close` was called."""
+        return self._closed
+
+    @property
+    def group(self) -> LaneGroup:
+        """The lanes, for a Replicator over several replicas (see `adopt`)."""
+        if self._group is None:
+            raise ClosedError("the replica is closed", where=str(self.target))
+        return self._group
+
+    def adopt(self, replicator: Replicator, index: int) -> None:
+        """Leave persisting to a Replicator that serves several replicas at once.
+
+        From now on only reading and the life cycle are this object's business.
+        """
+        self._replicator = replicator
+        assert self._lanes is not None
+        self.through(replicator, index, lent=True, register=self._lanes.register)
+
+    def close(self, remove: bool = False) -> None:
+        """End the session.
+
+        Parameters
+        ----------
+        remove : bool
+            Remove the pool over there, if this session created it.
+
+        Notes
+        -----
+        Calls in progress in other threads end with ClosedError or ReplicaLost.
+
+        Raises
+        ------
+        ForkedError
+            The session belongs to the parent process, and goes on there.
+        """
+        if self._is_forked():
+            raise ForkedError(
+                "the replica belongs to the parent process",
+                where=str(self.target),
+                hint="Open it again in this process",
+            )
+        interrupts.guarded(
+            lambda: self._close(remove), undo_s=interrupts.UNDO if remove else interrupts.FAREWELL
+        )
+
+    def _close(self, remove: bool) -> None:
+        with self._lock:
+            if self._closed:
+                return
+            self._closed = True
+        self.through(None)
+        try:
+            if self._replicator is not None:
+                self._replicator.close("the replica is closed")
+                self._quiesce(self._replicator)
+            if self._failure is None or remove:
+                self._channel.close(remove=remove)
+        except BaseException:
+            if remove:
+                interrupts.left_behind(f"{self.target}: {self.pool_set}")
+            raise
+        finally:
+            with interrupts.undoing():
+                self.release()
+
+    def _quiesce(self, replicator: Replicator) -> None:
+        """Wait for calls that are on their way."""
+        deadline = Deadline(self._timeout)
+        try:
+            while replicator.calls and not deadline.passed:
+                interrupts.nap(0.001)
+        finally:
+            if replicator.calls and self._group is not None:
+                self._group.abort()
+                while replicator.calls:
+                    time.sleep(0.001)
+
+    def release(self, *, undo: bool = False) -> None:
+        """Let go of everything; the target finds the session ended.
+
+        Parameters
+        ----------
+        undo : bool
+            Ask the target to remove a pool that this session created, as far as it still listens.
+        """
+        self._closed = True
+        self.through(None)
+        if undo:
+            try:
+                self._channel.close(remove=True)
+            except RpmemError as error:
+                log.warning("the pool that was created may be left behind: %s", error)
+                interrupts.left_behind(f"{self.target}: {self.pool_set}")
+        self._channel.abandon()
+        self._replicator = None
+        if self._group is not None:
+            self._group.close()
+            self._group = None
+        if self._lanes is not None:
+            self._lanes.close()
+            self._lanes = None
+        if self._owns_region:
+            self._region.close()
+
+    def drop(self) -> None:
+        """Let go of everything as when the process ends; the target finds the session ended."""
+        if self._channel.listens_here:
+            # The garbage collector came by there, in the middle of something.
+            threading.Thread(target=self.drop, name="rpmem drop", daemon=True).start()
+            return
+        with interrupts.undoing(_DROP):
+            self.release()
+
+    def __del__(self) -> None:
+        if getattr(self, "_closed", True) or self._is_forked() or sys.is_finalizing():
+            return
+        text = f"{self!r} was never closed"
+        self.drop()
+        warnings.warn(text, ResourceWarning, stacklevel=2)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if not self._is_forked():
+            self.close()
+
+    def _is_forked(self) -> bool:
+        return os.getpid() != self._pid
+
+    def __repr__(self) -> str:
+        state = "closed" if self._closed else "lost" if self._failure else "open"
+        return f"<Replica {self.pool_set!r} on {self.target} {state}>"
+
+    def refusal(self, lent: bool) -> RpmemError:
+        """Return the error of calls that are not possible here."""
+        if self._closed or not lent:
+            return ClosedError("the replica is closed", where=str(self.target))
+        return UsageError(
+            "this replica belongs to a pool", hint="persist through the pool, not the replica"
+        )
+
+    def set_attributes(self, attributes: PoolAttributes) -> None:
+        """Replace the pool's attributes (rewrites its headers)."""
+        require_attributes(attributes)
+
+        def work() -> None:
+            with self._lock:
+                if self._closed:
+                    raise ClosedError("the replica is closed", where=str(self.target))
+                self._channel.set_attributes(attributes.pack())
+                self.attributes = attributes
+
+        interrupts.guarded(work)
+
+    # --- trouble --------------------------------------------------------------------------
+
+    def _raise_failure(self) -> None:
+        if self._failure is not None:
+            raise copy.copy(self._failure)
+
+    def _may_wait(self) -> None:
+        interrupts.check()
+        self._raise_failure()
+
+    def on_failure(self, error: RpmemError) -> None:
+        """Take notice that the target no longer serves."""
+        self._failure = error
+        if self._group is not None:
+            self._group.abort()
+
+    def give_up(self, why: str) -> None:
+        """Count the replica as lost from now on."""
+        self.on_failure(ReplicaLost(why, where=str(self.target)))
+
+    def explain(self, fault: int, refusal: int, detail: int) -> RpmemError:
+        """Turn what ended a lane into the error its caller gets."""
+        where = str(self.target)
+        if fault == _REFUSED and refusal == _FLUSH_FAILED:
+            error: RpmemError = FlushFailed(
+                f"the target's medium did not take the data: {os.strerror(detail)}",
+                where=where,
+                errno=detail,
+                hint="what this call covered is not durable there; check the target's device",
+            )
+        elif fault == _REFUSED and refusal == _BAD_RANGE:
+            error = RangeError("the target found the range outside its pool", where=where)
+        elif fault == _REFUSED:
+            error = RemoteError(f"the target refused a message (status {refusal})", where=where)
+        elif fault == _GARBLED:
+            error = MalformedMessage("the target broke the in-band protocol", where=where)
+        elif fault == _INTERRUPTED:
+            error = ReplicaLost(
+                "a read was interrupted, and the target has not sent what it asked for",
+                where=where,
+                hint="Attach or open the replica again",
+            )
+        elif fault == _EXPIRED:
+            error = DeadlineExceeded(
+                f"the target made no progress for {self._timeout:g} s",
+                where=where,
+                hint="what was not acknowledged may not be there",
+            )
+        else:
+            # A lane notices a death before the control channel knows its cause.
+            cause = self._failure or self._channel.await_failure(_CAUSE_WAIT)
+            if cause is not None:
+                error = copy.copy(cause)
+            else:
+                reason = os.strerror(detail) if detail else "closed by the target"
+                error = ReplicaLost(f"a lane's connection broke: {reason}", where=where)
+        if self._failure is None:
+            self._failure = error
+        return error
+
+
+def _choose(wanted: str, possible: tuple[str, ...], where: str) -> str:
+    """Choose the step: the best of those that both sides can do, or the one that is wanted."""
+    if wanted == "auto":
+        known = [step for step in possible if step in ("flush", "commit", "send-after-write")]
+        if not known:
+            known = list(possible)
+        if known:
+            return known[0]
+    elif wanted in possible:
+        return wanted
+    raise FabricFailure(
+        f"the step {wanted!r} is not possible with this target, only {', '.join(possible)}",
+        where=where,
+        hint="read-after-write has to be allowed on the target (rpmemd --persist-apm)",
+    )

@@ -1,0 +1,463 @@
+"""The calls that begin a session, and end a pool: `create`, `open` and `remove`.
+
+They start rpmemd on the target, agree with it on a protocol and connect the lanes.
+"""
+
+from __future__ import annotations
+
+import logging
+import operator
+import warnings
+import weakref
+from typing import TYPE_CHECKING, Any, Final
+
+from rpmem._version import __version__
+from rpmem.base import environment as _environment
+from rpmem.base import hardware, interrupts
+from rpmem.base import logs as _logs
+from rpmem.base.environment import PROTOCOLS, Environment, hosts_in
+from rpmem.base.target import Target, require_name
+from rpmem.control.initiator import InitiatorSession
+from rpmem.control.initiator_machine import InitiatorMachine
+from rpmem.control.messages import MAX_LANES, STAGING, Create, Hello, Open, Ready
+from rpmem.control.pmdk_initiator import PmdkInitiatorSession
+from rpmem.errors import (
+    LaneRefused,
+    ProviderUnavailable,
+    ReplicaLost,
+    RpmemError,
+    UsageError,
+    VersionMismatch,
+)
+from rpmem.fabric import providers as _fabric
+from rpmem.files.attributes import PoolAttributes, require_attributes
+from rpmem.launch import launch
+from rpmem.memory.region import Region
+from rpmem.session.channel import Channel, LegacySpoken
+from rpmem.session.removal import remove_pool
+from rpmem.session.replica import Replica
+
+if TYPE_CHECKING:
+    from typing_extensions import Buffer
+
+log = logging.getLogger("rpmem")
+
+DEFAULT_LANES: Final = 4
+DEFAULT_PROVIDER: Final = "tcp"
+DEFAULT_SPIN_US: Final = 100
+# Large strict data move in messages of this size: few of them, and not more of them on their
+# way than stay in a core's cache.
+_MESSAGE_SIZE: Final = 129 << 12
+_PMDK_MESSAGE_SIZE: Final = 8192
+_PMDK_QUEUE_SIZE: Final = 50
+
+
+class _Start:
+    """One attempt after the other to begin a session, in the protocol the target speaks."""
+
+    def __init__(
+        self,
+        target: Target,
+        region: Region,
+        environment: Environment,
+        *,
+        owns_region: bool,
+        launcher: str | None,
+        command: str | None,
+        timeout: float,
+        choose_provider: bool,
+    ) -> None:
+        self._choose_provider = choose_provider
+        self._target = target
+        self._region = region
+        self._owns_region = owns_region
+        self._environment = environment
+        self._launcher = launcher or environment.launcher
+        if command is None and not target.is_local:
+            # Falling back is another start, but of the same command.
+            command = environment.next_command()
+        self._command = command
+        self._timeout = timeout
+
+    def native(self, request: Create | Open) -> tuple[Replica, Ready]:
+        """Begin a session in our own protocol.
+
+        Raises
+        ------
+        LegacySpoken
+            The target is PMDK's rpmemd.
+        """
+        hello = Hello.of_this_process(f"rpmem {__version__}", (STAGING,))
+        machine = InitiatorSession(hello, where=str(self._target))
+        return self._begin(machine, request, ipv4_only=False)
+
+    def pmdk(self, request: Create | Open) -> tuple[Replica, Ready]:
+        """Begin a session in PMDK's protocol."""
+        log.warning(
+            "%s: the target speaks PMDK's protocol: its in-band connections are not authenticated",
+            self._target,
+        )
+        provider = _pmdk_provider(request.providers, self._environment, str(self._target))
+        request = request.replaced(providers=(provider,), message_size=_PMDK_MESSAGE_SIZE)
+        if request.pool_size == 0:
+            request = request.replaced(pool_size=self._region.size)
+        machine = PmdkInitiatorSession(where=str(self._target))
+        return self._begin(machine, request, ipv4_only=provider == "sockets")
+
+    def _begin(
+        self, machine: InitiatorMachine, request: Create | Open, *, ipv4_only: bool
+    ) -> tuple[Replica, Ready]:
+        transport = launch(
+            self._target,
+            [],
+            environment=self._environment,
+            launcher=self._launcher,
+            command=self._command,
+            timeout=self._timeout,
+            ipv4_only=ipv4_only,
+        )
+        known: list[weakref.ref[Replica]] = []
+
+        def on_failure(error: RpmemError) -> None:
+            if not isinstance(error, LegacySpoken):
+                _logs.lost(error)
+            # Weakly: a replica that nobody else has any more must go, and its channel with it.
+            for reference in known:
+                if (replica := reference()) is not None:
+                    replica.on_failure(error)
+
+        channel = Channel(
+            transport,
+            machine,
+            where=str(self._target),
+            timeout=self._timeout,
+            on_failure=on_failure,
+        )
+        if self._choose_provider and isinstance(machine, InitiatorSession):
+            request = request.replaced(providers=self._best(transport.peer_host))
+        asked = False
+        try:
+            channel.greet()
+            asked = True
+            ready = (
+                channel.create(request) if isinstance(request, Create) else channel.open(request)
+            )
+        except BaseException:
+            with interrupts.undoing():
+                self._undo(channel, request if asked else None)
+            raise
+        replica = Replica(
+            self._target,
+            request.pool_set,
+            self._region,
+            channel,
+            timeout=self._timeout,
+            owns_region=self._owns_region,
+        )
+        known.append(weakref.ref(replica))
+        if channel.failure is not None:
+            replica.on_failure(channel.failure)
+        return replica, ready
+
+    def _undo(self, channel: Channel, request: Create | Open | None) -> None:
+        """End a session, and remove what it may have created; None: nothing was asked for."""
+        if request is None:
+            channel.transport.kill()
+            channel.abandon()
+            return
+        creating = isinstance(request, Create)
+        try:
+            channel.close(remove=creating)
+        except RpmemError as error:
+            log.info("%s", error)
+            # One that ends by itself, and well, removes what it made.
+            if creating and (channel.transport.forced or channel.transport.exit_status()):
+                interrupts.left_behind(f"{self._target}: {request.pool_set}")
+
+    def _best(self, host: str) -> tuple[str, ...]:
+        """Return the providers to offer, the best first: verbs where a device leads there."""
+        if self._environment.enable_verbs and not self._target.is_local and _fabric.leads_to(host):
+            return (_fabric.VERBS, DEFAULT_PROVIDER)
+        return (DEFAULT_PROVIDER,)
+
+
+def _pmdk_provider(wanted: tuple[str, ...], environment: Environment, where: str) -> str:
+    """Choose as librpmem does: verbs where there is a device, else sockets if switched on."""
+    for provider in wanted:
+        if provider in ("verbs", "sockets"):
+            return provider
+    if environment.enable_verbs and hardware.has_rdma_device():
+        return "verbs"
+    if environment.enable_sockets:
+        return "sockets"
+    raise ProviderUnavailable(
+        "PMDK's protocol knows only the providers verbs and sockets: "
+        "verbs has no device here or is switched off, and sockets is not switched on",
+        where=where,
+        hint="set RPMEM_ENABLE_SOCKETS=1, or provider='sockets'",
+    )
+
+
+# --- the call set ---------------------------------------------------------------------------
+
+
+def create(
+    target: str | Target,
+    pool_set_name: str,
+    buffer: Buffer | Region,
+    nlanes: int | None = None,
+    attributes: PoolAttributes | None = None,
+    **options: Any,
+) -> Replica:
+    """Create a pool on a target and return the replica, connected.
+
+    Parameters
+    ----------
+    target : str or Target
+        ``[user@]host[:port]``, or ``local:[directory]`` for rpmemd as a child process.
+    pool_set_name : str
+        Name of a poolset(5) file in the target's pool set directory.
+    buffer : buffer or Region
+        Writable contiguous memory that is replicated; its length is the pool's. It is kept
+        alive, and cannot be resized, until `Replica.close`.
+    nlanes : int, optional
+        Calls that can be on their way at once; the target may grant fewer.
+    attributes : PoolAttributes, optional
+        For the headers over there; none for a pool set with ``OPTION NOHDRS``.
+    **options
+        `pool_size` (bytes, when the buffer has more than the pool), `parts` (let the target write
+        the pool set file with so many parts, if it is missing), `provider` (``verbs``, or one of
+        libfabric's), `step`, `launcher`, `command` (instead of ``RPMEM_CMD``), `timeout` (seconds
+        without any progress), `protocol` (``native`` or ``pmdk``, instead of ``RPMEM_PROTOCOL``),
+        `lane_hosts` (instead of ``RPMEM_LANE_HOSTS``) and `shared` (with the provider ``verbs``: a
+        pyverbs PD in which lanes are to be made, or a tuple of it and MR objects that have the
+        buffer in them).
+
+    Raises
+    ------
+    RpmemError
+        Of the kind that says why; nothing is left behind on the target, unless that was lost in
+        the middle, which the log then says.
+    """
+    _settings()
+
+    def work() -> Replica:
+        with _logs.call(f"create {target} {pool_set_name}"):
+            return _start(
+                target, pool_set_name, buffer, nlanes, attributes, creating=True, **options
+            )
+
+    return interrupts.guarded(
+        work, lambda replica: replica.release(undo=True), undo_s=interrupts.UNDO
+    )
+
+
+def open(
+    target: str | Target,
+    pool_set_name: str,
+    buffer: Buffer | Region,
+    nlanes: int | None = None,
+    **options: Any,
+) -> Replica:
+    """Open a pool on a target and return the replica, connected.
+
+    Parameters are those of `create`; ``Replica.attributes`` holds what the pool's header says.
+    The buffer is not filled from the replica, nor the replica from the buffer.
+    """
+    _settings()
+
+    def work() -> Replica:
+        with _logs.call(f"open {target} {pool_set_name}"):
+            return _start(target, pool_set_name, buffer, nlanes, None, creating=False, **options)
+
+    return interrupts.guarded(work, lambda replica: replica.close())
+
+
+def _start(
+    target: str | Target,
+    pool_set_name: str,
+    buffer: Buffer | Region,
+    nlanes: int | None,
+    attributes: PoolAttributes | None,
+    *,
+    creating: bool,
+    pool_size: int | None = None,
+    parts: int = 0,
+    provider: str | None = None,
+    step: str = "auto",
+    launcher: str | None = None,
+    command: str | None = None,
+    timeout: float | None = None,
+    shared: Any = None,
+    protocol: str | None = None,
+    lane_hosts: str | None = None,
+) -> Replica:
+    environment = _environment.current()
+    protocol = _protocol(protocol, environment)
+    allowed = _lane_hosts(lane_hosts, environment)
+    target = Target.of(target)
+    for name, text in (
+        ("provider", provider),
+        ("step", step),
+        ("launcher", launcher),
+        ("command", command),
+    ):
+        _environment.check_text(name, text)
+    if attributes is not None:
+        require_attributes(attributes)
+    wanted = provider or environment.provider or DEFAULT_PROVIDER
+    spin = DEFAULT_SPIN_US if environment.spin_us is None else environment.spin_us
+    common: dict[str, Any] = {
+        "pool_set": pool_set_name,
+        "lanes": _lane_count(nlanes, environment.max_nlanes),
+        "providers": (wanted,),
+        "message_size": _MESSAGE_SIZE,
+        "step": step,
+    }
+    packed = None if attributes is None or attributes.is_zero else attributes.pack()
+    owns_region = not isinstance(buffer, Region)
+    region = buffer if isinstance(buffer, Region) else Region.from_buffer(buffer)
+    size = region.size if pool_size is None else min(pool_size, region.size)
+    replica: Replica | None = None
+    try:
+        request: Create | Open
+        if creating:
+            request = Create(**common, pool_size=size, attributes=packed, parts=parts)
+        else:
+            request = Open(**common, pool_size=size)
+        start = _Start(
+            target,
+            region,
+            environment,
+            owns_region=owns_region,
+            launcher=launcher,
+            command=command,
+            timeout=_environment.timeout_of(timeout),
+            # The step commit is one of libfabric's.
+            choose_provider=not (provider or environment.provider or step == "commit"),
+        )
+        replica, ready, native = _begin(start, request, protocol)
+        if creating:
+            replica.attributes = attributes
+        if nlanes is not None and len(ready.lanes) < common["lanes"]:
+            warnings.warn(
+                f"{target}: {len(ready.lanes)} lanes were granted, not {common['lanes']}",
+                stacklevel=2,
+            )
+        replica.connect(
+            ready,
+            step=step,
+            spin=spin * 1e-6,
+            native=native,
+            queue_size=environment.work_queue_size or (0 if native else _PMDK_QUEUE_SIZE),
+            shared=shared,
+            lane_hosts=allowed,
+        )
+    except BaseException as error:
+        if isinstance(error, ReplicaLost) and error.hint == ReplicaLost.hint:
+            # There is no replica yet that could be opened again, or detached.
+            error.hint = f"Try it again once {target} is back; its log says more"
+        with interrupts.undoing():
+            if replica is not None:
+                replica.release(undo=creating)
+            elif owns_region:
+                region.close()
+        raise
+    return replica
+
+
+def _begin(start: _Start, request: Create | Open, protocol: str) -> tuple[Replica, Ready, bool]:
+    """Begin a session; the last of the three says whether it is in our own protocol."""
+    if protocol != "pmdk":
+        try:
+            return *start.native(request), True
+        except LegacySpoken as error:
+            if protocol == "native":
+                raise VersionMismatch(
+                    "the target is PMDK's rpmemd, and its protocol is not to be spoken",
+                    where=error.where,
+                    hint="RPMEM_PROTOCOL=auto or protocol='auto' allows it; "
+                    "lanes of that protocol are not authenticated",
+                ) from None
+    return *start.pmdk(request), False
+
+
+def _protocol(wanted: str | None, environment: Environment) -> str:
+    protocol = environment.protocol if wanted is None else wanted
+    if protocol not in PROTOCOLS:
+        raise UsageError(
+            f"there is no protocol {protocol!r}", hint=f"Protocols are {', '.join(PROTOCOLS)}"
+        )
+    return protocol
+
+
+def _lane_hosts(wanted: str | None, environment: Environment) -> tuple[str, ...]:
+    if wanted is None:
+        return environment.lane_hosts
+    try:
+        return hosts_in(wanted) if wanted else ()
+    except ValueError as error:
+        raise UsageError(f"lane_hosts: {error}") from None
+
+
+def _settings() -> Environment:
+    """Return what the environment says; its wishes for the log are obeyed from here on."""
+    environment = _environment.current()
+    _logs.set_up(environment)
+    return environment
+
+
+def _lane_count(wanted: int | None, limit: int) -> int:
+    try:
+        lanes = DEFAULT_LANES if wanted is None else operator.index(wanted)
+    except TypeError:
+        raise UsageError(f"nlanes is {wanted!r}, which is not a number of lanes") from None
+    if not 1 <= lanes <= MAX_LANES:
+        raise LaneRefused(f"a replica cannot have {lanes} lanes, only 1 to {MAX_LANES}")
+    return min(lanes, limit)
+
+
+def remove(
+    target: str | Target,
+    name: str,
+    force: bool = False,
+    pool_set: bool = False,
+    *,
+    launcher: str | None = None,
+    command: str | None = None,
+    timeout: float | None = None,
+) -> None:
+    """Remove a pool on a target.
+
+    Parameters
+    ----------
+    target, name
+        As for `create`.
+    force : bool
+        Remove what can be removed; errors of parts do not count.
+    pool_set : bool
+        Remove the pool set file as well.
+
+    Raises
+    ------
+    PoolSetError
+        It is not there, in use, or not a pool set.
+    LaunchError
+        rpmemd could not be started.
+    """
+    environment = _settings()
+
+    def work() -> None:
+        with _logs.call(f"remove {target} {name}"):
+            remove_pool(
+                Target.of(target),
+                require_name(name),
+                force=force,
+                pool_set_too=pool_set,
+                environment=environment,
+                launcher=_environment.check_text("launcher", launcher) or environment.launcher,
+                command=_environment.check_text("command", command),
+                timeout=_environment.timeout_of(timeout),
+            )
+
+    interrupts.guarded(work)

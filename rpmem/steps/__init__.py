@@ -1,0 +1,1 @@
+"""Durability steps: how written bytes become durable."""

@@ -1,0 +1,1 @@
+"""What engine, service and fabrics share: lanes as C sees them, in-band messages, polling."""

@@ -1,0 +1,402 @@
+"""The lanes of one session: listen, admit, serve, stop.
+
+An accept thread admits connections until every lane is there, then the listener closes for
+good; from then on service threads serve them. Who may connect is the admission's business.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Callable
+from typing import Any, ClassVar
+
+from rpmem.base.values import Record
+from rpmem.errors import (
+    ConnectFailed,
+    DeadlineExceeded,
+    MissingExtension,
+    ProviderUnavailable,
+    RegistrationFailed,
+    RpmemError,
+    remedy_for,
+    shortage,
+)
+from rpmem.fabric import providers as _fabric
+from rpmem.memory.region import Region
+from rpmemd import service
+from rpmemd.admission import Admission
+
+ACCEPT_TIMEOUT = 30.0
+_SLICE = 0.02
+_REPLY_SIZE = 64
+_REPLY_SLOTS = 8
+# Per lane, where the pool cannot be registered: a READ of more takes several turns.
+_STAGING = 256 << 10
+_PACED_MESSAGE, _MESSAGE = 1 << 20, 65 << 12
+_DEFAULT_SPIN = 200e-6
+
+
+class Dialect(Record):
+    """What differs between the in-band protocols.
+
+    Attributes
+    ----------
+    name : str
+        As the service knows it.
+    window : int
+        Messages a lane may have unanswered.
+    one_key : bool
+        All lanes reach the pool through the same key and address.
+    """
+
+    name: str
+    window: int
+    one_key: bool
+
+    def buffer_size(self, message_size: int) -> int:
+        """Return the size of a receive buffer for messages of so many bytes of data."""
+        if self.name == "native":
+            return message_size
+        # A request's 24 bytes come on top, and rpmemd's buffers lie 64 bytes apart.
+        return -(-(24 + message_size) // 64) * 64
+
+
+NATIVE = Dialect("native", 4, one_key=False)
+PMDK = Dialect("pmdk", 1, one_key=True)
+
+
+class LaneServer:
+    """Serves a pool over a fabric.
+
+    Parameters
+    ----------
+    region : Region
+        The pool, from its first byte.
+    size : int
+        How much of it is served.
+    floor : int
+        Bytes at its start that messages may not touch.
+    providers : sequence of str
+        Providers, in the order of preference; the first that works is taken.
+    address : str
+        Where to listen.
+    lanes : int
+        How many lanes are wanted; fewer are granted where the provider has a limit.
+    message_size : int
+        Largest in-band message that is wanted.
+    dialect : Dialect
+        The in-band protocol.
+    may_stage : bool
+        The initiator knows what to do where it does not reach the pool.
+    threads : int
+        Service threads; 0 chooses.
+    spin : float or None
+        Seconds to poll before sleeping; None chooses.
+    report : callable
+        ``report(error)``: the lanes are no longer served, for this reason (None: the initiator
+        hung up). Called from other threads.
+
+    Attributes
+    ----------
+    message_size : int
+        Largest in-band message that is taken.
+    unreachable : RegistrationFailed or None
+        Why one-sided operations do not reach the pool, if they do not.
+    service_class : type
+        Of the class: what serves the lanes.
+
+    Raises
+    ------
+    ProviderUnavailable
+        None of the providers works here.
+    RegistrationFailed
+        The pool cannot be registered.
+    """
+
+    service_class: ClassVar[type[service.Service]] = service.Service
+
+    def __init__(
+        self,
+        region: Region,
+        *,
+        size: int,
+        floor: int,
+        providers: tuple[str, ...],
+        address: str,
+        lanes: int,
+        message_size: int,
+        dialect: Dialect,
+        may_stage: bool = False,
+        threads: int,
+        spin: float | None,
+        report: Callable[[RpmemError | None], None],
+    ) -> None:
+        self._region = region
+        self._size = size
+        self._floor = floor
+        self._dialect = dialect
+        self._may_stage = may_stage
+        self._spin = _DEFAULT_SPIN if spin is None else spin
+        self._report = report
+        self._stopping = False
+        self._threads: list[threading.Thread] = []
+        self._lanes: list[Any] = []
+        self._service: service.Service | None = None
+        self._listener: Any = None
+        self.refused = 0
+        self._module, self.fabric = _first_that_works(providers, address)
+        self.granted = min(lanes, self.fabric.lane_limit)
+        # Where messages do not wait in the connection, each lane has a buffer for every message
+        # that may be on its way, and all of it is pinned.
+        self.message_size = min(message_size, _PACED_MESSAGE if self.fabric.paces else _MESSAGE)
+        self._domains: list[Any] = []
+        self._memories: list[Any] = []
+        self._queues: list[Any] = []
+        self._staging: Region | None = None
+        self.unreachable: RegistrationFailed | None = None
+        try:
+            self._register(threads or _threads_for(self.granted))
+            self._listener = self._module.Listener(self.fabric, lanes=self.granted)
+        except BaseException:
+            self.close()
+            raise
+
+    def _register(self, threads: int) -> None:
+        """One queue per thread; the pool once where that pins it, else once per thread."""
+        shared = self.fabric.pins or self._dialect.one_key
+        for _ in range(min(threads, self.granted)):
+            if not self._domains or not shared:
+                domain = self._module.Domain(self.fabric)
+                self._domains.append(domain)
+                self._memories.append(self._pool_or_staging(domain))
+            self._queues.append(self._module.Queue(self._domains[-1]))
+
+    def _pool_or_staging(self, domain: Any) -> Any:
+        """Register the pool, or where that is refused, memory by way of which it can be read.
+
+        Kernels refuse to pin the memory of files whose pages or blocks they have to keep track of.
+        """
+        if self.unreachable is None:
+            fabric = self.fabric
+            places = self._region.medium == "pmem" and (fabric.commits or fabric.flushes)
+            try:
+                return self._memory(domain, self._region, self._size, persistent=places)
+            except RegistrationFailed as error:
+                if not self._may_stage:
+                    raise
+                self.unreachable = error
+        if self._staging is None:
+            self._staging = Region.anonymous(_STAGING * self.granted)
+        return self._memory(domain, self._staging, self._staging.size)
+
+    def _memory(self, domain: Any, region: Region, size: int, *, persistent: bool = False) -> Any:
+        return self._module.Memory(
+            domain,
+            region.address,
+            size,
+            remote=True,
+            persistent=persistent,
+            # Chosen at random where we may choose: a key of an older session is dead.
+            key=int.from_bytes(os.urandom(8), "little") >> 2,
+            keep=region,
+        )
+
+    @property
+    def staging(self) -> int:
+        """Bytes of the buffer that a lane reaches instead of the pool; 0: it reaches the pool."""
+        return 0 if self.unreachable is None else _STAGING
+
+    @property
+    def port(self) -> int:
+        """Where lanes are to connect to."""
+        port: int = self._listener.port
+        return port
+
+    def reach(self, lane: int) -> tuple[int, int]:
+        """Return key and address of the pool for lane number `lane`, or those of its staging."""
+        memory = self._memories[lane % len(self._queues) % len(self._memories)]
+        return memory.key, memory.address + lane * self.staging
+
+    @property
+    def complete(self) -> bool:
+        """Whether every lane has come."""
+        return self._service is not None
+
+    def steps(self, *, apm: bool) -> tuple[str, ...]:
+        """Return the durability steps that are possible here, the best first.
+
+        Parameters
+        ----------
+        apm : bool
+            The administrator says that writes of the fabric bypass this machine's caches.
+        """
+        steps = ["send-after-write"]
+        if self.unreachable is not None:
+            return tuple(steps)
+        if self._region.medium == "pmem" and self.fabric.commits:
+            steps.insert(0, "commit")
+        if self.fabric.flushes and all(memory.flushes for memory in self._memories):
+            # Device and kernel found that they can flush this memory.
+            steps.insert(0, "flush")
+        if apm and self._region.medium != "page":
+            # Behind the others: nothing here can prove what the administrator says.
+            steps.append("read-after-write")
+        return tuple(steps)
+
+    # --- lanes come ---------------------------------------------------------------------------
+
+    def start(self, admission: Admission) -> None:
+        """Admit lanes, then serve them; returns at once."""
+        thread = threading.Thread(
+            target=self._guarded, args=(self._accept, admission), name="accept", daemon=True
+        )
+        thread.start()
+        self._threads.append(thread)
+
+    def _guarded(self, work: Callable[..., None], *arguments: Any) -> None:
+        try:
+            work(*arguments)
+        except RpmemError as error:
+            self._report(error)
+        except BaseException as error:
+            number = shortage(error)
+            what = repr(error) if number is None else os.strerror(number)
+            self._report(
+                ConnectFailed(
+                    f"the in-band service failed: {what}", errno=number, hint=remedy_for(number)
+                )
+            )
+            if number is None:
+                raise
+
+    def _accept(self, admission: Admission) -> None:
+        lanes: dict[int, Any] = {}
+        try:
+            self._await_lanes(admission, lanes)
+        finally:
+            # Whoever comes now comes too late.
+            self._listener.close()
+            self._lanes = [lanes[number] for number in sorted(lanes)]
+        if not self._stopping:
+            self._serve()
+
+    def _await_lanes(self, admission: Admission, lanes: dict[int, Any]) -> None:
+        """Admit lanes into `lanes` until all are connected."""
+        deadline = time.monotonic() + ACCEPT_TIMEOUT
+        connecting: dict[int, Any] = {}
+        connected = 0
+        while connected < self.granted and not self._stopping:
+            if time.monotonic() > deadline:
+                raise DeadlineExceeded(
+                    f"{connected} of {self.granted} lanes were connected within "
+                    f"{ACCEPT_TIMEOUT:g} s"
+                )
+            event = self._listener.next(_SLICE, connecting)
+            if event is None:
+                continue
+            if isinstance(event, self._module.Request):
+                lane = self._admit(admission, event)
+                if lane is not None:
+                    lanes[lane.index] = lane
+                    connecting[lane.key] = lane
+            else:
+                connected += 1
+
+    def _admit(self, admission: Admission, request: Any) -> Any:
+        number = admission.admit(request.data, request.peer)
+        if number is None:
+            self.refused += 1
+            request.reject()
+            return None
+        queue = self._queues[number % len(self._queues)]
+        lane = self._module.FabricLane(
+            self._domains[number % len(self._queues) % len(self._domains)],
+            queue,
+            number,
+            (max(self._dialect.window, _REPLY_SLOTS), _REPLY_SIZE),
+            (
+                1 if self.fabric.paces else self._dialect.window,
+                self._dialect.buffer_size(self.message_size),
+            ),
+            None,
+            request,
+        )
+        lane.post_receives()
+        lane.accept()
+        return lane
+
+    def _serve(self) -> None:
+        service = self.service_class(
+            self._region,
+            self._size,
+            self._floor,
+            self._lanes,
+            self._queues,
+            spin=self._spin,
+            on_drop=self._on_drop,
+            dialect=self._dialect.name,
+            base=self._memories[0].address,
+            staging=self._staging,
+        )
+        self._service = service
+        for number in range(len(self._queues)):
+            thread = threading.Thread(
+                target=self._guarded, args=(service.run, number), name=f"lanes{number}", daemon=True
+            )
+            thread.start()
+            self._threads.append(thread)
+
+    def _on_drop(self, lane: int, reason: str, number: int) -> None:
+        if reason == service.LOST:
+            self._report(None)
+            return
+        if self._dialect is PMDK:
+            # Its replies have no room for a failure: without this its initiator waits for ever.
+            self._lanes[lane].hang_up()
+        text = f"lane {lane} was given up: {reason}"
+        if number:
+            text += f" ({os.strerror(number)})"
+        self._report(service.error_for(reason, text, number))
+
+    # --- lanes go -----------------------------------------------------------------------------
+
+    def close(self) -> None:
+        """Stop serving, disconnect, deregister. Idempotent."""
+        self._stopping = True
+        # The accept thread may still be making the service.
+        for thread in self._threads[:1]:
+            thread.join()
+        if self._service is not None:
+            self._service.stop()
+        for thread in self._threads[1:]:
+            thread.join()
+        self._threads.clear()
+        for group in (self._lanes, self._queues, self._memories, self._domains):
+            for item in group:
+                item.close()
+            group.clear()
+        if self._staging is not None:
+            self._staging.close()
+            self._staging = None
+        if self._listener is not None:
+            self._listener.close()
+        self.fabric.close()
+
+
+def _first_that_works(providers: tuple[str, ...], address: str) -> tuple[Any, Any]:
+    """Return the module and the fabric of the first provider that can be used at `address`."""
+    problem: RpmemError | None = None
+    for provider in providers:
+        try:
+            module = _fabric.load(provider)
+            return module, module.Fabric(provider, address, listen=True)
+        except (MissingExtension, ProviderUnavailable) as error:
+            problem = problem or error
+    raise problem or ProviderUnavailable("the initiator offered no provider")
+
+
+def _threads_for(lanes: int) -> int:
+    """Leave cores to the rest of the machine: service threads poll while there is traffic."""
+    return max(1, min(lanes, (os.cpu_count() or 1) // 2, 4))

@@ -1,0 +1,35 @@
+from collections.abc import Callable
+from typing import Any, Final
+
+from rpmem.errors import RpmemError
+from rpmem.memory.region import Region
+from rpmem.wire.lane import Lane
+
+LOST: Final[str]
+DROP_REASONS: Final[dict[int, str]]
+
+def error_for(reason: str, text: str, number: int) -> RpmemError: ...
+
+class Service:
+    def __init__(
+        self,
+        region: Region,
+        size: int,
+        floor: int,
+        lanes: list[Lane],
+        queues: list[Any],
+        *,
+        spin: float,
+        on_drop: Callable[[int, str, int], None],
+        dialect: str = "native",
+        base: int = 0,
+        staging: Region | None = None,
+    ) -> None: ...
+    def run(self, thread: int) -> None: ...
+    def stop(self) -> None: ...
+    @property
+    def dropped(self) -> dict[int, str]: ...
+    @property
+    def messages(self) -> int: ...
+    @property
+    def flushes(self) -> int: ...

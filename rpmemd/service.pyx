@@ -1,0 +1,401 @@
+"""The target's in-band service loop.
+
+Initiators are not trusted: every length, offset and sequence number of a message is
+checked before a byte of it is used.  A lane that breaks a rule is answered with a reason,
+given up, and reported to the session; its data since the last answer were never promised.
+"""
+
+from libc.stdint cimport uint8_t, uint32_t, uint64_t
+from libc.stdlib cimport calloc, free
+from libc.string cimport memcpy, memset
+
+from rpmem.wire.lane cimport (
+    COMPLETED_FAULT, COMPLETED_RECEIVE, LANE_AGAIN, LANE_GARBLED, POST_INLINE, Lane, completion_t,
+    iovec, lane_t, queue_t,
+)
+from rpmem.wire.messages cimport (
+    MESSAGE_FETCH, MESSAGE_REPLY, MESSAGE_UPDATE, REPLY_BAD_MESSAGE, REPLY_BAD_RANGE, REPLY_DONE,
+    REPLY_FLUSH_FAILED, UPDATE_ANSWER, UPDATE_DEEP, WRITTEN_SHIFT, descriptor_t, header_t,
+    reply_t,
+)
+from rpmem.wire.pmdk_messages cimport (
+    PMDK_DEEP_PERSIST, PMDK_MODE_MASK, PMDK_PERSIST_SEND, pmdk_reply_t, pmdk_request_t,
+)
+from rpmem.memory.region cimport Region, region_copy_strict
+from rpmem.wire.polling cimport give_way, now, politeness, politeness_t
+
+from rpmem.errors import FlushFailed, MalformedMessage, RangeError
+
+cdef enum:
+    BATCH = 16
+    LOOK_AT_CLOCK = 32        # empty polls between two looks
+    SLICE = 500               # ms asleep at most; `stop` wakes the queue
+
+LOST = "the initiator hung up"
+
+DROP_REASONS = {
+    DROP_LOST: LOST,
+    DROP_GARBLED: "the initiator broke the in-band protocol",
+    DROP_RANGE: "the initiator named bytes outside the pool",
+    DROP_MEDIUM: "the medium refused a flush: what was not acknowledged is not durable there",
+}
+
+
+def error_for(str reason, str text, int number):
+    """The error that tells an initiator why its lane was given up."""
+    if reason == DROP_REASONS[DROP_MEDIUM]:
+        return FlushFailed(text, errno=number or None)
+    if reason == DROP_REASONS[DROP_RANGE]:
+        return RangeError(text)
+    return MalformedMessage(text)
+
+
+# --- native messages ---------------------------------------------------------------
+
+cdef void reply_native(served_t *served, uint8_t status, uint32_t number) noexcept nogil:
+    """Owe the initiator an answer for everything up to the last message."""
+    cdef reply_t *reply = <reply_t *> served.reply
+    memset(reply, 0, sizeof(reply_t))
+    reply.kind = MESSAGE_REPLY
+    reply.status = status
+    reply.sequence = served.sequence
+    reply.number = number
+    served.reply_size = sizeof(reply_t)
+    served.owes_reply = True
+
+
+cdef int fetch(Service service, served_t *served, const char *message,
+               uint64_t length) noexcept nogil:
+    """Check a FETCH, copy its range to where the initiator can READ it, answer."""
+    cdef const header_t *header = <const header_t *> message
+    cdef const descriptor_t *wanted = <const descriptor_t *> (message + sizeof(header_t))
+    cdef int rc
+    if (header.flags != UPDATE_ANSWER or header.count != 1
+            or header.sequence != <uint32_t> (served.sequence + 1)
+            or length != sizeof(header_t) + sizeof(descriptor_t)
+            or wanted.length > service.staged):
+        reply_native(served, REPLY_BAD_MESSAGE, 0)
+        return DROP_GARBLED
+    if wanted.length > service.size or wanted.offset > service.size - wanted.length:
+        reply_native(served, REPLY_BAD_RANGE, 0)
+        return DROP_RANGE
+    served.sequence = header.sequence
+    memcpy(served.staging, service.region.base + wanted.offset, wanted.length)
+    # The answer says that everything before it is durable.
+    rc = service.settle(served)
+    if rc:
+        served.medium_error = rc
+        reply_native(served, REPLY_FLUSH_FAILED, rc)
+        return DROP_MEDIUM
+    reply_native(served, REPLY_DONE, 0)
+    return DROP_NONE
+
+
+cdef int native_handler(Service service, served_t *served, const char *message,
+                        uint64_t length) noexcept nogil:
+    """Check an UPDATE, store its data, make its ranges durable, answer if asked."""
+    cdef const header_t *header = <const header_t *> message
+    cdef const descriptor_t *descriptors = <const descriptor_t *> (message + sizeof(header_t))
+    cdef const char *data
+    cdef uint64_t n, left
+    cdef uint32_t i
+    cdef bint written
+    cdef int rc
+    if length < sizeof(header_t):
+        reply_native(served, REPLY_BAD_MESSAGE, 0)
+        return DROP_GARBLED
+    if header.kind == MESSAGE_FETCH and served.staging != NULL:
+        return fetch(service, served, message, length)
+    if (header.kind != MESSAGE_UPDATE or header.flags & ~(UPDATE_ANSWER | UPDATE_DEEP)
+            or header.sequence != <uint32_t> (served.sequence + 1)
+            or length < sizeof(header_t) + <uint64_t> header.count * sizeof(descriptor_t)):
+        reply_native(served, REPLY_BAD_MESSAGE, 0)
+        return DROP_GARBLED
+    data = <const char *> (descriptors + header.count)
+    left = length - (data - message)
+    for i in range(header.count):
+        n = descriptors[i].length
+        written = n >> WRITTEN_SHIFT
+        n &= ~(<uint64_t> 1 << WRITTEN_SHIFT)
+        if not written:
+            if n > left:
+                reply_native(served, REPLY_BAD_MESSAGE, 0)
+                return DROP_GARBLED
+            left -= n
+        if (descriptors[i].offset < service.floor or n > service.size
+                or descriptors[i].offset > service.size - n):
+            reply_native(served, REPLY_BAD_RANGE, i)
+            return DROP_RANGE
+    if left:
+        reply_native(served, REPLY_BAD_MESSAGE, 0)
+        return DROP_GARBLED
+
+    served.sequence = header.sequence
+    served.deep = served.deep or (header.flags & UPDATE_DEEP) != 0
+    for i in range(header.count):
+        n = descriptors[i].length
+        if not n >> WRITTEN_SHIFT:
+            region_copy_strict(service.region.base + descriptors[i].offset, data, n)
+            data += n
+        n &= ~(<uint64_t> 1 << WRITTEN_SHIFT)
+        rc = service.note(served, descriptors[i].offset, n)
+        if rc:
+            served.medium_error = rc
+            reply_native(served, REPLY_FLUSH_FAILED, rc)
+            return DROP_MEDIUM
+    if header.flags & UPDATE_ANSWER:
+        rc = service.settle(served)
+        if rc:
+            served.medium_error = rc
+            reply_native(served, REPLY_FLUSH_FAILED, rc)
+            return DROP_MEDIUM
+        reply_native(served, REPLY_DONE, 0)
+    return DROP_NONE
+
+
+# --- PMDK's messages ---------------------------------------------------------------
+
+cdef int pmdk_handler(Service service, served_t *served, const char *message,
+                      uint64_t length) noexcept nogil:
+    """Check a request of PMDK 0.1, carry it out, reply.
+
+    Its replies cannot say that something failed: the lane is given up instead.
+    """
+    cdef const pmdk_request_t *request = <const pmdk_request_t *> message
+    cdef pmdk_reply_t *reply = <pmdk_reply_t *> served.reply
+    cdef uint64_t offset
+    cdef uint32_t mode
+    cdef int rc
+    if length < sizeof(pmdk_request_t) or request.lane != served.number:
+        return DROP_GARBLED
+    mode = request.flags & PMDK_MODE_MASK
+    if length != sizeof(pmdk_request_t) + (request.size if mode == PMDK_PERSIST_SEND else 0):
+        return DROP_GARBLED
+    offset = request.address - service.base
+    if (request.address < service.base or request.size > service.size
+            or offset > service.size - request.size):
+        return DROP_RANGE
+    if mode == PMDK_PERSIST_SEND:
+        region_copy_strict(service.region.base + offset, message + sizeof(pmdk_request_t),
+                           request.size)
+    served.deep = mode == PMDK_DEEP_PERSIST
+    rc = service.note(served, offset, request.size) if request.size else 0
+    if rc == 0:
+        rc = service.settle(served)
+    if rc:
+        served.medium_error = rc
+        return DROP_MEDIUM
+    served.sequence += 1
+    reply.flags = 0
+    reply.lane = served.number
+    served.reply_size = sizeof(pmdk_reply_t)
+    served.owes_reply = True
+    return DROP_NONE
+
+
+# --- the service -------------------------------------------------------------------
+
+cdef class Service:
+    """Serves the lanes of one session.
+
+    Parameters
+    ----------
+    region : Region
+        The pool.
+    size : int
+        How much of it the initiator asked for.
+    floor : int
+        Bytes at the start (the header) that messages may not touch.
+    lanes : list of Lane
+        Connected lanes, receives posted.
+    queues : list
+        The queue objects, one per service thread; every lane's queue is one of them.
+    spin : float
+        Seconds to poll after the last traffic before sleeping.
+    dialect : {"native", "pmdk"}
+        The in-band protocol.
+    base : int
+        With PMDK's protocol, the address that initiators were told the pool has.
+    staging : Region, optional
+        Where the fabric cannot reach the pool: registered memory, an equal piece of it for each
+        lane, into which ranges are copied on demand.
+    on_drop : callable
+        ``on_drop(lane, reason, errno)``, called from service threads.
+    """
+
+    def __cinit__(self, Region region, uint64_t size, uint64_t floor, list lanes, list queues,
+                  *, double spin, object on_drop, str dialect="native", uint64_t base=0,
+                  Region staging=None):
+        cdef Lane lane
+        cdef uint32_t i
+        self.region = region
+        self.size = min(size, region.size)
+        self.floor = floor
+        self.spans = region.spans
+        self.handler = native_handler if dialect == "native" else pmdk_handler
+        self.base = base
+        self.lanes = list(lanes)
+        self.queues = list(queues)
+        self.count = <uint32_t> len(lanes)
+        self.staging = staging
+        if staging is not None and self.count:
+            self.staged = staging.size // self.count
+        self.spin = <uint64_t> (spin * 1e9)
+        self.on_drop = on_drop
+        self.served = <served_t *> calloc(self.count + 1, sizeof(served_t))
+        if self.served == NULL:
+            raise MemoryError("no memory for the lanes")
+        for i in range(self.count):
+            lane = lanes[i]
+            lane.c.user = &self.served[i]
+            self.served[i].lane = lane.c
+            self.served[i].number = i
+            self.served[i].low = <uint64_t> -1
+            if self.staged:
+                self.served[i].staging = staging.base + i * self.staged
+
+    def __dealloc__(self):
+        free(self.served)
+
+    cdef int note(self, served_t *served, uint64_t offset, uint64_t length) noexcept nogil:
+        """A range has new bytes: start its write-back, or remember it for the next answer."""
+        if self.spans:
+            served.low = min(served.low, offset)
+            served.high = max(served.high, offset + length)
+            return 0
+        if served.deep:
+            return self.region.c_deep(offset, length)
+        return self.region.c_flush(offset, length)
+
+    cdef int settle(self, served_t *served) noexcept nogil:
+        """Everything noted on this lane is durable when this returns 0."""
+        cdef uint64_t low = served.low, high = served.high
+        cdef bint deep = served.deep
+        served.low = <uint64_t> -1
+        served.high = 0
+        served.deep = False
+        self.flushes += 1
+        if not self.spans:
+            return self.region.c_drain()
+        if low >= high:
+            return self.region.c_drain()
+        if deep:
+            return self.region.c_deep(low, high - low)
+        return self.region.c_persist(low, high - low)
+
+    cdef int send_reply(self, served_t *served) noexcept nogil:
+        """Send the answer that is owed; stays owed while there is no room."""
+        cdef lane_t *lane = served.lane
+        cdef iovec vector
+        cdef int rc
+        vector.iov_base = lane.send_area + (served.sequence % lane.send_slots) * lane.send_size
+        vector.iov_len = served.reply_size
+        memcpy(vector.iov_base, served.reply, served.reply_size)
+        rc = lane.ops.send(lane, &vector, &lane.send_handle, 1,
+                           POST_INLINE if lane.inline_limit >= served.reply_size else 0)
+        if rc == LANE_AGAIN:
+            return 0
+        served.owes_reply = False
+        return rc
+
+    cdef int take(self, served_t *served, uint32_t slot, uint64_t length) noexcept nogil:
+        """One received message: handle it, give its buffer back, answer."""
+        cdef lane_t *lane = served.lane
+        cdef int reason
+        self.messages += 1
+        reason = self.handler(self, served,
+                              lane.receive_area + <size_t> slot * lane.receive_size, length)
+        if reason == DROP_NONE and lane.ops.receive(lane, slot) < 0:
+            reason = DROP_LOST
+        if served.owes_reply and self.send_reply(served) < 0 and reason == DROP_NONE:
+            reason = DROP_LOST
+        return reason
+
+    cdef void drop(self, served_t *served, uint32_t reason, int detail) noexcept nogil:
+        """Give a lane up and tell the session why."""
+        if served.dropped:
+            return
+        served.dropped = reason
+        with gil:
+            self.on_drop(served.number, DROP_REASONS[reason], detail)
+
+    cdef void serve(self, queue_t *queue, uint32_t alive) noexcept nogil:
+        """Serve every lane of `queue` until told to stop or none is left."""
+        cdef completion_t completions[BATCH]
+        cdef served_t *served
+        cdef uint64_t last = now()
+        cdef politeness_t manners = politeness()
+        cdef uint32_t idle = 0, i, reason
+        cdef int n, k
+        cdef bint owing = False, garbled
+        while not self.stopping and alive:
+            n = queue.ops.poll(queue, completions, BATCH)
+            if n > 0:
+                idle = 0
+                last = 0
+                for k in range(n):
+                    served = <served_t *> completions[k].lane.user
+                    if served.dropped:
+                        continue
+                    if completions[k].kind == COMPLETED_RECEIVE:
+                        reason = self.take(served, completions[k].slot, completions[k].length)
+                    elif completions[k].kind == COMPLETED_FAULT:
+                        garbled = served.lane.state == LANE_GARBLED
+                        reason = DROP_GARBLED if garbled else DROP_LOST
+                    else:
+                        continue
+                    if reason:
+                        alive -= 1
+                        self.drop(served, reason, served.medium_error)
+                    elif served.owes_reply:
+                        owing = True
+                continue
+            if owing:
+                owing = False
+                for i in range(self.count):
+                    served = &self.served[i]
+                    if served.lane.queue == queue and served.owes_reply and not served.dropped:
+                        if self.send_reply(served) < 0:
+                            alive -= 1
+                            self.drop(served, DROP_LOST, 0)
+                        elif served.owes_reply:
+                            owing = True
+            idle += 1
+            if idle % manners.every == 0:
+                give_way(&manners)
+            if idle % LOOK_AT_CLOCK and queue.spins:
+                continue
+            if last == 0:
+                last = now()
+            if not queue.spins or now() - last > self.spin:
+                if queue.ops.wait(queue, 1 if owing else SLICE) > 0:
+                    last = 0
+
+    def run(self, uint32_t thread):
+        """Serve the lanes of one queue; returns when stopped or when all are gone."""
+        cdef Lane first
+        cdef Lane lane
+        cdef uint32_t alive = 0
+        cdef queue_t *queue = NULL
+        mine = [lane for i, lane in enumerate(self.lanes) if i % len(self.queues) == thread]
+        if not mine:
+            return
+        first = mine[0]
+        queue = first.c.queue
+        alive = <uint32_t> len(mine)
+        with nogil:
+            self.serve(queue, alive)
+
+    def stop(self):
+        """Make every `run` return; they must be joined before lanes are closed."""
+        cdef Lane lane
+        self.stopping = 1
+        for lane in self.lanes:
+            lane.c.ops.wake(lane.c.queue)
+
+    @property
+    def dropped(self):
+        """Lanes given up, with the reason of each."""
+        cdef uint32_t i
+        return {i: DROP_REASONS[self.served[i].dropped]
+                for i in range(self.count) if self.served[i].dropped}

@@ -1,0 +1,142 @@
+"""The door of a listener: who waits there, for how long, and who is handed on."""
+
+from __future__ import annotations
+
+import os
+import socket
+import struct
+
+import pytest
+
+from rpmem.fabric.libfabric import door
+from rpmem.fabric.libfabric.door import Door
+
+HOST = "127.0.0.1"
+
+
+def request(data: bytes, *, size: int | None = None) -> bytes:
+    """Return what libfabric's tcp sends to connect, with private data."""
+    return struct.pack(">BBH28x", 3, 0, len(data) if size is None else size) + data
+
+
+@pytest.fixture
+def opened():
+    made = Door(HOST)
+    yield made
+    made.close()
+
+
+def knock(opened: Door, data: bytes = b"") -> socket.socket:
+    caller = socket.create_connection((HOST, opened.port), 5)
+    caller.sendall(data)
+    return caller
+
+
+def is_hung_up(caller: socket.socket, patience_s: float = 1.0) -> bool:
+    caller.settimeout(patience_s)
+    try:
+        return caller.recv(1) == b""
+    except TimeoutError:
+        return False
+    except ConnectionResetError:
+        return True
+
+
+def test_a_whole_request_gets_in(opened):
+    with knock(opened, request(b"token")) as caller:
+        visitor = opened.next(5)
+        assert visitor is not None
+        assert visitor.data == b"token"
+        assert visitor.peer == caller.getsockname()
+        assert not is_hung_up(caller, 0.05)
+        visitor.close()
+
+
+def test_half_a_request_is_waited_for(opened):
+    whole = request(b"token")
+    with knock(opened, whole[:20]) as caller:
+        assert opened.next(0.05) is None
+        caller.sendall(whole[20:])
+        visitor = opened.next(5)
+        assert visitor is not None
+        assert visitor.data == b"token"
+        visitor.close()
+
+
+def test_who_says_nothing_is_dropped_in_time(opened, monkeypatch):
+    monkeypatch.setattr(door, "LONGEST_WAIT", 0.05)
+    with knock(opened) as caller:
+        while opened.dropped == 0:
+            assert opened.next(0.02) is None
+        assert is_hung_up(caller)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        request(b"", size=door._LARGEST_DATA + 1),
+        request(b"", size=0xFFFF),
+        request(b"12", size=1),
+        request(b"") + b"more",
+        b"\x03\x01" + bytes(30),
+        b"GET / HTTP/1.1\r\n\r\n",
+    ],
+    ids=["too large", "largest", "more than it says", "more", "no request", "http"],
+)
+def test_what_will_never_be_a_request_is_dropped_at_once(opened, data, monkeypatch):
+    monkeypatch.setattr(door, "LONGEST_WAIT", 1000.0)
+    with knock(opened, data) as caller:
+        while opened.dropped == 0:
+            assert opened.next(0.02) is None
+        assert is_hung_up(caller)
+
+
+def test_nobody_outlives_the_door():
+    made = Door(HOST)
+    callers = [knock(made, b"\x03\x00" * (number % 2)) for number in range(8)]
+    assert made.next(0.1) is None
+    made.close()
+    assert all(is_hung_up(caller) for caller in callers)
+    for caller in callers:
+        caller.close()
+
+
+def test_of_one_source_the_oldest_give_way(opened, monkeypatch):
+    monkeypatch.setattr(opened, "_most_of_one", 4)
+    callers = []
+    for _ in range(7):
+        callers.append(knock(opened))
+        assert opened.next(0.02) is None
+    assert opened.dropped == 3
+    assert [is_hung_up(caller, 0.1) for caller in callers] == [True] * 3 + [False] * 4
+    for caller in callers:
+        caller.close()
+
+
+def test_a_connection_is_found_by_its_peer_and_no_other():
+    with socket.create_server((HOST, 0)) as server:
+        callers = [socket.create_connection(server.getsockname()) for _ in range(3)]
+        accepted = [server.accept()[0] for _ in callers]
+        peers = [caller.getsockname() for caller in callers]
+        for number, peer in enumerate(peers):
+            for guess in accepted:
+                found = door._descriptor_of(peer, guess.fileno())
+                assert found == accepted[number].fileno()
+        for each in (*callers, *accepted):
+            each.close()
+
+
+def test_a_visitor_takes_the_place_of_its_double(opened):
+    """What is accepted inside goes on with the connection from outside."""
+    with knock(opened, request(b"token")) as caller, socket.create_server((HOST, 0)) as inner:
+        visitor = opened.next(5)
+        assert visitor is not None
+        with visitor.inside(*inner.getsockname()) as (peer, guess):
+            accepted, address = inner.accept()
+            assert address == peer
+            assert accepted.recv(100) == request(b"token")
+            visitor.replace(peer, guess)
+        caller.sendall(b"first words")
+        assert accepted.recv(100) == b"first words"
+        assert not os.get_inheritable(accepted.fileno())
+        accepted.close()
