@@ -13,6 +13,7 @@ import shlex
 import signal
 import sys
 from collections.abc import Callable
+from errno import EAGAIN, EMFILE, ENFILE, ENOMEM
 
 from rpmem.base.target import Target
 from rpmem.errors import (
@@ -26,6 +27,7 @@ from rpmem.errors import (
     NoiseBeforeProtocol,
     RpmemError,
     printable,
+    remedy_for,
 )
 from rpmem.launch.base import Deadline, Transport
 
@@ -225,11 +227,24 @@ _SSH_SAYS: tuple[Callable[[Target, str], RpmemError | None], ...] = (
 )
 
 
+# What shells, loaders and Python say on the far side when they have too little to start anything.
+_RAN_OUT = (
+    (EMFILE, r"Too many open files(?! in system)|shared object file: Error 24\b"),
+    (ENFILE, r"Too many open files in system|shared object file: Error 23\b"),
+    (EAGAIN, r"fork: .*Resource temporarily unavailable|[Cc]annot fork|can't start new thread"),
+    (ENOMEM, r"Cannot allocate memory|failed to map segment"),
+)
+
+
 def _from_stderr(transport: Transport, status: int | None) -> RpmemError | None:
     """Return what ssh, or the shell behind it, says clearly; None when it does not."""
     if status in (None, 0):
         return None
     text = transport.stderr_text()
+    for number, words in _RAN_OUT:
+        if re.search(words, text):
+            error = _ended(transport, status)
+            return LaunchFailed(error.what, errno=number, hint=remedy_for(number))
     missing = _missing(transport, status, text)
     if missing is not None or transport.launcher != "openssh":
         return missing
@@ -302,9 +317,8 @@ def _refused(transport: Transport, errno: int) -> LaunchFailed:
     what = f"rpmemd on {transport.node} refused to start: {os.strerror(errno)} (errno {errno})"
     if said := _last_lines(transport.stderr_text()):
         what = f"{what}: {_quote(said)}"
-    return LaunchFailed(
-        what, errno=errno, hint=f"Check rpmemd's configuration and log on {transport.node}"
-    )
+    hint = remedy_for(errno) or f"Check rpmemd's configuration and log on {transport.node}"
+    return LaunchFailed(what, errno=errno, hint=hint)
 
 
 def _ended(transport: Transport, status: int | None) -> LaunchFailed:

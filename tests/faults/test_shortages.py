@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import resource
 import shlex
 import subprocess
@@ -26,6 +27,9 @@ from rpmem.session import channel as channels
 ROOT = Path(__file__).resolve().parents[2]
 
 SIZE = 2 << 20
+TIMEOUT = 20.0
+# Whatever is short, nobody waits for the time-out to learn of it.
+SOON = 8.0
 RPMEMD = f"{shlex.quote(sys.executable)} -P -m rpmemd"
 
 
@@ -62,9 +66,17 @@ def descriptors_left(count):
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
-def create(tmp_path, **more):
+def create(tmp_path, lanes=2, **more):
     replica = rpmem.create(
-        f"local:{tmp_path}", "a.set", bytearray(SIZE), 2, parts=1, timeout=20.0, **more
+        f"local:{tmp_path}", "a.set", bytearray(SIZE), lanes, parts=1, timeout=TIMEOUT, **more
+    )
+    replica.persist(8192, 64)
+    return replica
+
+
+def reopen(tmp_path, lanes=2, **more):
+    replica = rpmem.open(
+        f"local:{tmp_path}", "a.set", bytearray(SIZE), lanes, timeout=TIMEOUT, **more
     )
     replica.persist(8192, 64)
     return replica
@@ -72,51 +84,79 @@ def create(tmp_path, **more):
 
 def assert_explained(error):
     assert error.errno == errno.EMFILE
-    assert "Too many open files" in str(error)
+    assert re.search("Too many open files|shared object file: Error 24", str(error))
     assert "Traceback" not in str(error)
     assert "raise its limit" in str(error)
 
 
-def test_descriptors_of_the_initiator(tmp_path):
-    create(tmp_path).close(remove=True)  # what is loaded once is loaded
-    outcomes = []
-    for count in range(0, 60, 2):
-        before = traces()
+CALLS = {"create": create, "open": reopen}
+#: Some numbers of descriptors, and all of them.
+SOME = [("create", 1, range(0, 62, 4)), ("open", 4, range(1, 62, 4))]
+WHOLE = [(call, lanes, range(61)) for call in CALLS for lanes in (1, 4)]
+sizes = pytest.mark.parametrize(
+    ("call", "lanes", "numbers"),
+    [
+        *(pytest.param(*each, id=f"{each[0]} {each[1]}") for each in SOME),
+        *(pytest.param(*each, marks=pytest.mark.slow, id=f"all {each[:2]}") for each in WHOLE),
+    ],
+)
+
+
+class Shortage:
+    """Goes through numbers of free descriptors: success or the right error, soon, nothing left."""
+
+    def __init__(self, path, call, lanes):
+        self.path = path
+        self.outcomes = {}
+        self._call = lambda **more: CALLS[call](path, lanes, **more)
+        create(path, lanes).close(remove=call == "create")  # what is loaded once is loaded
+        self._before = traces()
+        self._files = sorted(os.listdir(path))
+
+    def run(self, number, **more):
+        begun = time.monotonic()
         try:
-            with descriptors_left(count):
-                create(tmp_path).close(remove=True)
+            self._call(**more).close(remove=not self._files)
         except RpmemError as error:
             assert_explained(error)
-            outcomes.append(False)
+            self.outcomes[number] = False
         else:
-            outcomes.append(True)
-            if all(outcomes[-3:]):
-                break
-        after = traces_after(before)
-        assert after[0] <= before[0], count
-        assert after[1] <= before[1], count
-        assert list(tmp_path.iterdir()) == []
-    assert outcomes[-1], "never enough"
-    assert outcomes.count(False) > 10, "never too few"
+            self.outcomes[number] = True
+        assert time.monotonic() - begun < SOON, number
+
+    def nothing_is_left(self):
+        now = traces_after(self._before)
+        assert now[0] <= self._before[0]
+        assert now[1] <= self._before[1]
+        assert sorted(os.listdir(self.path)) == self._files
+        with pytest.raises(ChildProcessError):
+            os.waitpid(-1, os.WNOHANG)
+
+    def assert_there_is_a_border(self):
+        ends = list(self.outcomes.values())
+        assert ends == sorted(ends), "success with fewer, but not with more"
+        assert ends.count(False) > 3, "never too few"
+        assert ends.count(True) > 4, "never enough"
 
 
-def test_descriptors_of_the_daemon(tmp_path):
+@sizes
+def test_descriptors_of_the_initiator(tmp_path, call, lanes, numbers):
+    shortage = Shortage(tmp_path, call, lanes)
+    for number in numbers:
+        with descriptors_left(number):
+            shortage.run(number)
+        shortage.nothing_is_left()
+    shortage.assert_there_is_a_border()
+
+
+@sizes
+def test_descriptors_of_the_daemon(tmp_path, call, lanes, numbers):
     """From too few to begin with, over too few for lanes, to enough."""
-    outcomes = []
-    for count in range(7, 60):
-        command = f"ulimit -n {count}; exec {RPMEMD}"
-        try:
-            create(tmp_path, command=command).close(remove=True)
-        except RpmemError as error:
-            assert_explained(error)
-            outcomes.append(False)
-        else:
-            outcomes.append(True)
-            if all(outcomes[-3:]):
-                break
-        assert list(tmp_path.iterdir()) == []
-    assert outcomes[-1], "never enough"
-    assert outcomes.count(False) > 5, "never too few"
+    shortage = Shortage(tmp_path, call, lanes)
+    for number in numbers:
+        shortage.run(number, command=f"ulimit -n {3 + number}; exec {RPMEMD}")
+        shortage.nothing_is_left()
+    shortage.assert_there_is_a_border()
 
 
 def test_the_daemon_takes_what_it_may_have(tmp_path):

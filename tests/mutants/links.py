@@ -260,4 +260,18 @@ MUTANTS = (
         "if False:",
         ("tests/unit/files/test_partfile.py", "tests/unit/pool/test_pool_local.py"),
     ),
+    Mutant(
+        "the door puts no descriptors by",
+        "Door.__init__",
+        "self._seats = Spare(expected)",
+        "self._seats = Spare(0)",
+        ("tests/unit/fabric/test_spare.py",),
+    ),
+    Mutant(
+        "descriptors that were given away for a moment stay away",
+        "Spare.refill",
+        "self._fill()",
+        "return",
+        ("tests/unit/fabric/test_spare.py",),
+    ),
 )

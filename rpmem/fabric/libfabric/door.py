@@ -9,6 +9,9 @@ only one that is admitted is handed to libfabric, as if it had accepted it itsel
 What waits is bounded: in number and in time, by source and altogether. Where there is no more room,
 the oldest connection of the source that has the most is dropped; an honest request comes on the
 heels of its connection, and has mostly left before.
+
+The descriptors that the expected lanes take are put by before anybody is told where the door is:
+where there are too few, that is said at once, and strangers do not get them.
 """
 
 from __future__ import annotations
@@ -23,6 +26,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
 from rpmem.errors import ConnectFailed, FabricFailure, remedy_for
+from rpmem.fabric.libfabric.spare import Spare
 
 # Connections that wait, of one source and of all, beside those that are expected: far fewer than a
 # process may have descriptors.
@@ -33,6 +37,9 @@ LONGEST_WAIT = 5.0
 # Taken at a time, before those that wait are looked at again.
 _ACCEPTED_AT_ONCE = 64
 _BACKLOG = 1024
+# Descriptors that handing a lane over takes for a moment: libfabric's listener and the connection
+# it accepts, ours to it, its double, a look at all that are open; and some to be on the safe side.
+_HANDING_OVER = 10
 # Without a free descriptor: how long until the next try, and until it is taken for an error.
 _PAUSE = 0.05
 LONGEST_STARVED = 2.0
@@ -129,11 +136,7 @@ class Visitor:
                 os.close(guess)
                 yield double.getsockname()[:2], guess
         except OSError as error:
-            raise ConnectFailed(
-                f"a lane cannot be handed to libfabric: {error.strerror or error}",
-                errno=error.errno,
-                hint=remedy_for(error.errno),
-            ) from error
+            raise _short(error, "a lane cannot be handed to libfabric") from error
 
     def replace(self, peer: tuple[str, int], guess: int) -> None:
         """Take the place of the accepted connection of `peer`, which libfabric knows by its number.
@@ -157,13 +160,18 @@ class Door:
         The address to listen on; the port is chosen by the system, or from the range that
         libfabric's variables name.
     expected : int
-        How many are to come: so many more may wait.
+        How many are to come: so many more may wait, and each finds a descriptor.
 
     Attributes
     ----------
     port : int
     dropped : int
         Connections that were dropped without a request.
+
+    Raises
+    ------
+    ConnectFailed
+        There is no such address, or there are too few descriptors for those that are expected.
     """
 
     def __init__(self, host: str, expected: int = 0) -> None:
@@ -173,8 +181,15 @@ class Door:
         self._waiting: dict[int, Visitor] = {}
         self._paused_until = 0.0
         self._starved_since = 0.0
+        self._seats = self._tools = Spare(0)
         self._socket = _listening(host)
         self.port: int = self._socket.getsockname()[1]
+        try:
+            self._seats = Spare(expected)
+            self._tools = Spare(_HANDING_OVER if expected else 0)
+        except OSError as error:
+            self.close()
+            raise _short(error, f"lanes cannot be accepted at {host}") from error
 
     def next(self, timeout: float) -> Visitor | None:
         """Wait for a whole request."""
@@ -185,9 +200,19 @@ class Door:
             if visitor is not None or left <= 0:
                 return visitor
 
+    def begin_to_hand_over(self) -> None:
+        """Set free what is put by for handing a lane over."""
+        self._tools.give(_HANDING_OVER)
+
+    def end_handing_over(self) -> None:
+        """Put the same by for the next one."""
+        self._tools.refill()
+
     def close(self) -> None:
         """Stop listening, and drop who waits. Idempotent."""
         self._socket.close()
+        self._seats.close()
+        self._tools.close()
         for visitor in self._waiting.values():
             visitor.close()
         self._waiting.clear()
@@ -238,17 +263,16 @@ class Door:
     def _make_do(self, error: OSError) -> None:
         """Go on without a descriptor, but not for long: who has none will not get one."""
         now = time.monotonic()
+        if error.errno in _SHORTAGES and self._seats:
+            self._seats.give()
+            return
         if self._waiting:
             self._drop(self._most_tiresome())
             return
         self._paused_until = now + _PAUSE
         self._starved_since = self._starved_since or now
         if error.errno in _SHORTAGES and now - self._starved_since > LONGEST_STARVED:
-            raise ConnectFailed(
-                f"no lane can be accepted: {error.strerror}",
-                errno=error.errno,
-                hint=remedy_for(error.errno),
-            ) from error
+            raise _short(error, "no lane can be accepted") from error
 
     def _look(self, visitor: Visitor) -> Visitor | None:
         whole = visitor.read()
@@ -284,6 +308,12 @@ class Door:
             visitor.close()
 
 
+def _short(error: OSError, what: str) -> ConnectFailed:
+    return ConnectFailed(
+        f"{what}: {error.strerror or error}", errno=error.errno, hint=remedy_for(error.errno)
+    )
+
+
 def _listening(host: str) -> socket.socket:
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(
@@ -291,11 +321,7 @@ def _listening(host: str) -> socket.socket:
         )[0]
         listening = socket.socket(family, kind, protocol)
     except OSError as error:
-        raise ConnectFailed(
-            f"lanes cannot be accepted at {host}: {error.strerror or error}",
-            errno=error.errno,
-            hint=remedy_for(error.errno),
-        ) from error
+        raise _short(error, f"lanes cannot be accepted at {host}") from error
     problem: OSError | None = None
     for port in _ports():
         try:

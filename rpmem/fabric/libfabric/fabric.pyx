@@ -669,6 +669,7 @@ cdef class Request:
         cdef Request accepted
         if self.visitor is None:
             return
+        self.listener.door.begin_to_hand_over()
         # For this one connection: what does not listen for long cannot be found by others.
         self.behind = Listener(self.listener.inner, guarded=False)
         with self.visitor.inside(self.listener.inner.host, self.behind.port) as (peer, guess):
@@ -682,6 +683,7 @@ cdef class Request:
         if self.behind is not None:
             self.behind.close()
             self.behind = None
+            self.listener.door.end_handing_over()
 
     def reject(self):
         """Turn the request down."""
@@ -778,8 +780,10 @@ cdef class Listener:
                     return event
                 event.reject()
             elif left <= 0:
+                number = errno.EMFILE if lacks_descriptors() else None
                 raise ConnectFailed("libfabric did not accept a lane of this process",
-                                    where=self.fabric.provider)
+                                    where=self.fabric.provider, errno=number,
+                                    hint=remedy_for(number))
 
     cpdef close(self):
         """Stop listening; established lanes stay."""

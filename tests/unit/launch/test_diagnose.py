@@ -20,6 +20,7 @@ from rpmem.errors import (
     LaunchFailed,
     NoiseBeforeProtocol,
     RpmemError,
+    remedy_for,
 )
 from rpmem.launch.base import Transport
 from rpmem.launch.diagnose import diagnose, no_answer
@@ -191,6 +192,32 @@ def test_interpreter_without_the_package():
     )
     assert type(error) is DaemonMissing
     assert "on this machine (exit 1)" in str(error)
+
+
+@pytest.mark.parametrize(
+    ("words", "number"),
+    [
+        ("python3: libm.so.6: cannot open shared object file: Error 24", errno.EMFILE),
+        ("OSError: [Errno 24] Too many open files", errno.EMFILE),
+        ("bash: line 1: /dev/null: Too many open files in system", errno.ENFILE),
+        ("bash: fork: retry: Resource temporarily unavailable", errno.EAGAIN),
+        ("sh: 1: Cannot fork", errno.EAGAIN),
+        ("RuntimeError: can't start new thread", errno.EAGAIN),
+        ("bash: fork: Cannot allocate memory", errno.ENOMEM),
+    ],
+)
+@pytest.mark.parametrize("status", [1, 127, 255])
+def test_what_ran_out_on_the_target(words, number, status):
+    error = diagnose(Recorded(status=status, stderr=words + "\n"))
+    assert type(error) is LaunchFailed
+    assert error.errno == number
+    assert remedy_for(number) in str(error)
+    assert "node2" in str(error)
+
+
+def test_what_could_run_out_and_did_not():
+    error = diagnose(Recorded(status=127, stderr="bash: line 1: rpmemd: command not found\n"))
+    assert type(error) is DaemonMissing
 
 
 NOISE = [
