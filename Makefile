@@ -20,7 +20,7 @@ test:  ## lint and every test that can run here (ARGS="-k header": options of py
 	@scripts/setup test
 	@scripts/test $(ARGS)
 
-lint:  ## ruff, mypy, cython-lint
+lint:  ## ruff, mypy, cython-lint, shellcheck
 	@scripts/setup test
 	@scripts/lint
 
