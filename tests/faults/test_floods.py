@@ -55,8 +55,16 @@ FLOODS = {
 }
 
 
-def connect(port, payload=b""):
-    stranger = socket.create_connection((LISTENING, port), SOON)
+def has_ipv6():
+    try:
+        with socket.create_server(("::1", 0), family=socket.AF_INET6):
+            return True
+    except OSError:
+        return False
+
+
+def connect(port, payload=b"", host=LISTENING):
+    stranger = socket.create_connection((host, port), SOON)
     stranger.setblocking(False)
     with suppress(OSError):
         stranger.send(payload)
@@ -97,6 +105,19 @@ def test_lanes_get_in_among(payload):
         begun = time.monotonic()
         both.connect(timeout=SOON).persist((0, 8))
         assert time.monotonic() - begun < 5
+        assert both.reports == []
+
+
+@pytest.mark.skipif(not has_ipv6(), reason="this machine has no IPv6")
+def test_over_ipv6():
+    """One source is a /64, as one address is of IPv4."""
+    with ExitStack() as strangers, pair(lanes=2, address="::1") as both:
+        for _ in range(door.MOST_OF_ONE + 20):
+            strangers.callback(connect(both.server.port, host="::1").close)
+        core = both.connect(timeout=SOON)
+        memoryview(both.here)[:8] = b"over six"
+        core.persist((0, 8))
+        assert bytes(memoryview(both.there)[:8]) == b"over six"
         assert both.reports == []
 
 

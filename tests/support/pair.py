@@ -52,7 +52,9 @@ class Pair:
         window: int = 4,
         size: int = SIZE,
         provider: str = "tcp",
+        address: str = LISTENING,
     ) -> None:
+        self.address = address
         self.here, self.there = Region.anonymous(size), Region.anonymous(size)
         self.reports: list[RpmemError | None] = []
         self.server = LaneServer(
@@ -60,7 +62,7 @@ class Pair:
             size=size,
             floor=0,
             providers=(provider,),
-            address=LISTENING,
+            address=address,
             lanes=lanes,
             message_size=message_size,
             dialect=Dialect("native", window, one_key=False),
@@ -71,7 +73,7 @@ class Pair:
         self.tokens = tuple(new_token() for _ in range(self.server.granted))
         self.ready = Ready(
             provider=provider,
-            address=LISTENING,
+            address=address,
             port=self.server.port,
             lanes=tuple(
                 LaneGrant(token=token, key=key, address=address)
@@ -96,7 +98,7 @@ class Pair:
         self, *, timeout: float = 20.0, spin: float = 50e-6, patience: float = 20.0
     ) -> Replicator:
         """Connect all lanes; return what persists over them."""
-        self.lanes = Lanes(self.ready, [LISTENING], self.here, timeout=timeout)
+        self.lanes = Lanes(self.ready, [self.address], self.here, timeout=timeout)
         self.core = Replicator(
             self.here,
             [self.lanes.group("send-after-write", Owner())],
