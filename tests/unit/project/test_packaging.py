@@ -11,6 +11,7 @@ import shutil
 import subprocess
 import sys
 import tarfile
+import tomllib
 import zipfile
 from pathlib import Path
 
@@ -256,3 +257,10 @@ def test_the_tests_of_a_tree_that_is_not_built_say_so_once(tree):
     text = (done.stdout + done.stderr).strip()
     assert len(text.splitlines()) < 6
     assert text.count(f"{tree}/rpmem, is not built") == 1
+
+
+def test_the_version_is_the_same_in_both_places():
+    from rpmem import __version__
+
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    assert project["version"] == __version__
