@@ -57,7 +57,7 @@ def test_a_call_that_waits_is_ended_by_a_signal(step):
     bench = bench_of(step)
     bench.lanes[0].withhold(posts=True, answers=True)
     first = begun(bench, bench.core.persist, (100, 100), lane=0)
-    with alarm(), pytest.raises(Alarm):
+    with pytest.raises(Alarm), alarm():
         bench.core.persist((100, 100), lane=1)
     assert not bench.lanes[1].posts()
     bench.lanes[0].withhold()
@@ -91,7 +91,7 @@ def test_what_an_interrupted_call_left_is_waited_for(step, relaxed, lane):
     bench = bench_of(step)
     left = bench.lanes[0]
     left.withhold(posts=True, answers=True)
-    with alarm(), pytest.raises(Alarm):
+    with pytest.raises(Alarm), alarm():
         bench.core.persist((100, 100), lane=0, relaxed=relaxed)
     other = threading.Thread(target=bench.core.persist, args=((150, 8),), kwargs={"lane": lane})
     bench.core.persist((0, 100), lane=2)
@@ -113,7 +113,7 @@ def test_a_write_of_an_interrupted_call_is_waited_for(step):
     left = bench.lanes[0]
     # The call comes no further than its WRITE, which nothing has answered by then.
     left.withhold(posts=True, answers=True, only_writes=True)
-    with alarm(), pytest.raises(Alarm):
+    with pytest.raises(Alarm), alarm():
         bench.core.persist((4096, 300_000), lane=0, relaxed=True)
     assert any(post[0] == "write" for post in left.posts())
     left.withhold(posts=True, answers=True)
@@ -150,7 +150,7 @@ def test_what_is_left_at_the_end_is_drained(step):
     bench = bench_of(step)
     left = bench.lanes[0]
     left.withhold(posts=True, answers=True)
-    with alarm(), pytest.raises(Alarm):
+    with pytest.raises(Alarm), alarm():
         bench.core.persist((100, 100), lane=0, relaxed=True)
     bench.core.close()
     rest = threading.Thread(target=bench.core.drain_rest)
