@@ -16,6 +16,7 @@ from cpython.buffer cimport (
 from cpython.number cimport PyNumber_Index
 from cpython.ref cimport Py_DECREF
 
+from rpmem.base.fork cimport fork_generation, is_copy
 from rpmem.engine.engine cimport (
     EVERY_GROUP, FAULT_NO_LANE, engine_begin, engine_end, engine_free, engine_init, group_t,
     outcome_t,
@@ -37,17 +38,6 @@ from rpmem.errors import (
     RangeError, RegistrationFailed, UsageError,
 )
 from rpmem.base.handles import refuse_copy
-
-cdef unsigned int fork_generation = 0
-
-
-def _forked():
-    global fork_generation
-    fork_generation += 1
-
-
-os.register_at_fork(after_in_child=_forked)
-
 
 cdef class LaneGroup:
     """The connected lanes of one replica, and the step that makes its bytes durable.
@@ -186,7 +176,7 @@ cdef class Replicator:
         self.spans = region.spans
         self.groups = list(groups)
         self.unsettled = []
-        self.born = fork_generation
+        self.born = fork_generation()
         for i in range(<uint32_t> len(groups)):
             group = groups[i]
             lanes = group.c.lanes if i == 0 else min(lanes, group.c.lanes)
@@ -259,7 +249,7 @@ cdef class Replicator:
     # --- from Python -------------------------------------------------------------
 
     cdef int usable(self) except -1:
-        if self.born != fork_generation:
+        if is_copy(self.born):
             raise ForkedError(
                 "this pool belongs to the parent process; connections do not survive fork()",
                 hint="open the pool in the child, or start it with the spawn method")
@@ -398,7 +388,7 @@ cdef class Replicator:
 
     def drain_rest(self):
         """Drain what was flushed before `close`; to be called when no call is in progress."""
-        if self.born == fork_generation:
+        if not is_copy(self.born):
             self.drain_lanes(-1)
 
     cdef int drain_lanes(self, int32_t number) except -1:

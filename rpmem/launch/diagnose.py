@@ -243,8 +243,8 @@ def _from_stderr(transport: Transport, status: int | None) -> RpmemError | None:
     text = transport.stderr_text()
     for number, words in _RAN_OUT:
         if re.search(words, text):
-            error = _ended(transport, status)
-            return LaunchFailed(error.what, errno=number, hint=remedy_for(number))
+            what = _ended(transport, status).what
+            return LaunchFailed(what, errno=number, hint=remedy_for(number))
     missing = _missing(transport, status, text)
     if missing is not None or transport.launcher != "openssh":
         return missing

@@ -17,7 +17,7 @@ cdef struct heap_t:
     cnp.PyDataMem_Handler handler
     memkind_t kind
     bint of_file              # made by us, in a file: ours to destroy, and not for children
-    uint64_t generation       # forks of this process before it was made
+    unsigned int born         # see fork_generation
     int64_t blocks            # live allocations; only with atomic operations
     int64_t bytes
 

@@ -24,6 +24,8 @@ from libc.stdint cimport int64_t, uint64_t
 from libc.stdlib cimport calloc, free
 from libc.string cimport strncpy
 
+from rpmem.base.fork cimport fork_generation, is_copy
+
 cnp.import_array()
 
 
@@ -79,23 +81,12 @@ cdef extern from * nogil:
 cdef extern from "numpy/arrayobject.h":
     PyObject *array_handler "PyArray_HANDLER" (cnp.ndarray array)
 
-cdef uint64_t forks = 0
-
-
-def _forked():
-    global forks
-    forks += 1
-
-
-os.register_at_fork(after_in_child=_forked)
-
-
 # --- what numpy calls ----------------------------------------------------------------------------
 
 # A child shares the file of its parent's kind, and has a copy of the bookkeeping: whatever it
 # allocated, its parent would allocate again, and what it freed would be cut out of the file.
 cdef inline bint foreign(const heap_t *heap) noexcept nogil:
-    return heap.of_file and heap.generation != forks
+    return heap.of_file and is_copy(heap.born)
 
 
 cdef inline void count(heap_t *heap, void *block, int sign) noexcept nogil:
@@ -172,7 +163,7 @@ cdef heap_of(Kind self, memkind_t kind, bint of_file):
         raise MemoryError("no memory for a kind")
     heap.kind = kind
     heap.of_file = of_file
-    heap.generation = forks
+    heap.born = fork_generation()
     strncpy(heap.handler.name, label, sizeof(heap.handler.name) - 1)
     heap.handler.version = 1
     heap.handler.allocator.ctx = heap

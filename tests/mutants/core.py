@@ -410,7 +410,7 @@ MUTANTS = (
     Mutant(
         "a forked child may use its parent's lanes",
         "Replicator.usable",
-        "if self.born != fork_generation:",
+        "if is_copy(self.born):",
         "if False:",
         ("tests/unit/pool/test_pool_local.py", "tests/integration/test_pool.py"),
     ),

@@ -18,6 +18,7 @@ from libc.stdlib cimport calloc, free
 from libc.string cimport memset, strdup
 from posix.stdlib cimport posix_memalign
 
+from rpmem.base.fork cimport fork_generation, is_copy
 from rpmem.fabric.libfabric.fi cimport *
 from rpmem.fabric.libfabric.ops cimport FI_OPS, context_t, fi_lane_t
 from rpmem.wire.lane cimport (
@@ -109,26 +110,6 @@ cdef tuple address_of(const void *address, size_t length):
     return ("", 0)
 
 
-# --- forks -------------------------------------------------------------------------
-
-# A forked child shares sockets and epoll sets with its parent: shutting one down, or taking a
-# socket out of a set, would be felt there. So a copy of an object is forgotten, not closed.
-cdef unsigned int fork_generation = 0
-
-
-def _forked():
-    global fork_generation
-    fork_generation += 1
-
-
-os.register_at_fork(after_in_child=_forked)
-
-
-cdef inline bint is_copy(unsigned int born) noexcept:
-    """True of an object that belongs to a parent process."""
-    return born != fork_generation
-
-
 # --- objects -----------------------------------------------------------------------
 
 cdef fi_info *hints_for(str provider) except NULL:
@@ -179,7 +160,7 @@ cdef class Fabric:
         cdef uint64_t flags = FI_SOURCE if listen else 0
         cdef fi_eq_attr attributes
         cdef int rc
-        self.born = fork_generation
+        self.born = fork_generation()
         self.provider = provider
         self.host = host
         self.port = port
@@ -357,7 +338,7 @@ cdef class Domain:
     """Where memory is registered and endpoints live; one thread at a time."""
 
     def __cinit__(self, Fabric fabric):
-        self.born = fork_generation
+        self.born = fork_generation()
         self.fabric = fabric
         must(fi_domain(fabric.fabric, fabric.info, &self.domain, NULL), "fi_domain",
              fabric.provider)
@@ -406,7 +387,7 @@ cdef class Memory:
             access |= FI_RECV | FI_READ
         if remote:
             access |= FI_REMOTE_READ | FI_REMOTE_WRITE
-        self.born = fork_generation
+        self.born = fork_generation()
         self.domain = domain
         self.keep = keep
         with nogil:
@@ -456,7 +437,7 @@ cdef class Queue:
 
     def __cinit__(self, Domain domain, size_t size=0, *, bint answers=True):
         provider = domain.fabric.provider
-        self.born = fork_generation
+        self.born = fork_generation()
         self.domain = domain
         self.c.descriptor = -1
         self.c.fabric = domain.fabric.fabric
@@ -525,7 +506,7 @@ cdef class FabricLane(Lane):
             request.enter()
         info = domain.fabric.info if request is None else request.info
         cdef int mode = domain.fabric.info.domain_attr.mr_mode
-        self.born = fork_generation
+        self.born = fork_generation()
         self.domain = domain
         self.queue = queue
         self.pool = pool
@@ -713,7 +694,7 @@ cdef class Listener:
     def __cinit__(self, Fabric fabric, *, int lanes=0, bint guarded=True):
         cdef uint8_t name[128]
         cdef size_t length = sizeof(name)
-        self.born = fork_generation
+        self.born = fork_generation()
         self.fabric = fabric
         where = fabric.provider
         if guarded and where in GUARDED:

@@ -20,10 +20,11 @@ from libc.string cimport memset
 from posix.fcntl cimport F_GETFL, F_SETFL, O_NONBLOCK, fcntl
 from posix.stdlib cimport posix_memalign
 
+from rpmem.base.fork cimport fork_generation, is_copy
 from rpmem.fabric.verbs.ibv cimport *
 from rpmem.wire.lane cimport LANE_LOST, LANE_UP, Lane
 from rpmem.fabric.verbs.rdmacm cimport *
-from rpmem.fabric.verbs.memory cimport Device, Domain, Memory, fork_generation, is_copy, must
+from rpmem.fabric.verbs.memory cimport Device, Domain, Memory, must
 from rpmem.fabric.verbs.queue cimport CHAIN, PIECES, Queue, verbs_lane_t, verbs_ops
 
 from rpmem.errors import (

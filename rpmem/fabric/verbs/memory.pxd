@@ -58,6 +58,4 @@ cdef class Memory:
 
 
 cdef int must(long rc, str what, object where=*, object kind=*) except -1
-cdef unsigned int fork_generation() noexcept
-cdef bint is_copy(unsigned int born) noexcept
 cdef int active_port(Device device) except -1

@@ -14,6 +14,7 @@ from libc.errno cimport EAGAIN, EINVAL, ENOMEM, EPERM, errno
 from libc.stdint cimport uint64_t
 from libc.string cimport memset
 
+from rpmem.base.fork cimport fork_generation, is_copy
 from rpmem.fabric.verbs.ibv cimport *
 from rpmem.errors import FabricFailure, RegistrationFailed
 
@@ -27,31 +28,6 @@ cdef int must(long rc, str what, object where=None, object kind=FabricFailure) e
     raise kind(f"{what}: {os.strerror(number)}", where=where, errno=number)
 
 
-# --- forks -----------------------------------------------------------------------------------
-
-# A forked child shares its parent's devices: what it closed there would be gone for both.  So a
-# copy of an object is forgotten, not closed.
-cdef unsigned int generation = 0
-
-
-def _forked():
-    global generation
-    generation += 1
-
-
-os.register_at_fork(after_in_child=_forked)
-
-
-cdef unsigned int fork_generation() noexcept:
-    """What objects remember of the process they were made in."""
-    return generation
-
-
-cdef bint is_copy(unsigned int born) noexcept:
-    """True of an object that belongs to a parent process."""
-    return born != generation
-
-
 # --- devices ---------------------------------------------------------------------------------
 
 cdef class Device:
@@ -62,7 +38,7 @@ cdef class Device:
         cdef Device self = Device.__new__(Device)
         self.name = ibv_get_device_name(device).decode()
         self.inline_size = -1
-        self.born = generation
+        self.born = fork_generation()
         self.context = ibv_open_device(device)
         must(-1 if self.context == NULL else 0, "ibv_open_device", self.name)
         self.query()
@@ -73,7 +49,7 @@ cdef class Device:
         """A device that somebody else opened, and keeps open as long as `keep` is open."""
         cdef Device self = Device.__new__(Device)
         self.inline_size = -1
-        self.born = generation
+        self.born = fork_generation()
         self.keep = keep
         self.context = <ibv_context *> context
         self.name = ibv_get_device_name(self.context.device).decode()

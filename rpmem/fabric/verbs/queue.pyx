@@ -14,6 +14,7 @@ from libc.string cimport memcpy, memmove
 from posix.fcntl cimport F_GETFL, F_SETFL, O_NONBLOCK, fcntl
 from posix cimport unistd
 
+from rpmem.base.fork cimport is_copy
 from rpmem.fabric.verbs.ibv cimport *
 from rpmem.wire.lane cimport (
     COMPLETED_FAULT, COMPLETED_READ, COMPLETED_RECEIVE, COMPLETED_SEND, COMPLETED_WRITE,
@@ -21,7 +22,7 @@ from rpmem.wire.lane cimport (
     lane_t, queue_t,
 )
 from rpmem.fabric.verbs.rdmacm cimport *
-from rpmem.fabric.verbs.memory cimport Domain, is_copy, must
+from rpmem.fabric.verbs.memory cimport Domain, must
 from rpmem.errors import FabricFailure
 
 cdef extern from "<poll.h>" nogil:

@@ -1,0 +1,25 @@
+"""How an object knows that it was copied into a child by fork().
+
+A forked child shares sockets, devices and mappings with its parent: what it closed there would be
+gone for both. So a copy of an object is forgotten, not closed, and its calls are refused.
+"""
+
+import os
+
+cdef unsigned int generation = 0
+
+
+def _forked():
+    global generation
+    generation += 1
+
+
+os.register_at_fork(after_in_child=_forked)
+
+
+cdef unsigned int fork_generation() noexcept nogil:
+    return generation
+
+
+cdef bint is_copy(unsigned int born) noexcept nogil:
+    return born != generation
