@@ -106,6 +106,7 @@ def layout(texts):
 
 # --- the fabrics ---------------------------------------------------------------------------------
 
+GUIDE = "docs/fabric-guide.md"
 COUNTS = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
 
 
@@ -115,12 +116,21 @@ def fabric_functions(texts):
     real = re.findall(r"\(\*(\w+)\)", struct)
     said = re.search(
         r"`fabric_ops_t` \(`rpmem/wire/lane.pxd`\) with (\w+) functions: (.*?)\.",
-        texts["CONTRIBUTING.md"],
+        texts[GUIDE],
         re.S,
     )
-    if said[1] != COUNTS[len(real)] or ticked(said[2]) != real:
-        return [said[0]]
+    listed = [ticked(row[0])[0] for row in table(texts[GUIDE], "function", "what it must do")]
+    if said[1] != COUNTS[len(real)] or ticked(said[2]) != real or listed != real:
+        return [said[0], listed]
     return []
+
+
+def lane_fields(texts):
+    """The fields of a lane, each once."""
+    struct = re.search(r"struct lane_t:\n(.*?)\n\n", source("rpmem/wire/lane.pxd"), re.S)[1]
+    real = re.findall(r"\b(\w+)(?= *(?:#.*)?$)", re.sub(r" *#.*", "", struct), re.M)
+    rows = table(texts[GUIDE], "field of `lane_t`", "set by")
+    return set(real) ^ {name for row in rows for name in ticked(row[0])}
 
 
 # --- options and variables -----------------------------------------------------------------------
@@ -325,6 +335,7 @@ CHECKS = (
     levels,
     layout,
     fabric_functions,
+    lane_fields,
     options_of_rpmemd,
     options_beside_pmdks,
     help_of_rpmemd,
@@ -352,8 +363,10 @@ MISTAKES = (
     (media, "README.md", "| `volatile` | nothing", "| `nothing` | nothing"),
     (levels, CONCEPTS, "| `visible` | in the", "| `seen` | in the"),
     (layout, CONCEPTS, " 8192    catalogue", " 8193    catalogue"),
-    (fabric_functions, "CONTRIBUTING.md", "with nine functions", "with seven functions"),
-    (fabric_functions, "CONTRIBUTING.md", "`flush`, `write_word`", "`flush`"),
+    (fabric_functions, GUIDE, "with nine functions", "with seven functions"),
+    (fabric_functions, GUIDE, "`flush`, `write_word`", "`flush`"),
+    (fabric_functions, GUIDE, "| `wake` | end", "| `wakes` | end"),
+    (lane_fields, GUIDE, "| `delivers` |", "| `answers` |"),
     (options_of_rpmemd, RPMEMD, "| `-t`, `--nthreads N` | 0 |", "| `-t`, `--nthreads N` | 1 |"),
     (options_of_rpmemd, RPMEMD, "`--spin-us N` | 200", "`--spin-us N` | 100"),
     (options_of_rpmemd, RPMEMD, "| `--forced-command` * |", "| `--forced-command` |"),

@@ -6,6 +6,7 @@ it sees a mistake.
 
 from __future__ import annotations
 
+import ast
 import builtins
 import re
 
@@ -14,6 +15,7 @@ import pytest
 import rpmem
 from rpmem import errors
 from rpmem.cli import VERBS
+from rpmem.session.replica import _MEDIA, LEVELS
 from tests.support.pages import PAGES, ROOT, page, source, table, ticked
 
 TEXTS = {name: page(name) for name in PAGES} | {"Makefile": source("Makefile")}
@@ -24,7 +26,7 @@ _LIKE_AN_ERROR = re.compile(
     r"|Missing|Malformed|Unknown|Replica|Mismatch|Space|Full|Corrupt|Extension|TooSmall)"
 )
 # Classes and messages that are called like errors and are none.
-_NO_ERRORS = {"Replica", "Failure", "Error"}
+_NO_ERRORS = {"Replica", "Failure", "Error", "SessionFailed"}
 
 
 def errors_named(texts):
@@ -140,6 +142,156 @@ def links(texts):
     return wrong
 
 
+# --- the pages about the code --------------------------------------------------------------------
+
+ARCHITECTURE, GUIDE, THREADS = (
+    f"docs/{name}.md" for name in ("architecture", "fabric-guide", "thread-safety")
+)
+
+
+def tables(text):
+    """Every table of a page: its header, and its rows."""
+    for block in re.findall(r"(?:^\|.*\n)+", text, re.M):
+        header, _, *rows = block.splitlines()
+        yield (
+            [cell.strip() for cell in header.strip("|").split("|")],
+            [[cell.strip() for cell in row.strip("|").split("|")] for row in rows],
+        )
+
+
+def defines(file, name):
+    """Whether a source file defines a function or class of that name, in Python, Cython or C."""
+    text = source(file)
+    definition = rf"^ *(?:(?:async )?def|class|cp?def|static)\b[^=(:\n]*\b{name}\b *[(:]"
+    return re.search(definition, text, re.M) is not None
+
+
+def walks(texts):
+    """Every function of a walk is in the file that it is said to be in."""
+    named = re.findall(r"`([\w/]+\.\w+)` \(`(\w+)`\)", texts[ARCHITECTURE])
+    for header, rows in tables(texts[ARCHITECTURE]):
+        if header[:2] == ["file", "function"]:
+            named += [(ticked(row[0])[0], name) for row in rows for name in ticked(row[1])]
+    assert len(named) > 90
+    return {pair for pair in named if not (ROOT / pair[0]).is_file() or not defines(*pair)}
+
+
+def words_of_the_code(texts):
+    """Every name in the pages about the code, and in the records, is somewhere in the code."""
+    code = "".join(
+        path.read_text(errors="replace")
+        for folder in ("rpmem", "rpmemd", "scripts", "tests/support")
+        for path in sorted((ROOT / folder).rglob("*"))
+        if path.suffix in (".py", ".pyx", ".pxd", ".pyi", ".h", "")
+        and path.is_file()
+        and "__pycache__" not in path.parts
+    )
+    known = set(re.findall(r"\w+", code))
+    decisions = [name for name in texts if name.startswith("docs/decisions/")]
+    wrong = set()
+    for page_name in (ARCHITECTURE, GUIDE, THREADS, *decisions):
+        for word in ticked(texts[page_name]):
+            if re.fullmatch(r"[\w.]+(\(.*\))?", word):
+                wrong |= {
+                    f"{page_name}: {part}"
+                    for part in re.findall(r"[A-Za-z_]\w+", word)
+                    if part not in known and part not in _OF_OTHERS
+                }
+    return wrong
+
+
+#: Names in them that the code has no use for.
+_OF_OTHERS = {"inspect"}
+
+_STUBS = {
+    "Fabric": ("libfabric/fabric", "verbs/fabric"),
+    "Domain": ("libfabric/fabric", "verbs/memory"),
+    "Memory": ("libfabric/fabric", "verbs/memory"),
+    "Queue": ("libfabric/fabric", "verbs/queue"),
+    "FabricLane": ("libfabric/fabric", "verbs/fabric"),
+    "Listener": ("libfabric/fabric", "verbs/fabric"),
+    "Request": ("libfabric/fabric", "verbs/fabric"),
+}
+
+
+def members(stub, kind):
+    """The public members of a class in a stub file."""
+    for node in ast.parse(source(f"{stub}.pyi")).body:
+        if isinstance(node, ast.ClassDef) and node.name == kind:
+            return {
+                getattr(item, "name", None) or item.target.id
+                for item in node.body
+                if isinstance(item, ast.FunctionDef | ast.AnnAssign)
+            } - {"__init__"}
+    raise AssertionError(f"{stub} has no {kind}")
+
+
+def fabric_members(texts):
+    """The guide lists what both fabrics have, and nothing that neither has."""
+    listed = [
+        {ticked(row[0])[0] for row in rows}
+        for header, rows in tables(texts[GUIDE])
+        if header[0] == "member"
+    ]
+    wrong = set()
+    for (kind, stubs), said in zip(_STUBS.items(), listed, strict=True):
+        one, other = (members(f"rpmem/fabric/{stub}", kind) for stub in stubs)
+        base = members("rpmem/wire/lane", "Lane") if kind == "FabricLane" else set()
+        wrong |= {f"{kind}.{name}" for name in ((one & other) | base) - said}
+        wrong |= {f"{kind}.{name}" for name in said - (one | other | base)}
+    return wrong
+
+
+_SPECIAL = {
+    f"__{name}__" for name in ("getitem", "delitem", "contains", "iter", "len", "enter", "exit")
+}
+
+
+def public(kind):
+    """The names of a class that its users call."""
+    return {name for name in dir(kind) if name in vars(kind).keys() & _SPECIAL or name[0] != "_"}
+
+
+def thread_safety(texts):
+    """Every public call has one line about threads, and no line is about anything else."""
+    classes = ("Pool", "Replica", "Region")
+    kinds = {f"rpmem.{name}": public(getattr(rpmem, name)) for name in classes}
+    kinds["rpmem"] = set(rpmem.__all__) - ERRORS.keys() - {*classes, "errors", "__version__"}
+    stub = "rpmem/memkind/kinds"
+    kinds["rpmem.memkind"] = {"available", "pmem"} | {
+        name
+        for name in members(stub, "Kind") | members(stub, "FileKind")
+        if name in _SPECIAL or not name.startswith("_")
+    }
+    sections = dict(re.findall(r"^## (\S+)\n(.*?)(?=^## |\Z)", texts[THREADS], re.M | re.S))
+    wrong = sections.keys() ^ kinds.keys()
+    for name in sections.keys() & kinds.keys():
+        (rows,) = (rows for _, rows in tables(sections[name]))
+        said = [word for row in rows for word in ticked(row[0])]
+        wrong |= {f"{name}: {word}" for word in kinds[name] ^ set(said)}
+        wrong |= {f"{name}: {word}" for word in said if said.count(word) > 1}
+        wrong |= {row[1] for row in rows} - {"yes", "in turn", "one thread"}
+    return wrong
+
+
+def glossary(texts):
+    """Words in their order, each once; steps and levels as the code has them."""
+    rows = table(texts["docs/glossary.md"], "word", "meaning")
+    words = [row[0] for row in rows]
+    meanings = dict(rows)
+    wrong = [] if words == sorted(set(words)) else [words]
+    steps = set(re.findall(r'if name == "([\w-]+)"', source("rpmem/steps/native.pyx")))
+    return wrong + [
+        word
+        for word, real in (
+            ("step", steps),
+            ("level", set(LEVELS)),
+            ("medium", {*_MEDIA, "unknown"}),
+        )
+        if set(ticked(meanings[word])) != real
+    ]
+
+
 CHECKS = (
     errors_named,
     exit_statuses,
@@ -148,6 +300,11 @@ CHECKS = (
     targets_of_make,
     files_named,
     links,
+    walks,
+    words_of_the_code,
+    fabric_members,
+    thread_safety,
+    glossary,
 )
 
 
@@ -169,6 +326,21 @@ MISTAKES = (
     (files_named, "CONTRIBUTING.md", "`rpmemd/lane_server.py`", "`rpmemd/lane.py`"),
     (links, "README.md", "(docs/rdma.md)", "(docs/verbs.md)"),
     (links, RPMEMD, "security.md#confining-a-key", "security.md#confining-keys"),
+    (walks, ARCHITECTURE, "`engine_begin`, `enter`", "`engine_start`, `enter`"),
+    (walks, ARCHITECTURE, "`rpmemd/lane_server.py` (`_on_drop`)", "`rpmemd/service.pyx` (`_drop`)"),
+    (words_of_the_code, GUIDE, "`fi_trywait`", "`fi_trysleep`"),
+    (words_of_the_code, "docs/decisions/0003-two-queues.md", "`fabric_poll`", "`fabric_polls`"),
+    (fabric_members, GUIDE, "| `post_receives` |", "| `post` |"),
+    (fabric_members, GUIDE, "| `paces` | a message", "| `pace` | a message"),
+    (
+        thread_safety,
+        THREADS,
+        "`persist_many`, `deep_persist` | yes | wait;",
+        "`persist_many` | yes | wait;",
+    ),
+    (thread_safety, THREADS, "| `set_attributes` | in turn |", "| `set_attributes` | maybe |"),
+    (glossary, "docs/glossary.md", "| torn |", "| broken |"),
+    (glossary, "docs/glossary.md", "`commit`, `send-after-write`", "`commit`, `send`"),
 )
 
 
