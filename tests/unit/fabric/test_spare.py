@@ -55,7 +55,10 @@ def test_what_others_took_meanwhile_is_not_taken_back():
 
 def test_a_door_without_room_for_those_who_are_expected_is_not_opened():
     before = count()
-    with few_descriptors(1 + 10 + 3), pytest.raises(doors.ConnectFailed, match="Too many open") as caught:
+    with (
+        few_descriptors(1 + 10 + 3),
+        pytest.raises(doors.ConnectFailed, match="Too many open") as caught,
+    ):
         doors.Door("127.0.0.1", expected=4)
     assert caught.value.errno == errno.EMFILE
     assert "raise its limit" in str(caught.value)

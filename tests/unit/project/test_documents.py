@@ -329,6 +329,28 @@ def session_options(texts):
     return (fields ^ documented) | (fields ^ set(SessionKeywords.__annotations__))
 
 
+# --- the decision records ------------------------------------------------------------------------
+
+RECORDS = [name for name in PAGES if name.startswith("docs/decisions/")]
+_PAGE = 45  # lines
+
+
+def records(texts):
+    """Numbered without a gap, of three sections, each on a page."""
+    wrong = []
+    for number, name in enumerate(RECORDS, 1):
+        title, *lines = texts[name].splitlines()
+        heads = [line for line in lines if line.startswith("#")]
+        if (
+            not name.startswith(f"docs/decisions/{number:04}-")
+            or not title.startswith(f"# {number}. ")
+            or heads != ["## Context", "## Decision", "## Consequences"]
+            or len(lines) > _PAGE
+        ):
+            wrong.append(name)
+    return wrong
+
+
 CHECKS = (
     steps,
     media,
@@ -345,6 +367,7 @@ CHECKS = (
     variables_named,
     defaults,
     who_takes_the_lane,
+    records,
 )
 
 
@@ -367,6 +390,8 @@ MISTAKES = (
     (fabric_functions, GUIDE, "`flush`, `write_word`", "`flush`"),
     (fabric_functions, GUIDE, "| `wake` | end", "| `wakes` | end"),
     (lane_fields, GUIDE, "| `delivers` |", "| `answers` |"),
+    (records, RECORDS[2], "# 3. Two", "# 4. Two"),
+    (records, RECORDS[0], "## Consequences", "## Results"),
     (options_of_rpmemd, RPMEMD, "| `-t`, `--nthreads N` | 0 |", "| `-t`, `--nthreads N` | 1 |"),
     (options_of_rpmemd, RPMEMD, "`--spin-us N` | 200", "`--spin-us N` | 100"),
     (options_of_rpmemd, RPMEMD, "| `--forced-command` * |", "| `--forced-command` |"),
