@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable
 from typing import Any, ClassVar
 
+from rpmem.base.steps import COMMIT, FLUSH, READ_AFTER_WRITE, SEND_AFTER_WRITE, STEPS
 from rpmem.base.values import Record
 from rpmem.errors import (
     ConnectFailed,
@@ -232,18 +233,18 @@ class LaneServer:
         apm : bool
             The administrator says that writes of the fabric bypass this machine's caches.
         """
-        steps = ["send-after-write"]
-        if self.unreachable is not None:
-            return tuple(steps)
-        if self._region.medium == "pmem" and self.fabric.commits:
-            steps.insert(0, "commit")
-        if self.fabric.flushes and all(memory.flushes for memory in self._memories):
+        reached = self.unreachable is None
+        medium = self._region.medium
+        possible = {
+            SEND_AFTER_WRITE: True,
+            COMMIT: reached and medium == "pmem" and self.fabric.commits,
             # Device and kernel found that they can flush this memory.
-            steps.insert(0, "flush")
-        if apm and self._region.medium != "page":
-            # Behind the others: nothing here can prove what the administrator says.
-            steps.append("read-after-write")
-        return tuple(steps)
+            FLUSH: reached
+            and self.fabric.flushes
+            and all(memory.flushes for memory in self._memories),
+            READ_AFTER_WRITE: reached and apm and medium != "page",
+        }
+        return tuple(step.name for step in STEPS.values() if possible[step])
 
     # --- lanes come ---------------------------------------------------------------------------
 

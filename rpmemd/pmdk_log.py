@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from uuid import UUID
 
+from rpmem.base.steps import READ_AFTER_WRITE
 from rpmem.control.messages import Create, Open, Ready
 from rpmem.files.attributes import PoolAttributes
 
@@ -35,7 +36,7 @@ def attribute_lines(packed: bytes) -> Iterator[str]:
 
 def policy_lines(answer: Ready) -> Iterator[str]:
     """Yield how data become durable."""
-    apm = answer.steps[0] == "read-after-write"
+    apm = answer.steps[0] == READ_AFTER_WRITE.name
     method = "Appliance" if apm else "General Purpose Server"
     flush = "none" if apm else "pmem_persist" if answer.medium == "pmem" else "pmem_msync"
     yield "persistency policy:"

@@ -13,6 +13,7 @@ import threading
 from typing import Any
 
 from rpmem._version import __version__
+from rpmem.base.steps import READ_AFTER_WRITE, SEND_AFTER_WRITE
 from rpmem.control.events import (
     CloseRequested,
     CreateRequested,
@@ -301,7 +302,7 @@ class Session:
             return lanes.steps(apm=self._config.persist_apm)
         # As the original: APM where it is allowed and the pool is persistent memory.
         apm = self._config.persist_apm and self._pool.region.medium == "pmem"
-        return ("read-after-write",) if apm else ("send-after-write",)
+        return (READ_AFTER_WRITE.name if apm else SEND_AFTER_WRITE.name,)
 
     def _log_request(self, request: Create | Open) -> None:
         """Say what a PMDK's initiator wants, in the words of its own rpmemd."""

@@ -15,6 +15,7 @@ import struct
 import sys
 from typing import Final, NamedTuple, NoReturn
 
+from rpmem.base.steps import READ_AFTER_WRITE, SEND_AFTER_WRITE
 from rpmem.control.fields import PoolSetName
 from rpmem.control.messages import (
     ATTRIBUTES_SIZE,
@@ -41,8 +42,6 @@ _LARGEST_MESSAGE: Final = 1 << 20
 #: Providers by their numbers on the wire; there are no others.
 PROVIDERS: Final = {1: "verbs", 2: "sockets"}
 _PROVIDER_NUMBERS: Final = {name: number for number, name in PROVIDERS.items()}
-SEND_AFTER_WRITE: Final = "send-after-write"
-READ_AFTER_WRITE: Final = "read-after-write"
 _NO_ATTRIBUTES: Final = bytes(ATTRIBUTES_SIZE)
 _CLOSE_REMOVE: Final = 1
 
@@ -278,9 +277,9 @@ def encode_ready(kind: Kind, ready: Ready) -> bytes:
     first = ready.lanes[0]
     if any((lane.key, lane.address) != (first.key, first.address) for lane in ready.lanes):
         raise UsageError("PMDK's protocol has one key and one address for all lanes")
-    if ready.steps[0] not in (SEND_AFTER_WRITE, READ_AFTER_WRITE):
+    if ready.steps[0] not in (SEND_AFTER_WRITE.name, READ_AFTER_WRITE.name):
         raise UsageError(f"PMDK's protocol has no durability step {ready.steps[0]}")
-    method = Method.APM if ready.steps[0] == READ_AFTER_WRITE else Method.GPSPM
+    method = Method.APM if ready.steps[0] == READ_AFTER_WRITE.name else Method.GPSPM
     body = _IN_BAND.pack(ready.port, method, first.key, first.address)
     body += _NATIVE_U32.pack(len(ready.lanes))
     if kind is Kind.OPEN_ANSWER:
@@ -338,7 +337,7 @@ def decode_ready(request: Create | Open, body: bytes) -> Ready:
             pool_size=request.pool_size,
             attributes=None if attributes == _NO_ATTRIBUTES else attributes,
             medium="pmem" if apm else "unknown",
-            steps=(READ_AFTER_WRITE if apm else SEND_AFTER_WRITE,),
+            steps=((READ_AFTER_WRITE if apm else SEND_AFTER_WRITE).name,),
             message_size=request.message_size,
         )
     except UsageError as error:

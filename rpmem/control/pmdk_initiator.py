@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import ClassVar, Final
 
+from rpmem.base.steps import READ_AFTER_WRITE, SEND_AFTER_WRITE
 from rpmem.control import pmdk
 from rpmem.control.events import Event, Greeted
 from rpmem.control.handshake import STATUS_SIZE, Protocol
@@ -19,7 +20,7 @@ from rpmem.errors import (
     VersionMismatch,
 )
 
-_STEPS: Final = ("auto", pmdk.SEND_AFTER_WRITE, pmdk.READ_AFTER_WRITE)
+_STEPS: Final = ("auto", SEND_AFTER_WRITE.name, READ_AFTER_WRITE.name)
 
 
 class PmdkInitiatorSession(InitiatorMachine):

@@ -7,6 +7,7 @@ from typing import Any
 
 from rpmem._core import LaneGroup
 from rpmem.base.handles import Handle
+from rpmem.base.steps import SEND_AFTER_WRITE, STEPS
 from rpmem.control.messages import Ready
 from rpmem.control.proof import pack_proof
 from rpmem.errors import (
@@ -142,15 +143,14 @@ class Lanes(Handle):
                 raise
             return None
 
-    def can(self, step: str) -> bool:
+    def can(self, name: str) -> bool:
         """Whether this side can do a step that the target can."""
+        step = STEPS.get(name)
+        if step is None:
+            return False
         if self.fabric.pins and self._memory is None:
-            return step == "send-after-write"
-        if step == "commit":
-            return bool(self.fabric.commits)
-        if step == "flush":
-            return bool(self.fabric.flushes)
-        return True
+            return step is SEND_AFTER_WRITE
+        return not step.needs or bool(getattr(self.fabric, step.needs))
 
     def group(self, step: str, owner: Any) -> LaneGroup:
         """Return the lanes as the core wants them, made durable by `step`."""

@@ -15,6 +15,7 @@ from typing import Any, Final, Self
 from rpmem._core import LaneGroup, Replicator
 from rpmem.base import interrupts
 from rpmem.base.handles import Handle
+from rpmem.base.steps import STEPS
 from rpmem.base.target import Target
 from rpmem.control.messages import Hello, Ready
 from rpmem.engine.calls import Calls
@@ -172,7 +173,7 @@ class Replica(Handle, Calls):
                 self._region,
                 timeout=self._timeout,
                 native=native,
-                answers=step not in ("commit", "read-after-write"),
+                answers=step not in STEPS or STEPS[step].answered,
                 queue_size=queue_size,
                 shared=shared,
                 check=self._may_wait,
@@ -216,7 +217,7 @@ class Replica(Handle, Calls):
             return "unknown"
         if self.medium == "volatile":
             return "visible"
-        if self.step == "read-after-write" and self.provider in ("tcp", "sockets"):
+        if not STEPS[self.step].proved and self.provider in ("tcp", "sockets"):
             return "visible"
         return "persistent"
 
@@ -457,7 +458,7 @@ class Replica(Handle, Calls):
 def _choose(wanted: str, possible: tuple[str, ...], where: str) -> str:
     """Choose the step: the best of those that both sides can do, or the one that is wanted."""
     if wanted == "auto":
-        known = [step for step in possible if step in ("flush", "commit", "send-after-write")]
+        known = [name for name in possible if name in STEPS and STEPS[name].automatic]
         if not known:
             known = list(possible)
         if known:

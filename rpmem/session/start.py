@@ -16,6 +16,7 @@ from rpmem.base import environment as _environment
 from rpmem.base import hardware, interrupts
 from rpmem.base import logs as _logs
 from rpmem.base.environment import PROTOCOLS, Environment, hosts_in
+from rpmem.base.steps import COMMIT
 from rpmem.base.target import Target, require_name
 from rpmem.control.initiator import InitiatorSession
 from rpmem.control.initiator_machine import InitiatorMachine
@@ -334,7 +335,7 @@ def _start(
             command=command,
             timeout=_environment.timeout_of(timeout),
             # The step commit is one of libfabric's.
-            choose_provider=not (provider or environment.provider or step == "commit"),
+            choose_provider=not (provider or environment.provider or step == COMMIT.name),
         )
         replica, ready, native = _begin(start, request, protocol)
         if creating:

@@ -165,15 +165,15 @@ MUTANTS = (
     Mutant(
         "read-after-write is offered where pages have to be synced",
         "LaneServer.steps",
-        'if apm and self._region.medium != "page":',
-        "if apm:",
+        'READ_AFTER_WRITE: reached and apm and medium != "page",',
+        "READ_AFTER_WRITE: reached and apm,",
         (f"{_REPLICA}::test_steps_that_are_not_possible_are_refused",),
     ),
     Mutant(
         "commit is offered without persistent memory",
         "LaneServer.steps",
-        'if self._region.medium == "pmem" and self.fabric.commits:',
-        "if self.fabric.commits:",
+        'COMMIT: reached and medium == "pmem" and self.fabric.commits,',
+        "COMMIT: reached and self.fabric.commits,",
         (f"{_REPLICA}::test_steps_that_are_not_possible_are_refused",),
     ),
     Mutant(
