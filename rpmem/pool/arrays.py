@@ -120,6 +120,11 @@ class NamedArrays:
         with self._lock:
             return list(self._catalogue.entries)
 
+    def entries(self) -> list[Entry]:
+        """Return the catalogue's entries, all of one moment."""
+        with self._lock:
+            return list(self._catalogue.entries.values())
+
     def entry(self, name: str) -> Entry:
         """Return the catalogue's entry; raise `ArrayNotFound` when there is none."""
         with self._lock:

@@ -147,6 +147,7 @@ class Copies(Handle):
         _, given_up = self.find(replica)
         try:
             with self._changing():
+                self.find(given_up)  # another thread may have detached it meanwhile
                 self._replicas.remove(given_up)
                 self.write_state(self.state.next())
         finally:

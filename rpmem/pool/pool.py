@@ -660,7 +660,8 @@ class Pool(Handle):
     @property
     def free(self) -> int:
         """Bytes of the data area that no array takes up, not necessarily in one stretch."""
-        taken = [self.entry(name) for name in self.names()]
+        self._check_alive()
+        taken = self._arrays.entries()
         room = self.size - self._copies.layout.data_start
         return room - sum(each.end - each.offset for each in taken)
 

@@ -21,6 +21,7 @@ from rpmem.errors import (
 from rpmem.fabric import providers as _fabric
 from rpmem.memory.region import Region
 
+_USE = "the lanes of a replica"
 _REPLY_SLOTS = 8
 _REPLY_SIZE = 64
 _PMDK_HEADER = 24
@@ -84,6 +85,7 @@ class Lanes(Handle):
             self._wishes["shared"] = self._module.share(shared)
         self._check = check
         self._region = region
+        self._uses_region = False
         self._domains: list[Any] = []
         self._queues: list[Any] = []
         self._memory: Any = None
@@ -104,6 +106,9 @@ class Lanes(Handle):
 
     def _connect(self, host: str, timeout: float) -> None:
         ready = self._ready
+        # The lanes send from it, registered or not.
+        self._region.pin(_USE)
+        self._uses_region = True
         self.fabric = self._module.Fabric(ready.provider, host, ready.port, **self._wishes)
         for number, grant in enumerate(ready.lanes):
             if not self._domains or not self.fabric.pins:
@@ -214,3 +219,6 @@ class Lanes(Handle):
         if self.fabric is not None:
             self.fabric.close()
             self.fabric = None
+        if self._uses_region:
+            self._uses_region = False
+            self._region.unpin(_USE)

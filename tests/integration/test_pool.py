@@ -29,6 +29,7 @@ from rpmem.errors import (
     UsageError,
 )
 from rpmem.files import poolset
+from rpmem.pool.copies import Copies
 from rpmem.pool.superblock import STATE_OFFSET, Phase, State
 
 SIZE = 8 << 20
@@ -245,6 +246,38 @@ def test_creating_and_deleting_arrays_while_a_replica_dies(local, node):
     with rpmem.Pool.open(local, node.spec()) as pool:
         assert pool.names() == ["b"]
     assert node.contents()[: SIZE - PAGE] == local_bytes(local)
+
+
+def test_two_threads_that_detach_one_replica(local, node, monkeypatch):
+    """One of them does, and the other is told that there is no such replica."""
+    outcomes = []
+    both, looked, find = threading.Barrier(2), threading.local(), Copies.find
+
+    def find_together(copies, replica):
+        found = find(copies, replica)
+        if not hasattr(looked, "once"):
+            looked.once = True
+            both.wait(10)
+        return found
+
+    monkeypatch.setattr(Copies, "find", find_together)
+
+    def detach(pool, replica):
+        try:
+            pool.detach(replica)
+        except UsageError as error:
+            outcomes.append(str(error))
+        else:
+            outcomes.append("done")
+
+    with rpmem.Pool.create(local, SIZE, node.spec(), parts=1) as pool:
+        threads = [threading.Thread(target=detach, args=(pool, pool.replicas[0])) for _ in "ab"]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    assert sorted(outcomes, key=len)[0] == "done"
+    assert "the pool has no replica" in sorted(outcomes, key=len)[1]
 
 
 def test_leaving_the_block_after_a_loss_is_quiet_and_the_replica_is_sent_everything(

@@ -327,7 +327,10 @@ def test_the_buffer_is_held_while_the_replica_lives(node):
 
 def test_a_region_stays_the_callers(node):
     region = rpmem.Region.anonymous(SIZE)
-    node.create(region).close()
+    with node.create(region) as replica:
+        with pytest.raises(BufferError, match="used by the lanes of a replica"):
+            region.close()
+        replica.persist(8192, 64)
     assert not region.closed
     region.close()
 
