@@ -274,4 +274,18 @@ MUTANTS = (
         "return",
         ("tests/unit/fabric/test_spare.py",),
     ),
+    Mutant(
+        "every address of an IPv6 network is a source of its own",
+        "Visitor.source",
+        "return packed[:_IPV6_NETWORK]",
+        "return packed",
+        ("tests/unit/fabric/test_door.py",),
+    ),
+    Mutant(
+        "all of IPv4 is one source at a door for both",
+        "Visitor.source",
+        "if packed.startswith(_MAPPED):",
+        "if False:",
+        ("tests/unit/fabric/test_door.py",),
+    ),
 )

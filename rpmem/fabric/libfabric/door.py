@@ -45,6 +45,7 @@ _PAUSE = 0.05
 LONGEST_STARVED = 2.0
 _SHORTAGES = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS)
 _IPV6_NETWORK = 8
+_MAPPED = bytes(10) + b"\xff\xff"
 
 # libfabric's header of a request: version, type, size of the private data.
 _REQUEST = struct.Struct(">BBH28x")
@@ -84,7 +85,11 @@ class Visitor:
         address = self.peer[0].partition("%")[0]
         if ":" not in address:
             return address
-        return socket.inet_pton(socket.AF_INET6, address)[:_IPV6_NETWORK]
+        packed = socket.inet_pton(socket.AF_INET6, address)
+        # How IPv4 comes to a socket that takes both.
+        if packed.startswith(_MAPPED):
+            return socket.inet_ntop(socket.AF_INET, packed[len(_MAPPED) :])
+        return packed[:_IPV6_NETWORK]
 
     def read(self) -> bool | None:
         """Take what has come; True: the request is whole, False: it will never be, None: wait."""
@@ -319,20 +324,21 @@ def _listening(host: str) -> socket.socket:
         family, kind, protocol, _, address = socket.getaddrinfo(
             host, 0, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
         )[0]
-        listening = socket.socket(family, kind, protocol)
+        problem: OSError | None = None
+        for port in _ports():
+            # A new one each time: one that is bound cannot be bound again.
+            listening = socket.socket(family, kind, protocol)
+            try:
+                listening.bind((address[0], port, *address[2:]))
+                listening.listen(_BACKLOG)
+            except OSError as error:
+                listening.close()
+                problem = error
+                continue
+            listening.setblocking(False)
+            return listening
     except OSError as error:
         raise _short(error, f"lanes cannot be accepted at {host}") from error
-    problem: OSError | None = None
-    for port in _ports():
-        try:
-            listening.bind((address[0], port, *address[2:]))
-            listening.listen(_BACKLOG)
-        except OSError as error:
-            problem = error
-            continue
-        listening.setblocking(False)
-        return listening
-    listening.close()
     raise ConnectFailed(
         f"lanes cannot be accepted at {host}: {problem}",
         hint=f"with {_PORTS[0]} and {_PORTS[1]} the port is chosen from a range",

@@ -140,3 +140,26 @@ def test_a_visitor_takes_the_place_of_its_double(opened):
         assert accepted.recv(100) == b"first words"
         assert not os.get_inheritable(accepted.fileno())
         accepted.close()
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "alike"),
+    [
+        ("10.0.0.1", "10.0.0.1", True),
+        ("10.0.0.1", "10.0.0.2", False),
+        ("2001:db8:0:1::1", "2001:db8:0:1:ffff::2", True),
+        ("2001:db8:0:1::1", "2001:db8:0:2::1", False),
+        ("fe80::1%eth0", "fe80::2%eth1", True),
+        ("::1", "10.0.0.1", False),
+        # As a socket for both families shows IPv4.
+        ("::ffff:10.0.0.1", "10.0.0.1", True),
+        ("::ffff:10.0.0.1", "::ffff:10.0.0.2", False),
+        ("::ffff:10.0.0.1", "::1", False),
+    ],
+)
+def test_what_counts_as_one_source(one, other, alike):
+    sources = []
+    for address in (one, other):
+        with socket.socket() as unconnected:
+            sources.append(door.Visitor(unconnected, (address, 1)).source)
+    assert (sources[0] == sources[1]) == alike
