@@ -12,6 +12,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Callable, Iterable, Sequence
 
+from rpmem.base.pool_format import HEADER_SIZE
 from rpmem.base.values import Record, replace
 from rpmem.errors import HeaderError
 from rpmem.files.attributes import (
@@ -35,7 +36,6 @@ from rpmem.files.shutdown import ShutdownState
 
 __all__ = [
     "ATTRIBUTES_SIZE",
-    "HEADER_SIZE",
     "INCOMPAT_CKSUM_2K",
     "INCOMPAT_SDS",
     "INCOMPAT_SINGLEHDR",
@@ -54,8 +54,6 @@ __all__ = [
     "with_attributes",
 ]
 
-#: Size of a header, and of the page that it occupies.
-HEADER_SIZE = 4096
 _HEADER = struct.Struct("<8sIIII16s16s16s16s16s16sQ16s1904s1976s64sQ")
 _CHECKSUM_OFFSET = 4088
 _CHECKSUM_2K_END = 2048

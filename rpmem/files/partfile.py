@@ -17,14 +17,12 @@ from typing import TYPE_CHECKING, Self
 
 from rpmem import errors
 from rpmem.base.handles import Handle
+from rpmem.base.pool_format import HEADER_SIZE, MINIMUM_SIZE
 from rpmem.files import drafts, locks
 from rpmem.files.drafts import PRIVATE, Draft
 
 if TYPE_CHECKING:
     from rpmem.memory.region import Region
-
-HEADER_SIZE = 4096
-MINIMUM_SIZE = 2 << 20
 
 
 def _device_value(information: os.stat_result, name: str) -> int | None:

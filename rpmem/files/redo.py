@@ -14,8 +14,9 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 
 from rpmem import errors
+from rpmem.base.pool_format import HEADER_SIZE
 from rpmem.files.drafts import PRIVATE, sync_directory
-from rpmem.files.partfile import HEADER_SIZE, PartFile
+from rpmem.files.partfile import PartFile
 
 SUFFIX = ".rpmem-redo"
 _DRAFT = "~"

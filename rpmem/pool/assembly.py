@@ -12,6 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 from rpmem.base import interrupts
+from rpmem.base.pool_format import HEADER_SIZE
 from rpmem.base.target import ReplicaSpec
 from rpmem.base.values import replace
 from rpmem.errors import (
@@ -31,7 +32,6 @@ from rpmem.pool.local import FilePlace, LocalCopy, MemoryPlace, Place
 from rpmem.pool.medium import PoolMedium
 from rpmem.pool.options import SessionOptions
 from rpmem.pool.superblock import (
-    HEADER_SIZE,
     LAYOUT_OFFSET,
     LAYOUT_SIZE,
     SMALLEST_POOL,

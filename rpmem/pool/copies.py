@@ -17,13 +17,14 @@ from typing import Any
 from rpmem._core import Replicator
 from rpmem.base import environment, interrupts
 from rpmem.base.handles import Handle
+from rpmem.base.pool_format import HEADER_SIZE
 from rpmem.base.target import ReplicaSpec
 from rpmem.errors import ClosedError, FlushFailed, ForkedError, RpmemError, UsageError
 from rpmem.pool import assembly, resync
 from rpmem.pool.assembly import Assembly
 from rpmem.pool.medium import PoolMedium
 from rpmem.pool.options import SessionOptions
-from rpmem.pool.superblock import HEADER_SIZE, STATE_OFFSET, STATE_SIZE, Phase, State
+from rpmem.pool.superblock import STATE_OFFSET, STATE_SIZE, Phase, State
 from rpmem.session.replica import Replica
 from rpmem.session.start import DEFAULT_SPIN_US
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from rpmem.base import interrupts
 from rpmem.base.handles import Handle
+from rpmem.base.pool_format import HEADER_SIZE, MINIMUM_SIZE
 from rpmem.base.target import ReplicaSpec, Target
 from rpmem.base.values import replace
 from rpmem.errors import (
@@ -27,7 +28,6 @@ from rpmem.errors import (
 from rpmem.files import header, poolfiles
 from rpmem.files.drafts import PRIVATE
 from rpmem.files.header import INCOMPAT_SINGLEHDR, Header, PoolAttributes
-from rpmem.files.partfile import MINIMUM_SIZE
 from rpmem.files.poolset import LocalReplica, PoolSet, RemoteReplica, load_any, single
 from rpmem.files.setfile import held
 from rpmem.memory.region import Region
@@ -339,14 +339,14 @@ class MemoryCopy(Handle):
     def attributes(self) -> PoolAttributes | None:
         """What the header says."""
         with memoryview(self.region) as view:
-            found = Header.unpack(bytes(view[: header.HEADER_SIZE]), self.where)
+            found = Header.unpack(bytes(view[: HEADER_SIZE]), self.where)
         return header.verify([found], where=[self.where])
 
     def close(self, remove: bool = False) -> None:
         """Give the buffer back, and with `remove` clear the header in it."""
         if remove and not self.region.closed:
             with memoryview(self.region) as view:
-                view[: header.HEADER_SIZE] = bytes(header.HEADER_SIZE)
+                view[: HEADER_SIZE] = bytes(HEADER_SIZE)
         self.region.close()
 
     @property

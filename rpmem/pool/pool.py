@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Self, Unpack
 
 from rpmem.base import interrupts
 from rpmem.base.handles import Handle
+from rpmem.base.pool_format import HEADER_SIZE
 from rpmem.errors import ClosedError, ForkedError, StaleReplica, UsageError
 from rpmem.files.drafts import PRIVATE
 from rpmem.files.locks import undisturbed
@@ -33,7 +34,7 @@ from rpmem.pool.options import (
     replica_specs,
     size_of,
 )
-from rpmem.pool.superblock import HEADER_SIZE, State
+from rpmem.pool.superblock import State
 from rpmem.session.replica import LEVELS, Replica
 
 if TYPE_CHECKING:

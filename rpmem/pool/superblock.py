@@ -19,9 +19,9 @@ import struct
 from dataclasses import dataclass
 from hashlib import blake2b
 
+from rpmem.base.pool_format import HEADER_SIZE
 from rpmem.errors import CatalogueCorrupt, PoolSetTooSmall
 
-HEADER_SIZE = 4096
 LAYOUT_OFFSET = HEADER_SIZE
 STATE_OFFSET = LAYOUT_OFFSET + 512
 STATE_SIZE = 8

@@ -15,6 +15,7 @@ from typing import Any, Final, Self
 from rpmem._core import LaneGroup, Replicator
 from rpmem.base import interrupts
 from rpmem.base.handles import Handle
+from rpmem.base.pool_format import HEADER_SIZE
 from rpmem.base.steps import STEPS
 from rpmem.base.target import Target
 from rpmem.control.messages import Hello, Ready
@@ -43,7 +44,6 @@ from rpmem.session.lanes import Lanes
 
 log = logging.getLogger("rpmem")
 
-HEADER_SIZE: Final = 4096
 #: What an acknowledgement may be worth, the least first: what is not known is not claimed.
 LEVELS: Final = ("unknown", "visible", "persistent")
 _MEDIA: Final = frozenset({"pmem", "page", "volatile"})

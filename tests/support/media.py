@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from rpmem.base.pool_format import HEADER_SIZE
 from rpmem.files import poolset
 from rpmem.pool.catalogue import Catalogue
 from rpmem.pool.superblock import (
@@ -22,8 +23,6 @@ from rpmem.pool.superblock import (
     Layout,
     State,
 )
-
-HEADER_SIZE = 4096
 
 
 def parts_of(pool_set: Path) -> list[Path]:

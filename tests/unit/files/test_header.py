@@ -9,11 +9,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from rpmem.base.pool_format import HEADER_SIZE
 from rpmem.base.values import replace
 from rpmem.errors import AttributesRefused, HeaderError, UsageError
 from rpmem.files.header import (
     ATTRIBUTES_SIZE,
-    HEADER_SIZE,
     INCOMPAT_CKSUM_2K,
     INCOMPAT_SDS,
     INCOMPAT_SINGLEHDR,

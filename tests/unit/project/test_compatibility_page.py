@@ -10,9 +10,8 @@ from pathlib import Path
 import pytest
 
 import rpmem
-from rpmem.base import environment
+from rpmem.base import environment, pool_format
 from rpmem.control.pmdk_status import Status
-from rpmem.files import partfile
 from rpmem.files.header import PoolAttributes
 from rpmemd import config
 
@@ -173,6 +172,6 @@ def test_constants() -> None:
             PoolAttributes(**{name: b"x" * (length + 1)})
     assert len(PoolAttributes.__match_args__) == 10
     assert len(attributes.pack()) == struct.calcsize("8s4I16s16s16s16s16s") == 104
-    assert partfile.MINIMUM_SIZE == 2 << 20
-    assert partfile.HEADER_SIZE == 4096
+    assert pool_format.MINIMUM_SIZE == 2 << 20
+    assert pool_format.HEADER_SIZE == 4096
     assert re.fullmatch(r"\d+\.\d+\.\d+", rpmem.__version__)
