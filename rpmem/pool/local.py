@@ -339,14 +339,14 @@ class MemoryCopy(Handle):
     def attributes(self) -> PoolAttributes | None:
         """What the header says."""
         with memoryview(self.region) as view:
-            found = Header.unpack(bytes(view[: HEADER_SIZE]), self.where)
+            found = Header.unpack(bytes(view[:HEADER_SIZE]), self.where)
         return header.verify([found], where=[self.where])
 
     def close(self, remove: bool = False) -> None:
         """Give the buffer back, and with `remove` clear the header in it."""
         if remove and not self.region.closed:
             with memoryview(self.region) as view:
-                view[: HEADER_SIZE] = bytes(HEADER_SIZE)
+                view[:HEADER_SIZE] = bytes(HEADER_SIZE)
         self.region.close()
 
     @property
