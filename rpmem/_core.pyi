@@ -7,6 +7,11 @@ from rpmem.errors import RpmemError
 from rpmem.memory.region import Region
 from rpmem.wire.lane import Lane
 
+class _Registered(Protocol):
+    @property
+    def handle(self) -> int: ...
+    def close(self) -> None: ...
+
 class Owner(Protocol):
     def explain(self, fault: int, refusal: int, detail: int) -> RpmemError: ...
 
@@ -65,7 +70,7 @@ class Replicator:
         offset: int,
         *,
         lane: int | None = None,
-        register: Callable[[int, int], Any] | None = None,
+        register: Callable[[int, int], _Registered | None] | None = None,
     ) -> None: ...
     def ranges_of(self, x: Any, *, floor: int = 0) -> list[tuple[int, int]]: ...
     @property

@@ -10,7 +10,7 @@ import os
 import threading
 import time
 from collections.abc import Callable
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, ClassVar, ParamSpec, cast
 
 from rpmem.base.steps import COMMIT, FLUSH, READ_AFTER_WRITE, SEND_AFTER_WRITE, STEPS
 from rpmem.base.values import Record
@@ -28,6 +28,21 @@ from rpmem.fabric import providers as _fabric
 from rpmem.memory.region import Region
 from rpmemd import service
 from rpmemd.admission import Admission
+
+if TYPE_CHECKING:
+    from rpmem.fabric.contract import (
+        Domain,
+        Fabric,
+        FabricModule,
+        Lane,
+        Listener,
+        Memory,
+        Queue,
+        Request,
+    )
+    from rpmem.wire import lane as wire
+
+_P = ParamSpec("_P")
 
 ACCEPT_TIMEOUT = 30.0
 _SLICE = 0.02
@@ -143,18 +158,18 @@ class LaneServer:
         self._report = report
         self._stopping = False
         self._threads: list[threading.Thread] = []
-        self._lanes: list[Any] = []
+        self._lanes: list[Lane] = []
         self._service: service.Service | None = None
-        self._listener: Any = None
+        self._listener: Listener | None = None
         self.refused = 0
         self._module, self.fabric = _first_that_works(providers, address)
         self.granted = min(lanes, self.fabric.lane_limit)
         # Where messages do not wait in the connection, each lane has a buffer for every message
         # that may be on its way, and all of it is pinned.
         self.message_size = min(message_size, _PACED_MESSAGE if self.fabric.paces else _MESSAGE)
-        self._domains: list[Any] = []
-        self._memories: list[Any] = []
-        self._queues: list[Any] = []
+        self._domains: list[Domain] = []
+        self._memories: list[Memory] = []
+        self._queues: list[Queue] = []
         self._staging: Region | None = None
         self.unreachable: RegistrationFailed | None = None
         try:
@@ -174,7 +189,7 @@ class LaneServer:
                 self._memories.append(self._pool_or_staging(domain))
             self._queues.append(self._module.Queue(self._domains[-1]))
 
-    def _pool_or_staging(self, domain: Any) -> Any:
+    def _pool_or_staging(self, domain: Domain) -> Memory:
         """Register the pool, or where that is refused, memory by way of which it can be read.
 
         Kernels refuse to pin the memory of files whose pages or blocks they have to keep track of.
@@ -192,7 +207,9 @@ class LaneServer:
             self._staging = Region.anonymous(_STAGING * self.granted)
         return self._memory(domain, self._staging, self._staging.size)
 
-    def _memory(self, domain: Any, region: Region, size: int, *, persistent: bool = False) -> Any:
+    def _memory(
+        self, domain: Domain, region: Region, size: int, *, persistent: bool = False
+    ) -> Memory:
         return self._module.Memory(
             domain,
             region.address,
@@ -210,10 +227,15 @@ class LaneServer:
         return 0 if self.unreachable is None else _STAGING
 
     @property
+    def listener(self) -> Listener:
+        """Where lanes are waited for."""
+        assert self._listener is not None
+        return self._listener
+
+    @property
     def port(self) -> int:
         """Where lanes are to connect to."""
-        port: int = self._listener.port
-        return port
+        return self.listener.port
 
     def reach(self, lane: int) -> tuple[int, int]:
         """Return key and address of the pool for lane number `lane`, or those of its staging."""
@@ -256,9 +278,11 @@ class LaneServer:
         thread.start()
         self._threads.append(thread)
 
-    def _guarded(self, work: Callable[..., None], *arguments: Any) -> None:
+    def _guarded(
+        self, work: Callable[_P, None], *arguments: _P.args, **keywords: _P.kwargs
+    ) -> None:
         try:
-            work(*arguments)
+            work(*arguments, **keywords)
         except RpmemError as error:
             self._report(error)
         except BaseException as error:
@@ -273,20 +297,20 @@ class LaneServer:
                 raise
 
     def _accept(self, admission: Admission) -> None:
-        lanes: dict[int, Any] = {}
+        lanes: dict[int, Lane] = {}
         try:
             self._await_lanes(admission, lanes)
         finally:
             # Whoever comes now comes too late.
-            self._listener.close()
+            self.listener.close()
             self._lanes = [lanes[number] for number in sorted(lanes)]
         if not self._stopping:
             self._serve()
 
-    def _await_lanes(self, admission: Admission, lanes: dict[int, Any]) -> None:
+    def _await_lanes(self, admission: Admission, lanes: dict[int, Lane]) -> None:
         """Admit lanes into `lanes` until all are connected."""
         deadline = time.monotonic() + ACCEPT_TIMEOUT
-        connecting: dict[int, Any] = {}
+        connecting: dict[int, Lane] = {}
         connected = 0
         while connected < self.granted and not self._stopping:
             if time.monotonic() > deadline:
@@ -294,7 +318,7 @@ class LaneServer:
                     f"{connected} of {self.granted} lanes were connected within "
                     f"{ACCEPT_TIMEOUT:g} s"
                 )
-            event = self._listener.next(_SLICE, connecting)
+            event = self.listener.next(_SLICE, connecting)
             if event is None:
                 continue
             if isinstance(event, self._module.Request):
@@ -305,7 +329,7 @@ class LaneServer:
             else:
                 connected += 1
 
-    def _admit(self, admission: Admission, request: Any) -> Any:
+    def _admit(self, admission: Admission, request: Request) -> Lane | None:
         number = admission.admit(request.data, request.peer)
         if number is None:
             self.refused += 1
@@ -333,7 +357,7 @@ class LaneServer:
             self._region,
             self._size,
             self._floor,
-            self._lanes,
+            cast("list[wire.Lane]", self._lanes),  # as those of every fabric are
             self._queues,
             spin=self._spin,
             on_drop=self._on_drop,
@@ -386,7 +410,7 @@ class LaneServer:
         self.fabric.close()
 
 
-def _first_that_works(providers: tuple[str, ...], address: str) -> tuple[Any, Any]:
+def _first_that_works(providers: tuple[str, ...], address: str) -> tuple[FabricModule, Fabric]:
     """Return the module and the fabric of the first provider that can be used at `address`."""
     problem: RpmemError | None = None
     for provider in providers:

@@ -1,5 +1,5 @@
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Final, Protocol
 
 from rpmem.errors import RpmemError
 from rpmem.memory.region import Region
@@ -10,6 +10,9 @@ DROP_REASONS: Final[dict[int, str]]
 
 def error_for(reason: str, text: str, number: int) -> RpmemError: ...
 
+class _Queue(Protocol):
+    def close(self) -> None: ...
+
 class Service:
     def __init__(
         self,
@@ -17,7 +20,7 @@ class Service:
         size: int,
         floor: int,
         lanes: list[Lane],
-        queues: list[Any],
+        queues: list[_Queue],
         *,
         spin: float,
         on_drop: Callable[[int, str, int], None],

@@ -3,7 +3,7 @@ from typing import Any
 
 from typing_extensions import Buffer
 
-from rpmem._core import Replicator
+from rpmem._core import Replicator, _Registered
 
 class Calls:
     def through(
@@ -12,7 +12,7 @@ class Calls:
         index: int = 0,
         *,
         lent: bool = False,
-        register: Callable[[int, int], Any] | None = None,
+        register: Callable[[int, int], _Registered | None] | None = None,
     ) -> None: ...
     def refusal(self, lent: bool) -> Exception: ...
     def persist(

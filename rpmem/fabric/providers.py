@@ -10,21 +10,28 @@ import ipaddress
 import socket
 import threading
 from importlib import import_module
-from types import ModuleType
+from typing import TYPE_CHECKING, Final, Literal, cast, overload
 
 from rpmem.base import hardware
 from rpmem.errors import RpmemError
 from rpmem.fabric.libfabric import startup
 
+if TYPE_CHECKING:
+    from rpmem.fabric.contract import FabricModule, VerbsModule
+
 __all__ = ["VERBS", "leads_to", "load"]
 
-VERBS = "verbs"
+VERBS: Final = "verbs"
 
 _lock = threading.Lock()
-_module: ModuleType | None = None
+_module: FabricModule | None = None
 
 
-def load(provider: str = "") -> ModuleType:
+@overload
+def load(provider: Literal["verbs"]) -> VerbsModule: ...
+@overload
+def load(provider: str = "") -> FabricModule: ...
+def load(provider: str = "") -> FabricModule:
     """Import what carries lanes of a provider.
 
     Libfabric is loaded in the quickest way this machine allows.
@@ -41,10 +48,10 @@ def load(provider: str = "") -> ModuleType:
     """
     global _module
     if provider == VERBS:
-        return import_module("rpmem.fabric.verbs.api")
+        return cast("VerbsModule", import_module("rpmem.fabric.verbs.api"))
     with _lock:
         if _module is None:
-            _module = startup.load()
+            _module = cast("FabricModule", startup.load())
         return _module
 
 

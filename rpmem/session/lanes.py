@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from functools import partial
+from typing import TYPE_CHECKING, cast
 
 from rpmem._core import LaneGroup
 from rpmem.base.handles import Handle
@@ -20,6 +21,11 @@ from rpmem.errors import (
 )
 from rpmem.fabric import providers as _fabric
 from rpmem.memory.region import Region
+
+if TYPE_CHECKING:
+    from rpmem._core import Owner
+    from rpmem.fabric.contract import Domain, Fabric, Lane, Memory, Queue
+    from rpmem.wire import lane as wire
 
 _USE = "the lanes of a replica"
 _REPLY_SLOTS = 8
@@ -71,26 +77,29 @@ class Lanes(Handle):
         native: bool = True,
         answers: bool = True,
         queue_size: int = 0,
-        shared: Any = None,
+        shared: object = None,
         check: Callable[[], None] | None = None,
     ) -> None:
         self._module = _fabric.load(ready.provider)
         self._ready = ready
         self._native = native
         self._answers = answers
-        self._wishes = {"queue_size": queue_size}
-        if shared is not None:
+        self._open: Callable[[str, str, int], Fabric]
+        if shared is None:
+            self._open = partial(self._module.Fabric, queue_size=queue_size)
+        else:
             if ready.provider != _fabric.VERBS:
                 raise UsageError(f"the provider {ready.provider} has no protection domains")
-            self._wishes["shared"] = self._module.share(shared)
+            verbs = _fabric.load(_fabric.VERBS)
+            self._open = partial(verbs.Fabric, queue_size=queue_size, shared=verbs.share(shared))
         self._check = check
         self._region = region
         self._uses_region = False
-        self._domains: list[Any] = []
-        self._queues: list[Any] = []
-        self._memory: Any = None
-        self.fabric: Any = None
-        self.lanes: list[Any] = []
+        self._domains: list[Domain] = []
+        self._queues: list[Queue] = []
+        self._memory: Memory | None = None
+        self._opened: Fabric | None = None
+        self.lanes: list[Lane] = []
         problem: RpmemError | None = None
         for host in dict.fromkeys(hosts):
             try:
@@ -109,7 +118,7 @@ class Lanes(Handle):
         # The lanes send from it, registered or not.
         self._region.pin(_USE)
         self._uses_region = True
-        self.fabric = self._module.Fabric(ready.provider, host, ready.port, **self._wishes)
+        self._opened = self._open(ready.provider, host, ready.port)
         for number, grant in enumerate(ready.lanes):
             if not self._domains or not self.fabric.pins:
                 self._domains.append(self._module.Domain(self.fabric))
@@ -136,7 +145,7 @@ class Lanes(Handle):
                 self.fabric.await_lanes([lane], timeout, self._check)
         self.fabric.await_lanes(self.lanes, timeout, self._check)
 
-    def _source(self, domain: Any) -> Any:
+    def _source(self, domain: Domain) -> Memory | None:
         """Register the pool; None where that is refused, and its bytes have to be copied."""
         region = self._region
         try:
@@ -148,6 +157,12 @@ class Lanes(Handle):
                 raise
             return None
 
+    @property
+    def fabric(self) -> Fabric:
+        """What the lanes go over, until they are closed."""
+        assert self._opened is not None
+        return self._opened
+
     def can(self, name: str) -> bool:
         """Whether this side can do a step that the target can."""
         step = STEPS.get(name)
@@ -157,11 +172,12 @@ class Lanes(Handle):
             return step is SEND_AFTER_WRITE
         return not step.needs or bool(getattr(self.fabric, step.needs))
 
-    def group(self, step: str, owner: Any) -> LaneGroup:
+    def group(self, step: str, owner: Owner) -> LaneGroup:
         """Return the lanes as the core wants them, made durable by `step`."""
+        lanes = cast("list[wire.Lane]", self.lanes)  # as those of every fabric are
         if self._native:
             return LaneGroup(
-                self.lanes,
+                lanes,
                 step,
                 self._region,
                 message_size=self._message_size,
@@ -176,7 +192,7 @@ class Lanes(Handle):
         # Over verbs, strict data of any length go inside messages, as librpmem sends them.
         inside = self._ready.message_size if self.fabric.provider == "sockets" else 1 << 62
         return LaneGroup(
-            self.lanes,
+            lanes,
             step,
             self._region,
             message_size=self._message_size,
@@ -198,7 +214,7 @@ class Lanes(Handle):
         """Bytes of the largest message, header included."""
         return self._ready.message_size + (0 if self._native else _PMDK_HEADER)
 
-    def register(self, address: int, length: int) -> Any:
+    def register(self, address: int, length: int) -> Memory | None:
         """Register other local memory, for reading into it; None where that is not needed."""
         if not self.fabric.pins:
             return None
@@ -216,9 +232,9 @@ class Lanes(Handle):
         for domain in self._domains:
             domain.close()
         self._domains.clear()
-        if self.fabric is not None:
-            self.fabric.close()
-            self.fabric = None
+        if self._opened is not None:
+            self._opened.close()
+            self._opened = None
         if self._uses_region:
             self._uses_region = False
             self._region.unpin(_USE)

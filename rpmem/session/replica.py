@@ -10,7 +10,7 @@ import threading
 import time
 import warnings
 from types import TracebackType
-from typing import Any, Final, Self
+from typing import Final, Self
 
 from rpmem._core import LaneGroup, Replicator
 from rpmem.base import interrupts
@@ -135,7 +135,7 @@ class Replica(Handle, Calls):
         spin: float,
         native: bool,
         queue_size: int = 0,
-        shared: Any = None,
+        shared: object = None,
         lane_hosts: tuple[str, ...] = (),
     ) -> None:
         """Connect the lanes that were granted and choose the step; once.

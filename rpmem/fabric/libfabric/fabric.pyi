@@ -1,5 +1,6 @@
 from collections.abc import Callable
 
+from rpmem.fabric import contract
 from rpmem.memory.region import Region
 from rpmem.wire.lane import Lane
 
@@ -26,13 +27,13 @@ class Fabric:
     @property
     def description(self) -> dict[str, object]: ...
     def await_lanes(
-        self, lanes: list[FabricLane], timeout: float, check: Callable[[], None] | None = None
+        self, lanes: list[contract.Lane], timeout: float, check: Callable[[], None] | None = None
     ) -> None: ...
     def close(self) -> None: ...
 
 class Domain:
     fabric: Fabric
-    def __init__(self, fabric: Fabric) -> None: ...
+    def __init__(self, fabric: contract.Fabric) -> None: ...
     def close(self) -> None: ...
 
 class Memory:
@@ -40,7 +41,7 @@ class Memory:
     address: int
     def __init__(
         self,
-        domain: Domain,
+        domain: contract.Domain,
         address: int,
         length: int,
         *,
@@ -52,23 +53,25 @@ class Memory:
     ) -> None: ...
     @property
     def handle(self) -> int: ...
+    @property
+    def flushes(self) -> bool: ...
     def close(self) -> None: ...
 
 class Queue:
-    def __init__(self, domain: Domain, size: int = 0, *, answers: bool = True) -> None: ...
+    def __init__(self, domain: contract.Domain, size: int = 0, *, answers: bool = True) -> None: ...
     def close(self) -> None: ...
 
 class FabricLane(Lane):
     connected: bool
     def __init__(
         self,
-        domain: Domain,
-        queue: Queue,
+        domain: contract.Domain,
+        queue: contract.Queue,
         index: int,
         send: tuple[int, int],
         receive: tuple[int, int],
-        pool: Memory | None = None,
-        request: Request | None = None,
+        pool: contract.Memory | None = None,
+        request: contract.Request | None = None,
     ) -> None: ...
     @property
     def key(self) -> int: ...
@@ -85,8 +88,12 @@ class Request:
 class Listener:
     fabric: Fabric
     port: int
-    def __init__(self, fabric: Fabric, *, lanes: int = 0, guarded: bool = True) -> None: ...
-    def next(self, timeout: float, lanes: dict[int, FabricLane]) -> Request | FabricLane | None: ...
+    def __init__(
+        self, fabric: contract.Fabric, *, lanes: int = 0, guarded: bool = True
+    ) -> None: ...
+    def next(
+        self, timeout: float, lanes: dict[int, contract.Lane]
+    ) -> Request | FabricLane | None: ...
     def close(self) -> None: ...
 
 def some_loopback() -> str: ...

@@ -412,6 +412,11 @@ cdef class Memory:
         """What posts on lanes of the same domain pass along for this memory."""
         return <size_t> fi_mr_desc(self.mr)
 
+    @property
+    def flushes(self):
+        """No RDMA FLUSH reaches it: see `Fabric.flushes`."""
+        return False
+
     cpdef close(self):
         """Deregister."""
         if is_copy(self.born):

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING
 
 from rpmem.errors import MissingExtension
 from rpmem.fabric.verbs.fabric import Fabric, FabricLane, Listener, Request
 from rpmem.fabric.verbs.memory import Domain, Memory, devices
 from rpmem.fabric.verbs.queue import Queue
+
+if TYPE_CHECKING:
+    from rpmem.fabric.verbs.pyverbs_objects import SharedDomain
 
 __all__ = [
     "Domain",
@@ -22,7 +25,7 @@ __all__ = [
 ]
 
 
-def share(given: Any) -> Any:
+def share(given: object) -> SharedDomain:
     """Return what of a user's pyverbs objects lanes can be made in.
 
     Parameters

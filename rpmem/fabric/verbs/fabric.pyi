@@ -1,7 +1,7 @@
 from collections.abc import Callable
 
-from rpmem.fabric.verbs.memory import Device, Domain, Memory
-from rpmem.fabric.verbs.queue import Queue
+from rpmem.fabric import contract
+from rpmem.fabric.verbs.memory import Device
 from rpmem.wire.lane import Lane
 
 class Fabric:
@@ -34,7 +34,7 @@ class Fabric:
     @property
     def description(self) -> dict[str, object]: ...
     def await_lanes(
-        self, lanes: list[FabricLane], timeout: float, check: Callable[[], None] | None = None
+        self, lanes: list[contract.Lane], timeout: float, check: Callable[[], None] | None = None
     ) -> None: ...
     def close(self) -> None: ...
 
@@ -42,13 +42,13 @@ class FabricLane(Lane):
     connected: bool
     def __init__(
         self,
-        domain: Domain,
-        queue: Queue,
+        domain: contract.Domain,
+        queue: contract.Queue,
         index: int,
         send: tuple[int, int],
         receive: tuple[int, int],
-        pool: Memory | None = None,
-        request: Request | None = None,
+        pool: contract.Memory | None = None,
+        request: contract.Request | None = None,
     ) -> None: ...
     @property
     def key(self) -> int: ...
@@ -70,6 +70,8 @@ class Request:
 class Listener:
     fabric: Fabric
     port: int
-    def __init__(self, fabric: Fabric, *, lanes: int = 0) -> None: ...
-    def next(self, timeout: float, lanes: dict[int, FabricLane]) -> Request | FabricLane | None: ...
+    def __init__(self, fabric: contract.Fabric, *, lanes: int = 0) -> None: ...
+    def next(
+        self, timeout: float, lanes: dict[int, contract.Lane]
+    ) -> Request | FabricLane | None: ...
     def close(self) -> None: ...

@@ -1,4 +1,6 @@
-from typing import Any
+from rpmem.fabric import contract
+from rpmem.fabric.verbs.fabric import Fabric
+from rpmem.memory.region import Region
 
 class Device:
     name: str
@@ -11,9 +13,9 @@ class Device:
     reads_out: int
 
 class Domain:
-    fabric: Any
+    fabric: Fabric
     device: Device
-    def __init__(self, fabric: Any) -> None: ...
+    def __init__(self, fabric: contract.Fabric) -> None: ...
     def close(self) -> None: ...
 
 class Memory:
@@ -23,7 +25,7 @@ class Memory:
     on_demand: bool
     def __init__(
         self,
-        domain: Domain,
+        domain: contract.Domain,
         address: int,
         length: int,
         *,
@@ -31,10 +33,10 @@ class Memory:
         source: bool = False,
         persistent: bool = False,
         key: int = 0,
-        keep: Any = None,
+        keep: Region | None = None,
     ) -> None: ...
     @property
     def handle(self) -> int: ...
     def close(self) -> None: ...
 
-def devices() -> list[dict[str, Any]]: ...
+def devices() -> list[dict[str, object]]: ...
