@@ -6,11 +6,11 @@ import secrets
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Unpack
 
 import click
 
-from rpmem.cli.options import session_of, session_options
+from rpmem.cli.options import session_options
 from rpmem.terminal.tables import console
 
 if TYPE_CHECKING:
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from rpmem.base.target import Target
     from rpmem.errors import RpmemError
+    from rpmem.session.options import SessionKeywords
     from rpmem.session.replica import Replica
 
 _SIZE = 2 << 20
@@ -29,7 +30,7 @@ _ROUNDS = 200
 @click.argument("target")
 @click.option("--talk-only", is_flag=True, help="Start rpmemd and greet it; make no pool.")
 @session_options
-def command(target: str, talk_only: bool, **session: Any) -> None:
+def command(target: str, talk_only: bool, **session: Unpack[SessionKeywords]) -> None:
     """Start rpmemd on TARGET, and replicate a small pool to it for a moment.
 
     The pool set, rpmem-check-XXXX.set in the target's pool set directory, is removed again. The
@@ -86,7 +87,7 @@ def _devices(out: Console) -> None:
         out.print(f"  note    RDMA device {device['name']} here: {facts}")
 
 
-def _greet(out: Console, target: Target, session: dict[str, Any]) -> bool:
+def _greet(out: Console, target: Target, session: SessionKeywords) -> bool:
     """Start rpmemd and learn who it is; return whether it speaks our protocol."""
     from rpmem._version import __version__
     from rpmem.base import environment
@@ -119,7 +120,7 @@ def _nothing(error: RpmemError) -> None:
     """Leave a failure to the call that waits for the answer."""
 
 
-def _probe(out: Console, target: Target, session: dict[str, Any]) -> None:
+def _probe(out: Console, target: Target, session: SessionKeywords) -> None:
     from rpmem import errors
     from rpmem.files.attributes import MAJOR, SIGNATURE, PoolAttributes, random_uuid
     from rpmem.session.start import create, remove
@@ -130,9 +131,7 @@ def _probe(out: Console, target: Target, session: dict[str, Any]) -> None:
         signature=SIGNATURE, major=MAJOR, poolset_uuid=random_uuid(), uuid=random_uuid()
     )
     with _step(out, f"create {name} and connect to it") as found:
-        replica = create(
-            target, name, memory, attributes=attributes, parts=1, **session_of(session)
-        )
+        replica = create(target, name, memory, attributes=attributes, parts=1, **session)
         found += [replica.provider, replica.step, f"{replica.nlanes} lanes"]
     try:
         with _step(out, "make bytes durable and read them back") as found:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Unpack
 
 import click
 
@@ -11,10 +11,12 @@ from rpmem.cli.options import (
     local_argument,
     mode_option,
     replica_option,
-    session_of,
     session_options,
 )
 from rpmem.terminal.tables import console
+
+if TYPE_CHECKING:
+    from rpmem.session.options import SessionKeywords
 
 
 @click.command(short_help="Make a new pool and its replicas.")
@@ -30,7 +32,7 @@ def command(
     replicas: tuple[str, ...],
     parts: int,
     mode: int,
-    **session: Any,
+    **session: Unpack[SessionKeywords],
 ) -> None:
     """Make the new, empty pool LOCAL and its replicas.
 
@@ -38,9 +40,7 @@ def command(
     """
     from rpmem.pool.pool import Pool
 
-    with Pool.create(
-        local, size, replicas or None, parts=parts, mode=mode, **session_of(session)
-    ) as pool:
+    with Pool.create(local, size, replicas or None, parts=parts, mode=mode, **session) as pool:
         out = console()
         out.print(pool_facts(pool))
         if pool.replicas:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Unpack
 
 import click
 
 from rpmem.cli.facts import pool_facts, replica_facts
-from rpmem.cli.options import local_argument, replica_option, session_of, session_options
+from rpmem.cli.options import local_argument, replica_option, session_options
 from rpmem.terminal.tables import console
+
+if TYPE_CHECKING:
+    from rpmem.session.options import SessionKeywords
 
 
 @click.command(short_help="Open a pool with its replicas, and bring them up to date.")
@@ -16,7 +19,9 @@ from rpmem.terminal.tables import console
 @replica_option
 @click.option("--force", is_flag=True, help="Overwrite replicas that are newer than LOCAL.")
 @session_options
-def command(local: str, replicas: tuple[str, ...], force: bool, **session: Any) -> None:
+def command(
+    local: str, replicas: tuple[str, ...], force: bool, **session: Unpack[SessionKeywords]
+) -> None:
     """Open the pool LOCAL with its replicas, show them, and close it.
 
     A replica that may differ from LOCAL is sent the whole pool; when this returns, all copies are
@@ -24,7 +29,7 @@ def command(local: str, replicas: tuple[str, ...], force: bool, **session: Any) 
     """
     from rpmem.pool.pool import Pool
 
-    with Pool.open(local, replicas or None, force=force, **session_of(session)) as pool:
+    with Pool.open(local, replicas or None, force=force, **session) as pool:
         out = console()
         out.print(pool_facts(pool))
         if pool.replicas:

@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, TypeVar, cast
+from typing import Any, TypeVar
 
 import click
-
-if TYPE_CHECKING:
-    from rpmem.pool.options import SessionKeywords
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 
@@ -52,14 +49,7 @@ local_argument = click.argument("local", type=click.Path(path_type=str))
 
 
 def session_options(command: _Command) -> _Command:
-    """Add the options that say how replicas are reached; see `session_of`."""
+    """Add the options that say how replicas are reached: those of `SessionKeywords`."""
     for option in reversed(_SESSION):
         command = option(command)
     return command
-
-
-def session_of(given: dict[str, Any]) -> SessionKeywords:
-    """Return what `session_options` collected as keyword arguments of `Pool`."""
-    return cast(
-        "SessionKeywords", {key: value for key, value in given.items() if value is not None}
-    )

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import click
 
 
@@ -15,7 +13,12 @@ import click
 @click.option("--timeout", type=float, help="Seconds that the target may take.")
 @click.option("--launcher", help="openssh, paramiko or auto.")
 def command(
-    where: str, pool_set: str | None, force: bool, pool_set_too: bool, **session: Any
+    where: str,
+    pool_set: str | None,
+    force: bool,
+    pool_set_too: bool,
+    timeout: float | None,
+    launcher: str | None,
 ) -> None:
     """Remove the files of the pool LOCAL, or of the replica NAME.set on TARGET.
 
@@ -29,4 +32,4 @@ def command(
     else:
         from rpmem.session.start import remove
 
-        remove(where, pool_set, force, pool_set_too, **session)
+        remove(where, pool_set, force, pool_set_too, launcher=launcher, timeout=timeout)

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Unpack
 
 import click
 
 from rpmem.cli.facts import pool_facts
-from rpmem.cli.options import local_argument, mode_option, session_of, session_options
+from rpmem.cli.options import local_argument, mode_option, session_options
 from rpmem.terminal.tables import console
+
+if TYPE_CHECKING:
+    from rpmem.session.options import SessionKeywords
 
 
 @click.command(short_help="Read a pool back from a replica.")
@@ -18,7 +21,14 @@ from rpmem.terminal.tables import console
 @click.option("--force", is_flag=True, help="Take a replica that was half sent when it stopped.")
 @mode_option
 @session_options
-def command(local: str, target: str, pool_set: str, force: bool, mode: int, **session: Any) -> None:
+def command(
+    local: str,
+    target: str,
+    pool_set: str,
+    force: bool,
+    mode: int,
+    **session: Unpack[SessionKeywords],
+) -> None:
     """Make LOCAL out of everything that the replica NAME.set on TARGET holds.
 
     LOCAL must not exist, or be a poolset(5) file whose parts do not exist. Files get their names
@@ -27,5 +37,5 @@ def command(local: str, target: str, pool_set: str, force: bool, mode: int, **se
     from rpmem.pool.pool import Pool
 
     replica = (target, pool_set)
-    with Pool.restore(local, replica, force=force, mode=mode, **session_of(session)) as pool:
+    with Pool.restore(local, replica, force=force, mode=mode, **session) as pool:
         console().print(pool_facts(pool))

@@ -30,7 +30,6 @@ from rpmem.pool import resync
 from rpmem.pool.catalogue import Catalogue
 from rpmem.pool.local import FilePlace, LocalCopy, MemoryPlace, Place
 from rpmem.pool.medium import PoolMedium
-from rpmem.pool.options import SessionOptions
 from rpmem.pool.superblock import (
     LAYOUT_OFFSET,
     LAYOUT_SIZE,
@@ -42,6 +41,7 @@ from rpmem.pool.superblock import (
     State,
 )
 from rpmem.session import start as low_tier
+from rpmem.session.options import SessionOptions
 from rpmem.session.replica import Replica
 
 log = logging.getLogger(__name__)
@@ -256,15 +256,16 @@ def _connect(
     options: SessionOptions,
     attributes: PoolAttributes | None = None,
 ) -> Replica:
-    keywords = options.keywords() | {"pool_size": pool_size}
+    keywords = options.keywords()
     if attributes is None:
-        return low_tier.open(spec.target, spec.pool_set, region, **keywords)
+        return low_tier.open(spec.target, spec.pool_set, region, pool_size=pool_size, **keywords)
     return low_tier.create(
         spec.target,
         spec.pool_set,
         region,
         attributes=attributes,
         parts=spec.parts,
+        pool_size=pool_size,
         **keywords,
     )
 

@@ -23,8 +23,8 @@ from rpmem.errors import ClosedError, FlushFailed, ForkedError, RpmemError, Usag
 from rpmem.pool import assembly, resync
 from rpmem.pool.assembly import Assembly
 from rpmem.pool.medium import PoolMedium
-from rpmem.pool.options import SessionOptions
 from rpmem.pool.superblock import STATE_OFFSET, STATE_SIZE, Phase, State
+from rpmem.session.options import SessionOptions
 from rpmem.session.replica import Replica
 from rpmem.session.start import DEFAULT_SPIN_US
 

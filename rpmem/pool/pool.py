@@ -27,14 +27,13 @@ from rpmem.pool.local import place_of
 from rpmem.pool.medium import PoolMedium
 from rpmem.pool.options import (
     ReplicaLike,
-    SessionKeywords,
-    SessionOptions,
     mode_of,
     replica_spec,
     replica_specs,
     size_of,
 )
 from rpmem.pool.superblock import State
+from rpmem.session.options import SessionKeywords, SessionOptions
 from rpmem.session.replica import LEVELS, Replica
 
 if TYPE_CHECKING:
@@ -162,7 +161,7 @@ class Pool(Handle):
             16 bytes for the header; zeros: the machine's architecture, as PMDK does.
         **session
             How to reach the replicas: ``nlanes``, ``timeout``, ``provider``, ``step`` and
-            ``launcher``, see `rpmem.pool.options.SessionOptions`.
+            ``launcher``, see `rpmem.session.options.SessionOptions`.
 
         Returns
         -------

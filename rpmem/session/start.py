@@ -9,7 +9,7 @@ import logging
 import operator
 import warnings
 import weakref
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, Unpack
 
 from rpmem._version import __version__
 from rpmem.base import environment as _environment
@@ -35,6 +35,7 @@ from rpmem.files.attributes import PoolAttributes, require_attributes
 from rpmem.launch import launch
 from rpmem.memory.region import Region
 from rpmem.session.channel import Channel, LegacySpoken
+from rpmem.session.options import ReachKeywords, SessionOptions
 from rpmem.session.removal import remove_pool
 from rpmem.session.replica import Replica
 
@@ -63,22 +64,23 @@ class _Start:
         environment: Environment,
         *,
         owns_region: bool,
-        launcher: str | None,
-        command: str | None,
-        timeout: float,
-        choose_provider: bool,
+        options: SessionOptions,
     ) -> None:
-        self._choose_provider = choose_provider
+        # The step commit is one of libfabric's.
+        self._choose_provider = not (
+            options.provider or environment.provider or options.step == COMMIT.name
+        )
         self._target = target
         self._region = region
         self._owns_region = owns_region
         self._environment = environment
-        self._launcher = launcher or environment.launcher
+        self._launcher = options.launcher or environment.launcher
+        command = options.command
         if command is None and not target.is_local:
             # Falling back is another start, but of the same command.
             command = environment.next_command()
         self._command = command
-        self._timeout = timeout
+        self._timeout = _environment.timeout_of(options.timeout)
 
     def native(self, request: Create | Open) -> tuple[Replica, Ready]:
         """Begin a session in our own protocol.
@@ -208,7 +210,11 @@ def create(
     buffer: Buffer | Region,
     nlanes: int | None = None,
     attributes: PoolAttributes | None = None,
-    **options: Any,
+    *,
+    pool_size: int | None = None,
+    parts: int = 0,
+    shared: object = None,
+    **session: Unpack[ReachKeywords],
 ) -> Replica:
     """Create a pool on a target and return the replica, connected.
 
@@ -225,14 +231,18 @@ def create(
         Calls that can be on their way at once; the target may grant fewer.
     attributes : PoolAttributes, optional
         For the headers over there; none for a pool set with ``OPTION NOHDRS``.
-    **options
-        `pool_size` (bytes, when the buffer has more than the pool), `parts` (let the target write
-        the pool set file with so many parts, if it is missing), `provider` (``verbs``, or one of
-        libfabric's), `step`, `launcher`, `command` (instead of ``RPMEM_CMD``), `timeout` (seconds
-        without any progress), `protocol` (``native`` or ``pmdk``, instead of ``RPMEM_PROTOCOL``),
-        `lane_hosts` (instead of ``RPMEM_LANE_HOSTS``) and `shared` (with the provider ``verbs``: a
-        pyverbs PD in which lanes are to be made, or a tuple of it and MR objects that have the
-        buffer in them).
+    pool_size : int, optional
+        Bytes, when the buffer has more than the pool.
+    parts : int
+        Let the target write the pool set file with so many parts, if it is missing.
+    shared : object, optional
+        With the provider ``verbs``: a pyverbs PD in which lanes are to be made, or a tuple of it
+        and MR objects that have the buffer in them.
+    **session
+        `provider` (``verbs``, or one of libfabric's), `step`, `launcher`, `command` (instead of
+        ``RPMEM_CMD``), `timeout` (seconds without any progress), `protocol` (``native`` or
+        ``pmdk``, instead of ``RPMEM_PROTOCOL``) and `lane_hosts` (instead of
+        ``RPMEM_LANE_HOSTS``), see `rpmem.session.options.SessionOptions`.
 
     Raises
     ------
@@ -245,7 +255,13 @@ def create(
     def work() -> Replica:
         with _logs.call(f"create {target} {pool_set_name}"):
             return _start(
-                target, pool_set_name, buffer, nlanes, attributes, creating=True, **options
+                Target.of(target),
+                pool_set_name,
+                buffer,
+                SessionOptions(nlanes=nlanes, **session),
+                pool_size=pool_size,
+                shared=shared,
+                creation=_Creation(attributes, parts),
             )
 
     return interrupts.guarded(
@@ -258,62 +274,65 @@ def open(
     pool_set_name: str,
     buffer: Buffer | Region,
     nlanes: int | None = None,
-    **options: Any,
+    *,
+    pool_size: int | None = None,
+    parts: int = 0,
+    shared: object = None,
+    **session: Unpack[ReachKeywords],
 ) -> Replica:
     """Open a pool on a target and return the replica, connected.
 
-    Parameters are those of `create`; ``Replica.attributes`` holds what the pool's header says.
+    Parameters are those of `create`, but for `attributes`: ``Replica.attributes`` holds what the
+    pool's header says. `parts` may stand here, too, and means nothing: the pool is there.
     The buffer is not filled from the replica, nor the replica from the buffer.
     """
     _settings()
 
     def work() -> Replica:
         with _logs.call(f"open {target} {pool_set_name}"):
-            return _start(target, pool_set_name, buffer, nlanes, None, creating=False, **options)
+            return _start(
+                Target.of(target),
+                pool_set_name,
+                buffer,
+                SessionOptions(nlanes=nlanes, **session),
+                pool_size=pool_size,
+                shared=shared,
+            )
 
     return interrupts.guarded(work, lambda replica: replica.close())
 
 
+class _Creation(NamedTuple):
+    """What is said of a pool that does not exist yet."""
+
+    attributes: PoolAttributes | None
+    parts: int
+
+
 def _start(
-    target: str | Target,
+    target: Target,
     pool_set_name: str,
     buffer: Buffer | Region,
-    nlanes: int | None,
-    attributes: PoolAttributes | None,
+    options: SessionOptions,
     *,
-    creating: bool,
-    pool_size: int | None = None,
-    parts: int = 0,
-    provider: str | None = None,
-    step: str = "auto",
-    launcher: str | None = None,
-    command: str | None = None,
-    timeout: float | None = None,
-    shared: Any = None,
-    protocol: str | None = None,
-    lane_hosts: str | None = None,
+    pool_size: int | None,
+    shared: object,
+    creation: _Creation | None = None,
 ) -> Replica:
     environment = _environment.current()
-    protocol = _protocol(protocol, environment)
-    allowed = _lane_hosts(lane_hosts, environment)
-    target = Target.of(target)
-    for name, text in (
-        ("provider", provider),
-        ("step", step),
-        ("launcher", launcher),
-        ("command", command),
-    ):
-        _environment.check_text(name, text)
+    protocol = _protocol(options.protocol, environment)
+    allowed = _lane_hosts(options.lane_hosts, environment)
+    attributes = None if creation is None else creation.attributes
     if attributes is not None:
         require_attributes(attributes)
-    wanted = provider or environment.provider or DEFAULT_PROVIDER
+    wanted = options.provider or environment.provider or DEFAULT_PROVIDER
     spin = DEFAULT_SPIN_US if environment.spin_us is None else environment.spin_us
     common: dict[str, Any] = {
         "pool_set": pool_set_name,
-        "lanes": _lane_count(nlanes, environment.max_nlanes),
+        "lanes": _lane_count(options.nlanes, environment.max_nlanes),
         "providers": (wanted,),
         "message_size": _MESSAGE_SIZE,
-        "step": step,
+        "step": options.step,
     }
     packed = None if attributes is None or attributes.is_zero else attributes.pack()
     owns_region = not isinstance(buffer, Region)
@@ -322,8 +341,8 @@ def _start(
     replica: Replica | None = None
     try:
         request: Create | Open
-        if creating:
-            request = Create(**common, pool_size=size, attributes=packed, parts=parts)
+        if creation is not None:
+            request = Create(**common, pool_size=size, attributes=packed, parts=creation.parts)
         else:
             request = Open(**common, pool_size=size)
         start = _Start(
@@ -331,23 +350,19 @@ def _start(
             region,
             environment,
             owns_region=owns_region,
-            launcher=launcher,
-            command=command,
-            timeout=_environment.timeout_of(timeout),
-            # The step commit is one of libfabric's.
-            choose_provider=not (provider or environment.provider or step == COMMIT.name),
+            options=options,
         )
         replica, ready, native = _begin(start, request, protocol)
-        if creating:
+        if creation is not None:
             replica.attributes = attributes
-        if nlanes is not None and len(ready.lanes) < common["lanes"]:
+        if options.nlanes is not None and len(ready.lanes) < common["lanes"]:
             warnings.warn(
                 f"{target}: {len(ready.lanes)} lanes were granted, not {common['lanes']}",
                 stacklevel=2,
             )
         replica.connect(
             ready,
-            step=step,
+            step=options.step,
             spin=spin * 1e-6,
             native=native,
             queue_size=environment.work_queue_size or (0 if native else _PMDK_QUEUE_SIZE),
@@ -360,7 +375,7 @@ def _start(
             error.hint = f"Try it again once {target} is back; its log says more"
         with interrupts.undoing():
             if replica is not None:
-                replica.release(undo=creating)
+                replica.release(undo=creation is not None)
             elif owns_region:
                 region.close()
         raise

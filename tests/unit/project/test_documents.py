@@ -16,7 +16,7 @@ from rpmem.base import environment
 from rpmem.base.steps import STEPS
 from rpmem.fabric.libfabric import door
 from rpmem.pool import superblock
-from rpmem.pool.options import SessionOptions
+from rpmem.session.options import SessionOptions
 from rpmem.session.replica import _MEDIA, LEVELS, _choose
 from rpmem.session.start import _MESSAGE_SIZE, DEFAULT_LANES, DEFAULT_PROVIDER, DEFAULT_SPIN_US
 from rpmemd import config, lane_server
@@ -321,11 +321,12 @@ def who_takes_the_lane(texts):
 
 def session_options(texts):
     """The keywords of a session are those of its options."""
-    from rpmem.pool.options import SessionKeywords
+    from rpmem.session.options import ReachKeywords, SessionKeywords
 
     fields = set(SessionOptions.__dataclass_fields__)
     documented = set(re.findall(r"^    (\w+) : ", SessionOptions.__doc__ or "", re.M))
-    return (fields ^ documented) | (fields ^ set(SessionKeywords.__annotations__))
+    keywords = {**ReachKeywords.__annotations__, **SessionKeywords.__annotations__}
+    return (fields ^ documented) | (fields ^ set(keywords))
 
 
 # --- the decision records ------------------------------------------------------------------------

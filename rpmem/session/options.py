@@ -1,0 +1,89 @@
+"""What a user may say about how replicas are reached: one value behind every call that does so."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TypedDict
+
+from rpmem.base import environment
+from rpmem.base.target import Target
+
+
+class ReachKeywords(TypedDict, total=False):
+    """The keyword arguments that become `SessionOptions`, but for the number of lanes."""
+
+    timeout: float | None
+    provider: str | None
+    step: str
+    launcher: str | None
+    command: str | None
+    protocol: str | None
+    lane_hosts: str | None
+
+
+class SessionKeywords(ReachKeywords, total=False):
+    """The keyword arguments that become `SessionOptions`."""
+
+    nlanes: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class SessionOptions:
+    """How to reach a replica; what is None is decided by the environment or by negotiation.
+
+    Parameters
+    ----------
+    nlanes : int, optional
+        How many operations may be on their way at once.
+    timeout : float, optional
+        Seconds without progress after which the other side counts as lost.
+    provider : str, optional
+        libfabric provider, such as ``"tcp"`` or ``"verbs"``.
+    step : str
+        Durability step, or ``"auto"``.
+    launcher : str, optional
+        ``"openssh"``, ``"paramiko"`` or ``"auto"``.
+    command : str, optional
+        What is run on the target instead of ``rpmemd``.
+    protocol : str, optional
+        ``"native"``, ``"pmdk"`` or ``"auto"``: ours, and PMDK's where the target speaks no other.
+    lane_hosts : str, optional
+        Hosts, addresses and networks, separated by commas, at which the target may have its lanes
+        beside the host that ssh went to.
+    """
+
+    nlanes: int | None = None
+    timeout: float | None = None
+    provider: str | None = None
+    step: str = "auto"
+    launcher: str | None = None
+    command: str | None = None
+    protocol: str | None = None
+    lane_hosts: str | None = None
+
+    def __post_init__(self) -> None:
+        environment.timeout_of(self.timeout)
+        for name in ("provider", "step", "launcher", "command", "protocol", "lane_hosts"):
+            environment.check_text(name, getattr(self, name))
+
+    def for_target(self, target: Target) -> SessionOptions:
+        """Return them with the command decided: for a remote target the next of ``RPMEM_CMD``.
+
+        Replicas that are connected at the same time so get their commands in order.
+        """
+        if self.command is not None or target.is_local:
+            return self
+        return replace(self, command=environment.current().next_command())
+
+    def keywords(self) -> SessionKeywords:
+        """Return them as keyword arguments of `rpmem.session.start.create` and `open`."""
+        return {
+            "nlanes": self.nlanes,
+            "timeout": self.timeout,
+            "provider": self.provider,
+            "step": self.step,
+            "launcher": self.launcher,
+            "command": self.command,
+            "protocol": self.protocol,
+            "lane_hosts": self.lane_hosts,
+        }
