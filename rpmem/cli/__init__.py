@@ -13,7 +13,7 @@ from typing import Any, NoReturn
 import click
 
 from rpmem._version import __version__
-from rpmem.errors import RpmemError
+from rpmem.errors import RpmemError, remedy_for
 
 VERBS = ("create", "open", "info", "list", "restore", "remove", "check", "demo")
 
@@ -88,7 +88,11 @@ def _explain(error: Exception) -> int:
         click.echo(f"rpmem: {error}", err=True)
         return error.exit_status
     if isinstance(error, OSError):
-        click.echo(f"rpmem: {error}", err=True)
+        # Such as Python's own, when it cannot load what a command needs.
+        remedy = remedy_for(error.errno)
+        place = error.filename or "this command"
+        said = error.strerror or str(error)
+        click.echo(f"rpmem: {place}: {said}.{f' {remedy}.' if remedy else ''}", err=True)
         return 1
     click.echo(
         f"rpmem: this should not have happened: {type(error).__name__}: {error}\n"

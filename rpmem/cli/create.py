@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Unpack
 
 import click
 
-from rpmem.cli.facts import pool_facts, replica_facts
+from rpmem.cli.facts import pool_facts, raise_loss, replica_facts
 from rpmem.cli.options import (
     local_argument,
     mode_option,
@@ -41,7 +41,8 @@ def command(
     from rpmem.pool.pool import Pool
 
     with Pool.create(local, size, replicas or None, parts=parts, mode=mode, **session) as pool:
-        out = console()
+        out, reached = console(), pool.replicas
         out.print(pool_facts(pool))
-        if pool.replicas:
-            out.print(replica_facts(pool.replicas))
+        if reached:
+            out.print(replica_facts(reached))
+    raise_loss(reached)

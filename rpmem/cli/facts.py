@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from rpmem.pool.pool import Pool
     from rpmem.session.replica import Replica
 
-__all__ = ["pool_facts", "replica_facts"]
+__all__ = ["pool_facts", "raise_loss", "replica_facts"]
 
 
 def pool_facts(pool: Pool) -> Table:
@@ -42,3 +42,10 @@ def replica_facts(replicas: list[Replica]) -> Table:
             replica.level,
         )
     return facts
+
+
+def raise_loss(replicas: list[Replica]) -> None:
+    """Raise why a replica was lost while its pool was closed: it is not marked as complete."""
+    for replica in replicas:
+        if replica.failure is not None:
+            raise replica.failure

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Unpack
 
 import click
 
-from rpmem.cli.facts import pool_facts, replica_facts
+from rpmem.cli.facts import pool_facts, raise_loss, replica_facts
 from rpmem.cli.options import local_argument, replica_option, session_options
 from rpmem.terminal.tables import console
 
@@ -30,7 +30,8 @@ def command(
     from rpmem.pool.pool import Pool
 
     with Pool.open(local, replicas or None, force=force, **session) as pool:
-        out = console()
+        out, reached = console(), pool.replicas
         out.print(pool_facts(pool))
-        if pool.replicas:
-            out.print(replica_facts(pool.replicas))
+        if reached:
+            out.print(replica_facts(reached))
+    raise_loss(reached)

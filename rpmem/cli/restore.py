@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Unpack
 
 import click
 
-from rpmem.cli.facts import pool_facts
+from rpmem.cli.facts import pool_facts, raise_loss
 from rpmem.cli.options import local_argument, mode_option, session_options
 from rpmem.terminal.tables import console
 
@@ -38,4 +38,6 @@ def command(
 
     replica = (target, pool_set)
     with Pool.restore(local, replica, force=force, mode=mode, **session) as pool:
+        reached = pool.replicas
         console().print(pool_facts(pool))
+    raise_loss(reached)
