@@ -76,7 +76,10 @@ cdef int put_range(link_t *link, operation_t *operation, const range_t *r) noexc
     while operation.done < r.length:
         if link.sequence != link.answered:
             return LANE_AGAIN
-        n = min(r.length - operation.done, room)
+        n = r.length - operation.done
+        if n > room:
+            # A piece ends where a word does: no word may arrive in halves.
+            n = room - (r.offset + operation.done + room) % 8
         rc = send_request(link, operation, PMDK_PERSIST_SEND, r.offset + operation.done, n)
         if rc < 0:
             return rc
