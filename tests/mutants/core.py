@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from tests.mutants import Mutant
 
-_LOCAL = ("tests/unit/engine/test_core_local.py",)
 _RECORDED = ("tests/integration/test_recorded_pools.py",)
 _MESSAGES = ("tests/unit/steps/test_steps_posts.py", "tests/integration/test_messages_counted.py")
 _LANES = ("tests/integration/test_lanes.py",)

@@ -6,7 +6,9 @@ from tests.mutants import (
     core,
     daemon,
     details_core,
+    details_daemon,
     details_files,
+    details_hot,
     details_links,
     details_pool,
     details_target,
@@ -16,6 +18,14 @@ from tests.mutants import (
 )
 
 _MODULES = (core, daemon, files, links, pool)
-_DETAILS = (details_core, details_files, details_links, details_pool, details_target)
+_DETAILS = (
+    details_core,
+    details_daemon,
+    details_files,
+    details_hot,
+    details_links,
+    details_pool,
+    details_target,
+)
 
 ALL = tuple(mutant for module in (*_MODULES, *_DETAILS) for mutant in module.MUTANTS)

@@ -21,6 +21,7 @@ ctypedef struct world_t:
     queue_t queue                # first: a queue is its world
     lane_t lane
     uint64_t length              # of the message that waits; 0: none
+    uint32_t taken, handled      # messages; handled are those after which it was asked again
     char answers[MOST][ANSWER_SIZE]
     uint32_t sizes[MOST]
     uint32_t answered
@@ -42,8 +43,10 @@ cdef int fed_receive(lane_t *lane, uint32_t slot) noexcept nogil:
 
 cdef int fed_poll(queue_t *queue, completion_t *out, int room) noexcept nogil:
     cdef world_t *world = <world_t *> queue
+    world.handled = world.taken
     if world.length == 0:
         return 0
+    world.taken += 1
     out.lane = &world.lane
     out.kind = COMPLETED_RECEIVE
     out.slot = 0
@@ -86,6 +89,11 @@ cdef class FedLane(Lane):
         self.c.receive_slots = 1
         self.c.receive_size = SLOT_SIZE
         self.c.receive_area = <char *> calloc(1, SLOT_SIZE)
+
+    @property
+    def handled(self):
+        """How many messages have been dealt with."""
+        return self.world.handled
 
     def __dealloc__(self):
         if self.world != NULL:

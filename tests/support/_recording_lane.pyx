@@ -307,6 +307,11 @@ cdef class RecordingLane(Lane):
         """Answer with this status from now on; 0: done."""
         self.world.status = status
 
+    @property
+    def messages(self):
+        """How many were sent, of any kind."""
+        return self.world.sent
+
     def volunteer(self):
         """Answer a message that was never sent, before any other answer."""
         cdef uint32_t i

@@ -49,6 +49,7 @@ class Bench:
         floor: int = 0,
         message_size: int | None = None,
         timeout: float = 0.05,
+        staging: int = 0,
         **wishes: Any,
     ) -> None:
         pmdk = step.startswith("pmdk-")
@@ -77,6 +78,7 @@ class Bench:
             owner=Owner(),
             dialect="pmdk" if pmdk else "native",
             remote_base=BASE if pmdk else 0,
+            staging=staging,
         )
         self.core = Replicator(self.region, [self.group], local=False, floor=floor, timeout=timeout)
 

@@ -470,7 +470,7 @@ TORN_READER = """
 import mmap, os, sys
 import numpy as np
 
-words = np.frombuffer(mmap.mmap(int(sys.argv[1]), 4096), dtype=np.uint64)[:32]
+words = np.frombuffer(mmap.mmap(int(sys.argv[1]), 4096), dtype=np.uint64)[1:33]
 seen = np.empty_like(words)
 sys.stdout.write("ready\\n")
 sys.stdout.flush()
@@ -534,17 +534,19 @@ def test_strict_copy_tears_no_word():
     onlooker = Onlooker()
 
     def in_halves(value):
-        halves = numpy.frombuffer(onlooker.memory, dtype=numpy.uint32)[:64]
+        halves = numpy.frombuffer(onlooker.memory, dtype=numpy.uint32)[2:66]
         halves[::2] = halves[1::2] = int.from_bytes(value * 4, "little")
 
     try:
         with Region.from_buffer(onlooker.memory) as region:
             # As long as goes word by word: longer copies go through blocks of 32 bytes.
-            torn, saw = onlooker.torn_by(lambda value: region.write(0, value * 256), rounds=15)
+            torn, saw = onlooker.torn_by(lambda value: region.write(8, value * 256), rounds=8)
+            # From the middle of a word on, too.
+            more, _ = onlooker.torn_by(lambda value: region.write(4, value * 260), rounds=8)
         control, _ = onlooker.torn_by(in_halves, rounds=400)
     finally:
         onlooker.close()
-    assert torn == 0
+    assert torn == more == 0
     assert saw, "the other process saw no word change"
     assert control, "halves of words would not have been seen"
 

@@ -18,15 +18,15 @@ STAGED = 4096
 BASE = 1 << 40
 
 UPDATE, FETCH = 1, 2
-ANSWER = 1
+ANSWER, DEEP = 1, 2
 WRITTEN = 1 << 63
 DONE, BAD_RANGE, BAD_MESSAGE = 0, 2, 3
 PMDK_FLUSH, PMDK_DEEP, PMDK_SEND = 0, 1, 2
 
 
-def native(sequence, ranges, data=b"", *, kind=UPDATE):
+def native(sequence, ranges, data=b"", *, kind=UPDATE, flags=ANSWER):
     table = b"".join(struct.pack("<QQ", *each) for each in ranges)
-    return struct.pack("<BBHI", kind, ANSWER, len(ranges), sequence) + table + data
+    return struct.pack("<BBHI", kind, flags, len(ranges), sequence) + table + data
 
 
 def pmdk(mode, offset, size, data=b"", *, lane=0):
@@ -34,9 +34,12 @@ def pmdk(mode, offset, size, data=b"", *, lane=0):
 
 
 class Bench:
-    """A service of one lane, of the first half of a region whose every byte is 0xEE."""
+    """A service of one lane, of the first half of a region whose every byte is 0xEE.
 
-    def __init__(self, dialect):
+    `before` lanes more come before it, and belong to other threads.
+    """
+
+    def __init__(self, dialect, before=0):
         self.region = Region.anonymous(POOL)
         with memoryview(self.region) as view:
             view[:] = b"\xee" * POOL
@@ -47,15 +50,15 @@ class Bench:
             self.region,
             SERVED,
             FLOOR if dialect == "native" else 0,
-            [self.lane],
-            [self],
+            [*(compiled("_fed_lane").FedLane() for _ in range(before)), self.lane],
+            [self] * (before + 1),
             spin=1.0,
             dialect=dialect,
             base=BASE,
             staging=self.staging,
             on_drop=lambda *why: self.dropped.append(why),
         )
-        self.thread = threading.Thread(target=self.service.run, args=(0,), daemon=True)
+        self.thread = threading.Thread(target=self.service.run, args=(before,), daemon=True)
         self.thread.start()
 
     def say(self, message):
@@ -66,6 +69,13 @@ class Bench:
             self.thread.join(0.0005)
         answers = self.lane.answers[before:]
         return answers[0] if answers else None
+
+    def tell(self, message):
+        """Feed a message that asks for no answer, and wait until it has been dealt with."""
+        before = self.lane.handled
+        self.lane.feed(message)
+        while self.lane.handled == before:
+            self.thread.join(0.0005)
 
     def gives_up(self):
         """Whether the lane is given up, which comes after the answer; its thread ends then."""
@@ -169,6 +179,7 @@ def test_what_lies_inside_is_served(bench):
         native(1, [(FLOOR, 8)], bytes(9)),
         native(1, [(FLOOR, 8)], bytes(7)),
         native(1, [(FLOOR, 8)], bytes(8), kind=3),
+        native(1, [(FLOOR, 8)], bytes(8), flags=4 | ANSWER),
         b"\x01",
     ],
 )
@@ -191,6 +202,70 @@ def test_pmdk_data_for_ranges_outside(bench, where):
     assert bench.say(pmdk(PMDK_SEND, *where, bytes(where[1]))) is None
     assert bench.gives_up()
     assert bench.memory() == b"\xee" * POOL
+
+
+@pytest.mark.parametrize("bench", ["native"], indirect=True)
+def test_the_answer_to_a_fetch_says_that_what_came_before_is_durable(bench):
+    verbs = []
+    compiled("_hooked_media").hook(
+        bench.region, lambda verb, *_: verbs.append(verb) or 0, medium="pmem"
+    )
+    bench.tell(native(1, [(FLOOR, 8)], b"a" * 8, flags=0))
+    assert status_of(bench.say(native(2, [(FLOOR, 8)], kind=FETCH))) == DONE
+    assert verbs == ["flush", "drain"]
+
+
+@pytest.mark.parametrize("flags", [(DEEP, ANSWER), (DEEP, 0, ANSWER)], ids=str)
+@pytest.mark.parametrize("bench", ["native"], indirect=True)
+def test_what_is_deep_stays_deep_until_it_is_answered(bench, flags):
+    verbs = []
+    compiled("_hooked_media").hook(
+        bench.region, lambda verb, *_: verbs.append(verb) or 0, medium="pmem"
+    )
+    for sequence, each in enumerate(flags[:-1], 1):
+        bench.tell(native(sequence, [(FLOOR, 8)], b"a" * 8, flags=each))
+    last = native(len(flags), [(FLOOR, 8)], b"a" * 8, flags=flags[-1])
+    assert status_of(bench.say(last)) == DONE
+    assert verbs == ["deep"] * len(flags) + ["drain"]
+
+
+def test_each_lane_has_a_staging_buffer_of_its_own():
+    bench = Bench("native", before=3)
+    try:
+        assert status_of(bench.say(native(1, [(FLOOR, 64)], kind=FETCH))) == DONE
+    finally:
+        bench.close()
+    assert bench.staged() == bytes(3 * STAGED // 4) + b"\xee" * 64 + bytes(STAGED // 4 - 64)
+
+
+def test_pmdk_replies_say_their_lane():
+    bench = Bench("pmdk", before=3)
+    try:
+        answer = bench.say(pmdk(PMDK_FLUSH, 0, 8, lane=3))
+    finally:
+        bench.close()
+    assert struct.unpack("<4xI", answer) == (3,)
+
+
+@pytest.mark.parametrize("extra", [1, 8, 64])
+@pytest.mark.parametrize("mode", [PMDK_FLUSH, PMDK_SEND])
+@pytest.mark.parametrize("bench", ["pmdk"], indirect=True)
+def test_pmdk_requests_with_more_than_they_say(bench, mode, extra):
+    data = b"a" * 8 if mode == PMDK_SEND else b""
+    assert bench.say(pmdk(mode, 0, 8, data + bytes(extra))) is None
+    assert bench.gives_up()
+    assert bench.memory() == b"\xee" * POOL
+
+
+@pytest.mark.parametrize("bench", ["pmdk"], indirect=True)
+def test_pmdk_deep_requests_are_deep(bench):
+    verbs = []
+    compiled("_hooked_media").hook(
+        bench.region, lambda verb, *_: verbs.append(verb) or 0, medium="pmem"
+    )
+    assert bench.say(pmdk(PMDK_DEEP, 0, 8)) is not None
+    assert bench.say(pmdk(PMDK_FLUSH, 0, 8)) is not None
+    assert verbs == ["deep", "drain", "flush", "drain"]
 
 
 @pytest.mark.parametrize("bench", ["pmdk"], indirect=True)

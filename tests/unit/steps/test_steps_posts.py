@@ -66,6 +66,12 @@ def test_ranges_of_every_length_around_what_a_message_holds(step):
                 view[offset : offset + length] = os.urandom(length)
             bench.core.persist((offset, length))
             assert bench.same(offset, length)
+            sent = [post for post in bench.lane.posts() if post[0] == "send"]
+            # Pieces end where words do.
+            assert sent[0][1] == offset
+            assert all(post[1] % 8 == 0 for post in sent[1:])
+            assert sum(post[2] for post in sent) == length
+            assert all(24 + post[2] <= 256 for post in sent)
 
 
 @pytest.mark.parametrize("step", EVERY)
@@ -143,8 +149,9 @@ def test_deep_goes_in_messages_that_say_so(step):
 def test_a_refusal_is_an_error(step):
     bench = Bench(step)
     bench.lane.refuse(1)
-    with pytest.raises(FlushFailed):
+    with pytest.raises(FlushFailed) as caught:
         bench.core.persist((4096, 640))
+    assert caught.value.errno == 5  # what the target's medium said
 
 
 def test_a_replica_that_failed_on_one_lane_is_lost_on_every_lane():
@@ -221,7 +228,8 @@ def test_commit_asks_for_the_persistence_domain_at_every_write():
 
 def test_flush_flushes_all_that_it_wrote():
     bench = Bench("flush")
-    for ranges in ([(0, 4096), (8192, 65536)], [(0, 64), (900_000, 64), (400_000, 64)]):
+    near = [(5000, 64), (4900, 64)], [(4096, 512), (4200, 8)]
+    for ranges in ([(0, 4096), (8192, 65536)], [(0, 64), (900_000, 64), (400_000, 64)], *near):
         bench.core.persist_many(ranges, relaxed=True)
         posts = bench.lane.posts()
         flushed = [post for post in posts if post[0] == "flush"]
@@ -231,6 +239,9 @@ def test_flush_flushes_all_that_it_wrote():
         assert posts[-1][3] & SIGNAL
     bench.core.persist((4096, 8))
     assert bench.kinds() == ["word", "flush"]
+    for where in ((4100, 8), (4097, 8), (4096, 16)):
+        bench.core.persist(where)
+        assert bench.kinds() == ["send"]
 
 
 @pytest.mark.parametrize("step", ONE_SIDED)
@@ -247,6 +258,18 @@ def test_no_more_messages_are_on_their_way_than_were_granted(step):
     with pytest.raises(DeadlineExceeded):
         bench.core.persist((0, SIZE))
     assert bench.kinds() == ["send"] * WINDOW
+
+
+@pytest.mark.parametrize("unanswered", range(WINDOW + 1))
+def test_a_fetch_is_one_of_the_messages_that_were_granted(unanswered):
+    bench = Bench("send-after-write", staging=4096)
+    bench.lane.withhold(answers=True)
+    for number in range(unanswered):
+        bench.core.flush((number * 65536, 65000))
+    assert bench.lane.messages == unanswered
+    with pytest.raises(DeadlineExceeded):
+        bench.core.read(0, bytearray(64), 900_000)
+    assert bench.lane.messages == min(unanswered + 1, WINDOW)
 
 
 def test_pmdk_has_one_request_on_its_way():

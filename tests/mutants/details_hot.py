@@ -1,0 +1,463 @@
+"""Slips of a tired hand in the hot path: core, engine, steps, memory, libfabric, service."""
+
+from __future__ import annotations
+
+from tests.mutants import Mutant
+
+_CALLS = ("tests/integration/test_replica.py", "tests/integration/test_pool.py")
+_LANES = ("tests/integration/test_lanes.py",)
+_OVERLAPS = ("tests/unit/engine/test_overlaps.py",)
+_RECORDED = ("tests/integration/test_recorded_pools.py",)
+_RANGES = ("tests/unit/engine/test_ranges.py",)
+_POSTS = ("tests/unit/steps/test_steps_posts.py",)
+_SIGNALS = ("tests/faults/test_signals.py",)
+_DEATHS = ("tests/faults/test_deaths.py",)
+_STAGING = ("tests/integration/test_staging.py",)
+_REFUSAL = ("tests/unit/memory/test_refusal.py",)
+_PMEM = ("tests/unit/memory/test_pmem.py",)
+_NVDIMM = ("tests/unit/memory/test_nvdimm.py", "tests/unit/memory/test_dax.py")
+_SERVICE = ("tests/unit/rpmemd/test_service.py", "tests/unit/rpmemd/test_service_bounds.py")
+_FORKED = ("tests/integration/test_forked.py",)
+
+MUTANTS = (
+    # --- the core -----------------------------------------------------------------------------
+    Mutant(
+        "only the first replica is asked what has to be drained",
+        "Replicator.needs_drain",
+        "for g in range(self.engine.group_count):",
+        "for g in range(min(self.engine.group_count, 1)):",
+        (*_LANES, *_CALLS),
+    ),
+    Mutant(
+        "a word may begin at any fourth byte",
+        "Replicator.put",
+        "offset & 7",
+        "offset & 3",
+        (*_LANES, *_CALLS),
+    ),
+    Mutant(
+        "an array of ranges may have any number of columns",
+        "Replicator.persist_many",
+        "shape[1] != 2 or ",
+        "",
+        (*_RANGES, *_CALLS),
+    ),
+    Mutant(
+        "a signal during a drain is swallowed",
+        "Replicator.drain_lanes",
+        "                    first.raised = outcome.raised\n",
+        "",
+        (*_SIGNALS, *_OVERLAPS),
+    ),
+    Mutant(
+        "a lane too many has a number",
+        "Replicator.lane_number",
+        "if not 0 <= lane < self.engine.lanes:",
+        "if not 0 <= lane <= self.engine.lanes:",
+        (*_LANES, *_CALLS),
+    ),
+    Mutant(
+        "what an interrupted read may still be written to is let go",
+        "Replicator.read_into",
+        "                    group.kept.append((memoryview(buffer), memory))\n",
+        "                    pass\n",
+        (*_SIGNALS, *_LANES),
+    ),
+    Mutant(
+        "a read may begin behind the end",
+        "Replicator.read_into",
+        "if range_outside(offset, wanted.length, 0, self.size):",
+        "if range_outside(0, wanted.length, 0, self.size):",
+        (*_LANES, *_CALLS),
+    ),
+    Mutant(
+        "a forked child drains its parent's lanes",
+        "Replicator.drain_rest",
+        "if not is_copy(self.born):",
+        "if True:",
+        _FORKED,
+    ),
+    # --- the engine ---------------------------------------------------------------------------
+    Mutant(
+        "what the call found out about a lost lane is not told",
+        "lose",
+        "        outcome.detail = link.lane.detail\n",
+        "",
+        _POSTS,
+    ),
+    Mutant(
+        "an interrupted read waits as long as a lost replica",
+        "interrupt",
+        "rc = collect(link, LATE)",
+        "rc = collect(link, engine.patience)",
+        _SIGNALS,
+    ),
+    Mutant(
+        "a half-sent flush goes on after an interruption",
+        "interrupt",
+        "        link.backlog.count = 0  # it is sent anew, from its beginning\n",
+        "",
+        (*_SIGNALS, *_OVERLAPS),
+    ),
+    Mutant(
+        "a drain that was interrupted clears what is left",
+        "leave",
+        "operation.flags & OPERATION_DRAIN != 0 and not broken)",
+        "operation.flags & OPERATION_DRAIN != 0)",
+        (*_OVERLAPS, *_SIGNALS),
+    ),
+    Mutant(
+        "a relaxed call is taken for a message",
+        "enter",
+        "wanted.flags & OPERATION_RELAXED != 0)",
+        "False)",
+        _OVERLAPS,
+    ),
+    Mutant(
+        "time that runs out is told as somebody else's loss",
+        "give_up",
+        "&operations[g], LANE_EXPIRED, outcome)",
+        "&operations[g], LANE_ABORTED, outcome)",
+        (*_LANES, *_CALLS, *_DEATHS),
+    ),
+    Mutant(
+        "patience begins anew with every look for a signal",
+        "engine_end",
+        "t - since > engine.patience, outcome)",
+        "t - listened > engine.patience, outcome)",
+        (*_LANES, *_CALLS, *_DEATHS),
+    ),
+    Mutant(
+        "a fault among completions is passed over",
+        "serve",
+        "        if rc < 0:\n            return rc\n",
+        "",
+        (*_LANES, *_DEATHS, *_CALLS),
+    ),
+    Mutant(
+        "the hull ends where its last range does",
+        "rpmem_overlaps_hull",
+        "if (r[i].offset + r[i].length > hull->high) ",
+        "",
+        _OVERLAPS,
+    ),
+    Mutant(
+        "what is left behind ends where the last call did",
+        "rpmem_overlaps_leave",
+        "if (mine->high > mine->left_high) ",
+        "",
+        _OVERLAPS,
+    ),
+    Mutant(
+        "a message makes what was left one-sided before it ordered",
+        "rpmem_overlaps_leave",
+        "mine->loose |= loose;",
+        "mine->loose = loose;",
+        _OVERLAPS,
+    ),
+    Mutant(
+        "a lane that is taken out of the list is still its neighbour's",
+        "rpmem_overlaps_leave",
+        "if (mine->after) mine->after->before = mine->before;",
+        "",
+        (*_OVERLAPS, *_LANES),
+    ),
+    Mutant(
+        "too many ranges to compare are taken for apart",
+        "rpmem_overlaps_calls",
+        "if (one->count > RPMEM_COMPARED / other->count)\n            return 1;",
+        "if (one->count > RPMEM_COMPARED / other->count)\n            return 0;",
+        _OVERLAPS,
+    ),
+    Mutant(
+        "one-sided data of an earlier flush are overtaken on their lane",
+        "rpmem_overlaps_enter",
+        " || way->loose)",
+        ")",
+        _OVERLAPS,
+    ),
+    Mutant(
+        "who waits for an overlap is deaf for nearly a minute",
+        "rpmem_overlaps_wait",
+        "patience / 1000000000u",
+        "patience / 1000000u",
+        (*_OVERLAPS, *_SIGNALS),
+    ),
+    Mutant(
+        "nobody tells who waits for an overlap that it is over",
+        "rpmem_overlaps_leave",
+        "if (o->waiting)",
+        "if (o->waiting > lane + 1)",
+        _OVERLAPS,
+    ),
+    Mutant(
+        "nobody tells who waits for a lane that one is free",
+        "handout_acquire",
+        "        __atomic_add_fetch(&h->waiting, 1, __ATOMIC_SEQ_CST);\n",
+        "",
+        (*_OVERLAPS, *_LANES),
+    ),
+    Mutant(
+        "one lane more than there are is handed out",
+        "handout_scan",
+        "if (++lane == h->lanes) lane = 0;",
+        "if (++lane > h->lanes) lane = 0;",
+        (*_OVERLAPS, *_LANES),
+    ),
+    Mutant(
+        "a length that no pool has leaves an error behind",
+        "plain_pair",
+        "(out.offset == most or out.length == most)",
+        "out.offset == most",
+        _RANGES,
+    ),
+    Mutant(
+        "the first ranges are lost where more come",
+        "reserve",
+        "            memcpy(items, ranges.few, ranges.count * sizeof(range_t))\n",
+        "            pass\n",
+        _POSTS,
+    ),
+    # --- the steps ----------------------------------------------------------------------------
+    Mutant(
+        "a piece ends inside a word",
+        "piece_length",
+        "(offset + room) & ~<uint64_t>(PIECE_ALIGNMENT - 1)",
+        "offset + room",
+        _POSTS,
+    ),
+    Mutant(
+        "a range too long to be written is only named",
+        "send_update",
+        "put = written_above < operation.ranges[index].length <= link.put_most",
+        "put = written_above < operation.ranges[index].length",
+        (*_POSTS, *_LANES, *_CALLS),
+    ),
+    Mutant(
+        "a fetch does not care how many messages are unanswered",
+        "send_fetch",
+        "    if link.sequence - link.answered >= link.window:\n        return LANE_AGAIN\n",
+        "",
+        (*_POSTS, *_STAGING),
+    ),
+    Mutant(
+        "more is fetched than the staging buffer holds",
+        "read_in_pieces",
+        "            n = smaller(n, link.staging)\n",
+        "",
+        (*_POSTS, *_STAGING),
+    ),
+    Mutant(
+        "the last write of a commit is not committed",
+        "commit",
+        "                          POST_SIGNAL | POST_COMMIT)",
+        "                          POST_SIGNAL)",
+        _POSTS,
+    ),
+    Mutant(
+        "a word that is not aligned is written as one",
+        "is_words",
+        "operation.ranges[i].length != 8 or operation.ranges[i].offset & 7:",
+        "operation.ranges[i].length != 8:",
+        _POSTS,
+    ),
+    Mutant(
+        "a hull ends where its last range does",
+        "hull",
+        "end = max(found.offset + found.length, ranges[i].offset + ranges[i].length)",
+        "end = ranges[i].offset + ranges[i].length",
+        _POSTS,
+    ),
+    Mutant(
+        "nobody waits for a FLUSH in pieces",
+        "flush_ranges",
+        "flags if last else POST_MORE)",
+        "POST_MORE)",
+        _POSTS,
+    ),
+    Mutant(
+        "a flush of the flush step leaves nothing for the drain",
+        "flush",
+        "        if starts:\n            link.last_flushed.offset",
+        "        if not starts:\n            link.last_flushed.offset",
+        _POSTS,
+    ),
+    Mutant(
+        "an answer of any length is an answer",
+        "native_complete",
+        "completion.length != sizeof(reply_t) or ",
+        "completion.length == 0 or ",
+        (*_POSTS, "tests/faults/test_hostile_target.py"),
+    ),
+    Mutant(
+        "PMDK: a piece ends inside a word",
+        "put_range",
+        "            n = room - (r.offset + operation.done + room) % 8\n",
+        "            n = room\n",
+        _POSTS,
+    ),
+    Mutant(
+        "PMDK: a piece does not leave room for its request",
+        "put_range",
+        "link.message_size - sizeof(pmdk_request_t)",
+        "link.message_size",
+        (*_POSTS, *_LANES),
+    ),
+    Mutant(
+        "PMDK: a flush over an appliance is not drained",
+        "appliance",
+        "            link.undrained = True\n",
+        "            link.undrained = False\n",
+        (*_POSTS, *_LANES),
+    ),
+    # --- memory -------------------------------------------------------------------------------
+    Mutant(
+        "a drain forgets what was refused before it",
+        "Region.c_drain",
+        "return refusal_note(&self.refusal, rc)",
+        "return rc",
+        (*_REFUSAL, *_PMEM),
+    ),
+    Mutant(
+        "a call in the middle that is over stays in the list",
+        "rpmem_flight_end",
+        "            flight->before->after = flight->after;\n",
+        "            ;\n",
+        _REFUSAL,
+    ),
+    Mutant(
+        "a part may end inside a page",
+        "prepare",
+        "offset % PAGE or length % PAGE:",
+        "offset % PAGE:",
+        _PMEM,
+    ),
+    Mutant(
+        "a region is closed under a flush",
+        "run",
+        "        self.busy += 1\n",
+        "        self.busy += 0\n",
+        (*_PMEM, *_REFUSAL),
+    ),
+    Mutant(
+        "bytes are written behind a region",
+        "Region.write",
+        "            within(self, at, <uint64_t> data.len)\n",
+        "            within(self, at, 0)\n",
+        _PMEM,
+    ),
+    Mutant(
+        "a copy's half words tear the words behind them",
+        "rpmem_copy_words",
+        "if (left >= 4 && ((uintptr_t)to & 4)) {",
+        "if (left > 4096 && ((uintptr_t)to & 4)) {",
+        _PMEM,
+    ),
+    Mutant(
+        "wide stores where half as much is aligned",
+        "rpmem_copy_words",
+        "while ((uintptr_t)to & 31) {",
+        "while ((uintptr_t)to & 15) {",
+        _PMEM,
+    ),
+    Mutant(
+        "what a host has to flush passes for persistent memory",
+        "_place_is",
+        'not _is_numbered(words[index - 2], "virtio") and ',
+        "",
+        _NVDIMM,
+    ),
+    Mutant(
+        "one persistent device below is enough",
+        "_place_is",
+        "and all(",
+        "and any(",
+        _NVDIMM,
+    ),
+    # --- libfabric ----------------------------------------------------------------------------
+    Mutant(
+        "a port is read from the wrong end",
+        "address_of",
+        'port = int.from_bytes(raw[2:4], "big")',
+        'port = int.from_bytes(raw[2:4], "little")',
+        _LANES,
+    ),
+    Mutant(
+        "an address of IPv6 is read from its flow label on",
+        "address_of",
+        "raw[8:24]), port)",
+        "raw[4:20]), port)",
+        ("tests/faults/test_floods.py",),
+    ),
+    Mutant(
+        "what waits for lanes is deaf for ten minutes",
+        "Fabric.next_event",
+        "<int> (timeout * 1000)",
+        "<int> (timeout * 1000000)",
+        (*_LANES, *_SIGNALS),
+    ),
+    Mutant(
+        "as many bytes as one likes are under way to who peeks",
+        "FabricLane.__cinit__",
+        "            self.own.signal_bytes = FEW_BYTES\n",
+        "",
+        (*_LANES, "tests/faults/test_window.py"),
+    ),
+    Mutant(
+        "who knocks first takes the place of who was let in",
+        "Listener.await_request",
+        "if event.peer == peer:",
+        "if event.peer is not None:",
+        (*_LANES, "tests/faults/test_floods.py", "tests/unit/fabric/test_door.py"),
+    ),
+    # --- the service --------------------------------------------------------------------------
+    Mutant(
+        "the last message of an update says whether it is deep",
+        "native_handler",
+        "served.deep = served.deep or (header.flags & UPDATE_DEEP) != 0",
+        "served.deep = (header.flags & UPDATE_DEEP) != 0",
+        _SERVICE,
+    ),
+    Mutant(
+        "what comes before a fetch is answered without a flush",
+        "fetch",
+        "rc = service.settle(served)",
+        "rc = 0",
+        (*_SERVICE, *_STAGING),
+    ),
+    Mutant(
+        "a range that was only started is deep",
+        "Service.note",
+        "            return self.region.c_deep(offset, length)",
+        "            return self.region.c_flush(offset, length)",
+        (*_SERVICE, *_PMEM),
+    ),
+    Mutant(
+        "all lanes have the first one's staging buffer",
+        "Service.__cinit__",
+        "staging.base + i * self.staged",
+        "staging.base",
+        (*_SERVICE, *_STAGING),
+    ),
+    Mutant(
+        "PMDK: what follows the data is passed over",
+        "pmdk_handler",
+        "if length != sizeof(pmdk_request_t) + (",
+        "if length < sizeof(pmdk_request_t) + (",
+        _SERVICE,
+    ),
+    Mutant(
+        "PMDK: a reply does not say of which lane it is",
+        "pmdk_handler",
+        "    reply.lane = served.number\n",
+        "",
+        _SERVICE,
+    ),
+    Mutant(
+        "PMDK: a deep request is an ordinary one to the target",
+        "pmdk_handler",
+        "    served.deep = mode == PMDK_DEEP_PERSIST\n",
+        "",
+        _SERVICE,
+    ),
+)
