@@ -163,3 +163,12 @@ def test_what_counts_as_one_source(one, other, alike):
         with socket.socket() as unconnected:
             sources.append(door.Visitor(unconnected, (address, 1)).source)
     assert (sources[0] == sources[1]) == alike
+
+
+@pytest.mark.parametrize(
+    ("low", "high"), [(7471, 7471), (7471, 7472), (7471, 7490), (65535, 65535)]
+)
+def test_every_port_of_a_range_is_tried_once(monkeypatch, low, high):
+    monkeypatch.setenv("FI_TCP_PORT_LOW_RANGE", str(low))
+    monkeypatch.setenv("FI_TCP_PORT_HIGH_RANGE", str(high))
+    assert sorted(door._ports()) == list(range(low, high + 1))
