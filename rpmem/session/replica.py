@@ -41,6 +41,8 @@ from rpmem.memory.region import Region
 from rpmem.session.channel import Channel
 from rpmem.session.lanehosts import LaneHosts
 from rpmem.session.lanes import Lanes
+from rpmem.wire.lane import LANE_EXPIRED, LANE_GARBLED, LANE_INTERRUPTED, LANE_REFUSED
+from rpmem.wire.messages import REPLY_BAD_RANGE, REPLY_FLUSH_FAILED
 
 log = logging.getLogger("rpmem")
 
@@ -50,10 +52,6 @@ _MEDIA: Final = frozenset({"pmem", "page", "volatile"})
 _CAUSE_WAIT = 1.0
 # Seconds that rpmemd gets to end when nobody has the replica any more.
 _DROP = 1.0
-
-# What rpmem.wire.lane and rpmem.wire.messages call them.
-_LOST, _REFUSED, _GARBLED, _EXPIRED, _ABORTED, _INTERRUPTED = -2, -3, -4, -5, -6, -7
-_FLUSH_FAILED, _BAD_RANGE = 1, 2
 
 
 class Replica(Handle, Calls):
@@ -417,26 +415,26 @@ class Replica(Handle, Calls):
     def explain(self, fault: int, refusal: int, detail: int) -> RpmemError:
         """Turn what ended a lane into the error its caller gets."""
         where = str(self.target)
-        if fault == _REFUSED and refusal == _FLUSH_FAILED:
+        if fault == LANE_REFUSED and refusal == REPLY_FLUSH_FAILED:
             error: RpmemError = FlushFailed(
                 f"the target's medium did not take the data: {os.strerror(detail)}",
                 where=where,
                 errno=detail,
                 hint="what this call covered is not durable there; check the target's device",
             )
-        elif fault == _REFUSED and refusal == _BAD_RANGE:
+        elif fault == LANE_REFUSED and refusal == REPLY_BAD_RANGE:
             error = RangeError("the target found the range outside its pool", where=where)
-        elif fault == _REFUSED:
+        elif fault == LANE_REFUSED:
             error = RemoteError(f"the target refused a message (status {refusal})", where=where)
-        elif fault == _GARBLED:
+        elif fault == LANE_GARBLED:
             error = MalformedMessage("the target broke the in-band protocol", where=where)
-        elif fault == _INTERRUPTED:
+        elif fault == LANE_INTERRUPTED:
             error = ReplicaLost(
                 "a read was interrupted, and the target has not sent what it asked for",
                 where=where,
                 hint="Attach or open the replica again",
             )
-        elif fault == _EXPIRED:
+        elif fault == LANE_EXPIRED:
             error = DeadlineExceeded(
                 f"the target made no progress for {self._timeout:g} s",
                 where=where,

@@ -20,7 +20,7 @@ cdef extern from "<sys/uio.h>" nogil:
         size_t iov_len
 
 
-cdef enum:
+cpdef enum:
     LANE_UP = 0
     LANE_AGAIN = -1          # no room now; poll and try again
     LANE_LOST = -2           # the connection is gone
@@ -37,7 +37,7 @@ cdef enum:
     COMPLETED_READ = 4
     COMPLETED_FAULT = 5      # lane->state says which
 
-cdef enum:
+cpdef enum:
     POST_SIGNAL = 1          # ask for a completion
     POST_COMMIT = 2          # complete only when the bytes are in the persistence domain
     POST_INLINE = 4          # the buffer may be reused when the call returns

@@ -8,17 +8,17 @@ data of the ranges that carry any, back to back.  See docs/protocol.md.
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 
 
-cdef enum:
+cpdef enum:
     MESSAGE_UPDATE = 1        # store the data, make every range durable
     MESSAGE_FETCH = 2         # copy one range to the lane's staging buffer; always answered
     MESSAGE_REPLY = 0x81
 
-cdef enum:
+cpdef enum:
     UPDATE_ANSWER = 1         # reply once this and all earlier messages are durable
     UPDATE_DEEP = 2           # deep flush instead of persist
 
 # In a descriptor's length: the data are already there (WRITTEN), none follow.
-cdef enum:
+cpdef enum:
     WRITTEN_SHIFT = 63
 
 ctypedef packed struct header_t:
@@ -31,7 +31,7 @@ ctypedef packed struct descriptor_t:
     uint64_t offset
     uint64_t length           # bit 63: WRITTEN
 
-cdef enum:
+cpdef enum:
     REPLY_DONE = 0
     REPLY_FLUSH_FAILED = 1    # the medium refused; `number` is the errno
     REPLY_BAD_RANGE = 2

@@ -4,7 +4,7 @@
 from libc.stdint cimport uint32_t, uint64_t
 
 
-cdef enum:
+cpdef enum:
     PMDK_FLUSH_WRITE = 0      # the data were WRITTEN: flush them
     PMDK_DEEP_PERSIST = 1     # the same, deeply
     PMDK_PERSIST_SEND = 2     # the data follow: store and flush them

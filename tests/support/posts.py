@@ -8,15 +8,12 @@ from typing import Any
 from rpmem._core import LaneGroup, Replicator
 from rpmem.errors import DeadlineExceeded, FlushFailed, MalformedMessage, RpmemError
 from rpmem.memory.region import Region
+from rpmem.wire.lane import LANE_GARBLED, LANE_REFUSED
 from tests.support.compiled import compiled
 
 SIZE = 1 << 20
 BASE = 1 << 40
 WINDOW = 4
-# lane.pxd, messages.pxd and pmdk_messages.pxd of rpmem/wire, where Python cannot see them
-SIGNAL, COMMIT, DELIVERED = 1, 2, 16
-ANSWER, DEEP = 1, 2
-PMDK_FLUSH, PMDK_DEEP, PMDK_SEND = 0, 1, 2
 
 NATIVE = ("send-after-write", "read-after-write", "commit", "flush")
 ONE_SIDED = ("read-after-write", "delivered", "commit", "flush")
@@ -31,9 +28,9 @@ class Owner:
 
     def explain(self, fault: int, refusal: int, detail: int) -> RpmemError:
         """Return the error of a fault."""
-        if fault == -3:
+        if fault == LANE_REFUSED:
             return FlushFailed(f"refused with {refusal}", errno=detail)
-        if fault == -4:
+        if fault == LANE_GARBLED:
             return MalformedMessage("garbled")
         return DeadlineExceeded(f"fault {fault}")
 

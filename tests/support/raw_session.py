@@ -18,13 +18,15 @@ from rpmem.errors import RpmemError
 from rpmem.fabric import providers
 from rpmem.launch import launch
 from rpmem.session.channel import Channel
+from rpmem.wire import messages
 from tests.support.compiled import compiled
 from tests.support.targets import ATTRIBUTES
 
-UPDATE, REPLY = 1, 0x81
-ANSWER, DEEP = 1, 2
-WRITTEN = 1 << 63
-DONE, FLUSH_FAILED, BAD_RANGE, BAD_MESSAGE = range(4)
+UPDATE, REPLY = messages.MESSAGE_UPDATE, messages.MESSAGE_REPLY
+ANSWER, DEEP = messages.UPDATE_ANSWER, messages.UPDATE_DEEP
+WRITTEN = 1 << messages.WRITTEN_SHIFT
+DONE, FLUSH_FAILED = messages.REPLY_DONE, messages.REPLY_FLUSH_FAILED
+BAD_RANGE, BAD_MESSAGE = messages.REPLY_BAD_RANGE, messages.REPLY_BAD_MESSAGE
 
 _HEADER = struct.Struct("<BBHI")
 _DESCRIPTOR = struct.Struct("<QQ")

@@ -8,6 +8,17 @@ import threading
 import pytest
 
 from rpmem.memory.region import Region
+from rpmem.wire.messages import MESSAGE_FETCH as FETCH
+from rpmem.wire.messages import MESSAGE_UPDATE as UPDATE
+from rpmem.wire.messages import REPLY_BAD_MESSAGE as BAD_MESSAGE
+from rpmem.wire.messages import REPLY_BAD_RANGE as BAD_RANGE
+from rpmem.wire.messages import REPLY_DONE as DONE
+from rpmem.wire.messages import UPDATE_ANSWER as ANSWER
+from rpmem.wire.messages import UPDATE_DEEP as DEEP
+from rpmem.wire.messages import WRITTEN_SHIFT
+from rpmem.wire.pmdk_messages import PMDK_DEEP_PERSIST as PMDK_DEEP
+from rpmem.wire.pmdk_messages import PMDK_FLUSH_WRITE as PMDK_FLUSH
+from rpmem.wire.pmdk_messages import PMDK_PERSIST_SEND as PMDK_SEND
 from rpmemd.service import Service
 from tests.support.compiled import compiled
 
@@ -17,11 +28,7 @@ FLOOR = 4096
 STAGED = 4096
 BASE = 1 << 40
 
-UPDATE, FETCH = 1, 2
-ANSWER, DEEP = 1, 2
-WRITTEN = 1 << 63
-DONE, BAD_RANGE, BAD_MESSAGE = 0, 2, 3
-PMDK_FLUSH, PMDK_DEEP, PMDK_SEND = 0, 1, 2
+WRITTEN = 1 << WRITTEN_SHIFT
 
 
 def native(sequence, ranges, data=b"", *, kind=UPDATE, flags=ANSWER):

@@ -13,19 +13,15 @@ from rpmem.errors import (
     RangeError,
     RpmemError,
 )
+from rpmem.wire.lane import POST_COMMIT, POST_DELIVERED, POST_SIGNAL
+from rpmem.wire.messages import UPDATE_DEEP
+from rpmem.wire.pmdk_messages import PMDK_DEEP_PERSIST, PMDK_FLUSH_WRITE, PMDK_PERSIST_SEND
 from tests.support.posts import (
-    COMMIT,
-    DEEP,
-    DELIVERED,
     EVERY,
     LONG,
     NATIVE,
     ONE_SIDED,
     PMDK,
-    PMDK_DEEP,
-    PMDK_FLUSH,
-    PMDK_SEND,
-    SIGNAL,
     SIZE,
     WINDOW,
     Bench,
@@ -105,7 +101,7 @@ def test_no_call_returns_before_what_ends_it(step, relaxed, what):
     bench.core.persist(where, relaxed=relaxed)
     posts = bench.lane.posts()
     asked = {
-        "posts": any(flags & SIGNAL for kind, _, _, flags, _ in posts if kind != "send"),
+        "posts": any(flags & POST_SIGNAL for kind, _, _, flags, _ in posts if kind != "send"),
         "answers": any(kind == "send" for kind, *_ in posts),
     }
     assert any(asked.values()), "nothing tells that it is durable"
@@ -139,7 +135,11 @@ def test_deep_goes_in_messages_that_say_so(step):
     bench.core.deep_persist((4096, 300_000))
     assert bench.same(4096, 300_000)
     sent = [post for post in bench.lane.posts() if post[0] == "send"]
-    deep = [post for post in sent if post[4] == PMDK_DEEP or (step not in PMDK and post[4] & DEEP)]
+    deep = [
+        post
+        for post in sent
+        if post[4] == PMDK_DEEP_PERSIST or (step not in PMDK and post[4] & UPDATE_DEEP)
+    ]
     assert sent
     assert deep == sent
     assert sum(post[2] for post in deep) == 300_000
@@ -206,7 +206,7 @@ def test_read_after_write_reads_behind_what_it_wrote():
     posts = bench.lane.posts()
     assert [post[0] for post in posts] == ["write", "read"]
     assert posts[1][1] == 8192
-    assert posts[1][3] & SIGNAL
+    assert posts[1][3] & POST_SIGNAL
 
 
 def test_delivered_asks_for_the_delivery_of_the_last_write():
@@ -214,8 +214,8 @@ def test_delivered_asks_for_the_delivery_of_the_last_write():
     bench.core.persist_many([(0, 4096), (8192, 65536)], relaxed=True)
     posts = bench.lane.posts()
     assert [post[0] for post in posts] == ["write", "write"]
-    assert posts[-1][3] & DELIVERED
-    assert posts[-1][3] & SIGNAL
+    assert posts[-1][3] & POST_DELIVERED
+    assert posts[-1][3] & POST_SIGNAL
 
 
 def test_commit_asks_for_the_persistence_domain_at_every_write():
@@ -223,7 +223,7 @@ def test_commit_asks_for_the_persistence_domain_at_every_write():
     bench.core.persist_many([(0, 4096), (8192, 65536)], relaxed=True)
     posts = bench.lane.posts()
     assert [post[0] for post in posts] == ["write", "write"]
-    assert all(post[3] & COMMIT and post[3] & SIGNAL for post in posts)
+    assert all(post[3] & POST_COMMIT and post[3] & POST_SIGNAL for post in posts)
 
 
 def test_flush_flushes_all_that_it_wrote():
@@ -236,7 +236,7 @@ def test_flush_flushes_all_that_it_wrote():
         for offset, length in ranges:
             assert any(at <= offset and offset + length <= at + n for _, at, n, *_ in flushed)
         assert posts[-1][0] == "flush"
-        assert posts[-1][3] & SIGNAL
+        assert posts[-1][3] & POST_SIGNAL
     bench.core.persist((4096, 8))
     assert bench.kinds() == ["word", "flush"]
     for where in ((4100, 8), (4097, 8), (4096, 16)):
@@ -286,9 +286,9 @@ def test_pmdk_names_what_it_wrote():
     posts = bench.lane.posts()
     assert [post[0] for post in posts] == ["write", "send"]
     assert posts[1][1:3] == (8192, 65536)
-    assert posts[1][4] == PMDK_FLUSH
+    assert posts[1][4] == PMDK_FLUSH_WRITE
     bench.core.persist((4096, 64))
-    assert [post[4] for post in bench.lane.posts() if post[0] == "send"] == [PMDK_SEND]
+    assert [post[4] for post in bench.lane.posts() if post[0] == "send"] == [PMDK_PERSIST_SEND]
 
 
 def test_pmdk_appliance_reads_what_it_wrote():
@@ -296,4 +296,4 @@ def test_pmdk_appliance_reads_what_it_wrote():
     bench.core.persist(LONG, relaxed=True)
     posts = bench.lane.posts()
     assert [post[0] for post in posts] == ["write", "read"]
-    assert posts[1][3] & SIGNAL
+    assert posts[1][3] & POST_SIGNAL

@@ -1,0 +1,1 @@
+"""The numbers of PMDK's in-band messages, for who makes such messages in Python."""
