@@ -1,5 +1,5 @@
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any, Protocol, Self
 
 from typing_extensions import Buffer
 
@@ -12,28 +12,28 @@ class _Registered(Protocol):
     def handle(self) -> int: ...
     def close(self) -> None: ...
 
-class Owner(Protocol):
+class _Owner(Protocol):
     def explain(self, fault: int, refusal: int, detail: int) -> RpmemError: ...
 
 class LaneGroup:
-    owner: Owner
+    owner: _Owner
     step: str
-    def __init__(
-        self,
+    def __new__(
+        cls,
         lanes: list[Lane],
         step: str,
         pool: Region,
         *,
         message_size: int,
         window: int,
-        owner: Owner,
+        owner: _Owner,
         copy_limit: int = ...,
         put_limit: int = ...,
         put_most: int | None = None,
         remote_base: int = 0,
         dialect: str = "native",
         staging: int = 0,
-    ) -> None: ...
+    ) -> Self: ...
     def __len__(self) -> int: ...
     def abort(self) -> None: ...
     @property
@@ -43,8 +43,8 @@ class LaneGroup:
 class Replicator:
     size: int
     floor: int
-    def __init__(
-        self,
+    def __new__(
+        cls,
         region: Region,
         groups: list[LaneGroup],
         *,
@@ -53,7 +53,7 @@ class Replicator:
         size: int | None = None,
         spin: float = ...,
         timeout: float = 30.0,
-    ) -> None: ...
+    ) -> Self: ...
     def persist(self, x: Any = None, *, relaxed: bool = False, lane: int | None = None) -> None: ...
     def deep_persist(self, x: Any = None, *, lane: int | None = None) -> None: ...
     def flush(self, x: Any = None, *, relaxed: bool = False, lane: int | None = None) -> None: ...

@@ -1,5 +1,5 @@
 from collections.abc import Callable
-from typing import Final, Protocol
+from typing import Final, Protocol, Self
 
 from rpmem.errors import RpmemError
 from rpmem.memory.region import Region
@@ -14,8 +14,8 @@ class _Queue(Protocol):
     def close(self) -> None: ...
 
 class Service:
-    def __init__(
-        self,
+    def __new__(
+        cls,
         region: Region,
         size: int,
         floor: int,
@@ -27,7 +27,7 @@ class Service:
         dialect: str = "native",
         base: int = 0,
         staging: Region | None = None,
-    ) -> None: ...
+    ) -> Self: ...
     def run(self, thread: int) -> None: ...
     def stop(self) -> None: ...
     @property

@@ -1,7 +1,7 @@
 from collections.abc import Iterable
 from contextlib import AbstractContextManager
 from types import TracebackType
-from typing import Any, Literal, Self, final
+from typing import Any, Literal, Never, Self, final
 
 from numpy.typing import DTypeLike, NDArray
 
@@ -10,6 +10,7 @@ class Kind:
 
     name: str
 
+    def __init__(self, *args: Never, **kwargs: Never) -> None: ...
     @property
     def available(self) -> bool: ...
     @property

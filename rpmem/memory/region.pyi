@@ -1,6 +1,6 @@
 from collections.abc import Sequence
 from types import TracebackType
-from typing import Self, final
+from typing import Never, Self, final
 
 from typing_extensions import Buffer
 
@@ -16,6 +16,7 @@ class Region:
     label: str
     spans: bool
 
+    def __init__(self, *args: Never, **kwargs: Never) -> None: ...
     @staticmethod
     def map_parts(
         parts: Sequence[tuple[int, int, int]], force_pmem: bool = False, writable: bool = True

@@ -23,7 +23,7 @@ from rpmem.fabric import providers as _fabric
 from rpmem.memory.region import Region
 
 if TYPE_CHECKING:
-    from rpmem._core import Owner
+    from rpmem._core import _Owner
     from rpmem.fabric.contract import Domain, Fabric, Lane, Memory, Queue
     from rpmem.wire import lane as wire
 
@@ -172,7 +172,7 @@ class Lanes(Handle):
             return step is SEND_AFTER_WRITE
         return not step.needs or bool(getattr(self.fabric, step.needs))
 
-    def group(self, step: str, owner: Owner) -> LaneGroup:
+    def group(self, step: str, owner: _Owner) -> LaneGroup:
         """Return the lanes as the core wants them, made durable by `step`."""
         lanes = cast("list[wire.Lane]", self.lanes)  # as those of every fabric are
         if self._native:

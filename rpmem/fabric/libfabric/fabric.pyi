@@ -1,4 +1,5 @@
 from collections.abc import Callable
+from typing import Self
 
 from rpmem.fabric import contract
 from rpmem.memory.region import Region
@@ -7,15 +8,15 @@ from rpmem.wire.lane import Lane
 class Fabric:
     provider: str
     commits: bool
-    def __init__(
-        self,
+    def __new__(
+        cls,
         provider: str,
         host: str,
         port: int = 0,
         *,
         listen: bool = False,
         queue_size: int = 0,
-    ) -> None: ...
+    ) -> Self: ...
     @property
     def pins(self) -> bool: ...
     @property
@@ -33,14 +34,14 @@ class Fabric:
 
 class Domain:
     fabric: Fabric
-    def __init__(self, fabric: contract.Fabric) -> None: ...
+    def __new__(cls, fabric: contract.Fabric) -> Self: ...
     def close(self) -> None: ...
 
 class Memory:
     key: int
     address: int
-    def __init__(
-        self,
+    def __new__(
+        cls,
         domain: contract.Domain,
         address: int,
         length: int,
@@ -50,7 +51,7 @@ class Memory:
         persistent: bool = False,
         key: int = 0,
         keep: Region | None = None,
-    ) -> None: ...
+    ) -> Self: ...
     @property
     def handle(self) -> int: ...
     @property
@@ -58,13 +59,13 @@ class Memory:
     def close(self) -> None: ...
 
 class Queue:
-    def __init__(self, domain: contract.Domain, size: int = 0, *, answers: bool = True) -> None: ...
+    def __new__(cls, domain: contract.Domain, size: int = 0, *, answers: bool = True) -> Self: ...
     def close(self) -> None: ...
 
 class FabricLane(Lane):
     connected: bool
-    def __init__(
-        self,
+    def __new__(
+        cls,
         domain: contract.Domain,
         queue: contract.Queue,
         index: int,
@@ -72,7 +73,7 @@ class FabricLane(Lane):
         receive: tuple[int, int],
         pool: contract.Memory | None = None,
         request: contract.Request | None = None,
-    ) -> None: ...
+    ) -> Self: ...
     @property
     def key(self) -> int: ...
     def aim(self, address: int, key: int, size: int) -> None: ...
@@ -88,9 +89,7 @@ class Request:
 class Listener:
     fabric: Fabric
     port: int
-    def __init__(
-        self, fabric: contract.Fabric, *, lanes: int = 0, guarded: bool = True
-    ) -> None: ...
+    def __new__(cls, fabric: contract.Fabric, *, lanes: int = 0, guarded: bool = True) -> Self: ...
     def next(
         self, timeout: float, lanes: dict[int, contract.Lane]
     ) -> Request | FabricLane | None: ...

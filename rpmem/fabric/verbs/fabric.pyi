@@ -1,4 +1,5 @@
 from collections.abc import Callable
+from typing import Self
 
 from rpmem.fabric import contract
 from rpmem.fabric.verbs.memory import Device
@@ -9,8 +10,8 @@ class Fabric:
     host: str
     device: Device
     shared: object
-    def __init__(
-        self,
+    def __new__(
+        cls,
         provider: str,
         host: str,
         port: int = 0,
@@ -18,7 +19,7 @@ class Fabric:
         listen: bool = False,
         queue_size: int = 0,
         shared: object = None,
-    ) -> None: ...
+    ) -> Self: ...
     @property
     def queue_size(self) -> int: ...
     @property
@@ -40,8 +41,8 @@ class Fabric:
 
 class FabricLane(Lane):
     connected: bool
-    def __init__(
-        self,
+    def __new__(
+        cls,
         domain: contract.Domain,
         queue: contract.Queue,
         index: int,
@@ -49,7 +50,7 @@ class FabricLane(Lane):
         receive: tuple[int, int],
         pool: contract.Memory | None = None,
         request: contract.Request | None = None,
-    ) -> None: ...
+    ) -> Self: ...
     @property
     def key(self) -> int: ...
     @property
@@ -70,7 +71,7 @@ class Request:
 class Listener:
     fabric: Fabric
     port: int
-    def __init__(self, fabric: contract.Fabric, *, lanes: int = 0) -> None: ...
+    def __new__(cls, fabric: contract.Fabric, *, lanes: int = 0) -> Self: ...
     def next(
         self, timeout: float, lanes: dict[int, contract.Lane]
     ) -> Request | FabricLane | None: ...

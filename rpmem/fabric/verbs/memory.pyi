@@ -1,3 +1,5 @@
+from typing import Self
+
 from rpmem.fabric import contract
 from rpmem.fabric.verbs.fabric import Fabric
 from rpmem.memory.region import Region
@@ -15,7 +17,7 @@ class Device:
 class Domain:
     fabric: Fabric
     device: Device
-    def __init__(self, fabric: contract.Fabric) -> None: ...
+    def __new__(cls, fabric: contract.Fabric) -> Self: ...
     def close(self) -> None: ...
 
 class Memory:
@@ -23,8 +25,8 @@ class Memory:
     address: int
     flushes: bool
     on_demand: bool
-    def __init__(
-        self,
+    def __new__(
+        cls,
         domain: contract.Domain,
         address: int,
         length: int,
@@ -34,7 +36,7 @@ class Memory:
         persistent: bool = False,
         key: int = 0,
         keep: Region | None = None,
-    ) -> None: ...
+    ) -> Self: ...
     @property
     def handle(self) -> int: ...
     def close(self) -> None: ...

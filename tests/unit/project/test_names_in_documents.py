@@ -222,7 +222,7 @@ def members(stub, kind):
                 getattr(item, "name", None) or item.target.id
                 for item in node.body
                 if isinstance(item, ast.FunctionDef | ast.AnnAssign)
-            } - {"__init__"}
+            } - {"__init__", "__new__"}
     raise AssertionError(f"{stub} has no {kind}")
 
 
