@@ -6,14 +6,13 @@ from typing import TYPE_CHECKING, Unpack
 
 import click
 
-from rpmem.cli.facts import pool_facts, raise_loss, replica_facts
+from rpmem.cli.facts import show_and_close
 from rpmem.cli.options import (
     local_argument,
     mode_option,
     replica_option,
     session_options,
 )
-from rpmem.terminal.tables import console
 
 if TYPE_CHECKING:
     from rpmem.session.options import SessionKeywords
@@ -40,9 +39,4 @@ def command(
     """
     from rpmem.pool.pool import Pool
 
-    with Pool.create(local, size, replicas or None, parts=parts, mode=mode, **session) as pool:
-        out, reached = console(), pool.replicas
-        out.print(pool_facts(pool))
-        if reached:
-            out.print(replica_facts(reached))
-    raise_loss(reached)
+    show_and_close(Pool.create(local, size, replicas or None, parts=parts, mode=mode, **session))

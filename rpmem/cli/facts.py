@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from rpmem.terminal.tables import readable, table
+from rpmem.terminal.tables import console, readable, table
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from rpmem.pool.pool import Pool
     from rpmem.session.replica import Replica
 
-__all__ = ["pool_facts", "raise_loss", "replica_facts"]
+__all__ = ["pool_facts", "raise_loss", "replica_facts", "show_and_close"]
 
 
 def pool_facts(pool: Pool) -> Table:
@@ -49,3 +49,13 @@ def raise_loss(replicas: list[Replica]) -> None:
     for replica in replicas:
         if replica.failure is not None:
             raise replica.failure
+
+
+def show_and_close(pool: Pool) -> None:
+    """Print what an open pool and its replicas are, and close it; raise why one was lost then."""
+    with pool:
+        out, replicas = console(), pool.replicas
+        out.print(pool_facts(pool))
+        if replicas:
+            out.print(replica_facts(replicas))
+    raise_loss(replicas)

@@ -6,9 +6,8 @@ from typing import TYPE_CHECKING, Unpack
 
 import click
 
-from rpmem.cli.facts import pool_facts, raise_loss, replica_facts
+from rpmem.cli.facts import show_and_close
 from rpmem.cli.options import local_argument, replica_option, session_options
-from rpmem.terminal.tables import console
 
 if TYPE_CHECKING:
     from rpmem.session.options import SessionKeywords
@@ -29,9 +28,4 @@ def command(
     """
     from rpmem.pool.pool import Pool
 
-    with Pool.open(local, replicas or None, force=force, **session) as pool:
-        out, reached = console(), pool.replicas
-        out.print(pool_facts(pool))
-        if reached:
-            out.print(replica_facts(reached))
-    raise_loss(reached)
+    show_and_close(Pool.open(local, replicas or None, force=force, **session))

@@ -34,18 +34,6 @@ SOON = 8.0
 RPMEMD = f"{shlex.quote(sys.executable)} -P -m rpmemd"
 
 
-def traces():
-    return len(os.listdir("/proc/self/fd")), threading.active_count()
-
-
-def traces_after(before):
-    """Return what there is once threads that are about to end have had time to."""
-    end = time.monotonic() + 10
-    while traces()[1] > before[1] and time.monotonic() < end:
-        time.sleep(0.005)
-    return traces()
-
-
 @contextmanager
 def descriptors_left(count):
     """Leave this process so many descriptors."""
@@ -181,14 +169,12 @@ def threads_fail(monkeypatch):
 
 @pytest.mark.parametrize("name", ["rpmem stderr", "rpmem local:"])
 def test_threads_of_the_initiator(tmp_path, threads_fail, name):
-    before = traces()
+    before = Traces.now()
     threads_fail(name)
     with pytest.raises(LaunchFailed, match="ulimit -u") as caught:
         create(tmp_path)
     assert caught.value.errno == errno.EAGAIN
-    after = traces_after(before)
-    assert after[0] <= before[0]
-    assert after[1] <= before[1]
+    assert before.more() == ""
     assert list(tmp_path.iterdir()) == []
 
 
@@ -220,11 +206,11 @@ def test_processes(monkeypatch, tmp_path):
         raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN))
 
     monkeypatch.setattr(child.subprocess, "Popen", refuse)
-    before = traces()
+    before = Traces.now()
     with pytest.raises(LaunchFailed, match="ulimit -u") as caught:
         create(tmp_path)
     assert caught.value.errno == errno.EAGAIN
-    assert traces_after(before)[0] <= before[0]
+    assert before.more() == ""
 
 
 def test_what_is_a_shortage():
