@@ -423,7 +423,7 @@ cdef class Replicator:
             return True
         for g in range(self.engine.group_count):
             group = self.engine.groups[g]
-            if group.links[lane].undrained or group.failed:
+            if group.failed:
                 return True
         return False
 

@@ -64,7 +64,6 @@ ctypedef struct link_t:
     uint32_t deferred_count
     uint64_t deferred_bytes
     operation_t backlog       # sends them earlier when there is no room for more
-    bint undrained            # a flush was started and not drained
     range_t adrift            # of a call that was interrupted: WRITEs that nothing answers
 
 ctypedef struct step_t:

@@ -324,14 +324,12 @@ cdef int read_advance(link_t *link, operation_t *operation) noexcept nogil:
 cdef int waiting(link_t *link, operation_t *operation) noexcept nogil:
     """The end of an operation: what was asked for has been answered."""
     if operation.flags & OPERATION_FLUSH:
-        link.undrained = True
         return OPERATION_DONE
     if link.outstanding:
         return OPERATION_PENDING
     if <int>(link.answered - operation.last_sequence) < 0:
         return OPERATION_PENDING
     if operation.flags & OPERATION_DRAIN:
-        link.undrained = False
         link.adrift.length = 0
         link.deferred_count = 0
         link.deferred_bytes = 0
@@ -357,7 +355,6 @@ cdef bint defer(link_t *link, const operation_t *operation) noexcept nogil:
         link.deferred[link.deferred_count + i] = operation.ranges[i]
     link.deferred_count += <uint32_t> operation.count
     link.deferred_bytes = total
-    link.undrained = True
     return True
 
 

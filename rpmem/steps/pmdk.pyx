@@ -112,11 +112,9 @@ cdef int general_ranges(link_t *link, operation_t *operation) noexcept nogil:
     return 0
 
 
-cdef int waiting(link_t *link, operation_t *operation) noexcept nogil:
+cdef int waiting(link_t *link) noexcept nogil:
     if link.outstanding or link.answered != link.sequence:
         return OPERATION_PENDING
-    if operation.flags & OPERATION_DRAIN:
-        link.undrained = False
     return OPERATION_DONE
 
 
@@ -137,7 +135,7 @@ cdef int general(link_t *link, operation_t *operation) noexcept nogil:
         if rc < 0:
             return OPERATION_PENDING if rc == LANE_AGAIN else rc
         operation.phase = PHASE_WAIT
-    return waiting(link, operation)
+    return waiting(link)
 
 
 cdef int read_back(link_t *link, const range_t *r) noexcept nogil:
@@ -172,15 +170,13 @@ cdef int appliance(link_t *link, operation_t *operation) noexcept nogil:
             operation.done = 0
         operation.phase = PHASE_READ
     if operation.phase == PHASE_READ:
-        if operation.flags & OPERATION_FLUSH:
-            link.undrained = True
-        elif link.last_flushed.length:
+        if link.last_flushed.length and not operation.flags & OPERATION_FLUSH:
             rc = read_back(link, &link.last_flushed)
             if rc < 0:
                 return OPERATION_PENDING if rc == LANE_AGAIN else rc
             link.last_flushed.length = 0
         operation.phase = PHASE_WAIT
-    return waiting(link, operation)
+    return waiting(link)
 
 
 cdef int pmdk_complete(link_t *link, const completion_t *completion) noexcept nogil:

@@ -107,6 +107,7 @@ def test_an_honest_answer(both):
         reply(1)[:-1],
         reply(1) + b"\0",
         reply(1) * 3,
+        reply(1) * 32,  # more than the buffer for it holds
         reply(1, kind=1),
         reply(1, kind=0),
         reply(2),

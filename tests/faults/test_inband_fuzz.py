@@ -13,6 +13,7 @@ import time
 import numpy as np
 import pytest
 
+from rpmem.control.messages import MAX_MESSAGE_SIZE
 from rpmem.control.proof import pack_proof
 from rpmem.errors import ConnectFailed, DeadlineExceeded, FabricError, RpmemError
 from tests.support.media import image_of, wait_unlocked
@@ -161,6 +162,16 @@ def test_a_message_larger_than_was_agreed_ends_the_lane(session, tmp_path):
     assert session.alive
     session.close()
     assert not any(medium(tmp_path)[PAGE:])
+
+
+@pytest.mark.parametrize(("provider", "most"), [("tcp", 1 << 20), ("sockets", 65 << 12)])
+def test_messages_of_any_size_are_not_granted(tmp_path, provider, most):
+    """Buffers for them are held for every lane, however many there are."""
+    for number, asked in enumerate((1 << 16, most + 1, MAX_MESSAGE_SIZE)):
+        directory = tmp_path / str(number)
+        directory.mkdir()
+        with RawSession(directory, message_size=asked, provider=provider) as session:
+            assert session.ready.message_size == min(asked, most)
 
 
 def test_a_bad_lane_does_not_take_the_others_data(tmp_path):

@@ -68,8 +68,8 @@ MUTANTS = (
     Mutant(
         "drain skips a failed replica",
         "Replicator.needs_drain",
-        "if group.links[lane].undrained or group.failed:",
-        "if group.links[lane].undrained:",
+        "if group.failed:",
+        "if False:",
         _RECORDED,
     ),
     Mutant(
@@ -245,11 +245,18 @@ MUTANTS = (
         (*_REPLICA, *_RECORDED),
     ),
     Mutant(
-        "a deferred flush does not mark its lane",
-        "defer",
-        "link.undrained = True",
-        "link.undrained = False",
-        (*_REPLICA, *_RECORDED),
+        "a flush leaves nothing to be drained",
+        "leave",
+        "broken or operation.flags & OPERATION_FLUSH != 0,",
+        "broken,",
+        ("tests/unit/steps/test_steps_posts.py", *_REPLICA),
+    ),
+    Mutant(
+        "PMDK: an appliance reads behind every flush",
+        "appliance",
+        "if link.last_flushed.length and not operation.flags & OPERATION_FLUSH:",
+        "if link.last_flushed.length:",
+        ("tests/unit/steps/test_steps_posts.py",),
     ),
     Mutant(
         "flushes that do not fit are kept and forgotten",

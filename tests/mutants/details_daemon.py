@@ -360,4 +360,25 @@ MUTANTS = (
         "",
         _SERVICE,
     ),
+    Mutant(
+        "messages of any size are granted",
+        "LaneServer.__init__",
+        "self.message_size = min(message_size, _PACED_MESSAGE if self.fabric.paces else _MESSAGE)",
+        "self.message_size = message_size",
+        ("tests/faults/test_inband_fuzz.py::test_messages_of_any_size_are_not_granted",),
+    ),
+    Mutant(
+        "a pool without a pool set file is removed",
+        "Database._remove",
+        "if _is_whole_pool(found, path):",
+        "if _is_whole_pool(found, path) and not force:",
+        _DATABASE,
+    ),
+    Mutant(
+        "who is not admitted is not turned down",
+        "LaneServer._admit",
+        "            request.reject()\n",
+        "",
+        ("tests/faults/test_inband_fuzz.py",),
+    ),
 )

@@ -304,11 +304,39 @@ MUTANTS = (
         (*_POSTS, *_LANES),
     ),
     Mutant(
-        "PMDK: a flush over an appliance is not drained",
-        "appliance",
-        "            link.undrained = True\n",
-        "            link.undrained = False\n",
-        (*_POSTS, *_LANES),
+        "one flush too many is kept for the drain",
+        "defer",
+        "if link.deferred_count + operation.count > MOST_DEFERRED:",
+        "if link.deferred_count + operation.count > MOST_DEFERRED + 1:",
+        _POSTS,
+    ),
+    Mutant(
+        "empty ranges of an array reach the steps",
+        "Replicator.persist_many",
+        "                        empty = True\n",
+        "                        empty = False\n",
+        _POSTS,
+    ),
+    Mutant(
+        "PMDK: a reply of any length is one",
+        "pmdk_complete",
+        "completion.length != sizeof(pmdk_reply_t) or ",
+        "",
+        _POSTS,
+    ),
+    Mutant(
+        "what does not fit into its buffer is a broken connection",
+        "fabric_fault",
+        "LANE_GARBLED if error.err == FI_ETRUNC else LANE_LOST",
+        "LANE_LOST",
+        ("tests/faults/test_hostile_target.py",),
+    ),
+    Mutant(
+        "a deep persist trusts who called a disk persistent memory",
+        "forced_deep",
+        "return page_sync(segment, address, length)",
+        "return 0",
+        _REFUSAL,
     ),
     # --- memory -------------------------------------------------------------------------------
     Mutant(
@@ -387,7 +415,7 @@ MUTANTS = (
         "address_of",
         "raw[8:24]), port)",
         "raw[4:20]), port)",
-        ("tests/faults/test_floods.py",),
+        ("tests/unit/fabric/test_listener.py",),
     ),
     Mutant(
         "what waits for lanes is deaf for ten minutes",
@@ -408,7 +436,7 @@ MUTANTS = (
         "Listener.await_request",
         "if event.peer == peer:",
         "if event.peer is not None:",
-        (*_LANES, "tests/faults/test_floods.py", "tests/unit/fabric/test_door.py"),
+        ("tests/unit/fabric/test_listener.py",),
     ),
     # --- the service --------------------------------------------------------------------------
     Mutant(

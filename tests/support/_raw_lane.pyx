@@ -27,8 +27,9 @@ def send(Lane lane, bytes message):
     cdef iovec vector
     cdef void *handle = lane.c.send_handle
     cdef int rc = LANE_AGAIN
-    if len(message) > <Py_ssize_t> lane.c.send_size:
-        raise ValueError("the lane's send buffer is too small for that")
+    # The buffers lie side by side: all of them are one for whoever sends more than was agreed.
+    if len(message) > <Py_ssize_t> (lane.c.send_size * lane.c.send_slots):
+        raise ValueError("the lane's send buffers are too small for that")
     deadline = time.monotonic() + 10
     while rc == LANE_AGAIN and time.monotonic() < deadline:
         # One buffer for all: whoever sends before the last has gone sends something else.

@@ -5,7 +5,7 @@ The target's side runs inside `poll`, in the same thread. What a WRITE or a mess
 the `pool` at once; completions and answers come when `poll` is called, unless they are withheld.
 """
 
-from libc.stdint cimport uint32_t, uint64_t
+from libc.stdint cimport int32_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free
 from libc.string cimport memcpy, memset
 
@@ -43,8 +43,9 @@ ctypedef struct post_t:
 ctypedef struct world_t:
     lane_t lane
     queue_t queue
-    post_t posts[MOST]
+    post_t posts[MOST]           # a ring: the lane's thread fills it, the test's empties it
     uint32_t posted
+    uint32_t told
     uint32_t waiting[MOST]       # kinds of completions that are due
     uint32_t due
     uint32_t replies[MOST]       # sequence numbers that are to be answered
@@ -52,6 +53,7 @@ ctypedef struct world_t:
     uint32_t free_slots[SLOTS]
     uint32_t slots
     uint32_t status              # of the answers
+    uint32_t longer              # bytes an answer has more than it should
     uint32_t sent
     bint withholds_posts
     bint withholds_answers
@@ -69,10 +71,10 @@ cdef inline world_t *of_lane(lane_t *lane) noexcept nogil:
 cdef int note(world_t *world, uint32_t kind, uint64_t offset, uint64_t length, uint32_t flags,
               uint32_t mode) noexcept nogil:
     cdef post_t *post
-    if world.posted == MOST:
+    if world.posted - world.told == MOST:
         world.lane.state = LANE_LOST
         return LANE_LOST
-    post = &world.posts[world.posted]
+    post = &world.posts[world.posted % MOST]
     post.kind, post.offset, post.length = kind, offset, length
     post.flags, post.mode = flags, mode
     world.posted += 1
@@ -195,12 +197,12 @@ cdef uint64_t fill_answer(world_t *world, char *buffer, uint32_t sequence) noexc
     memset(buffer, 0, SLOT_SIZE)
     if world.pmdk:
         short_reply.lane = world.lane.index
-        return sizeof(pmdk_reply_t)
+        return sizeof(pmdk_reply_t) + world.longer
     reply.kind = MESSAGE_REPLY
     reply.status = world.status
     reply.sequence = sequence
     reply.number = 5 if world.status != REPLY_DONE else 0
-    return sizeof(reply_t)
+    return sizeof(reply_t) + world.longer
 
 
 cdef int lane_poll(queue_t *queue, completion_t *out, int room) noexcept nogil:
@@ -307,6 +309,10 @@ cdef class RecordingLane(Lane):
         """Answer with this status from now on; 0: done."""
         self.world.status = status
 
+    def lengthen(self, int32_t longer):
+        """Answer with so many bytes too many from now on; with too few when it is negative."""
+        self.world.longer = <uint32_t> longer
+
     @property
     def messages(self):
         """How many were sent, of any kind."""
@@ -326,9 +332,11 @@ cdef class RecordingLane(Lane):
 
     def posts(self):
         """What was posted since it was last asked: tuples of kind, offset, length, flags, mode."""
-        cdef uint32_t i
-        out = [(KINDS[self.world.posts[i].kind], self.world.posts[i].offset,
-                self.world.posts[i].length, self.world.posts[i].flags,
-                self.world.posts[i].mode) for i in range(self.world.posted)]
-        self.world.posted = 0
+        cdef uint32_t posted = self.world.posted
+        cdef const post_t *post
+        out = []
+        while self.world.told != posted:
+            post = &self.world.posts[self.world.told % MOST]
+            out.append((KINDS[post.kind], post.offset, post.length, post.flags, post.mode))
+            self.world.told += 1
         return out

@@ -78,6 +78,8 @@ class RawSession:
         Create the pool, or open it.
     command : str, optional
         Instead of the ordinary rpmemd.
+    message_size : int
+        Largest message in band that is asked for, in bytes.
     """
 
     def __init__(
@@ -90,6 +92,7 @@ class RawSession:
         command: str | None = None,
         provider: str = "tcp",
         timeout: float = 30.0,
+        message_size: int = 1 << 16,
     ) -> None:
         self._raw = raw_lane()
         target = Target.parse(f"local:{directory}")
@@ -110,7 +113,7 @@ class RawSession:
             "pool_size": size,
             "lanes": lanes,
             "providers": (provider,),
-            "message_size": 1 << 16,
+            "message_size": message_size,
             "step": "auto",
         }
         if create:

@@ -235,8 +235,10 @@ def test_one_sided_data_and_messages_of_one_lane_do_not_overtake_each_other(firs
         target=bench.core.persist, args=(where,), kwargs={"lane": 0, "relaxed": second}
     )
     other.start()
-    while not lane.posts():  # the drain
+    while not (posts := lane.posts()):
         assert other.is_alive()
+    assert [post[0] for post in posts] == ["send"]
+    assert posts[0][2] == 0, "the first is the drain, which has no data"
     end = time.monotonic() + WATCHED
     while time.monotonic() < end:
         assert other.is_alive()

@@ -119,6 +119,22 @@ print(outcome(region.persist, 0, 8), outcome(region.drain), region.refused)
     assert seen == ["28", "28", "28"]
 
 
+def test_what_was_called_persistent_memory_is_asked_all_the_same_when_it_must_be_deep(tmp_path):
+    """A file on a disk that passes for persistent memory by force: only msync makes it durable."""
+    seen = run(
+        tmp_path,
+        """
+region = Region.map_parts([part("a")], True)
+before = count("msync_bytes")
+print(region.medium, outcome(region.persist, PAGE, PAGE), count("msync_bytes") - before)
+print(outcome(region.deep_persist, PAGE, PAGE), count("msync_bytes") - before)
+memoryview(region)[0] = ord("E")
+print(outcome(region.deep_persist, 0, 8))
+""",
+    )
+    assert seen == ["pmem", "ok", "0", "ok", "4096", "5"]
+
+
 def test_another_region_of_the_same_process_is_not_affected(tmp_path):
     seen = run(
         tmp_path,

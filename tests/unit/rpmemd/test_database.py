@@ -286,8 +286,8 @@ def test_a_plain_file_is_opened_and_never_removed(directory, database):
     for options in ({}, {"pool_set": True}):
         with pytest.raises(errors.PoolSetMalformed):
             database.remove("p.set-0", **options)
-    database.remove("p.set-0", force=True, pool_set=True)
-    assert names(directory) == ["p.set", "p.set-0"]
+        database.remove("p.set-0", force=True, **options)
+        assert names(directory) == ["p.set", "p.set-0"]
 
 
 # --- made for an initiator ---------------------------------------------------------------------

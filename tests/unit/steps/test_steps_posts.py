@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 
+import numpy as np
 import pytest
 
 from rpmem.errors import (
@@ -26,6 +27,9 @@ from tests.support.posts import (
     WINDOW,
     Bench,
 )
+
+#: Flushes of one lane that wait for a drain (``rpmem/steps/native.pxd``).
+MOST_DEFERRED = 64
 
 
 @pytest.mark.parametrize("relaxed", [False, True])
@@ -87,6 +91,44 @@ def test_an_answer_to_nothing_is_a_breach(step):
     bench.lane.volunteer()
     with pytest.raises(MalformedMessage):
         bench.core.persist((4096, 8))
+
+
+@pytest.mark.parametrize("longer", [-1, 1, 8])
+@pytest.mark.parametrize("step", ["send-after-write", "pmdk-send-after-write"])
+def test_an_answer_of_another_length_is_a_breach(step, longer):
+    bench = Bench(step)
+    bench.core.persist((4096, 8))
+    bench.lane.lengthen(longer)
+    with pytest.raises(MalformedMessage):
+        bench.core.persist((4096, 8))
+
+
+@pytest.mark.parametrize("relaxed", [False, True])
+@pytest.mark.parametrize("step", EVERY)
+def test_empty_ranges_are_never_posted(step, relaxed):
+    ranges = [(8192, 0), (4096, 64), (0, 0), (65536, 5000), (SIZE, 0)]
+    for each in (np.array(ranges, np.uint64), ranges):
+        bench = Bench(step)
+        bench.core.persist_many(each, relaxed=relaxed)
+        assert all(bench.same(*where) for where in ranges)
+        posts = bench.lane.posts()
+        assert posts
+        assert all(length for _, _, length, _, _ in posts)
+        bench.core.persist_many(each[:1], relaxed=relaxed)
+        assert bench.lane.posts() == []
+
+
+def test_as_many_flushes_wait_for_the_drain_as_there_is_room_for():
+    bench = Bench("send-after-write")
+    ranges = [(number * 640, 8) for number in range(130)]
+    for number, where in enumerate(ranges):
+        bench.core.flush(where)
+        # What waits goes out before what no longer has a place beside it.
+        assert bench.lane.messages == number // MOST_DEFERRED
+    bench.core.drain()
+    assert bench.lane.messages == 3
+    assert [post[1:3] for post in bench.lane.posts()] == ranges
+    assert all(bench.same(*where) for where in ranges)
 
 
 @pytest.mark.parametrize("what", ["posts", "answers"])
@@ -297,3 +339,13 @@ def test_pmdk_appliance_reads_what_it_wrote():
     posts = bench.lane.posts()
     assert [post[0] for post in posts] == ["write", "read"]
     assert posts[1][3] & POST_SIGNAL
+
+
+def test_a_drain_of_pmdks_appliance_reads_what_was_flushed():
+    bench = Bench("pmdk-read-after-write", lanes=2)
+    bench.core.flush(LONG, relaxed=True, lane=1)
+    assert [post[0] for post in bench.lanes[1].posts()] == ["write"]
+    bench.core.drain()
+    assert [post[:2] for post in bench.lanes[1].posts()] == [("read", LONG[0])]
+    bench.core.drain()
+    assert bench.lanes[1].posts() == []
