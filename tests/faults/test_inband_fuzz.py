@@ -331,8 +331,9 @@ def wrong_proofs(session):
     }
 
 
-def test_wrong_tokens_are_turned_down_and_the_right_one_still_works(tmp_path):
-    with RawSession(tmp_path, lanes=2) as session:
+@pytest.mark.parametrize("provider", ["tcp", "sockets"])
+def test_wrong_tokens_are_turned_down_and_the_right_one_still_works(tmp_path, provider):
+    with RawSession(tmp_path, lanes=2, provider=provider) as session:
         for name, proof in wrong_proofs(session).items():
             with pytest.raises(ConnectFailed) as caught:
                 session.lane(0, proof)
