@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import pwd
+import shlex
 import socket
 import subprocess
 import sys
@@ -14,6 +15,7 @@ from pathlib import Path
 
 import pytest
 
+import rpmem
 from rpmem.base.environment import Environment
 from rpmem.base.target import Target
 from rpmem.errors import (
@@ -720,3 +722,11 @@ def test_included_configuration(in_process, sshd, monkeypatch):
     config.write_text("Include more\n" + config.read_text())
     monkeypatch.setenv("HOME", str(home))
     assert in_process(target="alias9") == b"yes"
+
+
+@pytest.mark.parametrize("status", [0, 1, 17])
+def test_a_removal_that_talks(tmp_path, status):
+    """Whatever its status says: what answered may not have been rpmemd."""
+    command = shlex.join(["sh", "-c", f"echo Welcome; exit {status}"])
+    with pytest.raises(NoiseBeforeProtocol, match="Welcome"):
+        rpmem.remove(f"local:{tmp_path}", "p.set", command=command)

@@ -18,6 +18,7 @@ import numpy as np
 import pytest
 
 import rpmem
+from rpmem.base import interrupts
 from rpmem.errors import (
     CatalogueCorrupt,
     ClosedError,
@@ -443,6 +444,34 @@ def test_a_creation_interrupted_at_the_last_step_leaves_nothing(local, node, mon
 
 
 # --- restoring ---
+
+
+@pytest.mark.parametrize("created", [True, False])
+def test_an_attach_interrupted_at_the_last_step_is_undone(local, node, monkeypatch, created):
+    """What it created goes; what was there before stays."""
+    share = Copies.share_state
+    parts = 1 if created else 0
+
+    def interrupted(self):
+        monkeypatch.setattr(Copies, "share_state", share)
+        raise interrupts.Interrupted
+
+    with rpmem.Pool.create(local, SIZE, [] if created else node.spec(), parts=1) as pool:
+        if not created:
+            pool.detach(0)
+        before = node.files()
+        monkeypatch.setattr(Copies, "share_state", interrupted)
+        with pytest.raises(interrupts.Interrupted):
+            pool.attach(node.spec(), create=created, parts=parts)
+        assert node.files() == before
+        assert list(pool.replicas) == []
+        array = pool.array("a", 10, "u8")
+        array[:] = 7
+        pool.persist(array)
+        del array
+        # Nothing is in the way of another.
+        pool.attach(node.spec(), create=created, parts=parts)
+        assert (pool.read(pool["a"]) == 7).all()
 
 
 def test_restore_by_name_into_file_and_poolset(tmp_path, local, node):

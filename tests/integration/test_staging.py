@@ -91,6 +91,18 @@ def test_reading_in_pieces(node, length):
         assert there(replica, 0, 8) == b"TESTPOOL"
 
 
+def test_each_lane_has_staging_of_its_own(node):
+    memory = bytearray(os.urandom(SIZE))
+    with node.create(memory, nlanes=3) as replica:
+        replica.persist(4096, SIZE - 4096)
+        lanes = (2, 0, 1)
+        places = {lane: 4096 + lane * STAGING for lane in lanes}
+        for lane in (*lanes, *lanes):
+            into = bytearray(STAGING)
+            replica.read(into, places[lane], lane=lane)
+            assert into == memory[places[lane] : places[lane] + STAGING]
+
+
 def test_random_calls_against_a_model(node):
     choose = random.Random(5)
     memory = bytearray(SIZE)

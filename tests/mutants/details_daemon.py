@@ -7,11 +7,11 @@ from tests.mutants import Mutant
 _DOOR = ("tests/unit/fabric/test_door.py",)
 _LANES = ("tests/integration/test_lanes.py",)
 _REPLICA = ("tests/integration/test_replica.py",)
-_STAGING = ("tests/integration/test_staging.py",)
 _DATABASE = ("tests/unit/rpmemd/test_database.py",)
 _HOSTILE = ("tests/faults/test_hostile_control.py",)
 _LOG = ("tests/unit/base/test_logs.py", "tests/unit/rpmemd/test_config.py")
 _WISHES = ("tests/unit/rpmemd/test_session_wishes.py",)
+_STREAM = ("tests/unit/rpmemd/test_session_stream.py",)
 _CONFIG = ("tests/unit/rpmemd/test_config.py",)
 _POOL = ("tests/integration/test_pool.py",)
 _SERVICE = ("tests/unit/rpmemd/test_service.py", "tests/unit/rpmemd/test_service_bounds.py")
@@ -74,7 +74,7 @@ MUTANTS = (
         "LaneServer.reach",
         "memory.address + lane * self.staging",
         "memory.address",
-        _STAGING,
+        ("tests/integration/test_staging.py::test_each_lane_has_staging_of_its_own",),
     ),
     Mutant(
         "PMDK: a buffer has no room for the request",
@@ -93,7 +93,7 @@ MUTANTS = (
         "_first_that_works",
         "problem = problem or error",
         "problem = error",
-        _REPLICA,
+        _STREAM,
     ),
     Mutant(
         "more lanes are granted than the provider has",
@@ -121,7 +121,7 @@ MUTANTS = (
         "Session._take_reports",
         "                self._machine.failure(error)\n",
         "",
-        (*_REPLICA, *_HOSTILE),
+        _STREAM,
     ),
     Mutant(
         "microseconds of polling are milliseconds",
@@ -153,7 +153,7 @@ MUTANTS = (
         "Stream.read",
         "                _wait_for(self.source, select.POLLIN)\n",
         '                return b""\n',
-        _HOSTILE,
+        _STREAM,
     ),
     # --- names and files ----------------------------------------------------------------------
     Mutant(
@@ -203,7 +203,7 @@ MUTANTS = (
         "Log.configure",
         "        self._owned = True\n",
         "        self._owned = False\n",
-        (*_LOG, *_REPLICA),
+        _CONFIG,
     ),
     # --- what was written down earlier --------------------------------------------------------
     Mutant(
@@ -222,7 +222,7 @@ MUTANTS = (
         "Copies.withdraw",
         "assembly.dismiss(joined, remove=remove)",
         "assembly.dismiss(joined, remove=False)",
-        (*_POOL, "tests/faults/test_signals.py"),
+        ("tests/integration/test_pool.py",),
     ),
     Mutant(
         "the last piece of a copy is as long as all others",
@@ -257,7 +257,7 @@ MUTANTS = (
         "_outcome",
         "    if printed:\n",
         "    if False:\n",
-        ("tests/integration/test_cli.py", "tests/integration/test_launch.py"),
+        ("tests/integration/test_launch.py",),
     ),
     Mutant(
         "a longer name that begins with $HOME is the home",
@@ -306,7 +306,7 @@ MUTANTS = (
         "Session.run",
         "return 0 if ended else 1",
         "return 0",
-        (*_HOSTILE, *_REPLICA),
+        _STREAM,
     ),
     Mutant(
         "providers that the administrator refused are used",
@@ -320,7 +320,7 @@ MUTANTS = (
         "Stream.write",
         "view = view[os.write(self._sink, view) :]",
         "os.write(self._sink, view)\n                return",
-        (*_HOSTILE, *_REPLICA),
+        _STREAM,
     ),
     Mutant(
         "the umask decides who may read the log",

@@ -130,7 +130,7 @@ MUTANTS = (
         "SetFile.close",
         "locked=os.getpid() == self._owner",
         "locked=True",
-        ("tests/unit/rpmemd/test_database.py", "tests/integration/test_forked.py"),
+        ("tests/unit/files/test_drafts.py",),
     ),
     Mutant(
         "a pool set file gets its name before it is durable",

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import socket
 import struct
+from types import SimpleNamespace
 
 import pytest
 
+from rpmem.errors import ConnectFailed
 from rpmem.fabric.libfabric import door
 from rpmem.fabric.libfabric.door import Door
 
@@ -111,6 +114,34 @@ def test_of_one_source_the_oldest_give_way(opened, monkeypatch):
     assert [is_hung_up(caller, 0.1) for caller in callers] == [True] * 3 + [False] * 4
     for caller in callers:
         caller.close()
+
+
+def test_the_oldest_of_the_source_with_most_has_to_go(opened, monkeypatch):
+    """When all of them together are too many, though none has too many of its own."""
+    monkeypatch.setattr(opened, "_most", 4)
+    callers = []
+    for number in (3, 2, 2, 4, 2):
+        caller = socket.socket()
+        caller.bind((f"127.0.0.{number}", 0))
+        caller.connect((HOST, opened.port))
+        callers.append(caller)
+        assert opened.next(0.02) is None
+    assert opened.dropped == 1
+    assert [is_hung_up(caller, 0.1) for caller in callers] == [False, True, False, False, False]
+    for caller in callers:
+        caller.close()
+
+
+def test_who_has_no_descriptors_is_not_patient_for_ever(opened, monkeypatch):
+    clock = [1000.0]
+    monkeypatch.setattr(door, "time", SimpleNamespace(monotonic=lambda: clock[0]))
+    short = OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+    for clock[0] in (1000.0, 1000.0 + door.LONGEST_STARVED):
+        opened._make_do(short)
+    clock[0] += 0.1
+    with pytest.raises(ConnectFailed) as caught:
+        opened._make_do(short)
+    assert caught.value.errno == errno.EMFILE
 
 
 def test_a_connection_is_found_by_its_peer_and_no_other():

@@ -147,6 +147,29 @@ def test_what_is_being_made_is_not_cleared(path, tmp_path):
     assert os.listdir(tmp_path) == []
 
 
+def test_who_sweeps_leaves_the_hidden_name_of_what_has_another(path, tmp_path):
+    """Until the hidden name is gone it says that the file does not count yet."""
+    draft = made(path)
+    draft.give_name()
+    os.close(draft.fd)
+    names = sorted(os.listdir(tmp_path))
+    assert len(names) == 2
+    sweep(path)
+    assert sorted(os.listdir(tmp_path)) == names
+
+
+def test_a_forked_child_leaves_its_parents_lock_alone(tmp_path):
+    path = str(tmp_path / "a.set")
+    with SetFile.write(path, TEXT) as file:
+        child = os.fork()
+        if child == 0:
+            file.close()
+            os._exit(0)
+        assert os.waitpid(child, 0)[1] == 0
+        with pytest.raises(errors.PoolSetBusy):
+            SetFile.hold(path)
+
+
 def test_a_set_counts_as_soon_as_its_first_file_does(tmp_path):
     paths = [str(tmp_path / name) for name in ("first", "second")]
     parts = [made(path) for path in paths]
@@ -209,6 +232,21 @@ def test_no_hard_links(path, monkeypatch):
 # --- pool set files ---------------------------------------------------------------------------
 
 TEXT = "PMEMPOOLSET\n2M /a\n"
+
+
+def test_what_a_set_file_says_is_durable_before_it_has_its_name(tmp_path, monkeypatch):
+    path = tmp_path / "a.set"
+    synced = []
+    fsync = os.fsync
+
+    def recorded(descriptor):
+        fsync(descriptor)
+        if stat.S_ISREG(os.fstat(descriptor).st_mode):
+            synced.append((path.exists(), os.pread(descriptor, 100, 0).decode()))
+
+    monkeypatch.setattr(os, "fsync", recorded)
+    SetFile.write(str(path), TEXT).close()
+    assert synced[0] == (False, TEXT)
 
 
 @pytest.mark.parametrize("spare", range(2))

@@ -120,6 +120,8 @@ def test_a_lock_that_is_no_writers_is_told_from_one(path, how):
     with pytest.raises(errors.PoolSetBusy) as caught:
         PartFile.open(path)
     assert "not open in rpmem" in caught.value.hint
+    if f" {child} " in Path("/proc/locks").read_text():  # where this kernel shows them
+        assert f"another process, {child}" in str(caught.value)
     for descriptor in (end, locked, told, goes_on):
         os.close(descriptor)
     os.waitpid(child, 0)
@@ -127,6 +129,8 @@ def test_a_lock_that_is_no_writers_is_told_from_one(path, how):
     with pytest.raises(errors.PoolSetBusy) as caught:
         PartFile.open(path)
     assert "not open in rpmem" not in str(caught.value)
+    if f" {os.getpid()} " in Path("/proc/locks").read_text():
+        assert "this process has it open already" in str(caught.value)
     part.close()
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import re
 import stat
 import subprocess
 import sys
@@ -360,7 +361,9 @@ def test_log_file(tmp_path, home):
     journal.err("after closing")
     lines = file.read_text().splitlines()
     assert lines[0] == "before"
-    assert lines[1].endswith("info: hello")
+    assert re.fullmatch(
+        rf"\d{{4}}-\d\d-\d\d \d\d:\d\d:\d\d rpmemd\[{os.getpid()}\] info: hello", lines[1]
+    )
     assert len(lines) == 2
 
 
