@@ -5,18 +5,21 @@ from __future__ import annotations
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
 
 import pytest
 
 import rpmem
+from rpmem import cli
 from rpmem.cli import VERBS
 from rpmem.errors import (
     DaemonMissing,
     HostUnknown,
     PoolSetExists,
     PoolSetNotFound,
+    ReplicaLost,
     StaleReplica,
     TargetSyntaxError,
 )
@@ -102,6 +105,31 @@ def test_usage_errors(run):
 
 
 # --- the life of a pool ---
+
+
+def test_a_replica_that_is_lost_while_its_pool_is_closed_is_told(tmp_path, target, monkeypatch):
+    """It is not marked as complete: a command that made, opened or restored it says so."""
+    local, name = str(tmp_path / "p"), "a.set"
+    leave = rpmem.Pool.__exit__
+
+    def die_and_leave(pool, *raised):
+        os.kill(pool.replicas[0].peer.pid, signal.SIGKILL)
+        return leave(pool, *raised)
+
+    def status_of(*arguments, dies):
+        monkeypatch.setattr(rpmem.Pool, "__exit__", die_and_leave if dies else leave)
+        with pytest.raises(SystemExit) as caught:
+            cli.main(list(arguments))
+        return caught.value.code
+
+    create = ("create", local, "--size", SIZE, "--replica", f"{target} {name}", "--parts", "1")
+    reopen = ("open", local, "--replica", f"{target} {name}")
+    assert status_of(*create, dies=True) == ReplicaLost.exit_status
+    assert status_of(*reopen, dies=True) == ReplicaLost.exit_status
+    assert status_of(*reopen, dies=False) == 0
+    os.unlink(local)
+    assert status_of("restore", local, target, name, dies=True) == ReplicaLost.exit_status
+    assert status_of(*reopen, dies=False) == 0
 
 
 def test_the_life_of_a_pool(run, tmp_path, target, sets):

@@ -232,6 +232,19 @@ def test_a_lost_replica_is_named_and_the_others_have_the_data(local, node, other
     assert node.contents() == other.contents()
 
 
+@pytest.mark.parametrize("lost", [0, 1])
+def test_a_drain_tells_of_the_loss_of_any_replica(local, node, other, lost):
+    with rpmem.Pool.create(local, SIZE, [node.spec(), other.spec()], parts=1) as pool:
+        array = fill(pool)
+        pool.drain()
+        kill(pool.replicas[lost])
+        for _ in range(2):
+            with pytest.raises(ReplicaLost):
+                pool.persist(array)
+            with pytest.raises(ReplicaLost):
+                pool.drain()
+
+
 def test_creating_and_deleting_arrays_while_a_replica_dies(local, node):
     with rpmem.Pool.create(local, SIZE, node.spec(), parts=1) as pool:
         array = fill(pool, "a")

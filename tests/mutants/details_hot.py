@@ -26,14 +26,14 @@ MUTANTS = (
         "Replicator.needs_drain",
         "for g in range(self.engine.group_count):",
         "for g in range(min(self.engine.group_count, 1)):",
-        (*_LANES, *_CALLS),
+        ("tests/integration/test_pool.py",),
     ),
     Mutant(
         "a word may begin at any fourth byte",
         "Replicator.put",
         "offset & 7",
         "offset & 3",
-        (*_LANES, *_CALLS),
+        _POSTS,
     ),
     Mutant(
         "an array of ranges may have any number of columns",

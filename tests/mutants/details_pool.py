@@ -208,4 +208,11 @@ MUTANTS = (
         "if slots != SLOTS_OFFSET:",
         _CATALOGUE,
     ),
+    Mutant(
+        "a replica that is lost while its pool is closed is not told by the command",
+        "raise_loss",
+        "if replica.failure is not None:",
+        "if False:",
+        ("tests/integration/test_cli.py",),
+    ),
 )

@@ -387,3 +387,12 @@ def test_hints_are_for_those_who_read_them():
     assert partfile.is_device("/dev/null")
     assert not partfile.is_device("/none")
     assert drafts.PRIVATE == 0o600
+
+
+def test_half_a_header_is_no_header(path, monkeypatch):
+    part = PartFile.open(path)
+    monkeypatch.setattr(os, "pwrite", lambda descriptor, data, offset: len(data) // 2)
+    with pytest.raises(errors.PoolSetError, match="cannot be written") as caught:
+        part.write_header(bytes(4096))
+    assert caught.value.errno == errno.EIO
+    part.close()

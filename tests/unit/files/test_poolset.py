@@ -494,6 +494,10 @@ def test_load_of_a_locked_file(tmp_path):
         fcntl.flock(other, fcntl.LOCK_EX)
         with pytest.raises(PoolSetBusy):
             poolset.load(path)
+        before = len(os.listdir("/proc/self/fd"))
+        with pytest.raises(PoolSetBusy):
+            poolset.open_locked(str(path))
+        assert len(os.listdir("/proc/self/fd")) == before
         assert poolset.load(path, lock=False)
         fcntl.flock(other, fcntl.LOCK_SH)
         assert poolset.load(path)

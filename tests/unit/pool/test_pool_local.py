@@ -23,6 +23,7 @@ import numpy as np
 import pytest
 
 import rpmem
+from rpmem.base.pool_format import MINIMUM_SIZE
 from rpmem.errors import (
     ArrayNotFound,
     BufferRefused,
@@ -37,11 +38,13 @@ from rpmem.errors import (
     PoolSetNotFound,
     PoolSetTooSmall,
     RangeError,
+    ReplicaLost,
     UsageError,
 )
 from rpmem.files import locks
 from rpmem.files.attributes import PoolAttributes
 from rpmem.files.poolset import Part, PoolSet
+from rpmem.pool.catalogue import Catalogue
 from rpmem.pool.local import FilePlace
 from rpmem.pool.superblock import SLOTS_OFFSET, STATE_OFFSET, Phase, State
 
@@ -789,3 +792,24 @@ def test_a_copy_that_was_cut_off_is_refused(tmp_path):
     for how in ({}, {"readonly": True}):
         with pytest.raises(CatalogueCorrupt, match=f"created with {SIZE} bytes"):
             rpmem.Pool.open(tmp_path / "pool", **how)
+
+
+def test_a_creation_in_a_buffer_that_fails_leaves_no_pool_in_it(monkeypatch):
+    def broken(medium, layout):
+        raise ReplicaLost("cut")
+
+    memory = bytearray(SIZE)
+    monkeypatch.setattr(Catalogue, "format", broken)
+    with pytest.raises(ReplicaLost):
+        rpmem.Pool.create(memory)
+    monkeypatch.undo()
+    with pytest.raises(CatalogueCorrupt, match="there is no superblock"):
+        rpmem.Pool.open(memory)
+    assert not any(memory[:4096])
+
+
+@pytest.mark.parametrize("size", [MINIMUM_SIZE + 1, MINIMUM_SIZE + 4095, MINIMUM_SIZE + 4096])
+def test_a_pool_is_no_smaller_than_was_asked_for(tmp_path, size):
+    with rpmem.Pool.create(tmp_path / "p", size) as pool:
+        assert pool.size + 4096 >= size
+    assert (tmp_path / "p").stat().st_size == MINIMUM_SIZE + 4096

@@ -349,3 +349,18 @@ def test_a_drain_of_pmdks_appliance_reads_what_was_flushed():
     assert [post[:2] for post in bench.lanes[1].posts()] == [("read", LONG[0])]
     bench.core.drain()
     assert bench.lanes[1].posts() == []
+
+
+@pytest.mark.parametrize("step", ["send-after-write", "pmdk-send-after-write"])
+def test_words_begin_where_words_do(step):
+    bench = Bench(step, floor=4096)
+    bench.core.put(8192, b"12345678")
+    assert bench.lane.read_pool(8192, 8) == b"12345678"
+    bench.lane.posts()
+    for offset in (8193, 8194, 8196, 8199, 4088, 4092, SIZE - 4, SIZE):
+        with pytest.raises(RangeError):
+            bench.core.put(offset, b"12345678")
+    for word in (b"", b"1234567", b"123456789"):
+        with pytest.raises(RangeError):
+            bench.core.put(8192, word)
+    assert bench.lane.posts() == []
