@@ -7,6 +7,7 @@ from tests.mutants import Mutant
 _CALLS = ("tests/integration/test_replica.py", "tests/integration/test_pool.py")
 _LANES = ("tests/integration/test_lanes.py",)
 _OVERLAPS = ("tests/unit/engine/test_overlaps.py",)
+_INTERRUPTED = ("tests/unit/engine/test_interrupted.py",)
 _RECORDED = ("tests/integration/test_recorded_pools.py",)
 _RANGES = ("tests/unit/engine/test_ranges.py",)
 _POSTS = ("tests/unit/steps/test_steps_posts.py",)
@@ -17,7 +18,6 @@ _REFUSAL = ("tests/unit/memory/test_refusal.py",)
 _PMEM = ("tests/unit/memory/test_pmem.py",)
 _NVDIMM = ("tests/unit/memory/test_nvdimm.py", "tests/unit/memory/test_dax.py")
 _SERVICE = ("tests/unit/rpmemd/test_service.py", "tests/unit/rpmemd/test_service_bounds.py")
-_FORKED = ("tests/integration/test_forked.py",)
 
 MUTANTS = (
     # --- the core -----------------------------------------------------------------------------
@@ -61,7 +61,7 @@ MUTANTS = (
         "Replicator.read_into",
         "                    group.kept.append((memoryview(buffer), memory))\n",
         "                    pass\n",
-        (*_SIGNALS, *_LANES),
+        _INTERRUPTED,
     ),
     Mutant(
         "a read may begin behind the end",
@@ -75,7 +75,7 @@ MUTANTS = (
         "Replicator.drain_rest",
         "if not is_copy(self.born):",
         "if True:",
-        _FORKED,
+        _INTERRUPTED,
     ),
     # --- the engine ---------------------------------------------------------------------------
     Mutant(

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import signal
 import threading
 import time
 
 import pytest
 
 from rpmem.errors import DeadlineExceeded
+from tests.support.alarm import Alarm, alarm
 from tests.support.posts import EVERY, NATIVE, Bench
 
 PATIENCE = 20.0
@@ -155,26 +155,6 @@ def test_a_call_that_waits_is_ended_by_a_signal(step):
     bench.lanes[0].withhold()
     first.join()
     bench.core.persist((100, 100), lane=1)
-
-
-class Alarm(Exception):
-    """A signal has come."""
-
-
-class alarm:  # noqa: N801
-    """Raise `Alarm` in the main thread soon."""
-
-    def __enter__(self):
-        self._before = signal.signal(signal.SIGALRM, self._raise)
-        signal.setitimer(signal.ITIMER_REAL, 0.05)
-
-    def __exit__(self, *_):
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, self._before)
-
-    @staticmethod
-    def _raise(*_):
-        raise Alarm
 
 
 @pytest.mark.parametrize(("relaxed", "lane"), [(False, 1), (True, 0)])
