@@ -5,7 +5,7 @@ from libc.stdint cimport int32_t, uint32_t, uint64_t
 
 from rpmem.engine.engine cimport engine_t, group_t, outcome_t
 from rpmem.memory.region cimport Region
-from rpmem.steps.native cimport range_t
+from rpmem.steps.step cimport range_t
 
 
 cdef class LaneGroup:

@@ -22,15 +22,16 @@ from rpmem.engine.engine cimport (
     outcome_t,
 )
 from rpmem.wire.lane cimport LANE_INTERRUPTED, Lane
-from rpmem.engine.overlaps cimport overlaps_left
 from rpmem.steps.pmdk cimport pmdk_step_named
 from rpmem.memory.region cimport Region
 from rpmem.engine.ranges cimport (
     range_of, range_outside, ranges_free, ranges_init, ranges_of, ranges_t,
 )
-from rpmem.steps.native cimport (
-    OPERATION_DEEP, OPERATION_DRAIN, OPERATION_FLUSH, OPERATION_RELAXED, link_prepare, link_t,
-    operation_t, range_t, read_advance, step_named,
+from rpmem.steps.native cimport link_prepare, step_named
+from rpmem.steps.reading cimport read_advance
+from rpmem.steps.step cimport (
+    OPERATION_DEEP, OPERATION_DRAIN, OPERATION_FLUSH, OPERATION_RELAXED, link_t, operation_t,
+    range_t,
 )
 
 from rpmem.errors import (
@@ -419,11 +420,9 @@ cdef class Replicator:
         """Whether a replica has something on that lane that nobody waited for, or is lost."""
         cdef const group_t *group
         cdef uint32_t g
-        if overlaps_left(&self.engine.overlaps, lane):
-            return True
         for g in range(self.engine.group_count):
             group = self.engine.groups[g]
-            if group.failed:
+            if group.links[lane].undrained or group.failed:
                 return True
         return False
 

@@ -7,7 +7,7 @@ from libc.stdint cimport uint32_t
 
 from rpmem._core cimport Replicator
 from rpmem.engine.ranges cimport range_of
-from rpmem.steps.native cimport OPERATION_DEEP, OPERATION_FLUSH, OPERATION_RELAXED, range_t
+from rpmem.steps.step cimport OPERATION_DEEP, OPERATION_FLUSH, OPERATION_RELAXED, range_t
 
 
 cdef class Calls:

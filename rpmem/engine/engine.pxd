@@ -6,7 +6,7 @@ from libc.stdint cimport int32_t, uint32_t, uint64_t
 from rpmem.engine.handout cimport handout_t
 from rpmem.engine.overlaps cimport overlaps_t
 from rpmem.wire.polling cimport politeness_t
-from rpmem.steps.native cimport link_t, operation_t
+from rpmem.steps.step cimport link_t, operation_t
 
 
 cdef enum:

@@ -19,7 +19,7 @@ from rpmem.engine.overlaps cimport (
     overlaps_enter, overlaps_free, overlaps_init, overlaps_leave, overlaps_wait,
 )
 from rpmem.wire.polling cimport cores, give_way, now, politeness
-from rpmem.steps.native cimport (
+from rpmem.steps.step cimport (
     OPERATION_DONE, OPERATION_DRAIN, OPERATION_FLUSH, OPERATION_RELAXED, link_t, operation_t,
 )
 
@@ -176,11 +176,16 @@ cdef int32_t enter(engine_t *engine, const operation_t *wanted, int32_t number,
 cdef void leave(engine_t *engine, const operation_t *operation, outcome_t *outcome) noexcept nogil:
     """The lane is free again; what has not arrived is left behind on it."""
     cdef bint broken = outcome.raised != NULL
+    cdef bint leaves = broken or operation.flags & OPERATION_FLUSH != 0
+    cdef bint drained = operation.flags & OPERATION_DRAIN != 0 and not broken
+    cdef uint32_t g
     if operation.destination == NULL:
-        overlaps_leave(&engine.overlaps, <uint32_t> outcome.lane,
-                       broken or operation.flags & OPERATION_FLUSH != 0,
-                       broken or operation.flags & OPERATION_RELAXED != 0,
-                       operation.flags & OPERATION_DRAIN != 0 and not broken)
+        if leaves or drained:
+            # Lanes may outlive this engine, and what is left on them has to be drained by the next.
+            for g in range(engine.group_count):
+                engine.groups[g].links[outcome.lane].undrained = leaves
+        overlaps_leave(&engine.overlaps, <uint32_t> outcome.lane, leaves,
+                       broken or operation.flags & OPERATION_RELAXED != 0, drained)
     handout_release(&engine.handout, <uint32_t> outcome.lane)
 
 

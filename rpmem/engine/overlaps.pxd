@@ -187,15 +187,6 @@ cdef extern from * nogil:
         pthread_mutex_unlock(&o->lock);
         return !called;
     }
-
-    static inline int rpmem_overlaps_left(rpmem_overlaps *o, uint32_t lane)
-    {
-        int left;
-        pthread_mutex_lock(&o->lock);
-        left = o->ways[lane].left_high != 0;
-        pthread_mutex_unlock(&o->lock);
-        return left;
-    }
     #endif
     """
     ctypedef struct overlaps_t "rpmem_overlaps":
@@ -214,5 +205,3 @@ cdef extern from * nogil:
     # Wait a while (ns) for the call on a lane; true where there is none: the lane is to be drained.
     bint overlaps_wait "rpmem_overlaps_wait"(
         overlaps_t *overlaps, uint32_t lane, uint64_t patience)
-    # Whether something was left behind on a lane.
-    bint overlaps_left "rpmem_overlaps_left"(overlaps_t *overlaps, uint32_t lane)

@@ -3,7 +3,7 @@
 
 from libc.stdint cimport uint64_t
 
-from rpmem.steps.native cimport range_t
+from rpmem.steps.step cimport range_t
 
 cdef enum:
     RANGES_INLINE = 4

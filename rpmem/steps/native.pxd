@@ -1,79 +1,10 @@
 # cython: language_level=3
-"""Durability steps: how a replica's bytes become durable, chosen once per session.
+"""The durability steps of the native protocol, by name."""
 
-``step_t`` is the strategy; ``link_t`` is the initiator's side of one lane under it;
-``operation_t`` is one call (persist, flush, drain, read) on its way.
-"""
-
-from libc.stdint cimport int32_t, uint32_t, uint64_t
-
-from rpmem.wire.lane cimport completion_t, lane_t
-
-
-cdef enum:
-    OPERATION_RELAXED = 1     # durability only: torn 8-byte words are allowed on a crash
-    OPERATION_DEEP = 2
-    OPERATION_FLUSH = 4       # start, do not wait: a later drain does
-    OPERATION_DRAIN = 8       # wait for what earlier flushes started
-
-cdef enum:
-    OPERATION_PENDING = 0
-    OPERATION_DONE = 1
-
-ctypedef struct range_t:
-    uint64_t offset
-    uint64_t length
-
-ctypedef struct operation_t:
-    const range_t *ranges
-    size_t count
-    uint32_t flags
-    # progress
-    uint32_t phase
-    size_t index              # current range
-    uint64_t done             # bytes of it already posted
-    uint32_t last_sequence    # the message whose reply ends the operation
-    const char *source        # the bytes of pool offset 0; NULL: where the link's pool has them
-    # instead of the step's own; a READ has somewhere to go
-    int (*advance)(link_t *link, operation_t *operation) noexcept nogil
-    char *destination
-    void *handle
-
-cdef enum:
-    MOST_DEFERRED = 64
-
-ctypedef struct link_t:
-    lane_t *lane
-    const step_t *step
-    const char *pool          # local memory of pool offset 0
-    uint64_t pool_size
-    uint64_t remote_base      # the target's address of pool offset 0 (PMDK's messages name it)
-    uint32_t message_size
-    uint32_t window           # messages that may be unanswered
-    uint32_t copy_limit       # up to here a message's last range is copied, not gathered
-    uint64_t put_limit        # up to here even relaxed data travel inside a message,
-    uint64_t put_most         # and above this again
-    uint64_t staging          # one-sided operations reach a buffer of this size, not the pool
-    uint32_t sequence         # of the last message sent
-    uint32_t answered         # of the last reply
-    uint32_t asked            # of the last message that asked for a reply
-    uint32_t outstanding      # signalled one-sided operations not yet completed
-    range_t last_flushed      # one-sided steps: what a drain has to read, or to flush again
-    # small flushes wait here: the drain sends them together
-    range_t deferred[MOST_DEFERRED]
-    uint32_t deferred_count
-    uint64_t deferred_bytes
-    operation_t backlog       # sends them earlier when there is no room for more
-    range_t adrift            # of a call that was interrupted: WRITEs that nothing answers
-
-ctypedef struct step_t:
-    const char *name
-    # post as much as fits; OPERATION_DONE, OPERATION_PENDING or a fault
-    int (*advance)(link_t *link, operation_t *operation) noexcept nogil
-    # one completion of this lane; 0 or a fault
-    int (*complete)(link_t *link, const completion_t *completion) noexcept nogil
+from rpmem.steps.step cimport link_t, step_t
+from rpmem.wire.lane cimport lane_t
 
 
 cdef const step_t *step_named(str name, const lane_t *lane) except NULL
+# Post the lane's receive buffers; once, before the first operation.
 cdef int link_prepare(link_t *link) noexcept nogil
-cdef int read_advance(link_t *link, operation_t *operation) noexcept nogil

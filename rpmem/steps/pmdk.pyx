@@ -11,14 +11,15 @@ from libc.string cimport memcpy
 
 from rpmem.wire.lane cimport (
     COMPLETED_FAULT, COMPLETED_READ, COMPLETED_RECEIVE, LANE_AGAIN, LANE_GARBLED, POST_INLINE,
-    POST_SIGNAL, WATCH_POSTS, WATCH_RECEIVES, completion_t, iovec, lane_t,
+    WATCH_RECEIVES, completion_t, iovec, lane_t,
 )
 from rpmem.wire.pmdk_messages cimport (
     PMDK_DEEP_PERSIST, PMDK_FLUSH_WRITE, PMDK_PERSIST_SEND, pmdk_reply_t, pmdk_request_t,
 )
-from rpmem.steps.native cimport (
+from rpmem.steps.onesided cimport read_back
+from rpmem.steps.step cimport (
     OPERATION_DEEP, OPERATION_DONE, OPERATION_DRAIN, OPERATION_FLUSH, OPERATION_PENDING,
-    OPERATION_RELAXED, link_t, operation_t, range_t, step_t,
+    OPERATION_RELAXED, link_t, operation_t, pending_or, range_t, step_t,
 )
 
 cdef enum:
@@ -128,26 +129,14 @@ cdef int general(link_t *link, operation_t *operation) noexcept nogil:
         rc = send_request(link, operation, PMDK_FLUSH_WRITE, link.adrift.offset,
                           link.adrift.length)
         if rc < 0:
-            return OPERATION_PENDING if rc == LANE_AGAIN else rc
+            return pending_or(rc)
         link.adrift.length = 0
     if operation.phase == PHASE_RANGES:
         rc = general_ranges(link, operation)
         if rc < 0:
-            return OPERATION_PENDING if rc == LANE_AGAIN else rc
+            return pending_or(rc)
         operation.phase = PHASE_WAIT
     return waiting(link)
-
-
-cdef int read_back(link_t *link, const range_t *r) noexcept nogil:
-    """READ 8 bytes: pushes earlier WRITEs out of the target's device."""
-    cdef lane_t *lane = link.lane
-    cdef int rc
-    lane.queue.watch = WATCH_POSTS
-    rc = lane.ops.read(lane, lane.scratch, lane.scratch_handle, r.offset,
-                       min(r.length, <uint64_t> 8), POST_SIGNAL)
-    if rc == 0:
-        link.outstanding += 1
-    return rc
 
 
 cdef int appliance(link_t *link, operation_t *operation) noexcept nogil:
@@ -165,7 +154,7 @@ cdef int appliance(link_t *link, operation_t *operation) noexcept nogil:
                 rc = write_piece(link, operation, r)
                 link.last_flushed = r[0]
             if rc < 0:
-                return OPERATION_PENDING if rc == LANE_AGAIN else rc
+                return pending_or(rc)
             operation.index += 1
             operation.done = 0
         operation.phase = PHASE_READ
@@ -173,7 +162,7 @@ cdef int appliance(link_t *link, operation_t *operation) noexcept nogil:
         if link.last_flushed.length and not operation.flags & OPERATION_FLUSH:
             rc = read_back(link, &link.last_flushed)
             if rc < 0:
-                return OPERATION_PENDING if rc == LANE_AGAIN else rc
+                return pending_or(rc)
             link.last_flushed.length = 0
         operation.phase = PHASE_WAIT
     return waiting(link)

@@ -159,8 +159,8 @@ MUTANTS = (
     Mutant(
         "an interrupted call leaves nothing behind",
         "leave",
-        "broken or operation.flags & OPERATION_FLUSH != 0,",
-        "operation.flags & OPERATION_FLUSH != 0,",
+        "cdef bint leaves = broken or operation.flags & OPERATION_FLUSH != 0",
+        "cdef bint leaves = operation.flags & OPERATION_FLUSH != 0",
         _OVERLAPS,
     ),
     Mutant(
@@ -172,9 +172,9 @@ MUTANTS = (
     ),
     Mutant(
         "what interrupted calls left is not drained",
-        "Replicator.needs_drain",
-        "if overlaps_left(&self.engine.overlaps, lane):",
-        "if False:",
+        "leave",
+        "if leaves or drained:",
+        "if not broken and (leaves or drained):",
         _OVERLAPS,
     ),
     Mutant(
@@ -247,8 +247,8 @@ MUTANTS = (
     Mutant(
         "a flush leaves nothing to be drained",
         "leave",
-        "broken or operation.flags & OPERATION_FLUSH != 0,",
-        "broken,",
+        "cdef bint leaves = broken or operation.flags & OPERATION_FLUSH != 0",
+        "cdef bint leaves = broken",
         ("tests/unit/steps/test_steps_posts.py", *_REPLICA),
     ),
     Mutant(
@@ -259,6 +259,13 @@ MUTANTS = (
         ("tests/unit/steps/test_steps_posts.py",),
     ),
     Mutant(
+        "a flush does not mark its lane",
+        "leave",
+        "links[outcome.lane].undrained = leaves",
+        "links[outcome.lane].undrained = broken",
+        (*_REPLICA, *_RECORDED),
+    ),
+    Mutant(
         "flushes that do not fit are kept and forgotten",
         "defer",
         "link.deferred_count += <uint32_t> operation.count",
@@ -267,16 +274,16 @@ MUTANTS = (
     ),
     Mutant(
         "the last piece of a long range is not sent",
-        "send_update",
+        "describe",
         "if n < left:",
         "if n < left - 1:",
         _REPLICA,
     ),
     Mutant(
         "the wrong bytes are gathered",
-        "send_update",
-        "tail = operation.source + offset",
-        "tail = operation.source + offset + 8",
+        "copy_data",
+        "tail.iov_base = <void *> (source + descriptors[k].offset)",
+        "tail.iov_base = <void *> (source + descriptors[k].offset + 8)",
         _REPLICA,
     ),
     Mutant(

@@ -102,8 +102,8 @@ MUTANTS = (
     Mutant(
         "a drain that was interrupted clears what is left",
         "leave",
-        "operation.flags & OPERATION_DRAIN != 0 and not broken)",
-        "operation.flags & OPERATION_DRAIN != 0)",
+        "operation.flags & OPERATION_DRAIN != 0 and not broken",
+        "operation.flags & OPERATION_DRAIN != 0",
         (*_OVERLAPS, *_SIGNALS),
     ),
     Mutant(
@@ -228,7 +228,7 @@ MUTANTS = (
     ),
     Mutant(
         "a range too long to be written is only named",
-        "send_update",
+        "describe",
         "put = written_above < operation.ranges[index].length <= link.put_most",
         "put = written_above < operation.ranges[index].length",
         (*_POSTS, *_LANES, *_CALLS),
@@ -243,7 +243,7 @@ MUTANTS = (
     Mutant(
         "more is fetched than the staging buffer holds",
         "read_in_pieces",
-        "            n = smaller(n, link.staging)\n",
+        "            n = min(n, link.staging)\n",
         "",
         (*_POSTS, *_STAGING),
     ),
@@ -278,8 +278,8 @@ MUTANTS = (
     Mutant(
         "a flush of the flush step leaves nothing for the drain",
         "flush",
-        "        if starts:\n            link.last_flushed.offset",
-        "        if not starts:\n            link.last_flushed.offset",
+        "        if starts:\n            link.last_flushed = ",
+        "        if not starts:\n            link.last_flushed = ",
         _POSTS,
     ),
     Mutant(

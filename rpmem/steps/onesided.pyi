@@ -1,0 +1,1 @@
+# Nothing here is visible to Python: the steps are chosen by name through rpmem._core.
