@@ -11,6 +11,7 @@ exit status 3.
 
 from __future__ import annotations
 
+import ast
 import os
 import re
 import shlex
@@ -31,19 +32,16 @@ ROOT = Path(__file__).resolve().parent
 CANNOT_BUILD = 3
 
 
+def literal(path: str, name: str) -> Any:
+    """Return a constant of a module that cannot be imported before it is built."""
+    for node in ast.parse((ROOT / path).read_text()).body:
+        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == name:
+            return ast.literal_eval(node.value)
+    raise SystemExit(f"setup.py: {path} has no {name}")
+
+
 # pkg-config names of the libraries that a compiled part needs; every other .pyx needs none.
-LIBRARIES = {
-    "rpmem.memory.media": ("libpmem2",),
-    "rpmem.memory.region": ("libpmem2",),
-    "rpmem.fabric.libfabric.ops": ("libfabric",),
-    "rpmem.fabric.libfabric.fabric": ("libfabric",),
-    "rpmem.fabric.verbs.fabric": ("libibverbs", "librdmacm"),
-    "rpmem.fabric.verbs.memory": ("libibverbs", "librdmacm"),
-    "rpmem.fabric.verbs.queue": ("libibverbs", "librdmacm"),
-    "rpmem.fabric.verbs.probe": ("libibverbs", "librdmacm"),
-    "rpmem.fabric.verbs.pyverbs_objects": ("libibverbs", "librdmacm"),
-    "rpmem.memkind.kinds": ("memkind",),
-}
+LIBRARIES: dict[str, tuple[str, ...]] = literal("rpmem/base/parts.py", "LIBRARIES")
 
 # What rpmem.fabric.libfabric.startup loads in place of libraries: name, the library's name, more
 # for the linker.

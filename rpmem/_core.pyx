@@ -16,6 +16,7 @@ from cpython.buffer cimport (
 from cpython.number cimport PyNumber_Index
 from cpython.ref cimport Py_DECREF
 
+from rpmem.base.bounds cimport is_outside
 from rpmem.base.fork cimport fork_generation, is_copy
 from rpmem.engine.engine cimport (
     EVERY_GROUP, FAULT_NO_LANE, engine_begin, engine_end, engine_free, engine_init, group_t,
@@ -25,7 +26,7 @@ from rpmem.wire.lane cimport LANE_INTERRUPTED, Lane
 from rpmem.steps.pmdk cimport pmdk_step_named
 from rpmem.memory.region cimport Region
 from rpmem.engine.ranges cimport (
-    range_of, range_outside, ranges_free, ranges_init, ranges_of, ranges_t,
+    range_of, ranges_free, ranges_init, ranges_of, ranges_t,
 )
 from rpmem.steps.native cimport link_prepare, step_named
 from rpmem.steps.reading cimport read_advance
@@ -243,7 +244,7 @@ cdef class Replicator:
         """The first range outside the pool or in its header, or -1."""
         cdef size_t i
         for i in range(count):
-            if range_outside(ranges[i].offset, ranges[i].length, self.floor, self.size):
+            if is_outside(ranges[i].offset, ranges[i].length, self.floor, self.size):
                 return <int32_t> i
         return -1
 
@@ -439,7 +440,7 @@ cdef class Replicator:
         cdef operation_t operation
         cdef outcome_t outcome
         cdef range_t place
-        if word.shape[0] != 8 or offset & 7 or range_outside(offset, 8, self.floor, self.size):
+        if word.shape[0] != 8 or offset & 7 or is_outside(offset, 8, self.floor, self.size):
             raise RangeError(f"offset {offset} is not that of a word of the pool")
         self.usable()
         memset(&operation, 0, sizeof(operation))
@@ -530,7 +531,7 @@ cdef class Replicator:
         try:
             wanted.offset = offset
             wanted.length = <uint64_t> view.len
-            if range_outside(offset, wanted.length, 0, self.size):
+            if is_outside(offset, wanted.length, 0, self.size):
                 raise RangeError(f"(offset {offset}, length {wanted.length}) is outside the pool "
                                  f"of {self.size} bytes", where=self.region.label)
             if wanted.length == 0:
@@ -584,7 +585,7 @@ cdef class Replicator:
         try:
             ranges_of(&ranges, x, self.pool, self.region.size)
             for i in range(ranges.count):
-                if range_outside(ranges.items[i].offset, ranges.items[i].length, floor, self.size):
+                if is_outside(ranges.items[i].offset, ranges.items[i].length, floor, self.size):
                     raise RangeError(
                         f"(offset {ranges.items[i].offset}, length {ranges.items[i].length}) does "
                         f"not lie in the bytes {floor} to {self.size} of the pool",

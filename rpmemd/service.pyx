@@ -9,6 +9,7 @@ from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free
 from libc.string cimport memcpy, memset
 
+from rpmem.base.bounds cimport is_outside
 from rpmem.wire.lane cimport (
     COMPLETED_FAULT, COMPLETED_RECEIVE, LANE_AGAIN, LANE_GARBLED, POST_INLINE, Lane, completion_t,
     iovec, lane_t, queue_t,
@@ -21,7 +22,8 @@ from rpmem.wire.messages cimport (
 from rpmem.wire.pmdk_messages cimport (
     PMDK_DEEP_PERSIST, PMDK_MODE_MASK, PMDK_PERSIST_SEND, pmdk_reply_t, pmdk_request_t,
 )
-from rpmem.memory.region cimport Region, region_copy_strict
+from rpmem.memory.region cimport Region
+from rpmem.memory.words cimport rpmem_copy_words
 from rpmem.wire.polling cimport give_way, now, politeness, politeness_t
 
 from rpmem.errors import FlushFailed, MalformedMessage, RangeError
@@ -76,7 +78,7 @@ cdef int fetch(Service service, served_t *served, const char *message,
             or wanted.length > service.staged):
         reply_native(served, REPLY_BAD_MESSAGE, 0)
         return DROP_GARBLED
-    if wanted.length > service.size or wanted.offset > service.size - wanted.length:
+    if is_outside(wanted.offset, wanted.length, 0, service.size):
         reply_native(served, REPLY_BAD_RANGE, 0)
         return DROP_RANGE
     served.sequence = header.sequence
@@ -122,8 +124,7 @@ cdef int native_handler(Service service, served_t *served, const char *message,
                 reply_native(served, REPLY_BAD_MESSAGE, 0)
                 return DROP_GARBLED
             left -= n
-        if (descriptors[i].offset < service.floor or n > service.size
-                or descriptors[i].offset > service.size - n):
+        if is_outside(descriptors[i].offset, n, service.floor, service.size):
             reply_native(served, REPLY_BAD_RANGE, i)
             return DROP_RANGE
     if left:
@@ -135,7 +136,7 @@ cdef int native_handler(Service service, served_t *served, const char *message,
     for i in range(header.count):
         n = descriptors[i].length
         if not n >> WRITTEN_SHIFT:
-            region_copy_strict(service.region.base + descriptors[i].offset, data, n)
+            rpmem_copy_words(service.region.base + descriptors[i].offset, data, n)
             data += n
         n &= ~(<uint64_t> 1 << WRITTEN_SHIFT)
         rc = service.note(served, descriptors[i].offset, n)
@@ -172,12 +173,11 @@ cdef int pmdk_handler(Service service, served_t *served, const char *message,
     if length != sizeof(pmdk_request_t) + (request.size if mode == PMDK_PERSIST_SEND else 0):
         return DROP_GARBLED
     offset = request.address - service.base
-    if (request.address < service.base or request.size > service.size
-            or offset > service.size - request.size):
+    if request.address < service.base or is_outside(offset, request.size, 0, service.size):
         return DROP_RANGE
     if mode == PMDK_PERSIST_SEND:
-        region_copy_strict(service.region.base + offset, message + sizeof(pmdk_request_t),
-                           request.size)
+        rpmem_copy_words(service.region.base + offset, message + sizeof(pmdk_request_t),
+                         request.size)
     served.deep = mode == PMDK_DEEP_PERSIST
     rc = service.note(served, offset, request.size) if request.size else 0
     if rc == 0:

@@ -17,8 +17,11 @@ from rpmem.errors import MissingExtension
 
 __all__ = ["LIBRARIES", "install"]
 
-#: What parts need besides the C library; setup.py leaves them out where it does not find it.
+#: What parts need besides the C library, by pkg-config's names. setup.py reads this table, and
+#: leaves parts out where it does not find that.
 LIBRARIES = {
+    "rpmem.memory.device": ("libpmem2",),
+    "rpmem.memory.mapping": ("libpmem2",),
     "rpmem.memory.media": ("libpmem2",),
     "rpmem.memory.region": ("libpmem2",),
     "rpmem.fabric.libfabric.ops": ("libfabric",),

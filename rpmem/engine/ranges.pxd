@@ -19,5 +19,3 @@ cdef void ranges_init(ranges_t *ranges) noexcept
 cdef void ranges_free(ranges_t *ranges) noexcept
 cdef int ranges_of(ranges_t *ranges, object x, const char *pool, uint64_t size) except -1
 cdef int range_of(range_t *out, object offset, object length, uint64_t size) except -1
-cdef int range_outside(uint64_t offset, uint64_t length, uint64_t floor,
-                       uint64_t size) noexcept nogil

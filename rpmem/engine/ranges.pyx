@@ -10,6 +10,8 @@ from libc.stdint cimport int64_t, uint64_t
 from libc.stdlib cimport free, malloc, realloc
 from libc.string cimport memcpy
 
+from rpmem.base.bounds cimport is_outside
+
 from rpmem.errors import BufferRefused, RangeError
 
 # Gaps up to a cache line are not worth a range of their own: the line is flushed anyway.
@@ -45,12 +47,6 @@ cdef int reserve(ranges_t *ranges, size_t count) except -1:
     ranges.items = items
     ranges.capacity = count
     return 0
-
-
-cdef int range_outside(uint64_t offset, uint64_t length, uint64_t floor,
-                       uint64_t size) noexcept nogil:
-    """True unless [offset, offset + length) lies in [floor, size); never wraps."""
-    return offset < floor or length > size or offset > size - length
 
 
 cdef int outside(object x) except -1:
@@ -107,7 +103,7 @@ cdef int strided(ranges_t *ranges, const char *base, Py_ssize_t itemsize, int di
         last += (extent[i] - 1) * step[i]
         counter[i] = 0
     low = <uint64_t> base - <uint64_t> pool
-    if <uint64_t> base < <uint64_t> pool or range_outside(low, <uint64_t> last, 0, size):
+    if <uint64_t> base < <uint64_t> pool or is_outside(low, <uint64_t> last, 0, size):
         outside(x)
     if total > size // sizeof(range_t):
         # More runs than lie apart from each other: they overlap, and all of them cost less.
@@ -252,7 +248,7 @@ cdef int ranges_of(ranges_t *ranges, object x, const char *pool, uint64_t size) 
                 or view.ndim == 1 and view.strides[0] == view.itemsize):
             low = <uint64_t> view.buf - <uint64_t> pool
             if (<uint64_t> view.buf >= <uint64_t> pool
-                    and not range_outside(low, <uint64_t> view.len, 0, size)):
+                    and not is_outside(low, <uint64_t> view.len, 0, size)):
                 reserve(ranges, ranges.count + 1)
                 ranges.items[ranges.count].offset = low
                 ranges.items[ranges.count].length = <uint64_t> view.len

@@ -526,7 +526,7 @@ def _is_whole(content: bytes) -> bool:
 
 def _device_state(parts: Sequence[PartFile]) -> ShutdownState:
     """Sum up what the devices below all parts say, the way PMDK does."""
-    from rpmem.memory.region import device_identity
+    from rpmem.memory.device import device_identity
 
     shutdowns = 0
     device = 0

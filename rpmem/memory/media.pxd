@@ -42,6 +42,8 @@ cdef void set_medium_pmem(segment_t *segment, bint forced) noexcept nogil
 # Volatile or page, by the file system of an open file: 0 or an errno.
 cdef int set_medium_of_file(segment_t *segment, int fd) noexcept nogil
 
+# Bytes of it that are written back together: 1, 64 or the page size.
+cdef int unit_of(const segment_t *segment) noexcept nogil
 cdef bint is_volatile(const segment_t *segment) noexcept nogil
 cdef bint is_pmem(const segment_t *segment) noexcept nogil
 

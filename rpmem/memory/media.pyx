@@ -9,11 +9,13 @@ from posix.mman cimport MS_SYNC, msync
 from posix.unistd cimport _SC_PAGESIZE, sysconf
 
 from rpmem.memory.libpmem2 cimport (
+    PMEM2_GRANULARITY_CACHE_LINE,
     pmem2_deep_flush,
     pmem2_get_drain_fn,
     pmem2_get_flush_fn,
     pmem2_get_persist_fn,
     pmem2_map,
+    pmem2_map_get_store_granularity,
 )
 from rpmem.memory.refusal cimport flight_begin, flight_end, flight_t
 
@@ -109,6 +111,15 @@ cdef int set_medium_of_file(segment_t *segment, int fd) noexcept nogil:
     else:
         set_medium_page(segment)
     return 0
+
+
+cdef int unit_of(const segment_t *segment) noexcept nogil:
+    if segment.flush == page_sync:
+        return <int> PAGE
+    if is_pmem(segment) and pmem2_map_get_store_granularity(
+            <pmem2_map *> segment.map) == PMEM2_GRANULARITY_CACHE_LINE:
+        return 64
+    return 1
 
 
 cdef bint is_volatile(const segment_t *segment) noexcept nogil:

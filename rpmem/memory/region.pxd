@@ -3,25 +3,15 @@
 from cpython.buffer cimport Py_buffer
 from libc.stdint cimport uint64_t
 
+from rpmem.memory.mapping cimport mapping_t
 from rpmem.memory.media cimport segment_t
 from rpmem.memory.refusal cimport refusal_t
-
-
-cdef inline bint region_holds(uint64_t size, uint64_t offset, uint64_t length) noexcept nogil:
-    """Whether [offset, offset + length) lies in [0, size); never wraps."""
-    return length <= size and offset <= size - length
-
-
-# Copies so that every aligned 8-byte word of the destination that lies wholly in the range is
-# stored once; bytes of partly covered words by the widest aligned stores that fit. Returns 0.
-cdef int region_copy_strict(void *destination, const void *source, size_t length) noexcept nogil
 
 
 cdef class Region:
     cdef char *base                 # NULL once closed
     cdef readonly uint64_t size     # 0 once closed
-    cdef segment_t *segments        # in order of address, contiguous
-    cdef readonly int segment_count
+    cdef mapping_t mapped           # its segments, and what close() has to undo
     cdef segment_t *fence           # the segment whose drain covers all; NULL: nothing to do
     cdef refusal_t refusal          # what a segment refused stays refused
     cdef readonly bint spans        # one flush over several ranges costs no more than each alone
@@ -30,10 +20,6 @@ cdef class Region:
     cdef readonly str medium        # "pmem", "page" or "volatile"
     cdef readonly int granularity   # bytes written back together: 1, 64 or the page size
     cdef public str label           # names the region in error messages
-    # what close() has to undo
-    cdef void *reservation          # struct pmem2_vm_reservation *, or NULL
-    cdef void *mapping              # our own mmap, or NULL
-    cdef size_t mapping_length
     cdef Py_buffer source           # from_buffer: the exporter's buffer
     cdef bint has_source
     # what close() must wait for

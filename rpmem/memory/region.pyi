@@ -10,7 +10,6 @@ class Region:
 
     size: int
     writable: bool
-    segment_count: int
     medium: str
     granularity: int
     label: str
@@ -27,6 +26,8 @@ class Region:
     def anonymous(size: int) -> Region: ...
     @property
     def address(self) -> int: ...
+    @property
+    def segment_count(self) -> int: ...
     @property
     def closed(self) -> bool: ...
     @property
@@ -49,5 +50,3 @@ class Region:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None: ...
-
-def device_identity(fd: int) -> tuple[int, bytes]: ...

@@ -88,7 +88,7 @@ MUTANTS = (
     ),
     Mutant(
         "a range may end one byte behind the pool",
-        "range_outside",
+        "is_outside",
         "offset > size - length",
         "offset > size - length + 1",
         _POSTS,
@@ -409,7 +409,7 @@ MUTANTS = (
     Mutant(
         "a file shorter than its mapping is mapped",
         "prepare",
-        "if S_ISREG(info.st_mode) and not region_holds(info.st_size, offset, length):",
+        "if S_ISREG(info.st_mode) and is_outside(offset, length, 0, info.st_size):",
         "if False:",
         _PMEM,
     ),

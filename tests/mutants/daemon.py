@@ -60,15 +60,15 @@ MUTANTS = (
     Mutant(
         "messages may write the header",
         "native_handler",
-        "if (descriptors[i].offset < service.floor or n > service.size",
-        "if (n > service.size",
+        "is_outside(descriptors[i].offset, n, service.floor, service.size)",
+        "is_outside(descriptors[i].offset, n, 0, service.size)",
         _FUZZ,
     ),
     Mutant(
         "messages may write behind the pool",
         "native_handler",
-        "or descriptors[i].offset > service.size - n):",
-        "):",
+        "is_outside(descriptors[i].offset, n, service.floor, service.size)",
+        "(descriptors[i].offset < service.floor)",
         _FUZZ,
     ),
     Mutant(
@@ -88,15 +88,15 @@ MUTANTS = (
     Mutant(
         "a range is fetched from behind the pool",
         "fetch",
-        "if wanted.length > service.size or wanted.offset > service.size - wanted.length:",
-        "if False:",
+        "is_outside(wanted.offset, wanted.length, 0, service.size)",
+        "False",
         _BOUNDS,
     ),
     Mutant(
         "PMDK: a message may write outside the pool",
         "pmdk_handler",
-        "or offset > service.size - request.size):",
-        "):",
+        "is_outside(offset, request.size, 0, service.size)",
+        "False",
         _BOUNDS,
     ),
     Mutant(

@@ -66,8 +66,8 @@ MUTANTS = (
     Mutant(
         "a read may begin behind the end",
         "Replicator.read_into",
-        "if range_outside(offset, wanted.length, 0, self.size):",
-        "if range_outside(0, wanted.length, 0, self.size):",
+        "if is_outside(offset, wanted.length, 0, self.size):",
+        "if is_outside(0, wanted.length, 0, self.size):",
         (*_LANES, *_CALLS),
     ),
     Mutant(

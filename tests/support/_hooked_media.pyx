@@ -71,14 +71,14 @@ def hook(Region region, call, *, str medium="page"):
     cdef segment_t *segment
     mine = [call]
     for index in range(region.segment_count):
-        segment = &region.segments[index]
+        segment = &region.mapped.segments[index]
         segment.flush = told_flush
         segment.persist = told_persist
         segment.deep = told_deep
         segment.drain = told_drain
         CALLS[<uintptr_t> segment] = mine
         weakref.finalize(region, forget, <uintptr_t> segment, mine)
-    region.fence = region.segments if medium == "pmem" else NULL
+    region.fence = region.mapped.segments if medium == "pmem" else NULL
     region.medium = medium
     region.granularity = {"page": 4096, "pmem": 64, "volatile": 1}[medium]
     region.spans = medium == "page"
@@ -114,7 +114,7 @@ def make_private(Region region, spans):
     cdef segment_t *segment
     cdef void *address
     for index, (fd, file_offset, _) in enumerate(spans):
-        segment = &region.segments[index]
+        segment = &region.mapped.segments[index]
         address = mmap(segment.base, segment.length, PROT_READ | PROT_WRITE,
                        MAP_FIXED | MAP_PRIVATE, <int> fd, <off_t> file_offset)
         if address == MAP_FAILED:

@@ -791,7 +791,7 @@ def test_a_changed_shutdown_count_is_refused(tmp_path, monkeypatch):
     wanted = pool_set(tmp_path)
     given = attributes(incompat=header.INCOMPAT_SDS)
     count = 5
-    monkeypatch.setattr("rpmem.memory.region.device_identity", lambda _: (count, b"NVDIMM-7"))
+    monkeypatch.setattr("rpmem.memory.device.device_identity", lambda _: (count, b"NVDIMM-7"))
     pool = PoolFiles.create(wanted, attributes=given)
     pool.region.close()
     for part in pool.parts:

@@ -25,7 +25,8 @@ from rpmem import errors
 from rpmem.files.header import INCOMPAT_CKSUM_2K, INCOMPAT_SDS, PoolAttributes
 from rpmem.files.poolfiles import PoolFiles, describe
 from rpmem.files.poolset import Part, PoolSet
-from rpmem.memory.region import Region, device_identity
+from rpmem.memory.device import device_identity
+from rpmem.memory.region import Region
 
 MIB = 1 << 20
 ATTRIBUTES = PoolAttributes(
@@ -153,6 +154,6 @@ def test_the_shutdown_state_is_the_originals(folder, monkeypatch):
     assert open_with_the_original() == "opened"
     PoolFiles.open(describe(file)).close()
     assert state() == bytes(64)
-    monkeypatch.setattr("rpmem.memory.region.device_identity", lambda _: (0, b"another"))
+    monkeypatch.setattr("rpmem.memory.device.device_identity", lambda _: (0, b"another"))
     crash()
     assert "ADR failure" in open_with_the_original()

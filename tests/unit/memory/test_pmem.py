@@ -23,7 +23,8 @@ pytest.importorskip(
 )
 
 from rpmem import errors
-from rpmem.memory.region import Region, device_identity
+from rpmem.memory.device import device_identity
+from rpmem.memory.region import Region
 from tests.support.compiled import ROOT
 from tests.support.shadow import map_shadow
 

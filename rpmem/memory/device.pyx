@@ -1,0 +1,43 @@
+"""What an NVDIMM says of itself: PMDK's shutdown state is made of it."""
+
+from libc.stdint cimport uint64_t
+from libc.stdlib cimport calloc, free
+
+from rpmem.memory.libpmem2 cimport (
+    pmem2_source,
+    pmem2_source_delete,
+    pmem2_source_device_id,
+    pmem2_source_device_usc,
+    pmem2_source_from_fd,
+)
+
+
+def device_identity(fd):
+    """Return what a device below a file says of itself: (unsafe shutdowns, id).
+
+    Returns
+    -------
+    tuple of (int, bytes)
+        ``(0, b"")`` for all that is not an NVDIMM.
+    """
+    cdef pmem2_source *source = NULL
+    cdef uint64_t shutdowns = 0
+    cdef size_t length = 0
+    cdef char *identity = NULL
+    if pmem2_source_from_fd(&source, <int> fd) != 0:
+        return 0, b""
+    try:
+        if pmem2_source_device_usc(source, &shutdowns) != 0:
+            shutdowns = 0
+        if pmem2_source_device_id(source, NULL, &length) != 0 or length == 0:
+            return shutdowns, b""
+        # Zeroed: libpmem2 appends to what is there.
+        identity = <char *> calloc(length + 1, 1)
+        if identity == NULL:
+            raise MemoryError()
+        if pmem2_source_device_id(source, identity, &length) != 0:
+            return shutdowns, b""
+        return shutdowns, <bytes> identity
+    finally:
+        free(identity)
+        pmem2_source_delete(&source)

@@ -1,0 +1,1 @@
+"""How regions are mapped, for other compiled parts; nothing here is for Python."""
