@@ -14,7 +14,8 @@ import numpy as np
 
 import rpmem
 from benchmarks import instant
-from rpmem._core import LaneGroup, Replicator
+from rpmem._core import Replicator
+from rpmem.engine.lanegroup import LaneGroup
 from rpmem.memory.region import Region
 
 _CALLS = 20_000

@@ -3,18 +3,9 @@
 
 from libc.stdint cimport int32_t, uint32_t, uint64_t
 
-from rpmem.engine.engine cimport engine_t, group_t, outcome_t
+from rpmem.engine.engine cimport engine_t, outcome_t
 from rpmem.memory.region cimport Region
 from rpmem.steps.step cimport range_t
-
-
-cdef class LaneGroup:
-    """The lanes of one replica."""
-    cdef group_t c
-    cdef list lanes
-    cdef list kept               # what an interrupted read may still write to
-    cdef readonly object owner   # has explain(fault, refusal, detail) -> RpmemError
-    cdef readonly str step
 
 
 cdef class Replicator:

@@ -3,41 +3,12 @@ from typing import Any, Protocol, Self
 
 from typing_extensions import Buffer
 
-from rpmem.errors import RpmemError
+from rpmem.engine.lanegroup import LaneGroup
 from rpmem.memory.region import Region
-from rpmem.wire.lane import Lane
 
 class _Registered(Protocol):
     @property
     def handle(self) -> int: ...
-    def close(self) -> None: ...
-
-class _Owner(Protocol):
-    def explain(self, fault: int, refusal: int, detail: int) -> RpmemError: ...
-
-class LaneGroup:
-    owner: _Owner
-    step: str
-    def __new__(
-        cls,
-        lanes: list[Lane],
-        step: str,
-        pool: Region,
-        *,
-        message_size: int,
-        window: int,
-        owner: _Owner,
-        copy_limit: int = ...,
-        put_limit: int = ...,
-        put_most: int | None = None,
-        remote_base: int = 0,
-        dialect: str = "native",
-        staging: int = 0,
-    ) -> Self: ...
-    def __len__(self) -> int: ...
-    def abort(self) -> None: ...
-    @property
-    def failed(self) -> bool: ...
     def close(self) -> None: ...
 
 class Replicator:

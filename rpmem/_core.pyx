@@ -7,7 +7,6 @@ session came about.
 import os
 
 from libc.stdint cimport int32_t, uint32_t, uint64_t
-from libc.stdlib cimport calloc, free
 from libc.string cimport memset
 
 from cpython.buffer cimport (
@@ -22,17 +21,15 @@ from rpmem.engine.engine cimport (
     EVERY_GROUP, FAULT_NO_LANE, engine_begin, engine_end, engine_free, engine_init, group_t,
     outcome_t,
 )
-from rpmem.wire.lane cimport LANE_INTERRUPTED, Lane
-from rpmem.steps.pmdk cimport pmdk_step_named
+from rpmem.wire.lane cimport LANE_INTERRUPTED
+from rpmem.engine.lanegroup cimport LaneGroup
 from rpmem.memory.region cimport Region
 from rpmem.engine.ranges cimport (
     range_of, ranges_free, ranges_init, ranges_of, ranges_t,
 )
-from rpmem.steps.native cimport link_prepare, step_named
 from rpmem.steps.reading cimport read_advance
 from rpmem.steps.step cimport (
-    OPERATION_DEEP, OPERATION_DRAIN, OPERATION_FLUSH, OPERATION_RELAXED, link_t, operation_t,
-    range_t,
+    OPERATION_DEEP, OPERATION_DRAIN, OPERATION_FLUSH, OPERATION_RELAXED, operation_t, range_t,
 )
 
 from rpmem.errors import (
@@ -40,104 +37,6 @@ from rpmem.errors import (
     RangeError, RegistrationFailed, UsageError,
 )
 from rpmem.base.handles import refuse_copy
-
-cdef class LaneGroup:
-    """The connected lanes of one replica, and the step that makes its bytes durable.
-
-    Parameters
-    ----------
-    lanes : list of Lane
-        Connected lanes; kept alive by the group.
-    step : str
-        ``"send-after-write"``, ``"read-after-write"``, ``"commit"`` or ``"flush"``.
-    pool : Region
-        The local memory; its offset 0 is the pool's.
-    message_size, window : int
-        What the target granted: bytes of a message, messages without an answer.
-    remote_base : int
-        The target's own address of the pool, where messages name it.
-    dialect : {"native", "pmdk"}
-        The in-band protocol.
-    put_most : int
-        Relaxed ranges longer than this travel inside messages, like those up to `put_limit`.
-    staging : int
-        Bytes of the buffer that one-sided operations reach instead of the pool; 0: the pool.
-    owner : object
-        Has ``explain(fault, refusal, detail)``, which turns a fault into an RpmemError.
-    """
-
-    def __cinit__(self, list lanes, str step, Region pool, *, uint32_t message_size,
-                  uint32_t window, object owner, uint32_t copy_limit=2048,
-                  uint64_t put_limit=16384, object put_most=None, uint64_t remote_base=0,
-                  str dialect="native", uint64_t staging=0):
-        cdef link_t *link
-        cdef Lane lane
-        cdef uint32_t i
-        self.lanes = list(lanes)
-        self.kept = []
-        self.owner = owner
-        self.step = step
-        self.c.links = <link_t *> calloc(len(lanes), sizeof(link_t))
-        if self.c.links == NULL:
-            raise MemoryError("no memory for the lanes")
-        for i in range(<uint32_t> len(lanes)):
-            lane = lanes[i]
-            link = &self.c.links[i]
-            link.lane = lane.c
-            if dialect == "native":
-                link.step = step_named(step, lane.c)
-            else:
-                link.step = pmdk_step_named(step)
-            link.remote_base = remote_base
-            link.pool = pool.base
-            link.pool_size = pool.size
-            link.message_size = min(message_size, lane.c.send_size)
-            link.window = min(window, lane.c.send_slots)
-            link.copy_limit = copy_limit
-            link.put_limit = put_limit
-            link.put_most = <uint64_t> -1 if put_most is None else <uint64_t> put_most
-            if dialect == "native":
-                link.put_limit = min(put_limit, <uint64_t> link.message_size - 64)
-            if lane.c.needs_handles and lane.c.pool_handle == NULL and dialect == "native":
-                # Memory that is not registered cannot be posted: all data are copied.
-                link.copy_limit = <uint32_t> -1
-                link.put_limit = <uint64_t> -1
-            if staging:
-                link.staging = staging
-                link.put_limit = <uint64_t> -1
-            if link_prepare(link) < 0:
-                raise owner.explain(lane.c.state, lane.c.refusal, lane.c.detail)
-            self.c.lanes += 1
-
-    def __dealloc__(self):
-        free(self.c.links)
-
-    def __len__(self):
-        return self.c.lanes
-
-    def __reduce__(self):
-        refuse_copy(self, "It belongs to one session.")
-
-    def abort(self):
-        """Mark the replica as lost; every waiter returns with its error at once."""
-        self.c.failed = 1
-
-    @property
-    def failed(self):
-        """Whether the replica is lost."""
-        return self.c.failed != 0
-
-    def close(self):
-        """Disconnect all lanes.  No call may be in progress."""
-        cdef Lane lane
-        self.c.failed = 1
-        for lane in self.lanes:
-            lane.close()
-        for _, memory in self.kept:
-            if memory is not None:
-                memory.close()
-        self.kept.clear()
-
 
 cdef class Replicator:
     """Makes ranges of a region durable on every replica at once, and here.

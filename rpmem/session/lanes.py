@@ -6,11 +6,11 @@ from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, cast
 
-from rpmem._core import LaneGroup
 from rpmem.base.handles import Handle
 from rpmem.base.steps import SEND_AFTER_WRITE, STEPS
 from rpmem.control.messages import Ready
 from rpmem.control.proof import pack_proof
+from rpmem.engine.lanegroup import LaneGroup
 from rpmem.errors import (
     ConnectFailed,
     DeadlineExceeded,
@@ -23,7 +23,7 @@ from rpmem.fabric import providers as _fabric
 from rpmem.memory.region import Region
 
 if TYPE_CHECKING:
-    from rpmem._core import _Owner
+    from rpmem.engine.lanegroup import _Owner
     from rpmem.fabric.contract import Domain, Fabric, Lane, Memory, Queue
     from rpmem.wire import lane as wire
 

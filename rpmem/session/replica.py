@@ -12,7 +12,7 @@ import warnings
 from types import TracebackType
 from typing import Final, Self
 
-from rpmem._core import LaneGroup, Replicator
+from rpmem._core import Replicator
 from rpmem.base import interrupts
 from rpmem.base.handles import Handle
 from rpmem.base.pool_format import HEADER_SIZE
@@ -20,6 +20,7 @@ from rpmem.base.steps import STEPS
 from rpmem.base.target import Target
 from rpmem.control.messages import Hello, Ready
 from rpmem.engine.calls import Calls
+from rpmem.engine.lanegroup import LaneGroup
 from rpmem.errors import (
     ClosedError,
     ConnectFailed,

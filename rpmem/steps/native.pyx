@@ -67,7 +67,8 @@ cdef int waiting(link_t *link, operation_t *operation) noexcept nogil:
 
 cdef bint defer(link_t *link, const operation_t *operation) noexcept nogil:
     """Keep a small flush for the drain, which sends all of them in one message."""
-    cdef uint64_t most = link.message_size - sizeof(header_t) - MOST_DEFERRED * sizeof(descriptor_t)
+    cdef uint64_t most = (link.limits.message_size - sizeof(header_t)
+                          - MOST_DEFERRED * sizeof(descriptor_t))
     cdef uint64_t total = link.deferred_bytes
     cdef size_t i
     if link.deferred_count + operation.count > MOST_DEFERRED:
@@ -129,10 +130,10 @@ cdef int send_after_write(link_t *link, operation_t *operation) noexcept nogil:
             return OPERATION_DONE if rc == OPERATION_DONE else pending_or(rc)
         operation.phase = PHASE_WRITE
     if operation.flags & OPERATION_RELAXED:
-        written_above = link.put_limit
+        written_above = link.limits.put_limit
     if operation.phase == PHASE_WRITE:
         if operation.flags & OPERATION_RELAXED:
-            rc = write_ranges(link, operation, written_above, link.put_most, POST_MORE,
+            rc = write_ranges(link, operation, written_above, link.limits.put_most, POST_MORE,
                               POST_MORE)
             if rc < 0:
                 return pending_or(rc)

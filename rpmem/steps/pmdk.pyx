@@ -71,7 +71,7 @@ cdef int send_request(link_t *link, operation_t *operation, uint32_t mode, uint6
 
 cdef int put_range(link_t *link, operation_t *operation, const range_t *r) noexcept nogil:
     """Send a range inside messages, the next piece once the last is answered."""
-    cdef uint64_t room = link.message_size - sizeof(pmdk_request_t)
+    cdef uint64_t room = link.limits.message_size - sizeof(pmdk_request_t)
     cdef uint64_t n
     cdef int rc
     while operation.done < r.length:
@@ -98,7 +98,7 @@ cdef int general_ranges(link_t *link, operation_t *operation) noexcept nogil:
         mode = PMDK_DEEP_PERSIST
     while operation.index < operation.count:
         r = &operation.ranges[operation.index]
-        if strict and r.length <= link.put_limit:
+        if strict and r.length <= link.limits.put_limit:
             rc = put_range(link, operation, r)
         else:
             rc = write_piece(link, operation, r)
@@ -148,7 +148,7 @@ cdef int appliance(link_t *link, operation_t *operation) noexcept nogil:
     if operation.phase == PHASE_RANGES:
         while operation.index < operation.count:
             r = &operation.ranges[operation.index]
-            if not operation.flags & OPERATION_RELAXED and r.length <= link.put_limit:
+            if not operation.flags & OPERATION_RELAXED and r.length <= link.limits.put_limit:
                 rc = put_range(link, operation, r)
             else:
                 rc = write_piece(link, operation, r)

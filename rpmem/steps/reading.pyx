@@ -52,8 +52,8 @@ cdef int read_in_pieces(link_t *link, operation_t *operation, bint bounced) noex
         at = r.offset + operation.done
         if bounced:
             n = min(n, <uint64_t> lane.scratch_size)
-        if link.staging:
-            n = min(n, link.staging)
+        if link.limits.staging:
+            n = min(n, link.limits.staging)
             if operation.phase == PHASE_BEGIN:
                 rc = send_fetch(link, at, n)
                 if rc < 0:
@@ -87,6 +87,6 @@ cdef int read_in_pieces(link_t *link, operation_t *operation, bint bounced) noex
 cdef int read_advance(link_t *link, operation_t *operation) noexcept nogil:
     """READ the operation's single range into its destination."""
     cdef bint bounced = link.lane.needs_handles and operation.handle == NULL
-    if link.staging or bounced:
+    if link.limits.staging or bounced:
         return read_in_pieces(link, operation, bounced)
     return read_direct(link, operation)

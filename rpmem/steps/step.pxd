@@ -42,18 +42,22 @@ ctypedef struct operation_t:
 cdef enum:
     MOST_DEFERRED = 64
 
-ctypedef struct link_t:
-    lane_t *lane
-    const step_t *step
-    const char *pool          # local memory of pool offset 0
-    uint64_t pool_size
-    uint64_t remote_base      # the target's address of pool offset 0 (PMDK's messages name it)
+# How much travels in which way, and how much at once: the same on all lanes of a replica.
+ctypedef struct limits_t:
     uint32_t message_size
     uint32_t window           # messages that may be unanswered
     uint32_t copy_limit       # up to here a message's last range is copied, not gathered
     uint64_t put_limit        # up to here even relaxed data travel inside a message,
     uint64_t put_most         # and above this again
     uint64_t staging          # one-sided operations reach a buffer of this size, not the pool
+
+ctypedef struct link_t:
+    lane_t *lane
+    const step_t *step
+    const char *pool          # local memory of pool offset 0
+    uint64_t pool_size
+    uint64_t remote_base      # the target's address of pool offset 0 (PMDK's messages name it)
+    limits_t limits
     uint32_t sequence         # of the last message sent
     uint32_t answered         # of the last reply
     uint32_t asked            # of the last message that asked for a reply

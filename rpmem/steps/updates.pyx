@@ -50,13 +50,13 @@ cdef size_t describe(const link_t *link, const operation_t *operation, uint64_t 
     Ranges that were WRITTEN before, those longer than `written_above` but for the longest, are only
     named.
     """
-    cdef uint64_t room = link.message_size - sizeof(header_t)
+    cdef uint64_t room = link.limits.message_size - sizeof(header_t)
     cdef uint64_t done = operation.done, left, n
     cdef size_t index = operation.index, count = 0
     cdef bint put
     while index < operation.count and room > sizeof(descriptor_t) and count < 0xffff:
         left = operation.ranges[index].length - done
-        put = written_above < operation.ranges[index].length <= link.put_most
+        put = written_above < operation.ranges[index].length <= link.limits.put_most
         if put:
             n = left
             descriptors[count].length = n | (<uint64_t> 1 << WRITTEN_SHIFT)
@@ -75,7 +75,7 @@ cdef size_t describe(const link_t *link, const operation_t *operation, uint64_t 
             break
         index += 1
         done = 0
-        if n > max(link.copy_limit, <uint32_t> MOST_COPIED) and not put:
+        if n > max(link.limits.copy_limit, <uint32_t> MOST_COPIED) and not put:
             break
     progress.index = index
     progress.done = done
@@ -97,7 +97,7 @@ cdef char *copy_data(const link_t *link, const char *source, descriptor_t *descr
         n = descriptors[k].length
         if n >> WRITTEN_SHIFT:
             continue
-        if k + 1 == count and n > link.copy_limit:
+        if k + 1 == count and n > link.limits.copy_limit:
             tail.iov_base = <void *> (source + descriptors[k].offset)
             tail.iov_len = n
         else:
@@ -122,7 +122,7 @@ cdef int send_update(link_t *link, operation_t *operation, uint64_t written_abov
     header.count = <uint16_t> count
     header.sequence = link.sequence + 1
     if ((progress.index == operation.count and not operation.flags & OPERATION_FLUSH)
-            or link.sequence + 1 - link.asked >= (link.window + 1) // 2):
+            or link.sequence + 1 - link.asked >= (link.limits.window + 1) // 2):
         header.flags |= UPDATE_ANSWER
 
     vector[0].iov_base = header
@@ -151,7 +151,7 @@ cdef int send_updates(link_t *link, operation_t *operation, uint64_t written_abo
     link.lane.queue.watch = WATCH_RECEIVES
     while more:
         # A send buffer is free again once its message is answered.
-        if link.sequence - link.answered >= link.window:
+        if link.sequence - link.answered >= link.limits.window:
             return LANE_AGAIN
         rc = send_update(link, operation, written_above)
         if rc < 0:
@@ -167,7 +167,7 @@ cdef int send_fetch(link_t *link, uint64_t offset, uint64_t length) noexcept nog
     cdef descriptor_t *descriptor = <descriptor_t *> (header + 1)
     cdef iovec vector
     cdef int rc
-    if link.sequence - link.answered >= link.window:
+    if link.sequence - link.answered >= link.limits.window:
         return LANE_AGAIN
     header.kind = MESSAGE_FETCH
     header.flags = UPDATE_ANSWER

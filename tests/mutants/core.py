@@ -68,8 +68,8 @@ MUTANTS = (
     Mutant(
         "drain skips a failed replica",
         "Replicator.needs_drain",
-        "if group.failed:",
-        "if False:",
+        "if group.links[lane].undrained or group.failed:",
+        "if group.links[lane].undrained:",
         _RECORDED,
     ),
     Mutant(
@@ -194,8 +194,8 @@ MUTANTS = (
     Mutant(
         "one message too many is under way",
         "send_updates",
-        "if link.sequence - link.answered >= link.window:",
-        "if link.sequence - link.answered >= link.window + 1:",
+        "if link.sequence - link.answered >= link.limits.window:",
+        "if link.sequence - link.answered >= link.limits.window + 1:",
         _MESSAGES,
     ),
     Mutant(

@@ -229,21 +229,21 @@ MUTANTS = (
     Mutant(
         "a range too long to be written is only named",
         "describe",
-        "put = written_above < operation.ranges[index].length <= link.put_most",
+        "put = written_above < operation.ranges[index].length <= link.limits.put_most",
         "put = written_above < operation.ranges[index].length",
         (*_POSTS, *_LANES, *_CALLS),
     ),
     Mutant(
         "a fetch does not care how many messages are unanswered",
         "send_fetch",
-        "    if link.sequence - link.answered >= link.window:\n        return LANE_AGAIN\n",
+        "    if link.sequence - link.answered >= link.limits.window:\n        return LANE_AGAIN\n",
         "",
         (*_POSTS, *_STAGING),
     ),
     Mutant(
         "more is fetched than the staging buffer holds",
         "read_in_pieces",
-        "            n = min(n, link.staging)\n",
+        "            n = min(n, link.limits.staging)\n",
         "",
         (*_POSTS, *_STAGING),
     ),
@@ -299,8 +299,8 @@ MUTANTS = (
     Mutant(
         "PMDK: a piece does not leave room for its request",
         "put_range",
-        "link.message_size - sizeof(pmdk_request_t)",
-        "link.message_size",
+        "link.limits.message_size - sizeof(pmdk_request_t)",
+        "link.limits.message_size",
         (*_POSTS, *_LANES),
     ),
     Mutant(

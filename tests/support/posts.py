@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 from typing import Any
 
-from rpmem._core import LaneGroup, Replicator
+from rpmem._core import Replicator
+from rpmem.engine.lanegroup import LaneGroup
 from rpmem.errors import DeadlineExceeded, FlushFailed, MalformedMessage, RpmemError
 from rpmem.memory.region import Region
 from rpmem.wire.lane import LANE_GARBLED, LANE_REFUSED

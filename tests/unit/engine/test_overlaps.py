@@ -7,6 +7,7 @@ import time
 
 import pytest
 
+from rpmem._core import Replicator
 from rpmem.errors import DeadlineExceeded
 from tests.support.alarm import Alarm, alarm
 from tests.support.posts import EVERY, NATIVE, Bench
@@ -260,3 +261,16 @@ def test_what_is_left_at_the_end_is_drained(step):
         assert rest.is_alive()
     left.withhold()
     rest.join()
+
+
+@pytest.mark.parametrize("step", EVERY)
+def test_what_was_flushed_is_drained_by_the_next_engine_of_its_lanes(step):
+    bench = bench_of(step)
+    bench.core.flush((4096, 64), lane=1)
+    core = Replicator(bench.region, [bench.group], local=False, floor=0, timeout=PATIENCE)
+    core.drain()
+    with memoryview(bench.region) as view:
+        assert bench.lanes[1].read_pool(4096, 64) == bytes(view[4096:4160])
+    bench.lanes[1].posts()
+    core.drain()
+    assert not bench.lanes[1].posts()

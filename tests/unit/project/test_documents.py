@@ -28,7 +28,7 @@ TEXTS = (
         name: source(name)
         for name in (
             "rpmem/base/environment.py",
-            "rpmem/_core.pyx",
+            "rpmem/engine/lanegroup.pyx",
             "rpmem/session/replica.py",
             "Makefile",
         )
@@ -55,7 +55,7 @@ def steps(texts):
     named = re.compile(r"``\"([\w-]+)\"``")
     lists = {
         "concepts": first_cells(texts["docs/concepts.md"], "step", "on the wire"),
-        "core": set(named.findall(after(texts["rpmem/_core.pyx"], "step : str")[:200])),
+        "core": set(named.findall(after(texts["rpmem/engine/lanegroup.pyx"], "step : str")[:200])),
         "replica": set(named.findall(after(texts["rpmem/session/replica.py"], "step : str")[:140])),
     }
     wrong = {name: found for name, found in lists.items() if found != step_names()}
@@ -380,7 +380,7 @@ CONCEPTS, RPMEMD = "docs/concepts.md", "docs/rpmemd.md"
 ENVIRONMENT, PERFORMANCE = "rpmem/base/environment.py", "docs/performance.md"
 MISTAKES = (
     (steps, CONCEPTS, "| `flush` | writes", "| `flushes` | writes"),
-    (steps, "rpmem/_core.pyx", '``"commit"`` or ``"flush"``', '``"commit"``'),
+    (steps, "rpmem/engine/lanegroup.pyx", '``"commit"`` or ``"flush"``', '``"commit"``'),
     (steps, "docs/rdma.md", "| `read-after-write` | the", "| `read` | the"),
     (media, CONCEPTS, "| `unknown` | a replica", "| `strange` | a replica"),
     (media, "README.md", "| `volatile` | nothing", "| `nothing` | nothing"),

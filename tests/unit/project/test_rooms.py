@@ -69,7 +69,7 @@ def test_this_test_sees_imports():
         "rpmem/pool/copies",
     }
     assert imports(Path("rpmem/_core.pyx")) >= {
-        "rpmem/steps/native",
+        "rpmem/steps/reading",
         "rpmem/engine/ranges",
         "rpmem/errors",
     }

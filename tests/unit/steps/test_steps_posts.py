@@ -28,7 +28,7 @@ from tests.support.posts import (
     Bench,
 )
 
-#: Flushes of one lane that wait for a drain (``rpmem/steps/native.pxd``).
+#: Flushes of one lane that wait for a drain (``rpmem/steps/step.pxd``).
 MOST_DEFERRED = 64
 
 
