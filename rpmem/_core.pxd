@@ -21,13 +21,15 @@ cdef class Replicator:
     cdef engine_t engine
     cdef unsigned int born       # fork generation
     cdef object closed_error
-    cdef Py_ssize_t busy
+    cdef Py_ssize_t busy         # calls in progress
+    cdef object idle             # a condition, once somebody has waited for their end
     # the hot path
     cdef outcome_t run(self, const range_t *ranges, size_t count, uint32_t flags,
                        int32_t lane) noexcept nogil
     cdef int local_durable(self, const range_t *ranges, size_t count, uint32_t flags) noexcept nogil
     cdef int32_t check(self, const range_t *ranges, size_t count) noexcept nogil
     # around it
+    cdef int over(self) except -1
     cdef int usable(self) except -1
     cdef uint64_t offset_of(self, object offset) except? <uint64_t> -1
     cdef int32_t lane_number(self, object lane) except -2

@@ -5,6 +5,8 @@ session came about.
 """
 
 import os
+import threading
+import time
 
 from libc.stdint cimport int32_t, uint32_t, uint64_t
 from libc.string cimport memset
@@ -36,7 +38,9 @@ from rpmem.errors import (
     BufferRefused, ClosedError, DeadlineExceeded, FlushFailed, ForkedError, LaneRefused,
     RangeError, RegistrationFailed, UsageError,
 )
+from rpmem.base import interrupts
 from rpmem.base.handles import refuse_copy
+from rpmem.base.interrupts import SLICE as SLICE_S
 
 cdef class Replicator:
     """Makes ranges of a region durable on every replica at once, and here.
@@ -149,6 +153,14 @@ cdef class Replicator:
 
     # --- from Python -------------------------------------------------------------
 
+    cdef int over(self) except -1:
+        """A call has ended."""
+        self.busy -= 1
+        if self.busy == 0 and self.idle is not None:
+            with self.idle:
+                self.idle.notify_all()
+        return 0
+
     cdef int usable(self) except -1:
         if is_copy(self.born):
             raise ForkedError(
@@ -209,7 +221,7 @@ cdef class Replicator:
         self.busy += 1
         with nogil:
             outcome = self.run(ranges, count, flags, lane)
-        self.busy -= 1
+        self.over()
         if outcome.raised != NULL:
             self.unsettled += [(ranges[i].offset, ranges[i].length) for i in range(count)]
         return self.finish(outcome)
@@ -313,7 +325,7 @@ cdef class Replicator:
                 with nogil:
                     first.local = self.region.c_drain()
         finally:
-            self.busy -= 1
+            self.over()
         return self.finish(first)
 
     cdef bint needs_drain(self, uint32_t lane) noexcept:
@@ -352,7 +364,7 @@ cdef class Replicator:
         with nogil:
             engine_begin(&self.engine, &operation, -1, EVERY_GROUP, &outcome)
             engine_end(&self.engine, &outcome)
-        self.busy -= 1
+        self.over()
         self.finish(outcome)
 
     def persist_many(self, ranges, *, bint relaxed=False, lane=None):
@@ -460,7 +472,7 @@ cdef class Replicator:
                     group.kept.append((memoryview(buffer), memory))
                     memory = None
             finally:
-                self.busy -= 1
+                self.over()
                 if memory is not None:
                     memory.close()
             return self.finish(outcome)
@@ -503,11 +515,29 @@ cdef class Replicator:
         """Calls in progress."""
         return self.busy
 
+    def wait_for_calls(self, seconds=None):
+        """Wait until no call is in progress; False when some were after so many seconds.
+
+        The end of a wait that has one is brought nearer by an interrupt (`rpmem.base.interrupts`).
+        """
+        end = None if seconds is None else time.monotonic() + seconds
+        if self.busy and self.idle is None:
+            self.idle = threading.Condition()
+        while self.busy:
+            interrupts.check()
+            left = SLICE_S if end is None else interrupts.limited(end - time.monotonic())
+            if left <= 0:
+                return False
+            with self.idle:
+                if self.busy:
+                    self.idle.wait(min(left, SLICE_S))
+        return True
+
     def check_usable(self):
         """Raise ClosedError or ForkedError when calls would."""
         self.usable()
 
     def close(self, what="the pool is closed"):
-        """Refuse further calls; those in progress go on (see `calls`)."""
+        """Refuse further calls; those in progress go on (see `wait_for_calls`)."""
         if self.closed_error is None:
             self.closed_error = what

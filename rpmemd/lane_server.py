@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, ClassVar, ParamSpec, cast
 
 from rpmem.base.steps import COMMIT, FLUSH, READ_AFTER_WRITE, SEND_AFTER_WRITE, STEPS
 from rpmem.base.values import Record
+from rpmem.control.pmdk import REQUEST_SIZE
 from rpmem.errors import (
     ConnectFailed,
     DeadlineExceeded,
@@ -75,8 +76,8 @@ class Dialect(Record):
         """Return the size of a receive buffer for messages of so many bytes of data."""
         if self.name == "native":
             return message_size
-        # A request's 24 bytes come on top, and rpmemd's buffers lie 64 bytes apart.
-        return -(-(24 + message_size) // 64) * 64
+        # The request comes on top, and rpmemd's buffers lie 64 bytes apart.
+        return -(-(REQUEST_SIZE + message_size) // 64) * 64
 
 
 NATIVE = Dialect("native", 4, one_key=False)

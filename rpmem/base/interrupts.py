@@ -276,12 +276,6 @@ def slice_s() -> float | None:
     return None if _local.call is None else SLICE
 
 
-def nap(seconds: float) -> None:
-    """Sleep for a moment, before looking again for something that comes by itself."""
-    check()
-    time.sleep(seconds)
-
-
 @contextlib.contextmanager
 def undoing(at_most_s: float | None = None) -> Iterator[None]:
     """Undo, or end: what is done in here is not interrupted, only its waits are cut short.

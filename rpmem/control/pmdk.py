@@ -37,6 +37,8 @@ MINOR: Final = 1
 VERSION: Final = f"{MAJOR}.{MINOR}"
 #: What both libraries always use; other sizes are accepted between these bounds.
 MESSAGE_SIZE: Final = 8192
+#: Bytes of an in-band request before its data.
+REQUEST_SIZE: Final = 24
 _SMALLEST_MESSAGE: Final = 64
 _LARGEST_MESSAGE: Final = 1 << 20
 #: Providers by their numbers on the wire; there are no others.

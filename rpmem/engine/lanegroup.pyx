@@ -12,6 +12,8 @@ from rpmem.wire.lane cimport Lane, lane_t
 from rpmem.base.handles import refuse_copy
 
 cdef enum:
+    COPY_LIMIT = 2048      # bytes of a last range that are copied rather than gathered
+    PUT_LIMIT = 16384      # bytes of a relaxed range that go faster inside a message
     ROOM_BESIDE_DATA = 64  # bytes of a message that data up to `put_limit` leave
 
 
@@ -47,8 +49,8 @@ cdef class LaneGroup:
         The target's own address of the pool, where messages name it.
     dialect : {"native", "pmdk"}
         The in-band protocol.
-    put_most : int
-        Relaxed ranges longer than this travel inside messages, like those up to `put_limit`.
+    put_limit, put_most : int, optional
+        Relaxed ranges up to `put_limit`, and those longer than `put_most`, travel inside messages.
     staging : int
         Bytes of the buffer that one-sided operations reach instead of the pool; 0: the pool.
     owner : object
@@ -56,9 +58,8 @@ cdef class LaneGroup:
     """
 
     def __cinit__(self, list lanes, str step, Region pool, *, uint32_t message_size,
-                  uint32_t window, object owner, uint32_t copy_limit=2048,
-                  uint64_t put_limit=16384, object put_most=None, uint64_t remote_base=0,
-                  str dialect="native", uint64_t staging=0):
+                  uint32_t window, object owner, object put_limit=None, object put_most=None,
+                  uint64_t remote_base=0, str dialect="native", uint64_t staging=0):
         cdef bint native = dialect == "native"
         cdef limits_t limits
         cdef Lane lane
@@ -72,8 +73,8 @@ cdef class LaneGroup:
             raise MemoryError("no memory for the lanes")
         limits.message_size = message_size
         limits.window = window
-        limits.copy_limit = copy_limit
-        limits.put_limit = put_limit
+        limits.copy_limit = COPY_LIMIT
+        limits.put_limit = <uint64_t> PUT_LIMIT if put_limit is None else <uint64_t> put_limit
         limits.put_most = <uint64_t> -1 if put_most is None else <uint64_t> put_most
         limits.staging = staging
         for lane in self.lanes:

@@ -30,7 +30,6 @@ from rpmem.session.start import DEFAULT_SPIN_US
 
 log = logging.getLogger(__name__)
 
-_LOOK_AGAIN = 0.001
 _CHANGING = "the replicas of the pool are being changed"
 _CLOSED = "the pool is closed"
 #: What replicas get ahead of a local copy that lost data: no way that it could catch up unnoticed.
@@ -307,8 +306,7 @@ class Copies(Handle):
     def _run_dry(self, why: str) -> None:
         self.core.close(why)
         # Every call ends by itself: at its completion, or at its time-out at the latest.
-        while self.core.calls:
-            interrupts.nap(_LOOK_AGAIN)
+        self.core.wait_for_calls()
 
     def _make(self, replicas: list[Replica]) -> Replicator:
         now = environment.current()

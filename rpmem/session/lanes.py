@@ -21,6 +21,7 @@ from rpmem.errors import (
 )
 from rpmem.fabric import providers as _fabric
 from rpmem.memory.region import Region
+from rpmem.session.limits import Limits
 
 if TYPE_CHECKING:
     from rpmem.engine.lanegroup import _Owner
@@ -28,13 +29,7 @@ if TYPE_CHECKING:
     from rpmem.wire import lane as wire
 
 _USE = "the lanes of a replica"
-_REPLY_SLOTS = 8
 _REPLY_SIZE = 64
-_PMDK_HEADER = 24
-_LONG = 1 << 20
-# What a target may make a lane of this side hold, whatever window it grants.
-_MOST_IN_WINDOW = 32 << 20
-_LARGEST_WINDOW = 64
 
 
 class Lanes(Handle):
@@ -99,6 +94,7 @@ class Lanes(Handle):
         self._queues: list[Queue] = []
         self._memory: Memory | None = None
         self._opened: Fabric | None = None
+        self._limits: Limits | None = None
         self.lanes: list[Lane] = []
         problem: RpmemError | None = None
         for host in dict.fromkeys(hosts):
@@ -119,6 +115,9 @@ class Lanes(Handle):
         self._region.pin(_USE)
         self._uses_region = True
         self._opened = self._open(ready.provider, host, ready.port)
+        limits = self._limits = (
+            Limits.native(ready, paces=self.fabric.paces) if self._native else Limits.pmdk(ready)
+        )
         for number, grant in enumerate(ready.lanes):
             if not self._domains or not self.fabric.pins:
                 self._domains.append(self._module.Domain(self.fabric))
@@ -131,8 +130,8 @@ class Lanes(Handle):
                 domain,
                 queue,
                 number,
-                (self._window, self._message_size),
-                (_REPLY_SLOTS if self._native else 1, _REPLY_SIZE),
+                (limits.window, limits.message_size),
+                (limits.reply_slots, _REPLY_SIZE),
                 self._memory,
             )
             self.lanes.append(lane)
@@ -174,45 +173,21 @@ class Lanes(Handle):
 
     def group(self, step: str, owner: _Owner) -> LaneGroup:
         """Return the lanes as the core wants them, made durable by `step`."""
-        lanes = cast("list[wire.Lane]", self.lanes)  # as those of every fabric are
-        if self._native:
-            return LaneGroup(
-                lanes,
-                step,
-                self._region,
-                message_size=self._message_size,
-                window=self._window,
-                owner=owner,
-                staging=self._ready.staging,
-                # Over a byte stream long ranges go faster inside messages, of which only a few are
-                # on their way at once: they stay in the caches. But each answer makes durable what
-                # came before, and where that is an msync, one at the end is best.
-                put_most=_LONG if self.fabric.paces and self._ready.medium != "page" else None,
-            )
-        # Over verbs, strict data of any length go inside messages, as librpmem sends them.
-        inside = self._ready.message_size if self.fabric.provider == "sockets" else 1 << 62
+        limits = self._limits
+        assert limits is not None
         return LaneGroup(
-            lanes,
+            cast("list[wire.Lane]", self.lanes),  # as those of every fabric are
             step,
             self._region,
-            message_size=self._message_size,
-            window=1,
+            message_size=limits.message_size,
+            window=limits.window,
             owner=owner,
-            put_limit=inside,
-            remote_base=self._ready.lanes[0].address,
-            dialect="pmdk",
+            put_limit=limits.put_limit,
+            put_most=limits.put_most,
+            remote_base=0 if self._native else self._ready.lanes[0].address,
+            dialect="native" if self._native else "pmdk",
+            staging=limits.staging,
         )
-
-    @property
-    def _window(self) -> int:
-        """Messages that may be unanswered: what is granted, if it is not out of proportion."""
-        room = max(_MOST_IN_WINDOW // self._message_size, 1)
-        return min(self._ready.window, room, _LARGEST_WINDOW)
-
-    @property
-    def _message_size(self) -> int:
-        """Bytes of the largest message, header included."""
-        return self._ready.message_size + (0 if self._native else _PMDK_HEADER)
 
     def register(self, address: int, length: int) -> Memory | None:
         """Register other local memory, for reading into it; None where that is not needed."""

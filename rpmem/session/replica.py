@@ -7,7 +7,6 @@ import logging
 import os
 import sys
 import threading
-import time
 import warnings
 from types import TracebackType
 from typing import Final, Self
@@ -37,7 +36,6 @@ from rpmem.errors import (
     UsageError,
 )
 from rpmem.files.attributes import PoolAttributes, require_attributes
-from rpmem.launch.base import Deadline
 from rpmem.memory.region import Region
 from rpmem.session.channel import Channel
 from rpmem.session.lanehosts import LaneHosts
@@ -131,7 +129,7 @@ class Replica(Handle, Calls):
         ready: Ready,
         *,
         step: str,
-        spin: float,
+        spin_s: float,
         native: bool,
         queue_size: int = 0,
         shared: object = None,
@@ -145,8 +143,8 @@ class Replica(Handle, Calls):
             The target's answer.
         step : str
             The step that is wanted, or ``"auto"``.
-        spin : float
-            Seconds to poll before sleeping.
+        spin_s : float
+            How long to poll before sleeping.
         native : bool
             Whether the in-band protocol is ours, or PMDK's.
         queue_size : int
@@ -162,17 +160,52 @@ class Replica(Handle, Calls):
         self.staged = ready.staging > 0
         if ready.attributes is not None:
             self.attributes = PoolAttributes.unpack(ready.attributes)
+        self._lanes = self._connected(
+            ready,
+            lane_hosts,
+            native=native,
+            answers=step not in STEPS or STEPS[step].answered,
+            queue_size=queue_size,
+            shared=shared,
+        )
+        possible = tuple(filter(self._lanes.can, ready.steps))
+        self.step = _choose(step, possible, str(self.target))
+        self.nlanes = len(self._lanes.lanes)
+        self._group = self._lanes.group(self.step, self)
+        self._raise_failure()
+        self._replicator = Replicator(
+            self._region,
+            [self._group],
+            local=False,
+            floor=self.floor,
+            size=self.pool_size,
+            spin=spin_s,
+            timeout=self._timeout,
+        )
+        self.through(self._replicator, register=self._lanes.register)
+
+    def _connected(
+        self,
+        ready: Ready,
+        lane_hosts: tuple[str, ...],
+        *,
+        native: bool,
+        answers: bool,
+        queue_size: int,
+        shared: object,
+    ) -> Lanes:
+        """Connect the lanes; what goes wrong says where, and names the cause that is known."""
         where: LaneHosts | None = None
         try:
             transport = self._channel.transport
             where = LaneHosts(ready, transport.peer_host, lane_hosts, transport.session_hosts)
-            self._lanes = Lanes(
+            return Lanes(
                 ready,
                 where.hosts,
                 self._region,
                 timeout=self._timeout,
                 native=native,
-                answers=step not in STEPS or STEPS[step].answered,
+                answers=answers,
                 queue_size=queue_size,
                 shared=shared,
                 check=self._may_wait,
@@ -187,22 +220,6 @@ class Replica(Handle, Calls):
                 where.explain(error)
             error.at(str(self.target))
             raise
-        possible = tuple(filter(self._lanes.can, ready.steps))
-        self.step = _choose(step, possible, str(self.target))
-        self.nlanes = len(self._lanes.lanes)
-        self._group = self._lanes.group(self.step, self)
-        self._raise_failure()
-        replicator = Replicator(
-            self._region,
-            [self._group],
-            local=False,
-            floor=self.floor,
-            size=self.pool_size,
-            spin=spin,
-            timeout=self._timeout,
-        )
-        self._replicator = replicator
-        self.through(replicator, register=self._lanes.register)
 
     @property
     def floor(self) -> int:
@@ -300,15 +317,13 @@ class Replica(Handle, Calls):
 
     def _quiesce(self, replicator: Replicator) -> None:
         """Wait for calls that are on their way."""
-        deadline = Deadline(self._timeout)
         try:
-            while replicator.calls and not deadline.passed:
-                interrupts.nap(0.001)
+            replicator.wait_for_calls(self._timeout)
         finally:
             if replicator.calls and self._group is not None:
                 self._group.abort()
-                while replicator.calls:
-                    time.sleep(0.001)
+                with interrupts.undoing():
+                    replicator.wait_for_calls()
 
     def release(self, *, undo: bool = False) -> None:
         """Let go of everything; the target finds the session ended.

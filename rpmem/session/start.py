@@ -9,7 +9,7 @@ import logging
 import operator
 import warnings
 import weakref
-from typing import TYPE_CHECKING, Any, Final, NamedTuple, Unpack
+from typing import TYPE_CHECKING, Final, NamedTuple, TypedDict, Unpack
 
 from rpmem._version import __version__
 from rpmem.base import environment as _environment
@@ -18,6 +18,7 @@ from rpmem.base import logs as _logs
 from rpmem.base.environment import PROTOCOLS, Environment, hosts_in
 from rpmem.base.steps import COMMIT
 from rpmem.base.target import Target, require_name
+from rpmem.control import pmdk
 from rpmem.control.initiator import InitiatorSession
 from rpmem.control.initiator_machine import InitiatorMachine
 from rpmem.control.messages import MAX_LANES, STAGING, Create, Hello, Open, Ready
@@ -50,7 +51,6 @@ DEFAULT_SPIN_US: Final = 100
 # Large strict data move in messages of this size: few of them, and not more of them on their
 # way than stay in a core's cache.
 _MESSAGE_SIZE: Final = 129 << 12
-_PMDK_MESSAGE_SIZE: Final = 8192
 _PMDK_QUEUE_SIZE: Final = 50
 
 
@@ -101,7 +101,7 @@ class _Start:
             self._target,
         )
         provider = _pmdk_provider(request.providers, self._environment, str(self._target))
-        request = request.replaced(providers=(provider,), message_size=_PMDK_MESSAGE_SIZE)
+        request = request.replaced(providers=(provider,), message_size=pmdk.MESSAGE_SIZE)
         if request.pool_size == 0:
             request = request.replaced(pool_size=self._region.size)
         machine = PmdkInitiatorSession(where=str(self._target))
@@ -309,6 +309,25 @@ class _Creation(NamedTuple):
     parts: int
 
 
+class _Asked(TypedDict):
+    """What a target is asked for in any case."""
+
+    pool_set: str
+    pool_size: int
+    lanes: int
+    providers: tuple[str, ...]
+    message_size: int
+    step: str
+
+
+def _request(asked: _Asked, creation: _Creation | None) -> Create | Open:
+    if creation is None:
+        return Open(**asked)
+    attributes = creation.attributes
+    packed = None if attributes is None or attributes.is_zero else attributes.pack()
+    return Create(**asked, attributes=packed, parts=creation.parts)
+
+
 def _start(
     target: Target,
     pool_set_name: str,
@@ -321,53 +340,40 @@ def _start(
 ) -> Replica:
     environment = _environment.current()
     protocol = _protocol(options.protocol, environment)
-    allowed = _lane_hosts(options.lane_hosts, environment)
-    attributes = None if creation is None else creation.attributes
-    if attributes is not None:
-        require_attributes(attributes)
-    wanted = options.provider or environment.provider or DEFAULT_PROVIDER
-    spin = DEFAULT_SPIN_US if environment.spin_us is None else environment.spin_us
-    common: dict[str, Any] = {
-        "pool_set": pool_set_name,
-        "lanes": _lane_count(options.nlanes, environment.max_nlanes),
-        "providers": (wanted,),
-        "message_size": _MESSAGE_SIZE,
-        "step": options.step,
-    }
-    packed = None if attributes is None or attributes.is_zero else attributes.pack()
+    lane_hosts = _lane_hosts(options.lane_hosts, environment)
+    if creation is not None and creation.attributes is not None:
+        require_attributes(creation.attributes)
+    provider = options.provider or environment.provider or DEFAULT_PROVIDER
+    spin_us = DEFAULT_SPIN_US if environment.spin_us is None else environment.spin_us
+    lanes = _lane_count(options.nlanes, environment.max_nlanes)
     owns_region = not isinstance(buffer, Region)
     region = buffer if isinstance(buffer, Region) else Region.from_buffer(buffer)
-    size = region.size if pool_size is None else min(pool_size, region.size)
     replica: Replica | None = None
     try:
-        request: Create | Open
+        asked: _Asked = {
+            "pool_set": pool_set_name,
+            "pool_size": region.size if pool_size is None else min(pool_size, region.size),
+            "lanes": lanes,
+            "providers": (provider,),
+            "message_size": _MESSAGE_SIZE,
+            "step": options.step,
+        }
+        start = _Start(target, region, environment, owns_region=owns_region, options=options)
+        replica, ready, native = _begin(start, _request(asked, creation), protocol)
         if creation is not None:
-            request = Create(**common, pool_size=size, attributes=packed, parts=creation.parts)
-        else:
-            request = Open(**common, pool_size=size)
-        start = _Start(
-            target,
-            region,
-            environment,
-            owns_region=owns_region,
-            options=options,
-        )
-        replica, ready, native = _begin(start, request, protocol)
-        if creation is not None:
-            replica.attributes = attributes
-        if options.nlanes is not None and len(ready.lanes) < common["lanes"]:
+            replica.attributes = creation.attributes
+        if options.nlanes is not None and len(ready.lanes) < lanes:
             warnings.warn(
-                f"{target}: {len(ready.lanes)} lanes were granted, not {common['lanes']}",
-                stacklevel=2,
+                f"{target}: {len(ready.lanes)} lanes were granted, not {lanes}", stacklevel=2
             )
         replica.connect(
             ready,
             step=options.step,
-            spin=spin * 1e-6,
+            spin_s=spin_us * 1e-6,
             native=native,
             queue_size=environment.work_queue_size or (0 if native else _PMDK_QUEUE_SIZE),
             shared=shared,
-            lane_hosts=allowed,
+            lane_hosts=lane_hosts,
         )
     except BaseException as error:
         if isinstance(error, ReplicaLost) and error.hint == ReplicaLost.hint:

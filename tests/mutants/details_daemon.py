@@ -79,7 +79,7 @@ MUTANTS = (
     Mutant(
         "PMDK: a buffer has no room for the request",
         "Dialect.buffer_size",
-        "(24 + message_size)",
+        "(REQUEST_SIZE + message_size)",
         "message_size",
         (
             *_LANES,

@@ -286,9 +286,9 @@ MUTANTS = (
     ),
     Mutant(
         "the target says how much is kept in messages",
-        "Lanes._window",
-        "return min(self._ready.window, room, _LARGEST_WINDOW)",
-        "return min(self._ready.window, _LARGEST_WINDOW)",
+        "Limits.native",
+        "min(ready.window, room, _LARGEST_WINDOW)",
+        "min(ready.window, _LARGEST_WINDOW)",
         ("tests/faults/test_hostile_control.py",),
     ),
     Mutant(

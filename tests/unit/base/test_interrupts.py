@@ -30,6 +30,12 @@ def interrupt_after(seconds: float) -> threading.Timer:
     return timer
 
 
+def nap(seconds: float) -> None:
+    """Work that looks for an interrupt now and then."""
+    interrupts.check()
+    time.sleep(seconds)
+
+
 def test_result_and_error_pass():
     assert interrupts.guarded(lambda: 7) == 7
     with pytest.raises(KeyError, match="there"):
@@ -68,7 +74,7 @@ def test_interrupt_reaches_the_work_and_waits_for_the_undoing():
     def work() -> None:
         try:
             while True:
-                interrupts.nap(0.001)
+                nap(0.001)
         except interrupts.Interrupted:
             time.sleep(0.05)
             undone.set()
@@ -85,7 +91,7 @@ def test_notes_name_what_is_left():
     def work() -> None:
         try:
             while True:
-                interrupts.nap(0.001)
+                nap(0.001)
         finally:
             interrupts.left_behind("node2: a.set")
 
@@ -102,7 +108,7 @@ def test_undoing_is_not_interrupted_and_its_waits_are_short():
     def work() -> None:
         try:
             while True:
-                interrupts.nap(0.001)
+                nap(0.001)
         except interrupts.Interrupted:
             with interrupts.undoing():
                 begun = time.monotonic()
@@ -144,7 +150,7 @@ def test_but_not_for_long():
     def work() -> None:
         with interrupts.finishing():
             while time.monotonic() < begun + 30:
-                interrupts.nap(0.001)
+                nap(0.001)
 
     timer = interrupt_after(0.01)
     with pytest.raises(KeyboardInterrupt):
@@ -159,7 +165,7 @@ def test_helpers_work_for_the_same_call():
     def help_out() -> None:
         try:
             while True:
-                interrupts.nap(0.001)
+                nap(0.001)
         except interrupts.Interrupted as error:
             ends.append(error)
 
@@ -196,7 +202,7 @@ def test_handler_that_raises_something_else():
 def forever() -> None:
     """Wait until interrupted."""
     while True:
-        interrupts.nap(0.001)
+        nap(0.001)
 
 
 def test_second_signal_ends_the_waiting_and_not_the_undoing():
@@ -271,7 +277,7 @@ def rounds(count: int, seed: int) -> tuple[int, int]:
         made.add(number)
         try:
             for _ in range(10):
-                interrupts.nap(0.0001)
+                nap(0.0001)
             return number
         except BaseException:
             made.discard(number)

@@ -274,3 +274,20 @@ def test_what_was_flushed_is_drained_by_the_next_engine_of_its_lanes(step):
     bench.lanes[1].posts()
     core.drain()
     assert not bench.lanes[1].posts()
+
+
+def test_the_end_of_the_last_call_is_waited_for():
+    bench = bench_of("send-after-write")
+    assert bench.core.wait_for_calls(0)
+    bench.lanes[0].withhold(answers=True)
+    calls = [begun(bench, bench.core.persist, (0, 8), lane=0)]
+    bench.lanes[1].withhold(answers=True)
+    calls.append(begun(bench, bench.core.persist, (64, 8), lane=1))
+    assert not bench.core.wait_for_calls(WATCHED)
+    bench.lanes[0].withhold()
+    calls[0].join()
+    assert not bench.core.wait_for_calls(WATCHED)
+    bench.lanes[1].withhold()
+    assert bench.core.wait_for_calls()
+    assert bench.core.calls == 0
+    calls[1].join()
