@@ -182,21 +182,6 @@ class NamedArrays:
         with self._lock:
             return self._live()
 
-    def replace(self, catalogue: Catalogue) -> None:
-        """Go on with another catalogue; the caller has asked `check_replacement` before."""
-        with self._lock:
-            self._catalogue = catalogue
-
-    def check_replacement(self, catalogue: Catalogue) -> None:
-        """Raise BufferError when a live view would lose its array under `catalogue`."""
-        with self._lock:
-            for name in self._live():
-                if catalogue.entries.get(name) != self._catalogue.entries.get(name):
-                    raise BufferError(
-                        f"array {name!r} is another one there, and views of it are alive; "
-                        "drop them first"
-                    )
-
     @property
     def lock(self) -> threading.RLock:
         """Held during every change of the catalogue."""

@@ -10,6 +10,7 @@ import logging
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from rpmem.base import interrupts
 from rpmem.base.pool_format import HEADER_SIZE
@@ -26,7 +27,7 @@ from rpmem.errors import (
 from rpmem.files.attributes import MAJOR, SIGNATURE, PoolAttributes, random_uuid
 from rpmem.files.locks import undisturbed
 from rpmem.memory.region import Region
-from rpmem.pool import resync
+from rpmem.pool import resync, stateword
 from rpmem.pool.catalogue import Catalogue
 from rpmem.pool.local import FilePlace, LocalCopy, MemoryPlace, Place
 from rpmem.pool.medium import PoolMedium
@@ -34,8 +35,6 @@ from rpmem.pool.superblock import (
     LAYOUT_OFFSET,
     LAYOUT_SIZE,
     SMALLEST_POOL,
-    STATE_OFFSET,
-    STATE_SIZE,
     Layout,
     Phase,
     State,
@@ -59,15 +58,15 @@ class Assembly:
         Its superblock.
     replicas : list of Replica
         Connected.
-    fresh : bool
-        The catalogue has yet to be written.
+    catalogue : Catalogue or None
+        As it was read; None: it has yet to be written.
     """
 
     copy: LocalCopy
     layout: Layout
     state: State
     replicas: list[Replica]
-    fresh: bool = False
+    catalogue: Catalogue | None = None
 
     def undo(self, *, remove: bool) -> None:
         """Disconnect and unmap, and with `remove` take away what was created."""
@@ -104,18 +103,18 @@ def create(
         with interrupts.undoing():
             copy.close(remove=True)
         raise
-    return Assembly(copy, layout, State(1, Phase.OPEN), replicas, fresh=True)
+    return Assembly(copy, layout, State(1, Phase.OPEN), replicas)
 
 
 def open_readonly(place: Place) -> Assembly:
     """Open the local copy alone, to be looked at, whoever else writes to it."""
     copy = place.look()
     try:
-        layout, state = undisturbed(lambda: _read_superblock(copy), lambda: copy.has_writer)
+        found = undisturbed(lambda: _read_superblock(copy), lambda: copy.has_writer)
     except BaseException:
         copy.close()
         raise
-    return Assembly(copy, layout, state, [])
+    return Assembly(copy, found.layout, found.state, [], found.catalogue)
 
 
 def open_all(
@@ -125,9 +124,9 @@ def open_all(
     copy = place.open()
     assembly: Assembly | None = None
     try:
-        layout, state = _read_superblock(copy)
-        replicas = _connect_all(specs, copy.region, layout.pool_size, options)
-        assembly = Assembly(copy, layout, state, replicas)
+        found = _read_superblock(copy)
+        replicas = _connect_all(specs, copy.region, found.layout.pool_size, options)
+        assembly = Assembly(copy, found.layout, found.state, replicas, found.catalogue)
         _agree(assembly, force=force)
     except BaseException:
         if assembly is None:
@@ -162,7 +161,7 @@ def restore(
         assembly.replicas = _connect_all([spec], copy.region, layout.pool_size, options)
         _read_back(assembly)
         assembly.state = state.next()
-        _set_local_state(assembly)
+        stateword.write(PoolMedium(copy.region), assembly.state)
         copy.publish()
     except BaseException:
         with interrupts.undoing():
@@ -171,7 +170,7 @@ def restore(
             copy.close(remove=True)
         raise
     try:
-        _send_state(assembly, assembly.replicas[0])
+        stateword.send(assembly.replicas[0])
     except RpmemError as error:
         # The only other copy of the pool is gone: ours must stay, and the first persist says so.
         log.warning("%s", error)
@@ -192,8 +191,14 @@ def connect_one(
 # --- the local copy ---------------------------------------------------------------------------
 
 
-def _read_superblock(copy: LocalCopy, where: str | None = None) -> tuple[Layout, State]:
-    """Return layout and state after checking that the whole local copy makes sense."""
+class _Superblock(NamedTuple):
+    layout: Layout
+    state: State
+    catalogue: Catalogue
+
+
+def _read_superblock(copy: LocalCopy, where: str | None = None) -> _Superblock:
+    """Read what the local copy says of itself, and check that all of it makes sense."""
     medium = PoolMedium(copy.region)
     layout = Layout.unpack(medium.load(LAYOUT_OFFSET, LAYOUT_SIZE), where=copy.where)
     attributes = copy.attributes
@@ -209,17 +214,11 @@ def _read_superblock(copy: LocalCopy, where: str | None = None) -> tuple[Layout,
             f"{copy.region.size} are there",
             where=copy.where,
         )
-    state = State.unpack(medium.load(STATE_OFFSET, STATE_SIZE), where=copy.where)
+    state = stateword.read(medium, copy.where)
     # Nothing may be sent to a replica from a copy that could not be read.
     clean = state.phase is Phase.CLEAN
-    Catalogue.load(medium, layout, readonly=True, clean=clean, where=where or copy.where)
-    return layout, state
-
-
-def _set_local_state(assembly: Assembly) -> None:
-    medium = PoolMedium(assembly.copy.region)
-    medium.store(STATE_OFFSET, assembly.state.pack())
-    medium.persist(STATE_OFFSET, STATE_SIZE)
+    catalogue = Catalogue.read(medium, layout, clean=clean, where=where or copy.where)
+    return _Superblock(layout, state, catalogue)
 
 
 def _local_attributes(attributes: PoolAttributes, place: Place) -> PoolAttributes:
@@ -316,17 +315,13 @@ def _agree(assembly: Assembly, *, force: bool) -> None:
             resync.check_age(replica, standing, before)
     assembly.state = before.next(*(each.state for each in standings if each.state is not None))
     # Locally first: a crash before the replicas know leaves them behind, not ahead.
-    _set_local_state(assembly)
+    medium = PoolMedium(assembly.copy.region)
+    stateword.write(medium, assembly.state)
     for replica, standing in zip(assembly.replicas, standings, strict=True):
         if standing.is_current(layout, before):
-            _send_state(assembly, replica)
+            stateword.send(replica)
         else:
-            medium = PoolMedium(assembly.copy.region)
             resync.push(replica, medium, layout, assembly.state, standing.generation)
-
-
-def _send_state(assembly: Assembly, replica: Replica) -> None:
-    replica.persist(STATE_OFFSET, STATE_SIZE)
 
 
 # --- restoring --------------------------------------------------------------------------------
@@ -369,9 +364,9 @@ def _read_back(assembly: Assembly) -> None:
             interrupts.check()
             with view[begin : min(begin + resync.CHUNK, size)] as piece:
                 replica.read(piece, begin)
-    layout, state = _read_superblock(assembly.copy, resync.name_of(replica))
-    expected = assembly.layout, assembly.state
-    if (layout, state) != expected:
+    found = _read_superblock(assembly.copy, resync.name_of(replica))
+    assembly.catalogue = found.catalogue
+    if (found.layout, found.state) != (assembly.layout, assembly.state):
         raise StaleReplica(
             "the replica changed while it was read",
             where=resync.name_of(replica),

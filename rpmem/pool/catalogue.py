@@ -9,7 +9,7 @@ and the old slot was not touched.
 A slot without a good checksum is what a crash may leave, and nothing else may: whoever opens such a
 copy for writing publishes the catalogue once more, over it. In a copy that was closed both slots
 are therefore whole and follow each other, or the second one was never written. Anything else is
-damage, and the newest catalogue may be what was damaged (`Catalogue.load`). Version 0.1.0 left torn
+damage, and the newest catalogue may be what was damaged (`Catalogue.read`). Version 0.1.0 left torn
 slots in place; its images lack the mark that says otherwise.
 
 Extents are handed out from the gaps between entries: there is no free list on the medium that
@@ -117,6 +117,7 @@ class Catalogue:
         self._layout = layout
         self._active = 0
         self._sequence = 0
+        self._whole = True
         self._entries: dict[str, Entry] = {}
 
     @classmethod
@@ -134,16 +135,10 @@ class Catalogue:
         return catalogue
 
     @classmethod
-    def load(
-        cls,
-        medium: Medium,
-        layout: Layout,
-        *,
-        readonly: bool = False,
-        clean: bool = False,
-        where: str | None = None,
+    def read(
+        cls, medium: Medium, layout: Layout, *, clean: bool = False, where: str | None = None
     ) -> Catalogue:
-        """Read the catalogue.
+        """Read the catalogue and change nothing.
 
         Parameters
         ----------
@@ -151,12 +146,6 @@ class Catalogue:
             The pool.
         layout : Layout
             Its superblock.
-        readonly : bool
-            Change nothing. Otherwise the image found is made durable locally before it is relied
-            upon: a writer that was killed between its store and its flush leaves a valid image
-            that a power cut could still take away, while the next change overwrites the other
-            slot. Where that one is torn, or neither has the mark, the catalogue is published over
-            it at once.
         clean : bool
             The copy was closed: both slots have to be what they were then.
         where : str, optional
@@ -168,13 +157,22 @@ class Catalogue:
             Neither slot has a valid image, or the copy is damaged.
         """
         catalogue = cls(medium, layout)
-        whole = catalogue._read_slots(clean, where)
-        if not readonly:
-            medium.persist(LAYOUT_OFFSET, LAYOUT_SIZE)
-            medium.persist(layout.slot_offset(catalogue._active), layout.slot_size)
-            if not (whole and catalogue._is_marked()):
-                catalogue._publish(catalogue._entries)
+        catalogue._read_slots(clean, where)
         return catalogue
+
+    def settle(self, medium: Medium) -> None:
+        """Rely upon what was read, to go on with it through another medium of the same pool.
+
+        First the image that was found is made durable locally: a writer that was killed between its
+        store and its flush leaves a valid image that a power cut could still take away, while the
+        next change overwrites the other slot. Where that one is torn, or neither has the mark, the
+        catalogue is published over it at once.
+        """
+        self._medium = medium
+        medium.persist(LAYOUT_OFFSET, LAYOUT_SIZE)
+        medium.persist(self._layout.slot_offset(self._active), self._layout.slot_size)
+        if not (self._whole and self._is_marked()):
+            self._publish(self._entries)
 
     @property
     def entries(self) -> Mapping[str, Entry]:
@@ -310,8 +308,8 @@ class Catalogue:
         self._medium.persist(offset, length)
         self._medium.replicate(offset, length)
 
-    def _read_slots(self, clean: bool, where: str | None) -> bool:
-        """Take the newest image; return whether the other slot is what it should be."""
+    def _read_slots(self, clean: bool, where: str | None) -> None:
+        """Take the newest image, and note whether the other slot is what it should be."""
         found = [(self._read_slot(slot), slot) for slot in range(SLOT_COUNT)]
         valid = [(image, slot) for image, slot in found if image is not None]
         if not valid:
@@ -322,13 +320,12 @@ class Catalogue:
             )
         (self._sequence, payload), self._active = max(valid, key=lambda item: item[0][0])
         if len(valid) == SLOT_COUNT:
-            whole = {image[0] for image, _ in valid} == {self._sequence, self._sequence - 1}
+            self._whole = {image[0] for image, _ in valid} == {self._sequence, self._sequence - 1}
         else:
-            whole = self._sequence == 1 and self._is_blank(self._inactive())
-        if clean and not whole:
+            self._whole = self._sequence == 1 and self._is_blank(self._inactive())
+        if clean and not self._whole:
             self._check_torn_by_another_version(len(valid) == SLOT_COUNT, where)
         self._entries = self._parse(payload)
-        return whole
 
     def _check_torn_by_another_version(self, valid: bool, where: str | None) -> None:
         """Raise `CatalogueCorrupt` where a slot of a copy that was closed is not what it was."""

@@ -20,10 +20,10 @@ from rpmem.base.handles import Handle
 from rpmem.base.pool_format import HEADER_SIZE
 from rpmem.base.target import ReplicaSpec
 from rpmem.errors import ClosedError, FlushFailed, ForkedError, RpmemError, UsageError
-from rpmem.pool import assembly, resync
+from rpmem.pool import assembly, resync, stateword
 from rpmem.pool.assembly import Assembly
 from rpmem.pool.medium import PoolMedium
-from rpmem.pool.superblock import STATE_OFFSET, STATE_SIZE, Phase, State
+from rpmem.pool.superblock import STATE_OFFSET, Phase, State
 from rpmem.session.options import SessionOptions
 from rpmem.session.replica import Replica
 from rpmem.session.start import DEFAULT_SPIN_US
@@ -133,12 +133,11 @@ class Copies(Handle):
     def write_state(self, state: State) -> None:
         """Put a state word into the local copy, durably; `share_state` tells the replicas."""
         self.state = state
-        self._memory.store(STATE_OFFSET, state.pack())
-        self._memory.persist(STATE_OFFSET, STATE_SIZE)
+        stateword.write(self._memory, state)
 
     def share_state(self) -> None:
         """Make the state word durable on every replica."""
-        self.replicate(STATE_OFFSET, STATE_SIZE)
+        self.replicate(*stateword.PLACE)
 
     # --- replicas that come and go --------------------------------------------------------
 
@@ -259,7 +258,7 @@ class Copies(Handle):
             last.persist_many(self._unsettled + self.core.take_unsettled())
             last.drain()
             self.write_state(State(self.state.generation, Phase.CLEAN))
-            last.persist((STATE_OFFSET, STATE_SIZE))
+            last.persist(stateword.PLACE)
         except RpmemError as error:
             if self.local.region.refused:
                 raise self._left_behind(last) from error
@@ -276,7 +275,7 @@ class Copies(Handle):
         number = self.local.region.refused
         generation = self.state.generation
         self.state = State(generation, Phase.OPEN)
-        self._memory.store(STATE_OFFSET, self.state.pack())
+        stateword.put(self._memory, self.state)
         intact = [each for each in self._replicas if not _is_lost(each)]
         hint = "See to the device before the pool is opened again"
         if intact:

@@ -3,26 +3,19 @@
 from __future__ import annotations
 
 import functools
-import gc
 import os
-import sys
-import warnings
-from collections.abc import Callable, Iterable, Iterator
-from types import TracebackType
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any, Self, Unpack
 
 from rpmem.base import interrupts
-from rpmem.base.handles import Handle
 from rpmem.base.pool_format import HEADER_SIZE
-from rpmem.errors import ClosedError, ForkedError, StaleReplica, UsageError
+from rpmem.errors import ClosedError, StaleReplica
 from rpmem.files.drafts import PRIVATE
-from rpmem.files.locks import undisturbed
 from rpmem.memory.region import Region
 from rpmem.pool import assembly, resync, transfer
-from rpmem.pool.arrays import Form, NamedArrays
-from rpmem.pool.assembly import Assembly
+from rpmem.pool.arrays import Form
 from rpmem.pool.catalogue import Catalogue, Entry
-from rpmem.pool.copies import Copies
+from rpmem.pool.lifetime import OpenPool
 from rpmem.pool.local import place_of
 from rpmem.pool.medium import PoolMedium
 from rpmem.pool.options import (
@@ -45,7 +38,7 @@ if TYPE_CHECKING:
 _NO_FLAGS = bytes(16)
 
 
-class Pool(Handle):
+class Pool(OpenPool):
     """Named arrays in memory that is replicated.
 
     A pool is made by `create`, `open` or `restore`. Its arrays are ordinary numpy arrays over
@@ -98,31 +91,6 @@ class Pool(Handle):
     >>> with rpmem.Pool.restore("/srv/pool", "user@node2 pool.set") as pool:
     ...     print(pool["temperature"][0])
     """
-
-    _instead = (
-        "Copy what is in it (numpy.array(pool[name])), or open the pool in the other process."
-    )
-
-    def __init__(self, parts: Assembly, options: SessionOptions, *, readonly: bool) -> None:
-        self._copies = Copies(parts, options)
-        self._region = parts.copy.region
-        self._readonly = readonly
-        self._pid = os.getpid()
-        layout = parts.layout
-        medium = PoolMedium(self._region, self._copies.replicate)
-        if parts.fresh:
-            self._copies.write_state(parts.state)
-            self._copies.share_state()
-            catalogue = Catalogue.format(medium, layout)
-            parts.copy.publish()
-        elif readonly:
-            catalogue = undisturbed(
-                lambda: Catalogue.load(medium, layout, readonly=True),
-                lambda: parts.copy.has_writer,
-            )
-        else:
-            catalogue = Catalogue.load(medium, layout)
-        self._arrays = NamedArrays(self._region, catalogue, writable=not readonly)
 
     # --- beginnings -----------------------------------------------------------------------
 
@@ -307,22 +275,6 @@ class Pool(Handle):
             ),
             lambda pool: pool._unrestore(),
         )
-
-    @classmethod
-    def _over(
-        cls,
-        make: Callable[[], Assembly],
-        options: SessionOptions,
-        *,
-        undo: Callable[[Assembly], None],
-        readonly: bool = False,
-    ) -> Self:
-        made = make()
-        try:
-            return cls(made, options, readonly=readonly)
-        except BaseException:
-            undo(made)
-            raise
 
     # --- arrays ---------------------------------------------------------------------------
 
@@ -665,91 +617,10 @@ class Pool(Handle):
         room = self.size - self._copies.layout.data_start
         return room - sum(each.end - each.offset for each in taken)
 
-    @property
-    def closed(self) -> bool:
-        """Whether the pool was closed."""
-        return self._copies.ended
-
     def __repr__(self) -> str:
         if self.closed:
             return f"<Pool {self.where}: closed>"
         return f"<Pool {self.where}: {self.size} bytes, {len(self.replicas)} replicas>"
-
-    # --- endings --------------------------------------------------------------------------
-
-    def close(self) -> None:
-        """Mark all copies as complete, disconnect the replicas and unmap; harmless when repeated.
-
-        Nothing is persisted that was not before. Calls in progress in other threads are waited
-        for.
-
-        Raises
-        ------
-        BufferError
-            Views of arrays are alive; nothing was closed. Drop them and try again.
-        FlushFailed
-            The local medium refused the mark; the pool is closed nevertheless.
-        """
-        if self._is_forked():
-            raise ForkedError("the pool belongs to the parent process", where=self.where)
-        interrupts.guarded(self._close)
-
-    def _close(self) -> None:
-        with self._arrays.lock:
-            if self._region.closed:
-                return
-            self._refuse_live_views()
-            try:
-                self._copies.end(mark=not self._readonly)
-            finally:
-                self._copies.local.close()
-
-    def __enter__(self) -> Self:
-        self._check_alive()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        if not self._is_forked():
-            interrupts.guarded(self._leave)
-
-    def _leave(self) -> None:
-        with self._arrays.lock:
-            try:
-                self._copies.end(mark=not self._readonly)
-            finally:
-                self._let_go()
-
-    def _let_go(self, *, remove: bool = False) -> None:
-        try:
-            self._copies.local.close(remove=remove)
-        except BufferError:
-            self._copies.local.release()
-
-    def _unmake(self) -> None:
-        """Undo the creation: all copies are removed."""
-        self._copies.abandon(remove=True)
-        self._let_go(remove=True)
-
-    def _unrestore(self) -> None:
-        """Undo the restoring: the local copy is removed, unless it is the only one."""
-        alone = any(replica.failure is not None for replica in self._copies.replicas)
-        self._copies.abandon(remove=False)
-        self._let_go(remove=not alone)
-
-    def __del__(self) -> None:
-        copies = getattr(self, "_copies", None)
-        if copies is None or copies.ended or self._is_forked() or sys.is_finalizing():
-            return
-        text = f"{self!r} was never closed"
-        copies.drop()
-        warnings.warn(text, ResourceWarning, stacklevel=2)
-
-    # --- inner workings -------------------------------------------------------------------
 
     def _reader(self, replica: int | Replica) -> transfer.Read:
         index, _ = self._copies.find(replica)
@@ -760,28 +631,10 @@ class Pool(Handle):
         theirs = bytearray(layout.data_start)
         self._reader(replica)(memoryview(theirs)[HEADER_SIZE:], HEADER_SIZE)
         medium = PoolMedium(Region.from_buffer(theirs))
-        found = Catalogue.load(medium, layout, readonly=True)
+        found = Catalogue.read(medium, layout)
         if dict(found.entries) != {name: self.entry(name) for name in self.names()}:
             raise StaleReplica(
                 "the replica's catalogue is not that of the local copy",
                 where=resync.name_of(self._copies.find(replica)[1]),
                 hint="Close the pool and use Pool.restore",
             )
-
-    def _check_alive(self) -> None:
-        self._copies.call("check_usable")
-
-    def _check_writable(self, what: str) -> None:
-        if self._readonly:
-            raise UsageError(f"cannot {what}: the pool was opened with readonly=True")
-
-    def _is_forked(self) -> bool:
-        return os.getpid() != self._pid
-
-    def _refuse_live_views(self) -> None:
-        if self._arrays.live():
-            gc.collect()
-        live = self._arrays.live()
-        if live:
-            names = ", ".join(map(repr, live))
-            raise BufferError(f"the pool cannot be closed: views of {names} are alive")

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING
 
 from rpmem.base import interrupts
 from rpmem.errors import CatalogueCorrupt, HeaderError, StaleReplica
+from rpmem.pool import stateword
 from rpmem.pool.superblock import (
     LAYOUT_OFFSET,
     LAYOUT_SIZE,
@@ -139,19 +140,12 @@ def push(replica: Replica, medium: PoolMedium, layout: Layout, state: State, had
     """
     log.info("%s: sending the whole pool, generation %d", name_of(replica), state.generation)
     if had != state.generation:
-        _send_state(replica, medium, replace(state, phase=Phase.SYNCING))
+        # In the local copy SYNCING means the same as OPEN.
+        with stateword.lent(medium, replace(state, phase=Phase.SYNCING)):
+            stateword.send(replica)
     for begin in range(SLOTS_OFFSET, layout.pool_size, CHUNK):
         interrupts.check()
         replica.persist(begin, min(CHUNK, layout.pool_size - begin), relaxed=True)
     replica.persist(LAYOUT_OFFSET, LAYOUT_SIZE)
-    _send_state(replica, medium, state)
-
-
-def _send_state(replica: Replica, medium: PoolMedium, state: State) -> None:
-    # What is sent has to lie in the local copy; there, SYNCING means the same as OPEN.
-    before = medium.load(STATE_OFFSET, STATE_SIZE)
-    medium.store(STATE_OFFSET, state.pack())
-    try:
-        replica.persist(STATE_OFFSET, STATE_SIZE)
-    finally:
-        medium.store(STATE_OFFSET, before)
+    with stateword.lent(medium, state):
+        stateword.send(replica)

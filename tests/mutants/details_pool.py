@@ -14,14 +14,14 @@ _OPTIONS = ("tests/unit/session/test_session_arguments.py", "tests/unit/pool/tes
 MUTANTS = (
     Mutant(
         "a new pool counts before its catalogue is there",
-        "Pool.__init__",
+        "OpenPool.__init__",
         "catalogue = Catalogue.format(medium, layout)\n            parts.copy.publish()",
         "parts.copy.publish()\n            catalogue = Catalogue.format(medium, layout)",
         ("tests/integration/test_recorded_pools.py", "tests/faults/test_creations.py"),
     ),
     Mutant(
         "the replicas of a new pool get no state word",
-        "Pool.__init__",
+        "OpenPool.__init__",
         "            self._copies.share_state()\n",
         "",
         _RECORDED,
@@ -42,7 +42,7 @@ MUTANTS = (
     ),
     Mutant(
         "a forked child that leaves a with block ends its parent's pool",
-        "Pool.__exit__",
+        "OpenPool.__exit__",
         "if not self._is_forked():",
         "if True:",
         ("tests/integration/test_forked.py",),
@@ -155,14 +155,14 @@ MUTANTS = (
     Mutant(
         "the copy that is opened is not marked as in use",
         "_agree",
-        "    _set_local_state(assembly)\n",
+        "    stateword.write(medium, assembly.state)\n",
         "",
         _RECORDED,
     ),
     Mutant(
         "the state of a restored pool is not told to its replica",
         "restore",
-        "_send_state(assembly, assembly.replicas[0])",
+        "stateword.send(assembly.replicas[0])",
         "pass",
         _RECORDED,
     ),

@@ -94,7 +94,7 @@ class PoolImage:
         layout = Layout.unpack(image[LAYOUT_OFFSET : LAYOUT_OFFSET + LAYOUT_SIZE])
         state = State.unpack(image[STATE_OFFSET : STATE_OFFSET + STATE_SIZE])
         medium: Any = ImageMedium(image)
-        return cls(image, layout, state, Catalogue.load(medium, layout, readonly=True))
+        return cls(image, layout, state, Catalogue.read(medium, layout))
 
     def arrays(self) -> dict[str, NDArray[np.uint64]]:
         """Return the words of every array that the catalogue names."""

@@ -123,7 +123,9 @@ def fresh(kind: type[Catalogue] = Catalogue, filling: int = 0) -> tuple[CrashMed
 
 
 def reload(medium: CrashMedium, kind: type[Catalogue] = Catalogue) -> Catalogue:
-    return kind.load(medium, Layout.unpack(medium.load(LAYOUT_OFFSET, LAYOUT_SIZE)))
+    catalogue = kind.read(medium, Layout.unpack(medium.load(LAYOUT_OFFSET, LAYOUT_SIZE)))
+    catalogue.settle(medium)
+    return catalogue
 
 
 def put(catalogue: Catalogue, name: str, length: int = 100) -> None:
@@ -275,7 +277,7 @@ def test_a_damaged_slot_falls_back_and_two_are_an_error():
     layout = Layout.unpack(medium.load(LAYOUT_OFFSET, LAYOUT_SIZE))
     active = layout.slot_offset(catalogue._active)
     medium.seen[active + 70] ^= 1
-    assert list(Catalogue.load(medium, layout, readonly=True).entries) == ["a"]
+    assert list(Catalogue.read(medium, layout).entries) == ["a"]
     medium.seen[layout.slot_offset(1 - catalogue._active) + 70] ^= 1
     with pytest.raises(CatalogueCorrupt, match="Restore the pool from a replica"):
         reload(medium)
@@ -283,7 +285,7 @@ def test_a_damaged_slot_falls_back_and_two_are_an_error():
 
 def load_clean(medium: CrashMedium) -> Catalogue:
     layout = Layout.unpack(medium.load(LAYOUT_OFFSET, LAYOUT_SIZE))
-    return Catalogue.load(medium, layout, readonly=True, clean=True, where="this copy")
+    return Catalogue.read(medium, layout, clean=True, where="this copy")
 
 
 @pytest.mark.parametrize("arrays", [0, 1, 2, 5])
@@ -361,7 +363,7 @@ def test_looking_mends_nothing():
     put(catalogue, "a")
     tear(medium, catalogue)
     events = medium.events
-    Catalogue.load(medium, catalogue._layout, readonly=True)
+    Catalogue.read(medium, catalogue._layout)
     assert medium.events == events
 
 
@@ -413,7 +415,7 @@ def test_images_of_another_pool_are_not_valid():
     put(catalogue, "a")
     other = Layout.plan(POOL_SIZE, bytes(16))
     with pytest.raises(CatalogueCorrupt):
-        Catalogue.load(medium, other)
+        Catalogue.read(medium, other)
 
 
 @pytest.mark.parametrize(
@@ -611,9 +613,8 @@ class ForgetsToZero(Catalogue):
 class TrustsWhatItSees(Catalogue):
     """Relies on an image that a killed writer may not have flushed."""
 
-    @classmethod
-    def load(cls, medium, layout, *, readonly=False):
-        return super().load(medium, layout, readonly=True)
+    def settle(self, medium):
+        self._medium = medium
 
 
 class ForgetsTheReplica(Catalogue):
@@ -667,9 +668,9 @@ def test_what_is_found_at_open_is_made_durable_before_it_is_relied_upon():
     begin = layout.slot_offset(catalogue._active)
     for at, length in [(begin, layout.slot_size), (LAYOUT_OFFSET, LAYOUT_SIZE)]:
         medium.durable[at : at + length] = 0
-        assert Catalogue.load(medium, layout, readonly=True).find("a")
+        assert Catalogue.read(medium, layout).find("a")
         assert not medium.durable[at : at + length].any()
-        assert Catalogue.load(medium, layout).find("a")
+        assert reload(medium).find("a")
         np.testing.assert_array_equal(
             medium.durable[at : at + length], medium.seen[at : at + length]
         )

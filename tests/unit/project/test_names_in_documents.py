@@ -249,7 +249,7 @@ _SPECIAL = {
 
 def public(kind):
     """The names of a class that its users call."""
-    return {name for name in dir(kind) if name in vars(kind).keys() & _SPECIAL or name[0] != "_"}
+    return {name for name in dir(kind) if name in _SPECIAL or name[0] != "_"}
 
 
 def thread_safety(texts):

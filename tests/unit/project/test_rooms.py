@@ -66,7 +66,7 @@ def test_this_test_sees_imports():
     assert imports(Path("rpmem/pool/pool.py")) >= {
         "rpmem/pool/assembly",
         "rpmem/memory/region",
-        "rpmem/pool/copies",
+        "rpmem/pool/lifetime",
     }
     assert imports(Path("rpmem/_core.pyx")) >= {
         "rpmem/steps/reading",

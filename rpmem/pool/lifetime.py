@@ -1,0 +1,169 @@
+"""What an open pool holds, from its assembled copies to its end."""
+
+from __future__ import annotations
+
+import gc
+import os
+import sys
+import warnings
+from collections.abc import Callable
+from types import TracebackType
+from typing import Self
+
+from rpmem.base import interrupts
+from rpmem.base.handles import Handle
+from rpmem.errors import ForkedError, UsageError
+from rpmem.pool.arrays import NamedArrays
+from rpmem.pool.assembly import Assembly
+from rpmem.pool.catalogue import Catalogue
+from rpmem.pool.copies import Copies
+from rpmem.pool.medium import PoolMedium
+from rpmem.session.options import SessionOptions
+
+
+class OpenPool(Handle):
+    """Copies, memory and arrays of a pool, which end together.
+
+    Parameters
+    ----------
+    parts : Assembly
+        Copies that are all equal.
+    options : SessionOptions
+        How replicas are reached.
+    readonly : bool
+        The local copy is only looked at.
+    """
+
+    _instead = (
+        "Copy what is in it (numpy.array(pool[name])), or open the pool in the other process."
+    )
+
+    def __init__(self, parts: Assembly, options: SessionOptions, *, readonly: bool) -> None:
+        self._copies = Copies(parts, options)
+        self._region = parts.copy.region
+        self._readonly = readonly
+        self._pid = os.getpid()
+        layout = parts.layout
+        medium = PoolMedium(self._region, self._copies.replicate)
+        catalogue = parts.catalogue
+        if catalogue is None:
+            self._copies.write_state(parts.state)
+            self._copies.share_state()
+            catalogue = Catalogue.format(medium, layout)
+            parts.copy.publish()
+        elif not readonly:
+            catalogue.settle(medium)
+        self._arrays = NamedArrays(self._region, catalogue, writable=not readonly)
+
+    @classmethod
+    def _over(
+        cls,
+        make: Callable[[], Assembly],
+        options: SessionOptions,
+        *,
+        undo: Callable[[Assembly], None],
+        readonly: bool = False,
+    ) -> Self:
+        made = make()
+        try:
+            return cls(made, options, readonly=readonly)
+        except BaseException:
+            undo(made)
+            raise
+
+    @property
+    def closed(self) -> bool:
+        """Whether the pool was closed."""
+        return self._copies.ended
+
+    def close(self) -> None:
+        """Mark all copies as complete, disconnect the replicas and unmap; harmless when repeated.
+
+        Nothing is persisted that was not before. Calls in progress in other threads are waited
+        for.
+
+        Raises
+        ------
+        BufferError
+            Views of arrays are alive; nothing was closed. Drop them and try again.
+        FlushFailed
+            The local medium refused the mark; the pool is closed nevertheless.
+        """
+        if self._is_forked():
+            raise ForkedError(
+                "the pool belongs to the parent process", where=self._copies.local.where
+            )
+        interrupts.guarded(self._close)
+
+    def _close(self) -> None:
+        with self._arrays.lock:
+            if self._region.closed:
+                return
+            self._refuse_live_views()
+            try:
+                self._copies.end(mark=not self._readonly)
+            finally:
+                self._copies.local.close()
+
+    def __enter__(self) -> Self:
+        self._check_alive()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if not self._is_forked():
+            interrupts.guarded(self._leave)
+
+    def _leave(self) -> None:
+        with self._arrays.lock:
+            try:
+                self._copies.end(mark=not self._readonly)
+            finally:
+                self._let_go()
+
+    def _let_go(self, *, remove: bool = False) -> None:
+        try:
+            self._copies.local.close(remove=remove)
+        except BufferError:
+            self._copies.local.release()
+
+    def _unmake(self) -> None:
+        """Undo the creation: all copies are removed."""
+        self._copies.abandon(remove=True)
+        self._let_go(remove=True)
+
+    def _unrestore(self) -> None:
+        """Undo the restoring: the local copy is removed, unless it is the only one."""
+        alone = any(replica.failure is not None for replica in self._copies.replicas)
+        self._copies.abandon(remove=False)
+        self._let_go(remove=not alone)
+
+    def __del__(self) -> None:
+        copies = getattr(self, "_copies", None)
+        if copies is None or copies.ended or self._is_forked() or sys.is_finalizing():
+            return
+        text = f"{self!r} was never closed"
+        copies.drop()
+        warnings.warn(text, ResourceWarning, stacklevel=2)
+
+    def _check_alive(self) -> None:
+        self._copies.call("check_usable")
+
+    def _check_writable(self, what: str) -> None:
+        if self._readonly:
+            raise UsageError(f"cannot {what}: the pool was opened with readonly=True")
+
+    def _is_forked(self) -> bool:
+        return os.getpid() != self._pid
+
+    def _refuse_live_views(self) -> None:
+        if self._arrays.live():
+            gc.collect()
+        live = self._arrays.live()
+        if live:
+            names = ", ".join(map(repr, live))
+            raise BufferError(f"the pool cannot be closed: views of {names} are alive")
