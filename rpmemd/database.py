@@ -16,8 +16,9 @@ from rpmem import errors
 from rpmem.base.pool_format import HEADER_SIZE, MINIMUM_SIZE
 from rpmem.files.drafts import PRIVATE
 from rpmem.files.header import INCOMPAT_SINGLEHDR, PoolAttributes, header_count
-from rpmem.files.poolfiles import PoolFiles, remove_parts
+from rpmem.files.poolfiles import PoolFiles
 from rpmem.files.poolset import Part, PoolSet, load_any
+from rpmem.files.removal import remove_parts
 from rpmem.files.setfile import SetFile, held
 
 _LONGEST_NAME = 4096

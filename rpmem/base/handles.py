@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, NoReturn
+from types import TracebackType
+from typing import ClassVar, NoReturn, Self
 
 
 def refuse_copy(handle: object, instead: str) -> NoReturn:
@@ -29,3 +30,27 @@ class Handle:
 
     def __reduce_ex__(self, protocol: object) -> NoReturn:
         refuse_copy(self, self._instead)
+
+
+class Closing(Handle):
+    """Base of handles that the end of a ``with`` block closes."""
+
+    __slots__ = ()
+
+    def close(self) -> None:
+        """Let go of what is open."""
+        raise NotImplementedError
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._leave()
+
+    def _leave(self) -> None:
+        self.close()

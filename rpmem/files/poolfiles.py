@@ -1,23 +1,20 @@
-"""A pool as files: the parts of a pool set, created, opened, mapped, described and removed.
+"""A pool as files: the parts of a pool set, created, opened, mapped and described.
 
 Both sides use this: the initiator for its own pools, rpmemd for those it keeps for others. The
 layout is PMDK's: part 0 from its first byte, every further part without its header, all of them
-one contiguous range of memory. What maps them is imported when something is mapped: removing a pool
-does not need it.
+one contiguous range of memory. What maps them is imported when something is mapped: looking at
+headers does not need it.
 """
 
 from __future__ import annotations
 
 import errno
-import os
-import struct
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack, suppress
-from types import TracebackType
 from typing import TYPE_CHECKING, ClassVar, Self
 
 from rpmem import errors
-from rpmem.base.handles import Handle
+from rpmem.base.handles import Closing
 from rpmem.base.values import replace
 from rpmem.files import drafts, header, poolset, redo
 from rpmem.files.directories import present
@@ -26,7 +23,7 @@ from rpmem.files.header import Header, PoolAttributes
 from rpmem.files.locks import undisturbed
 from rpmem.files.partfile import PartFile
 from rpmem.files.poolset import PoolSet
-from rpmem.files.shutdown import ShutdownState
+from rpmem.files.shutdown import ShutdownState, state_of_devices
 
 if TYPE_CHECKING:
     from rpmem.files.setfile import SetFile
@@ -38,82 +35,6 @@ LOOKED_AT = 8192
 _NOT_WRITTEN = (errno.EIO, errno.ENOSPC, errno.EDQUOT)
 
 
-def describe(path: str | os.PathLike[str]) -> PoolSet:
-    """Read what is at a path: a pool set file, or a file that is a whole pool by itself.
-
-    Raises
-    ------
-    PoolSetNotFound, PoolSetDenied, PoolSetBusy, PoolSetMalformed
-        Neither can be made of it.
-    """
-    return poolset.load_any(path)
-
-
-def remove_parts(pool_set: PoolSet, force: bool = False) -> bool:
-    """Unlink the parts of a pool that nobody uses; clear the headers of devices.
-
-    Parameters
-    ----------
-    pool_set : PoolSet
-        Its own parts are removed, those of its replicas are not.
-    force : bool
-        Remove what can be removed, and say nothing of the rest.
-
-    Returns
-    -------
-    bool
-        With `force`: whether a part stays because it is in use. Who uses it needs the pool set
-        file that names it.
-
-    Raises
-    ------
-    PoolSetNotFound
-        Without `force`: a part was missing. The others are gone.
-    PoolSetBusy, PoolSetDenied
-        Without `force`; nothing was removed unless the last unlink itself failed.
-    """
-    missing: errors.PoolSetNotFound | None = None
-    in_use = False
-    paths = []
-    parts: list[PartFile] = []
-    try:
-        poolset.resolve(pool_set)
-    except errors.PoolSetNotFound as error:
-        missing = error
-    except errors.PoolSetError:
-        if not force:
-            raise
-    try:
-        paths = present(pool_set)
-        for path in paths:
-            try:
-                parts.append(PartFile.open(path, allocate=False))
-            except errors.PoolSetNotFound as error:
-                missing = missing or error
-            except errors.PoolSetError as error:
-                if not force:
-                    raise
-                in_use = in_use or isinstance(error, errors.PoolSetBusy)
-        if parts and not in_use:
-            redo.forget(paths[0])
-        for part in parts:
-            try:
-                part.remove()
-            except errors.PoolSetError:
-                if not force:
-                    raise
-        drafts.clear(paths)
-    except errors.PoolSetError:
-        if not force:
-            raise
-    finally:
-        for part in parts:
-            part.close()
-    if missing is not None and not force:
-        raise missing
-    return in_use
-
-
 def map_parts(spans: Sequence[tuple[int, int, int]]) -> Region:
     """Map pieces of open files as what they are; see :meth:`Region.map_parts`."""
     from rpmem.memory.region import Region
@@ -121,7 +42,7 @@ def map_parts(spans: Sequence[tuple[int, int, int]]) -> Region:
     return Region.map_parts(spans)
 
 
-class PoolFiles(Handle):
+class PoolFiles(Closing):
     """An open pool: its locked parts and their memory.
 
     Made by :meth:`create` and :meth:`open`.
@@ -215,17 +136,7 @@ class PoolFiles(Handle):
                 for each in pool_set.parts
             )
             redo.forget(parts[0].path)
-            headers = header.headers_for(
-                attributes,
-                len(parts),
-                options=pool_set.options,
-                crtimes=[part.change_time for part in parts],
-                shutdown=_device_state(parts),
-            )
-            for part, content in zip(parts, headers, strict=False):
-                part.write_header(content.pack())
-            for part in parts:
-                part.sync()
+            headers = _write_headers(pool_set, parts, attributes)
             region = _map(pool_set, parts, cls.mapper)
             pool = cls(parts, pool_set.options, headers, region, created=True)
             if finished and not hidden:
@@ -281,7 +192,7 @@ class PoolFiles(Handle):
             pool = cls(parts, pool_set.options, headers, region, created=False)
             if pool._detects_shutdowns:
                 stored = headers[0].shutdown_state
-                pool._note_shutdown_state(_device_state(parts).checked(stored, parts[0].path))
+                pool._note_shutdown_state(state_of_devices(parts).checked(stored, parts[0].path))
             for part in parts:
                 part.settle()
         except BaseException:
@@ -319,7 +230,7 @@ class PoolFiles(Handle):
                 lambda: any(part.has_writer for part in parts),
             )
             if headers and headers[0].incompat & header.INCOMPAT_SDS:
-                _device_state(parts).checked(headers[0].shutdown_state, parts[0].path)
+                state_of_devices(parts).checked(headers[0].shutdown_state, parts[0].path)
             region = _map(pool_set, parts, _map_to_look)
         except BaseException:
             for part in parts:
@@ -414,17 +325,6 @@ class PoolFiles(Handle):
         steps = [part.undo if self.created else part.remove for part in self.parts]
         _each(steps + [each.remove for each in self.belongings])
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
-
     @property
     def _detects_shutdowns(self) -> bool:
         return bool(self._headers and self._headers[0].incompat & header.INCOMPAT_SDS)
@@ -446,6 +346,24 @@ def _each(steps: Sequence[Callable[[], None]]) -> None:
             failure = failure or error
     if failure is not None:
         raise failure
+
+
+def _write_headers(
+    pool_set: PoolSet, parts: Sequence[PartFile], attributes: PoolAttributes | None
+) -> list[Header]:
+    """Write the headers of a new pool, durably."""
+    headers = header.headers_for(
+        attributes,
+        len(parts),
+        options=pool_set.options,
+        crtimes=[part.change_time for part in parts],
+        shutdown=state_of_devices(parts),
+    )
+    for part, content in zip(parts, headers, strict=False):
+        part.write_header(content.pack())
+    for part in parts:
+        part.sync()
+    return headers
 
 
 def _undo(parts: Sequence[PartFile]) -> None:
@@ -522,27 +440,3 @@ def _verified_headers(
 def _is_whole(content: bytes) -> bool:
     unpacked = Header.unpack(content)
     return unpacked.checksum == unpacked.expected_checksum
-
-
-def _device_state(parts: Sequence[PartFile]) -> ShutdownState:
-    """Sum up what the devices below all parts say, the way PMDK does."""
-    from rpmem.memory.device import device_identity
-
-    shutdowns = 0
-    device = 0
-    for part in parts:
-        count, identity = device_identity(part.fd)
-        shutdowns += count
-        if identity:
-            device += _plain_checksum(identity)
-    return ShutdownState(shutdowns & (1 << 64) - 1, device & (1 << 64) - 1)
-
-
-def _plain_checksum(identity: bytes) -> int:
-    text = identity + b"\0"
-    text += bytes(4 - len(text) % 4)
-    low = high = 0
-    for (word,) in struct.iter_unpack("<I", text):
-        low = (low + word) & 0xFFFFFFFF
-        high = (high + low) & 0xFFFFFFFF
-    return high << 32 | low

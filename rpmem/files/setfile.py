@@ -12,10 +12,10 @@ import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from types import TracebackType
 from typing import Self
 
 from rpmem import errors
+from rpmem.base.handles import Closing
 from rpmem.files import drafts, locks, poolset
 from rpmem.files.drafts import PRIVATE, Draft
 
@@ -23,7 +23,7 @@ _PATIENCE_S = 2.0
 _LOOK_AGAIN_S = 0.01
 
 
-class SetFile:
+class SetFile(Closing):
     """A pool set file that is held: nobody who follows the rules removes or replaces it.
 
     Attributes
@@ -129,17 +129,6 @@ class SetFile:
                 raise errors.from_oserror(error, "cannot be locked", where=self.path) from error
             else:
                 return
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
 
 @contextmanager

@@ -8,10 +8,15 @@ layout is ``struct shutdown_state`` of PMDK 1.12, at offset 4024 of the first pa
 from __future__ import annotations
 
 import struct
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from rpmem.base.values import Record, replace
 from rpmem.errors import HeaderError
 from rpmem.files.checksum import checksum
+
+if TYPE_CHECKING:
+    from rpmem.files.partfile import PartFile
 
 _SHUTDOWN = struct.Struct("<QQB39sQ")
 _CHECKSUM_OFFSET = 56
@@ -76,3 +81,27 @@ class ShutdownState(Record):
                 hint="Data may be lost: restore the pool from a replica",
             )
         return replace(self, dirty=True)
+
+
+def state_of_devices(parts: Sequence[PartFile]) -> ShutdownState:
+    """Sum up what the devices below all parts say, the way PMDK does."""
+    from rpmem.memory.device import device_identity
+
+    shutdowns = 0
+    device = 0
+    for part in parts:
+        count, identity = device_identity(part.fd)
+        shutdowns += count
+        if identity:
+            device += _plain_checksum(identity)
+    return ShutdownState(shutdowns & (1 << 64) - 1, device & (1 << 64) - 1)
+
+
+def _plain_checksum(identity: bytes) -> int:
+    text = identity + b"\0"
+    text += bytes(4 - len(text) % 4)
+    low = high = 0
+    for (word,) in struct.iter_unpack("<I", text):
+        low = (low + word) & 0xFFFFFFFF
+        high = (high + low) & 0xFFFFFFFF
+    return high << 32 | low

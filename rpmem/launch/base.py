@@ -12,11 +12,9 @@ import time
 import weakref
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from types import TracebackType
-from typing import Self
 
 from rpmem.base import interrupts
-from rpmem.base.handles import Handle
+from rpmem.base.handles import Closing
 from rpmem.base.target import Target
 from rpmem.errors import ClosedError, DeadlineExceeded, ForkedError, ReplicaLost
 
@@ -90,7 +88,7 @@ class Tail:
         return bytes(self._kept).decode("utf-8", "replace").replace("\r\n", "\n")
 
 
-class Transport(Handle, ABC):
+class Transport(Closing, ABC):
     """The standard streams of one rpmemd, wherever it runs.
 
     Parameters
@@ -251,17 +249,6 @@ class Transport(Handle, ABC):
 
     def _closed_error(self) -> ClosedError:
         return ClosedError(f"the session with {self.node} is closed")
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def __repr__(self) -> str:
         state = "closed" if self.closed else "at end" if self.at_end else "open"

@@ -7,11 +7,10 @@ import os
 import sys
 import warnings
 from collections.abc import Callable
-from types import TracebackType
 from typing import Self
 
 from rpmem.base import interrupts
-from rpmem.base.handles import Handle
+from rpmem.base.handles import Closing
 from rpmem.errors import ForkedError, UsageError
 from rpmem.pool.arrays import NamedArrays
 from rpmem.pool.assembly import Assembly
@@ -21,7 +20,7 @@ from rpmem.pool.medium import PoolMedium
 from rpmem.session.options import SessionOptions
 
 
-class OpenPool(Handle):
+class OpenPool(Closing):
     """Copies, memory and arrays of a pool, which end together.
 
     Parameters
@@ -109,16 +108,11 @@ class OpenPool(Handle):
         self._check_alive()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        if not self._is_forked():
-            interrupts.guarded(self._leave)
-
     def _leave(self) -> None:
+        if not self._is_forked():
+            interrupts.guarded(self._end)
+
+    def _end(self) -> None:
         with self._arrays.lock:
             try:
                 self._copies.end(mark=not self._readonly)

@@ -29,6 +29,7 @@ from rpmem.files import header, poolfiles
 from rpmem.files.drafts import PRIVATE
 from rpmem.files.header import INCOMPAT_SINGLEHDR, Header, PoolAttributes
 from rpmem.files.poolset import LocalReplica, PoolSet, RemoteReplica, load_any, single
+from rpmem.files.removal import remove_parts
 from rpmem.files.setfile import held
 from rpmem.memory.region import Region
 from rpmem.pool.superblock import STATE_OFFSET, STATE_SIZE, Phase, State
@@ -208,7 +209,7 @@ class FilePlace:
         in_use = False
         with held(self._set_file if pool_set_too else None) as set_file:
             if force:
-                in_use = poolfiles.remove_parts(_described(self.where), force=True)
+                in_use = remove_parts(_described(self.where), force=True)
             else:
                 # Opened first: a file without a good header may be anything, and is not ours to
                 # remove.

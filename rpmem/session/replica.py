@@ -8,12 +8,11 @@ import os
 import sys
 import threading
 import warnings
-from types import TracebackType
-from typing import Final, Self
+from typing import Final
 
 from rpmem._core import Replicator
 from rpmem.base import interrupts
-from rpmem.base.handles import Handle
+from rpmem.base.handles import Closing
 from rpmem.base.pool_format import HEADER_SIZE
 from rpmem.base.steps import STEPS
 from rpmem.base.target import Target
@@ -53,7 +52,7 @@ _CAUSE_WAIT = 1.0
 _DROP = 1.0
 
 
-class Replica(Handle, Calls):
+class Replica(Closing, Calls):
     """One remote copy of a memory region.
 
     Made by `rpmem.create` and `rpmem.open`, which end with `connect`.  Offsets are pool
@@ -368,15 +367,7 @@ class Replica(Handle, Calls):
         self.drop()
         warnings.warn(text, ResourceWarning, stacklevel=2)
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def _leave(self) -> None:
         if not self._is_forked():
             self.close()
 

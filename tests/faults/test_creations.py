@@ -23,8 +23,9 @@ from rpmem.base.target import Target
 from rpmem.control.initiator import InitiatorSession
 from rpmem.control.messages import Create, Hello, Ready
 from rpmem.files.header import PoolAttributes
-from rpmem.files.poolfiles import PoolFiles, remove_parts
+from rpmem.files.poolfiles import PoolFiles
 from rpmem.files.poolset import Part, PoolSet, load
+from rpmem.files.removal import remove_parts
 from rpmem.launch import launch
 from rpmem.pool.local import FilePlace
 from rpmem.session.channel import Channel

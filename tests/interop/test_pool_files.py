@@ -17,7 +17,8 @@ from rpmem.errors import HeaderError, PoolSetBusy, PoolSetExists
 from rpmem.files import poolset
 from rpmem.files.attributes import INCOMPAT_CKSUM_2K, INCOMPAT_SDS, PoolAttributes, uuid_text
 from rpmem.files.header import Header
-from rpmem.files.poolfiles import PoolFiles, remove_parts
+from rpmem.files.poolfiles import PoolFiles
+from rpmem.files.removal import remove_parts
 from tests.interop.support.attributes import header_checksum
 from tests.interop.support.node import MIB
 from tests.interop.support.originals import Originals, info_fields

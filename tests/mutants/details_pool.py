@@ -42,7 +42,7 @@ MUTANTS = (
     ),
     Mutant(
         "a forked child that leaves a with block ends its parent's pool",
-        "OpenPool.__exit__",
+        "OpenPool._leave",
         "if not self._is_forked():",
         "if True:",
         ("tests/integration/test_forked.py",),

@@ -107,7 +107,7 @@ MUTANTS = (
         "remove takes a file that is no pool",
         "FilePlace.remove",
         "self._open_to_remove().close(remove=True)",
-        "poolfiles.remove_parts(_described(self.where), force=True)",
+        "remove_parts(_described(self.where), force=True)",
         _LOCAL,
     ),
     Mutant(

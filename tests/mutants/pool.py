@@ -15,7 +15,8 @@ MUTANTS = (
     Mutant(
         "a replica that is overwritten does not say so",
         "push",
-        "        with stateword.lent(medium, replace(state, phase=Phase.SYNCING)):\n            stateword.send(replica)",
+        "        with stateword.lent(medium, replace(state, phase=Phase.SYNCING)):\n"
+        "            stateword.send(replica)",
         "pass",
         _RECORDED,
     ),

@@ -14,8 +14,9 @@ from typing import Any
 from rpmem.errors import HeaderError, PoolSetError, RpmemError
 from rpmem.files import poolset
 from rpmem.files.header import INCOMPAT_SDS, INCOMPAT_SINGLEHDR, PoolAttributes
-from rpmem.files.poolfiles import PoolFiles, remove_parts
+from rpmem.files.poolfiles import PoolFiles
 from rpmem.files.poolset import Part, PoolSet
+from rpmem.files.removal import remove_parts
 from tests.support.powercut.images import Replay
 from tests.support.powercut.model import Loss
 from tests.support.powercut.recorder import Event, Recorder, recording

@@ -23,11 +23,12 @@ pytest.importorskip(
 )
 
 from rpmem import errors
-from rpmem.files import header, poolfiles, poolset, redo
+from rpmem.files import header, poolset, redo, shutdown
 from rpmem.files.header import Header, PoolAttributes
 from rpmem.files.partfile import PartFile
-from rpmem.files.poolfiles import PoolFiles, describe, remove_parts
+from rpmem.files.poolfiles import PoolFiles
 from rpmem.files.poolset import Part, PoolSet
+from rpmem.files.removal import remove_parts
 from rpmem.memory.region import Region
 from tests.support.descriptors import few_descriptors
 from tests.support.shadow import map_shadow
@@ -430,7 +431,7 @@ def test_forced_removal_leaves_a_pool_in_use(tmp_path):
 def test_a_plain_file_is_a_pool_of_one_part(tmp_path):
     wanted, given = made(tmp_path, count=1)
     PoolFiles.create(wanted, attributes=given).close()
-    found = describe(tmp_path / "part0")
+    found = poolset.load_any(tmp_path / "part0")
     assert [(part.size, part.path) for part in found.parts] == [(SIZE, f"{tmp_path}/part0")]
     with PoolFiles.open(found) as pool:
         assert pool.attributes == given
@@ -439,7 +440,7 @@ def test_a_plain_file_is_a_pool_of_one_part(tmp_path):
 def test_a_pool_set_file(tmp_path):
     wanted, given = made(tmp_path)
     (tmp_path / "p.set").write_text(wanted.format())
-    with PoolFiles.create(describe(tmp_path / "p.set"), attributes=given) as pool:
+    with PoolFiles.create(poolset.load_any(tmp_path / "p.set"), attributes=given) as pool:
         assert pool.size == wanted.pool_size
 
 
@@ -523,7 +524,8 @@ CRASH = textwrap.dedent(
     import os, signal, sys
     from rpmem.files import partfile, poolset
     from rpmem.files.header import PoolAttributes
-    from rpmem.files.poolfiles import PoolFiles, describe
+    from rpmem.files.poolfiles import PoolFiles
+    from rpmem.files.poolset import load_any
     nth = int(sys.argv[2])
     calls = 0
     names = ("pwrite", "fdatasync", "fsync", "rename", "unlink")
@@ -540,7 +542,7 @@ CRASH = textwrap.dedent(
             return real[name](*arguments)
         return call
 
-    with PoolFiles.open(describe(sys.argv[1])) as pool:
+    with PoolFiles.open(load_any(sys.argv[1])) as pool:
         for name in real:
             setattr(os, name, dying(name))
         changed = PoolAttributes.unpack(bytes.fromhex(sys.argv[3]))
@@ -827,9 +829,9 @@ def test_device_names_are_summed_up_with_one_to_four_zeros_behind_their_end(iden
     for at in range(0, len(text), 4):
         low = (low + int.from_bytes(text[at : at + 4], "little")) % 2**32
         high = (high + low) % 2**32
-    assert poolfiles._plain_checksum(identity) == high << 32 | low
+    assert shutdown._plain_checksum(identity) == high << 32 | low
     word = int.from_bytes(b"abc\0", "little")
-    assert poolfiles._plain_checksum(b"abc") == 2 * word % 2**32 << 32 | word
+    assert shutdown._plain_checksum(b"abc") == 2 * word % 2**32 << 32 | word
 
 
 # --- the original as judge ---------------------------------------------------------------------
@@ -861,7 +863,7 @@ def test_pools_of_pmempool(tmp_path, pmempool, options):
     file = tmp_path / "p.set"
     file.write_text(wanted.format())
     assert pmempool("create", "obj", file).returncode == 0
-    with PoolFiles.open(describe(file)) as pool:
+    with PoolFiles.open(poolset.load_any(file)) as pool:
         assert pool.attributes.signature == b"PMEMOBJ\0"
         assert pool.attributes.incompat & header.INCOMPAT_SDS
         pool.set_attributes(replace(pool.attributes, poolset_uuid=b"q" * 16))

@@ -23,8 +23,8 @@ pytest.importorskip(
 
 from rpmem import errors
 from rpmem.files.header import INCOMPAT_CKSUM_2K, INCOMPAT_SDS, PoolAttributes
-from rpmem.files.poolfiles import PoolFiles, describe
-from rpmem.files.poolset import Part, PoolSet
+from rpmem.files.poolfiles import PoolFiles
+from rpmem.files.poolset import Part, PoolSet, load_any
 from rpmem.memory.device import device_identity
 from rpmem.memory.region import Region
 
@@ -83,7 +83,7 @@ def test_identity_is_the_same_every_time(folder):
 
 
 def test_a_device_dax(device):
-    found = describe(device)
+    found = load_any(device)
     assert found.parts[0].size is None
     with PoolFiles.create(found, attributes=ATTRIBUTES) as pool:
         assert pool.region.medium == "pmem"
@@ -141,7 +141,7 @@ def test_the_shutdown_state_is_the_originals(folder, monkeypatch):
         return file.read_bytes()[4024:4088]
 
     def crash():
-        pool = PoolFiles.open(describe(file))
+        pool = PoolFiles.open(load_any(file))
         pool.region.close()
         for part in pool.parts:
             part.close()
@@ -152,7 +152,7 @@ def test_the_shutdown_state_is_the_originals(folder, monkeypatch):
     crash()
     assert state() == theirs
     assert open_with_the_original() == "opened"
-    PoolFiles.open(describe(file)).close()
+    PoolFiles.open(load_any(file)).close()
     assert state() == bytes(64)
     monkeypatch.setattr("rpmem.memory.device.device_identity", lambda _: (0, b"another"))
     crash()
