@@ -58,19 +58,22 @@ cdef int outside(object x) except -1:
              "(offset, length)")
 
 
-cdef int strided(ranges_t *ranges, const char *base, Py_ssize_t itemsize, int dimensions,
-                 const Py_ssize_t *shape, const Py_ssize_t *strides, const char *pool,
+# A view as numbers of steps over one block of bytes, the smallest step first.
+ctypedef struct walk_t:
+    const char *base              # the first byte
+    int64_t block                 # bytes that are covered at once
+    int count
+    int64_t extent[MOST_DIMENSIONS]
+    int64_t step[MOST_DIMENSIONS]
+
+
+cdef int walk_of(walk_t *walk, int dimensions, const Py_ssize_t *shape, const Py_ssize_t *strides,
                  uint64_t size, object x) except -1:
-    """Append the ranges of a strided view: as few as cover it without gaps over a line."""
-    cdef int64_t extent[MOST_DIMENSIONS]
-    cdef int64_t step[MOST_DIMENSIONS]
-    cdef int64_t counter[MOST_DIMENSIONS]
-    cdef int64_t block = itemsize, offset, last, e, s
-    cdef uint64_t low, span
-    cdef size_t total = 1
-    cdef int n = 0, i, j
-    if dimensions > MOST_DIMENSIONS:
-        raise BufferRefused(f"an array of {dimensions} dimensions cannot be persisted")
+    """Sort the dimensions that matter; 0 when the view has no elements."""
+    cdef int64_t e, s
+    cdef uint64_t span
+    cdef int i, j
+    walk.count = 0
     for i in range(dimensions):
         if shape[i] == 0:
             return 0
@@ -82,28 +85,68 @@ cdef int strided(ranges_t *ranges, const char *base, Py_ssize_t itemsize, int di
         if span > size // <uint64_t> (e - 1):
             outside(x)
         if s < 0:
-            base += (e - 1) * s
+            walk.base += (e - 1) * s
             s = -s
-        # insertion sort, smallest step first
-        j = n
-        while j > 0 and step[j - 1] > s:
-            step[j], extent[j] = step[j - 1], extent[j - 1]
+        # insertion sort
+        j = walk.count
+        while j > 0 and walk.step[j - 1] > s:
+            walk.step[j], walk.extent[j] = walk.step[j - 1], walk.extent[j - 1]
             j -= 1
-        step[j], extent[j] = s, e
-        n += 1
-    # Runs of items, or of runs, that nearly touch are one range.
-    j = 0
-    while j < n and step[j] <= block + GAP:
-        block = (extent[j] - 1) * step[j] + block
-        j += 1
-    last = block
-    for i in range(j, n):
-        # Beyond the bound below the exact number does not matter.
-        total = total * extent[i] if total <= size else total
-        last += (extent[i] - 1) * step[i]
+        walk.step[j], walk.extent[j] = s, e
+        walk.count += 1
+    return 1
+
+
+cdef void append_runs(ranges_t *ranges, const walk_t *walk, int first, uint64_t low) noexcept:
+    """Append a range for each block, in the steps from `first` on; there is room for them."""
+    cdef int64_t counter[MOST_DIMENSIONS]
+    cdef int64_t offset = <int64_t> low
+    cdef int i
+    for i in range(first, walk.count):
         counter[i] = 0
-    low = <uint64_t> base - <uint64_t> pool
-    if <uint64_t> base < <uint64_t> pool or is_outside(low, <uint64_t> last, 0, size):
+    while True:
+        ranges.items[ranges.count].offset = <uint64_t> offset
+        ranges.items[ranges.count].length = <uint64_t> walk.block
+        ranges.count += 1
+        i = first
+        while i < walk.count:
+            counter[i] += 1
+            offset += walk.step[i]
+            if counter[i] < walk.extent[i]:
+                break
+            offset -= walk.extent[i] * walk.step[i]
+            counter[i] = 0
+            i += 1
+        if i == walk.count:
+            return
+
+
+cdef int strided(ranges_t *ranges, const char *base, Py_ssize_t itemsize, int dimensions,
+                 const Py_ssize_t *shape, const Py_ssize_t *strides, const char *pool,
+                 uint64_t size, object x) except -1:
+    """Append the ranges of a strided view: as few as cover it without gaps over a line."""
+    cdef walk_t walk
+    cdef int64_t last
+    cdef uint64_t low
+    cdef size_t total = 1
+    cdef int first = 0, i
+    if dimensions > MOST_DIMENSIONS:
+        raise BufferRefused(f"an array of {dimensions} dimensions cannot be persisted")
+    walk.base = base
+    walk.block = itemsize
+    if not walk_of(&walk, dimensions, shape, strides, size, x):
+        return 0
+    # Runs of items, or of runs, that nearly touch are one range.
+    while first < walk.count and walk.step[first] <= walk.block + GAP:
+        walk.block = (walk.extent[first] - 1) * walk.step[first] + walk.block
+        first += 1
+    last = walk.block
+    for i in range(first, walk.count):
+        # Beyond the bound below the exact number does not matter.
+        total = total * walk.extent[i] if total <= size else total
+        last += (walk.extent[i] - 1) * walk.step[i]
+    low = <uint64_t> walk.base - <uint64_t> pool
+    if <uint64_t> walk.base < <uint64_t> pool or is_outside(low, <uint64_t> last, 0, size):
         outside(x)
     if total > size // sizeof(range_t):
         # More runs than lie apart from each other: they overlap, and all of them cost less.
@@ -113,22 +156,8 @@ cdef int strided(ranges_t *ranges, const char *base, Py_ssize_t itemsize, int di
         ranges.count += 1
         return 0
     reserve(ranges, ranges.count + total)
-    offset = <int64_t> low
-    while True:
-        ranges.items[ranges.count].offset = <uint64_t> offset
-        ranges.items[ranges.count].length = <uint64_t> block
-        ranges.count += 1
-        i = j
-        while i < n:
-            counter[i] += 1
-            offset += step[i]
-            if counter[i] < extent[i]:
-                break
-            offset -= extent[i] * step[i]
-            counter[i] = 0
-            i += 1
-        if i == n:
-            return 0
+    append_runs(ranges, &walk, first, low)
+    return 0
 
 
 # The interface is somebody else's: its sequences are as long as they are.

@@ -218,17 +218,7 @@ def headers_for(
     uuids = [new_uuid() for _ in range(count)]
     if attributes.uuid != NO_UUID:
         uuids[0] = attributes.uuid
-    first = Header(
-        signature=attributes.signature,
-        major=attributes.major,
-        compat=attributes.compat,
-        incompat=attributes.incompat,
-        ro_compat=attributes.ro_compat,
-        poolset_uuid=_either(attributes.poolset_uuid, new_uuid()),
-        prev_repl_uuid=_either(attributes.prev_uuid, uuids[0]),
-        next_repl_uuid=_either(attributes.next_uuid, uuids[0]),
-        arch_flags=_either(attributes.user_flags, host_arch_flags()),
-    )
+    first = _first_header(attributes, uuids[0], new_uuid())
     times = [0] * count if crtimes is None else list(crtimes)[:count]
     headers = [
         replace(
@@ -244,6 +234,21 @@ def headers_for(
         state = replace(shutdown or ShutdownState(), dirty=True)
         headers[0] = replace(headers[0], shutdown_state=state.pack())
     return [_with_checksum(header) for header in headers]
+
+
+def _first_header(attributes: PoolAttributes, uuid: bytes, poolset_uuid: bytes) -> Header:
+    """Make what all headers of a new pool say; what the attributes leave open is given."""
+    return Header(
+        signature=attributes.signature,
+        major=attributes.major,
+        compat=attributes.compat,
+        incompat=attributes.incompat,
+        ro_compat=attributes.ro_compat,
+        poolset_uuid=_either(attributes.poolset_uuid, poolset_uuid),
+        prev_repl_uuid=_either(attributes.prev_uuid, uuid),
+        next_repl_uuid=_either(attributes.next_uuid, uuid),
+        arch_flags=_either(attributes.user_flags, host_arch_flags()),
+    )
 
 
 def with_attributes(

@@ -102,16 +102,16 @@ MUTANTS = (
     ),
     Mutant(
         "a view with negative strides begins at its first element",
-        "strided",
-        "base += (e - 1) * s",
-        "base += 0",
+        "walk_of",
+        "walk.base += (e - 1) * s",
+        "walk.base += 0",
         _RANGES,
     ),
     Mutant(
         "the last run of a strided view is left out",
-        "strided",
-        "if counter[i] < extent[i]:",
-        "if counter[i] < extent[i] - 1:",
+        "append_runs",
+        "if counter[i] < walk.extent[i]:",
+        "if counter[i] < walk.extent[i] - 1:",
         _RANGES,
     ),
     Mutant(
@@ -373,7 +373,7 @@ MUTANTS = (
     ),
     Mutant(
         "a stride that no memory has is multiplied",
-        "strided",
+        "walk_of",
         "if span > size // <uint64_t> (e - 1):",
         "if False:",
         _RANGES,
