@@ -40,7 +40,6 @@ from rpmem.errors import (
 )
 from rpmem.base import interrupts
 from rpmem.base.handles import refuse_copy
-from rpmem.base.interrupts import SLICE as SLICE_S
 
 cdef class Replicator:
     """Makes ranges of a region durable on every replica at once, and here.
@@ -525,12 +524,12 @@ cdef class Replicator:
             self.idle = threading.Condition()
         while self.busy:
             interrupts.check()
-            left = SLICE_S if end is None else interrupts.limited(end - time.monotonic())
+            left = interrupts.SLICE if end is None else interrupts.limited(end - time.monotonic())
             if left <= 0:
                 return False
             with self.idle:
                 if self.busy:
-                    self.idle.wait(min(left, SLICE_S))
+                    self.idle.wait(min(left, interrupts.SLICE))
         return True
 
     def check_usable(self):
