@@ -306,6 +306,8 @@ class ChildTransport(Transport):
                 self._await_end(_KILL_GRACE)
         self._drain.wait(_STDERR_GRACE)
         self._drain.stop()
+        # Its descriptors are gone when this returns, not a little later.
+        self._drain.wait(_STDERR_GRACE)
         with self._send_lock, self._receive_lock:
             self._release()
 

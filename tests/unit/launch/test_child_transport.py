@@ -24,6 +24,7 @@ from rpmem.errors import (
 )
 from rpmem.launch import local
 from rpmem.launch.base import STDERR_LIMIT, Deadline, Tail
+from rpmem.launch.child import StderrDrain
 from rpmem.launch.diagnose import diagnose
 
 HERE = Target.parse("local:")
@@ -258,6 +259,20 @@ def test_nothing_is_left_open(start):
         local.LocalTransport(["/no/such/program"], target=HERE, command="x", timeout=1)
     assert not set(os.listdir("/proc/self/fd")) - before
     assert threading.active_count() <= threads
+
+
+def test_nothing_is_left_open_though_what_reads_stderr_is_slow(start, monkeypatch):
+    drop = StderrDrain.drop
+
+    def slow(self):
+        time.sleep(0.2)
+        drop(self)
+
+    monkeypatch.setattr(StderrDrain, "drop", slow)
+    before = os.listdir("/proc/self/fd")
+    transport = start("sleep 30 2>&2 </dev/null >/dev/null & exit 0")  # a helper holds it open
+    transport.close()
+    assert len(os.listdir("/proc/self/fd")) == len(before)
 
 
 def test_the_child_gets_three_descriptors_and_no_more(start):
