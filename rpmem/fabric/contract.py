@@ -297,7 +297,7 @@ class VerbsModule(FabricModule, Protocol):
 
 
 if TYPE_CHECKING:
-    from rpmem.fabric.libfabric import fabric as _over_libfabric
+    from rpmem.fabric.libfabric import api as _over_libfabric
     from rpmem.fabric.verbs import api as _over_verbs
     from rpmem.wire import lane as _wire
 

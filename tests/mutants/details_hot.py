@@ -419,14 +419,14 @@ MUTANTS = (
     ),
     Mutant(
         "what waits for lanes is deaf for ten minutes",
-        "Fabric.next_event",
-        "<int> (timeout * 1000)",
-        "<int> (timeout * 1000000)",
+        "milliseconds",
+        "<int> (seconds * 1000)",
+        "<int> (seconds * 1000000)",
         (*_LANES, *_SIGNALS),
     ),
     Mutant(
         "as many bytes as one likes are under way to who peeks",
-        "FabricLane.__cinit__",
+        "FabricLane.limit",
         "            self.own.signal_bytes = FEW_BYTES\n",
         "",
         (*_LANES, "tests/faults/test_window.py"),

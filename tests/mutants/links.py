@@ -24,9 +24,9 @@ MUTANTS = (
     ),
     Mutant(
         "one-sided operations ignore where the pool begins",
-        "fabric_read",
-        "remote.addr = own.remote_address + offset",
-        "remote.addr = offset + 8",
+        "fill_one_sided",
+        "post.remote.addr = own.remote_address + offset",
+        "post.remote.addr = offset + 8",
         _REPLICA,
     ),
     Mutant(

@@ -13,19 +13,12 @@ from rpmem.fabric.libfabric.fi cimport (
     fi_msg_rma, fi_readmsg, fi_recvmsg, fi_rma_iov, fi_sendmsg, fi_trywait, fi_writemsg, fid_cq,
     fid_t,
 )
+from rpmem.fabric.shared.descriptors cimport readable
 from rpmem.wire.lane cimport (
     COMPLETED_FAULT, COMPLETED_RECEIVE, COMPLETED_SEND, LANE_AGAIN, LANE_GARBLED, LANE_LOST,
     LANE_UP, POST_COMMIT, POST_DELIVERED, POST_INLINE, POST_MORE, POST_SIGNAL, WATCH_POSTS,
     WATCH_RECEIVES, completion_t, iovec, lane_t, queue_t,
 )
-
-cdef extern from "<poll.h>" nogil:
-    enum: POLLIN
-    struct pollfd:
-        int fd
-        short events
-        short revents
-    int poll(pollfd *descriptors, unsigned long count, int timeout)
 
 cdef extern from *:
     """
@@ -85,54 +78,53 @@ cdef inline uint64_t post_flags(fi_lane_t *own, uint32_t flags, uint64_t length)
     return out
 
 
+ctypedef struct one_sided_t:
+    iovec local
+    fi_rma_iov remote
+    fi_msg_rma message
+    void *handle
+
+
+cdef inline void fill_one_sided(fi_lane_t *own, one_sided_t *post, void *local, void *handle,
+                                uint64_t offset, uint64_t length) noexcept nogil:
+    memset(&post.message, 0, sizeof(post.message))
+    post.local.iov_base = local
+    post.local.iov_len = length
+    post.remote.addr = own.remote_address + offset
+    post.remote.len = length
+    post.remote.key = own.remote_key
+    post.handle = handle
+    post.message.msg_iov = &post.local
+    post.message.desc = &post.handle
+    post.message.iov_count = 1
+    post.message.rma_iov = &post.remote
+    post.message.rma_iov_count = 1
+
+
 cdef int fabric_write(lane_t *lane, const void *source, void *handle, uint64_t offset,
                       uint64_t length, uint32_t flags) noexcept nogil:
     cdef fi_lane_t *own = <fi_lane_t *> lane
-    cdef iovec local
-    cdef fi_rma_iov remote
-    cdef fi_msg_rma message
+    cdef one_sided_t post
     cdef uint64_t out
     if own.signals >= own.window:
         return LANE_AGAIN
-    local.iov_base = <void *> source
-    local.iov_len = length
-    remote.addr = own.remote_address + offset
-    remote.len = length
-    remote.key = own.remote_key
-    memset(&message, 0, sizeof(message))
-    message.msg_iov = &local
-    message.desc = &handle
-    message.iov_count = 1
-    message.rma_iov = &remote
-    message.rma_iov_count = 1
-    message.context = &own.wrote if flags & POST_SIGNAL else &own.sent
+    fill_one_sided(own, &post, <void *> source, handle, offset, length)
+    post.message.context = &own.wrote if flags & POST_SIGNAL else &own.sent
     out = post_flags(own, flags, length)
-    return posted(own, out, fi_writemsg(own.endpoint, &message, out))
+    return posted(own, out, fi_writemsg(own.endpoint, &post.message, out))
 
 
 cdef int fabric_read(lane_t *lane, void *destination, void *handle, uint64_t offset,
                      uint64_t length, uint32_t flags) noexcept nogil:
     cdef fi_lane_t *own = <fi_lane_t *> lane
-    cdef iovec local
-    cdef fi_rma_iov remote
-    cdef fi_msg_rma message
+    cdef one_sided_t post
     cdef uint64_t out
     if own.signals >= own.window:
         return LANE_AGAIN
-    local.iov_base = destination
-    local.iov_len = length
-    remote.addr = own.remote_address + offset
-    remote.len = length
-    remote.key = own.remote_key
-    memset(&message, 0, sizeof(message))
-    message.msg_iov = &local
-    message.desc = &handle
-    message.iov_count = 1
-    message.rma_iov = &remote
-    message.rma_iov_count = 1
-    message.context = &own.read
+    fill_one_sided(own, &post, destination, handle, offset, length)
+    post.message.context = &own.read
     out = post_flags(own, flags, length)
-    return posted(own, out, fi_readmsg(own.endpoint, &message, out))
+    return posted(own, out, fi_readmsg(own.endpoint, &post.message, out))
 
 
 cdef int fabric_send(lane_t *lane, const iovec *vector, void **handles, size_t count,
@@ -247,7 +239,6 @@ cdef int fabric_wait(queue_t *base, int milliseconds) noexcept nogil:
     cdef fid_cq *first
     cdef fid_cq *last
     cdef fid_t watched[1]
-    cdef pollfd descriptor
     watched[0] = &queue.bell.fid
     # Looking at one queue moves what has arrived for the other: so look at both after the bell
     # was asked, at the awaited one last, or what would ring it is taken already.
@@ -260,10 +251,7 @@ cdef int fabric_wait(queue_t *base, int milliseconds) noexcept nogil:
             or fi_cq_read(first, NULL, 0) != -EAGAIN or fi_cq_read(last, NULL, 0) != -EAGAIN):
         queue.polls = LOOK_AT_ALL
         return 1
-    descriptor.fd = queue.descriptor
-    descriptor.events = POLLIN
-    descriptor.revents = 0
-    if poll(&descriptor, 1, milliseconds) <= 0:
+    if not readable(queue.descriptor, milliseconds):
         return 0
     rpmem_exchange(&queue.woken, 0)
     queue.polls = LOOK_AT_ALL

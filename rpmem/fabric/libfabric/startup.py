@@ -42,14 +42,14 @@ def load() -> ModuleType:
     loader = _loader()
     stand_ins = _load_stand_ins(loader) if loader else []
     try:
-        module = import_module("rpmem.fabric.libfabric.fabric")
+        module = import_module("rpmem.fabric.libfabric.api")
     except MissingExtension:
         if not loader or not stand_ins:
             raise
         # Perhaps a libfabric that wants more of PSM than the stand-ins have: give it the real ones.
         for handle in stand_ins:
             loader.unload(handle)
-        module = import_module("rpmem.fabric.libfabric.fabric")
+        module = import_module("rpmem.fabric.libfabric.api")
     if loader and not hardware.has_rdma_device():
         loader.start_without_kernel_symbols()
     return module

@@ -5,9 +5,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from rpmem.errors import MissingExtension
-from rpmem.fabric.verbs.fabric import Fabric, FabricLane, Listener, Request
+from rpmem.fabric.verbs.fabric import Fabric
+from rpmem.fabric.verbs.lane import FabricLane
+from rpmem.fabric.verbs.listener import Listener
 from rpmem.fabric.verbs.memory import Domain, Memory, devices
 from rpmem.fabric.verbs.queue import Queue
+from rpmem.fabric.verbs.request import Request
 
 if TYPE_CHECKING:
     from rpmem.fabric.verbs.pyverbs_objects import SharedDomain

@@ -1,13 +1,9 @@
-from collections.abc import Callable
 from typing import Self
 
-from rpmem.fabric import contract
+from rpmem.fabric.shared.connecting import Connector
 from rpmem.fabric.verbs.memory import Device
-from rpmem.wire.lane import Lane
 
-class Fabric:
-    provider: str
-    host: str
+class Fabric(Connector):
     device: Device
     shared: object
     def __new__(
@@ -34,45 +30,4 @@ class Fabric:
     def lane_limit(self) -> int: ...
     @property
     def description(self) -> dict[str, object]: ...
-    def await_lanes(
-        self, lanes: list[contract.Lane], timeout: float, check: Callable[[], None] | None = None
-    ) -> None: ...
-    def close(self) -> None: ...
-
-class FabricLane(Lane):
-    connected: bool
-    def __new__(
-        cls,
-        domain: contract.Domain,
-        queue: contract.Queue,
-        index: int,
-        send: tuple[int, int],
-        receive: tuple[int, int],
-        pool: contract.Memory | None = None,
-        request: contract.Request | None = None,
-    ) -> Self: ...
-    @property
-    def key(self) -> int: ...
-    @property
-    def counts(self) -> tuple[int, int]: ...
-    @property
-    def inline_limit(self) -> int: ...
-    def aim(self, address: int, key: int, size: int) -> None: ...
-    def connect(self, data: bytes) -> None: ...
-    def post_receives(self) -> None: ...
-    def accept(self) -> None: ...
-    def hang_up(self) -> None: ...
-
-class Request:
-    data: bytes
-    peer: tuple[str, int]
-    def reject(self) -> None: ...
-
-class Listener:
-    fabric: Fabric
-    port: int
-    def __new__(cls, fabric: contract.Fabric, *, lanes: int = 0) -> Self: ...
-    def next(
-        self, timeout: float, lanes: dict[int, contract.Lane]
-    ) -> Request | FabricLane | None: ...
     def close(self) -> None: ...

@@ -57,5 +57,4 @@ cdef class Memory:
     cpdef close(self)
 
 
-cdef int must(long rc, str what, object where=*, object kind=*) except -1
 cdef int active_port(Device device) except -1

@@ -15,17 +15,10 @@ from libc.stdint cimport uint64_t
 from libc.string cimport memset
 
 from rpmem.base.fork cimport fork_generation, is_copy
-from rpmem.fabric.verbs.ibv cimport *
 from rpmem.errors import FabricFailure, RegistrationFailed
-
-
-cdef int must(long rc, str what, object where=None, object kind=FabricFailure) except -1:
-    """The funnel: 0 passes; -1 means `errno`, anything else is one."""
-    cdef int number
-    if rc == 0:
-        return 0
-    number = errno if rc < 0 else <int> rc
-    raise kind(f"{what}: {os.strerror(number)}", where=where, errno=number)
+from rpmem.fabric.shared.failures import LOCKED_MEMORY
+from rpmem.fabric.verbs.failures cimport must
+from rpmem.fabric.verbs.ibv cimport *
 
 
 # --- devices ---------------------------------------------------------------------------------
@@ -176,23 +169,8 @@ cdef class Domain:
 cdef class Memory:
     """A registered range of memory; pins `keep` (a Region) until closed.
 
-    Parameters
-    ----------
-    domain : Domain
-    address, length : int
-    remote : bool
-        The other side may WRITE and READ it.
-    source : bool
-        Nothing is ever read into it: the device need not be able to write to it.
-    persistent : bool
-        It is persistent memory: register it for RDMA FLUSH, where device and kernel can.
-    key : int
-        Not used: devices choose keys themselves.
-
-    Raises
-    ------
-    RegistrationFailed
-        The limit of locked memory, or a file system that does not let memory be pinned.
+    What its parameters mean stands in `rpmem.fabric.contract`. Devices choose keys themselves; what
+    is `persistent` is registered for RDMA FLUSH, where device and kernel can.
     """
 
     def __cinit__(self, Domain domain, size_t address, size_t length, *, bint remote=False,
@@ -239,9 +217,7 @@ cdef class Memory:
         text = f"{length} bytes of memory cannot be registered with {where}"
         if number in (ENOMEM, EAGAIN, EPERM):
             raise RegistrationFailed(
-                f"{text}: {os.strerror(number)}", errno=number,
-                hint="raise the limit of locked memory (ulimit -l, or memlock in "
-                     "/etc/security/limits.conf)")
+                f"{text}: {os.strerror(number)}", errno=number, hint=LOCKED_MEMORY)
         why = "the device cannot do without pinning it either"
         if self.domain.device.on_demand:
             from rpmem.fabric.verbs.probe import on_demand_works

@@ -17,7 +17,8 @@ from libc.string cimport memcpy, memset
 from posix.stdlib cimport posix_memalign
 
 from rpmem.fabric.verbs.ibv cimport *
-from rpmem.fabric.verbs.memory cimport Device, Domain, active_port, must
+from rpmem.fabric.verbs.failures cimport must
+from rpmem.fabric.verbs.memory cimport Device, Domain, active_port
 from rpmem.errors import DeadlineExceeded, FabricFailure
 
 cdef extern from "<sys/mman.h>" nogil:

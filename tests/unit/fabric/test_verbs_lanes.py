@@ -10,6 +10,7 @@ import pytest
 from rpmem.base import hardware
 from rpmem.errors import MissingExtension, ProviderUnavailable, UsageError
 from rpmem.fabric import providers
+from rpmem.fabric.verbs.addresses import is_loopback, sockaddrs
 from tests.support.without import Installation
 
 verbs = pytest.importorskip(
@@ -73,22 +74,20 @@ def test_a_missing_part_is_explained(tmp_path):
 
 
 def test_addresses_are_packed_as_the_kernel_wants_them():
-    from rpmem.fabric.verbs.fabric import _is_loopback, _sockaddrs
-
-    (v4,) = _sockaddrs("10.77.0.1", 4791)
+    (v4,) = sockaddrs("10.77.0.1", 4791)
     assert len(v4) == 16
     assert v4[2:8] == (4791).to_bytes(2, "big") + ipaddress.ip_address("10.77.0.1").packed
-    (v6,) = _sockaddrs("::1", 80)
+    (v6,) = sockaddrs("::1", 80)
     assert len(v6) == 28
     assert v6[8:24] == ipaddress.ip_address("::1").packed
     assert int.from_bytes(v6[:2], "little") == socket.AF_INET6
-    assert [_is_loopback(each) for each in (v4, v6, *_sockaddrs("127.9.9.9", 1))] == [
+    assert [is_loopback(each) for each in (v4, v6, *sockaddrs("127.9.9.9", 1))] == [
         False,
         True,
         True,
     ]
     with pytest.raises(ProviderUnavailable, match="no address"):
-        _sockaddrs("no such name", 1)
+        sockaddrs("no such name", 1)
 
 
 def test_what_is_no_pyverbs_object_is_refused():

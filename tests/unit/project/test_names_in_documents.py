@@ -205,12 +205,19 @@ _OF_OTHERS = {"inspect"}
 
 _STUBS = {
     "Fabric": ("libfabric/fabric", "verbs/fabric"),
-    "Domain": ("libfabric/fabric", "verbs/memory"),
-    "Memory": ("libfabric/fabric", "verbs/memory"),
-    "Queue": ("libfabric/fabric", "verbs/queue"),
-    "FabricLane": ("libfabric/fabric", "verbs/fabric"),
-    "Listener": ("libfabric/fabric", "verbs/fabric"),
-    "Request": ("libfabric/fabric", "verbs/fabric"),
+    "Domain": ("libfabric/memory", "verbs/memory"),
+    "Memory": ("libfabric/memory", "verbs/memory"),
+    "Queue": ("libfabric/queue", "verbs/queue"),
+    "FabricLane": ("libfabric/lane", "verbs/lane"),
+    "Listener": ("libfabric/listener", "verbs/listener"),
+    "Request": ("libfabric/request", "verbs/request"),
+}
+
+#: The classes that those of both fabrics derive from.
+_BASES = {
+    "Fabric": (("fabric/shared/connecting", "Connector"),),
+    "FabricLane": (("wire/lane", "Lane"), ("fabric/shared/lane", "ConnectedLane")),
+    "Listener": (("fabric/shared/connecting", "Acceptor"),),
 }
 
 
@@ -236,7 +243,7 @@ def fabric_members(texts):
     wrong = set()
     for (kind, stubs), said in zip(_STUBS.items(), listed, strict=True):
         one, other = (members(f"rpmem/fabric/{stub}", kind) for stub in stubs)
-        base = members("rpmem/wire/lane", "Lane") if kind == "FabricLane" else set()
+        base = set().union(*(members(f"rpmem/{place}", of) for place, of in _BASES.get(kind, ())))
         wrong |= {f"{kind}.{name}" for name in ((one & other) | base) - said}
         wrong |= {f"{kind}.{name}" for name in said - (one | other | base)}
     return wrong

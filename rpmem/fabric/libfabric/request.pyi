@@ -1,0 +1,4 @@
+class Request:
+    data: bytes
+    peer: tuple[str, int]
+    def reject(self) -> None: ...

@@ -1,0 +1,29 @@
+"""Somebody who wants a lane over libfabric."""
+
+from rpmem.fabric.libfabric.fi cimport fi_freeinfo
+
+
+cdef class Request:
+    """A request for a connection; either becomes a FabricLane or is rejected."""
+
+    def __dealloc__(self):
+        if self.info != NULL:
+            fi_freeinfo(self.info)
+
+    cdef enter(self):
+        """Have libfabric take over a connection that has waited at the door."""
+        if self.visitor is not None:
+            self.listener._take_over(self)
+
+    cdef leave(self):
+        """What the lane needed of the listener is no longer needed."""
+        if self.behind is not None:
+            self.listener._took_over(self)
+
+    def reject(self):
+        """Turn the request down."""
+        if self.visitor is not None:
+            self.visitor.close()
+            self.visitor = None
+        if self.info != NULL:
+            self.listener._turn_down(self)

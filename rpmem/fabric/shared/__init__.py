@@ -1,0 +1,1 @@
+"""What the fabrics share: how lanes come about, their buffers, addresses, errors."""

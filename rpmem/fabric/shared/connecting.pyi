@@ -1,0 +1,18 @@
+from collections.abc import Callable
+
+from rpmem.fabric import contract
+
+class Connector:
+    provider: str
+    def await_lanes(
+        self, lanes: list[contract.Lane], timeout: float, check: Callable[[], None] | None = None
+    ) -> None: ...
+
+class Acceptor:
+    port: int
+    @property
+    def fabric(self) -> contract.Fabric: ...
+    def next(
+        self, timeout: float, lanes: dict[int, contract.Lane]
+    ) -> contract.Request | contract.Lane | None: ...
+    def close(self) -> None: ...

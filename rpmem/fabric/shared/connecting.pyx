@@ -1,0 +1,84 @@
+"""How lanes come about, on either side: one event after the other, each within bounded time.
+
+A fabric's own part is `turn`: it takes one event, notes what it means in the lane that it is about,
+and returns that lane.
+"""
+
+import time
+
+cimport cython
+
+from rpmem.errors import DeadlineExceeded
+from rpmem.fabric.shared.lane cimport ConnectedLane
+
+# Seconds between two calls of what may end the wait.
+_SLICE = 0.05
+
+
+@cython.no_gc_clear  # lanes that are let go of take themselves off its list
+cdef class Connector:
+    """The base of the fabrics' Fabric."""
+
+    cdef object turn(self, double timeout_s):
+        raise NotImplementedError
+
+    def await_lanes(self, list lanes, double timeout, object check=None):
+        """Wait until every lane of `lanes` is connected.
+
+        `check` is called now and then meanwhile, and may raise to end the wait.
+
+        Raises
+        ------
+        ConnectFailed
+            When the target refused one or hung up.
+        DeadlineExceeded
+            When it did not answer within `timeout` seconds.
+        """
+        cdef ConnectedLane lane
+        deadline = time.monotonic() + timeout
+        while True:
+            waiting = 0
+            for lane in lanes:
+                if lane.problem is not None:
+                    raise lane.problem
+                if not lane.connected:
+                    waiting += 1
+            if not waiting:
+                return
+            if self.problem is not None:
+                raise self.problem
+            if check is not None:
+                check()
+            left = deadline - time.monotonic()
+            if left <= 0:
+                raise DeadlineExceeded(
+                    f"{waiting} of {len(lanes)} lanes were not accepted by {self.host}, "
+                    f"port {self.port}, in {timeout:g} s", hint=self.unanswered)
+            self.turn(min(left, _SLICE))
+
+
+cdef class Acceptor:
+    """The base of the fabrics' Listener."""
+
+    def next(self, double timeout, dict lanes):
+        """Wait for what happens next: a Request, a lane of `lanes` that is connected, or None.
+
+        Parameters
+        ----------
+        timeout : float
+            Seconds.
+        lanes : dict
+            ``lane.key`` to lane, for those accepted and not yet connected; the one that
+            is reported (or failed) is taken out.
+        """
+        cdef ConnectedLane lane
+        event = self.fabric.turn(timeout)
+        if not isinstance(event, ConnectedLane):
+            return event
+        lane = event
+        if lane.connected or lane.problem is not None:
+            lanes.pop(lane.key, None)
+        return lane if lane.connected else None
+
+    cpdef close(self):
+        """Stop listening; established lanes stay."""

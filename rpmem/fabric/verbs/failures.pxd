@@ -1,0 +1,6 @@
+# cython: language_level=3
+"""From return values of libibverbs and librdmacm to errors."""
+
+
+# 0 passes; -1 means that errno has the number, anything else is one.
+cdef int must(long rc, str what, object where=*, object kind=*) except -1

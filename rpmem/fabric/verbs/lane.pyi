@@ -1,0 +1,26 @@
+from typing import Self
+
+from rpmem.fabric import contract
+from rpmem.fabric.shared.lane import ConnectedLane
+
+class FabricLane(ConnectedLane):
+    def __new__(
+        cls,
+        domain: contract.Domain,
+        queue: contract.Queue,
+        index: int,
+        send: tuple[int, int],
+        receive: tuple[int, int],
+        pool: contract.Memory | None = None,
+        request: contract.Request | None = None,
+    ) -> Self: ...
+    @property
+    def key(self) -> int: ...
+    @property
+    def counts(self) -> tuple[int, int]: ...
+    @property
+    def inline_limit(self) -> int: ...
+    def aim(self, address: int, key: int, size: int) -> None: ...
+    def connect(self, data: bytes) -> None: ...
+    def accept(self) -> None: ...
+    def hang_up(self) -> None: ...
