@@ -24,7 +24,8 @@ from rpmem.wire.pmdk_messages cimport (
 )
 from rpmem.memory.region cimport Region
 from rpmem.memory.words cimport rpmem_copy_words
-from rpmem.wire.polling cimport give_way, now, politeness, politeness_t
+from rpmem.wire.clock cimport now
+from rpmem.wire.polling cimport give_way, politeness, politeness_t
 
 from rpmem.errors import FlushFailed, MalformedMessage, RangeError
 

@@ -18,7 +18,8 @@ from rpmem.wire.lane cimport (
 from rpmem.engine.overlaps cimport (
     overlaps_enter, overlaps_free, overlaps_init, overlaps_leave, overlaps_wait,
 )
-from rpmem.wire.polling cimport cores, give_way, now, politeness
+from rpmem.wire.clock cimport now
+from rpmem.wire.polling cimport cores, give_way, politeness
 from rpmem.steps.step cimport (
     OPERATION_DONE, OPERATION_DRAIN, OPERATION_FLUSH, OPERATION_RELAXED, link_t, operation_t,
 )

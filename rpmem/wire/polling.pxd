@@ -1,5 +1,5 @@
 # cython: language_level=3
-"""Polling beside others: the clock, and giving the core to whoever waits for it.
+"""Polling beside others: giving the core to whoever waits for it.
 
 How often is found out by doing it.  A yield that takes long let somebody run who wanted this core,
 often the very peer whose answer is awaited: then few polls are enough between two of them.  One
@@ -7,7 +7,8 @@ that returns at once had nobody to give way to, and the next is put off.
 """
 
 from libc.stdint cimport uint32_t, uint64_t
-from posix.time cimport CLOCK_MONOTONIC, clock_gettime, timespec
+
+from rpmem.wire.clock cimport now
 
 cdef extern from "<sched.h>" nogil:
     int sched_yield()
@@ -25,12 +26,6 @@ ctypedef struct politeness_t:
     uint32_t every               # empty polls between two yields, now
     uint32_t most                # and at most
     uint64_t quickest            # ns that a yield took
-
-
-cdef inline uint64_t now() noexcept nogil:
-    cdef timespec t
-    clock_gettime(CLOCK_MONOTONIC, &t)
-    return <uint64_t> t.tv_sec * 1000000000 + <uint64_t> t.tv_nsec
 
 
 cdef inline uint32_t cores() noexcept nogil:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import re
 import subprocess
 import sys
 from importlib import import_module
@@ -47,7 +48,9 @@ def compiled(name: str) -> Any:
 
 
 def build(name: str) -> None:
-    """Build ``tests.support.NAME`` where that is necessary."""
+    """Build ``tests.support.NAME`` where that is necessary, and what it is made with."""
+    for other in _made_with(name):
+        build(other)
     if _is_fresh(name):
         return
     (ROOT / "build").mkdir(exist_ok=True)
@@ -64,10 +67,18 @@ def build(name: str) -> None:
             os.utime(built)
 
 
+def _made_with(name: str) -> list[str]:
+    """Return the other helpers that it imports as compiled parts do."""
+    source = (_HERE / f"{name}.pyx").read_text()
+    return re.findall(r"^from tests\.support\.(\w+) cimport", source, re.M)
+
+
 def _is_fresh(name: str) -> bool:
     built = list(_HERE.glob(f"{name}.*.so"))
     # What it is laid out by: any of the pages may have changed.
-    sources = [_HERE / f"{name}.pyx", *ROOT.glob("rpmem/**/*.pxd"), *ROOT.glob("rpmemd/*.pxd")]
+    sources = [_HERE / f"{name}.pyx"]
+    for folder in ("rpmem", "rpmemd", "tests/support"):
+        sources += ROOT.glob(f"{folder}/**/*.pxd")
     newest = max(each.stat().st_mtime for each in sources)
     return bool(built) and built[0].stat().st_mtime >= newest
 

@@ -9,7 +9,7 @@ import struct
 import pytest
 
 from rpmem.errors import ProviderUnavailable
-from rpmem.fabric.libfabric import fabric as libfabric
+from rpmem.fabric.libfabric import api as libfabric
 from rpmem.fabric.libfabric.door import Visitor
 from tests.support.pair import pair
 

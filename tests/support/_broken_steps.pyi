@@ -1,0 +1,3 @@
+from rpmem._core import LaneGroup
+
+def break_step(group: LaneGroup, how: str) -> None: ...

@@ -1,0 +1,3 @@
+from tests.support._fake_world import World
+
+def settle(world: World, limit_ns: int = 10_000_000) -> None: ...
