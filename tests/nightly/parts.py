@@ -45,6 +45,14 @@ PARTS = (
         minutes=60,
     ),
     Part(
+        "simulation",
+        "100,000 sessions, in which a fabric delays, repeats, loses and cuts, keep what was "
+        "acknowledged and say what went wrong",
+        "{python} -m tests.support.simulation --seed $(({seed} * 10000)) --count 10000",
+        rounds=10,
+        minutes=30,
+    ),
+    Part(
         "mutants",
         "the tests notice single mistakes in the code",
         "scripts/mutants {resume}",

@@ -455,10 +455,6 @@ cdef int fake_poll(queue_t *base, completion_t *out, int room) noexcept nogil:
     return n
 
 
-cdef uint64_t sooner(uint64_t one, uint64_t other, uint64_t now) noexcept nogil:
-    return min(one, other) if other > now else one
-
-
 cdef int fake_wait(queue_t *base, int milliseconds) noexcept nogil:
     """Sleep until something is to happen: that time has come at once."""
     cdef world_t *world = (<fake_queue_t *> base).world
@@ -469,21 +465,27 @@ cdef int fake_wait(queue_t *base, int milliseconds) noexcept nogil:
     cdef uint32_t i
     for i in range(world.conn_count):
         conn = world.conns[i]
-        if conn.broken:
-            next_ns = sooner(next_ns, conn.notice_at, now)
+        if conn.broken and conn.here != NULL and not conn.here.told:
+            next_ns = min(next_ns, conn.notice_at)
         if conn.target.silent:
             continue
-        if conn.count and conn.posts[conn.first].at != HELD:
-            next_ns = sooner(next_ns, conn.posts[conn.first].at, now)
+        if conn.count:
+            next_ns = min(next_ns, conn.posts[conn.first].at)
         if conn.replies.count:
-            next_ns = sooner(next_ns, conn.replies.items[conn.replies.first].at, now)
+            next_ns = min(next_ns, conn.replies.items[conn.replies.first].at)
         if conn.dones.count:
-            next_ns = sooner(next_ns, conn.dones.items[conn.dones.first].at, now)
+            next_ns = min(next_ns, conn.dones.items[conn.dones.first].at)
     for i in range(world.target_count):
-        next_ns = sooner(next_ns, world.targets[i].serve_at, now)
-        next_ns = sooner(next_ns, world.targets[i].end_at, now)
-    world.clock_ns = next_ns
-    return next_ns < end
+        if world.targets[i].serve_at:
+            next_ns = min(next_ns, world.targets[i].serve_at)
+        if world.targets[i].end_at:
+            next_ns = min(next_ns, world.targets[i].end_at)
+    if next_ns >= end:
+        world.clock_ns = end
+        return 0
+    # What is due already may wait for something else: then time goes by in polls.
+    world.clock_ns = max(now, next_ns)
+    return 1
 
 
 cdef void fake_wake(queue_t *base) noexcept nogil:

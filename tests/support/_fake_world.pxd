@@ -41,7 +41,8 @@ cpdef enum:
     FAULT_REFUSE = 8             # the medium refuses a flush
     FAULT_INTERRUPT = 9          # a signal comes
     FAULT_REFUSE_POST = 10       # a post is refused by the device
-    FAULTS = 11
+    FAULT_SILENT_INTERRUPT = 11  # a signal comes, and nothing else any longer
+    FAULTS = 12
 
 cdef uint64_t HELD = <uint64_t> -1
 

@@ -84,8 +84,9 @@ cdef void event(conn_t *conn) noexcept nogil:
         conn.target.silent = True
     elif world.fault == FAULT_REFUSE:
         conn.target.refuses = EIO
-    elif world.fault == FAULT_INTERRUPT:
+    elif world.fault == FAULT_INTERRUPT or world.fault == FAULT_SILENT_INTERRUPT:
         note_fault(conn.target, world.fault)
+        conn.target.silent = world.fault == FAULT_SILENT_INTERRUPT
         PyErr_SetInterrupt()
     else:
         world.armed = True

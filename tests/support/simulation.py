@@ -29,6 +29,14 @@ from rpmem.control.proof import new_token
 from rpmem.errors import RpmemError
 from rpmem.memory.region import Region
 from rpmem.session.lanes import Lanes
+from rpmem.wire.lane import (
+    LANE_ABORTED,
+    LANE_EXPIRED,
+    LANE_GARBLED,
+    LANE_INTERRUPTED,
+    LANE_LOST,
+    LANE_REFUSED,
+)
 from rpmemd import lane_server
 from rpmemd.admission import TokenAdmission
 from rpmemd.lane_server import NATIVE, PMDK, LaneServer
@@ -47,8 +55,28 @@ PATIENCE_S = 0.3
 #: What a step can be told to do wrong; the model has to notice.
 BREACHES = ("counts answers", "does not wait", "forgets", "doubles posts", "skips flush")
 
+_KINDS = (
+    *("persist", "persist", "relaxed", "many", "flush", "flush"),
+    *("drain", "deep", "read", "put", "wait"),
+)
 _STEPS = ("send-after-write", "read-after-write", "commit", "flush")
 _NATIVE_ONLY = (fake.FAULT_DROP_REPLY, fake.FAULT_DROP_MESSAGE, fake.FAULT_DOUBLE_MESSAGE)
+
+#: What the first call that notices may say of what went wrong. Whoever is told first that the
+#: session has ended sees a broken connection.
+_SAID = {
+    fake.FAULT_CUT: {LANE_LOST},
+    fake.FAULT_CUT_ALL: {LANE_LOST},
+    fake.FAULT_SILENCE: {LANE_EXPIRED},
+    fake.FAULT_DROP_MESSAGE: {LANE_REFUSED, LANE_EXPIRED, LANE_LOST},
+    fake.FAULT_DROP_REPLY: {LANE_EXPIRED},
+    fake.FAULT_DOUBLE_MESSAGE: {LANE_REFUSED, LANE_LOST},
+    fake.FAULT_GARBLE: {LANE_GARBLED},
+    fake.FAULT_REFUSE: {LANE_REFUSED, LANE_LOST},
+    fake.FAULT_INTERRUPT: set(),
+    fake.FAULT_REFUSE_POST: {LANE_LOST},
+    fake.FAULT_SILENT_INTERRUPT: {LANE_EXPIRED, LANE_INTERRUPTED},
+}
 
 
 class Broken(AssertionError):
@@ -104,13 +132,12 @@ class Plan:
         self.medium = "pmem" if self.step != _STEPS[0] else draw.choice(("page", "pmem"))
         self.stages = not self.pmdk and self.step == _STEPS[0] and draw.random() < 0.15
         self.message_size = draw.choice((128, 256, 1024, 4096))
-        self.copies = draw.random() < 0.3
         self.fault = draw.randrange(fake.FAULTS) if breach == "" and draw.random() < 0.7 else 0
         if self.pmdk and self.fault in _NATIVE_ONLY:
             # Its answers have no number: one that is lost cannot be told from the next.
             self.fault = fake.FAULT_CUT
         self.world = {
-            "delay_ns": draw.choice((0, 1000, 10_000, 400_000)),
+            "delay_ns": draw.choice((0, 1000, 10_000, 400_000, 3_000_000)),
             "depth": draw.choice((3, 8, 64)),
             "again_in": draw.choice((0, 0, 2, 9)),
             "double_in": 0 if self.pmdk else draw.choice((0, 0, 2, 5)),
@@ -130,6 +157,10 @@ class Plan:
             self.world["double_in"] = 2
         self.spin_s = draw.choice((0.0, 50e-6))
         self.calls = draw.randrange(4, 16)
+        self.kinds = _KINDS
+        if self.fault == fake.FAULT_SILENT_INTERRUPT:
+            # Only a read has to wait for what it asked for.
+            self.kinds += ("read",) * len(_KINDS)
 
 
 class Replica:
@@ -277,6 +308,7 @@ class Session:
         self.world = world
         self.counts: Counter[str] = Counter()
         self.calling = False
+        self.said = False
         self.flushed: list[tuple[int, int]] = []
         self.here = Region.anonymous(SIZE)
         with memoryview(self.here) as view:
@@ -313,13 +345,15 @@ class Session:
         self._call("drain", self._drain, self.flushed)
         settle(self.world)
         self._check()
+        self.counts.update(posts=self.world.posts)
+        for replica in self.replicas:
+            lanes = replica.lanes.lanes
+            self.counts.update(f"lane {lane.fault[0]}" for lane in lanes if lane.fault[0])
+            self.counts.update(f"went wrong {number}" for number in replica.target.faults)
 
     def _step(self) -> None:
         draw = self.plan.random
-        kind = draw.choice(
-            ("persist", "persist", "relaxed", "many", "flush", "flush", "drain", "deep", "read")
-            + ("put", "wait")
-        )
+        kind = draw.choice(self.plan.kinds)
         if kind == "wait":
             settle(self.world, draw.choice((1000, 100_000, 5_000_000)))
         elif kind == "drain":
@@ -346,22 +380,29 @@ class Session:
         ranges = self._ranges(draw.randrange(2, 8) if many else 1, 3000 if not many else 300)
         if kind == "put":
             ranges = [(ranges[0][0] & ~7, 8)]
-        if any(_meet(one, other) for one in ranges for other in self.flushed):
-            # What was flushed must not change before it is drained.
+        if draw.random() < 0.5 and any(
+            _meet(one, other) for one in ranges for other in self.flushed
+        ):
             self._call("drain", self._drain, self.flushed)
+        lane = self._lane()
         with memoryview(self.here) as view:
             for at, length in ranges:
                 view[at : at + length] = draw.randbytes(length)
         if kind == "flush":
             for one in ranges:
-                if not self._call("flush", lambda one=one: self.core.flush(one, relaxed=relaxed),
-                                  [one], durable=False):
-                    return
-                self.flushed.append(one)
+                if self._call(
+                    kind,
+                    lambda one=one: self.core.flush(one, relaxed=relaxed, lane=lane),
+                    [one],
+                    durable=False,
+                ):
+                    self.flushed.append(one)
         elif kind == "many":
-            self._call(kind, lambda: self.core.persist_many(ranges, relaxed=relaxed), ranges)
+            self._call(
+                kind, lambda: self.core.persist_many(ranges, relaxed=relaxed, lane=lane), ranges
+            )
         elif kind == "deep":
-            self._call(kind, lambda: self.core.deep_persist(ranges[0]), ranges)
+            self._call(kind, lambda: self.core.deep_persist(ranges[0], lane=lane), ranges)
         elif kind == "put":
             at = ranges[0][0]
             with memoryview(self.here) as view:
@@ -369,7 +410,14 @@ class Session:
             self._call(kind, lambda: self.core.put(at, word), ranges)
         else:
             relaxed = kind == "relaxed"
-            self._call(kind, lambda: self.core.persist(ranges[0], relaxed=relaxed), ranges)
+            self._call(
+                kind, lambda: self.core.persist(ranges[0], relaxed=relaxed, lane=lane), ranges
+            )
+
+    def _lane(self) -> int | None:
+        """A certain lane, or any."""
+        draw = self.plan.random
+        return draw.randrange(self.plan.lanes) if draw.random() < 0.7 else None
 
     def _drain(self) -> None:
         self.core.drain()
@@ -380,9 +428,13 @@ class Session:
         replica = self.replicas[which]
         ((at, length),) = self._ranges(1, 9000)
         into = bytearray(length)
+        lane = self._lane()
         register = replica.lanes.register if draw.random() < 0.5 else None
         if not self._call(
-            "read", lambda: self.core.read(which, into, at, register=register), [], only=replica
+            "read",
+            lambda: self.core.read(which, into, at, lane=lane, register=register),
+            [],
+            only=replica,
         ):
             return
         for index, value in enumerate(into, at):
@@ -420,7 +472,7 @@ class Session:
                 return False
             still = [replica for replica in up if not replica.group.failed]
         else:
-            if lost and only is None or only in lost:
+            if (lost and only is None) or only in lost:
                 raise Broken(f"{kind} went well although a replica is lost")
             went_well = True
             still = up
@@ -435,16 +487,22 @@ class Session:
         return went_well
 
     def _failed(self, kind: str, error: BaseException) -> None:
-        """A call failed: something must have gone wrong before."""
+        """A call failed: something must have gone wrong before, and this is what to say of it."""
+        lost = [replica for replica in self.replicas if replica.group.failed]
+        for replica in lost:
+            if not any(_SAID[fault] for fault in replica.target.faults):
+                raise Broken(f"{kind}: {error!r}, although nothing has gone wrong")
         if isinstance(error, KeyboardInterrupt):
             self.counts["interrupted"] += 1
+            self.said = self.said or bool(lost)
             return
         self.counts[f"fault {error.fault}"] += 1
-        for replica in self.replicas:
-            if replica.group.failed and not replica.target.faults:
-                raise Broken(f"{kind}: {error}, although nothing has gone wrong")
-        if not any(replica.group.failed for replica in self.replicas):
+        if not lost:
             raise Broken(f"{kind}: {error}, and no replica is lost")
+        said = set().union(*(_SAID[fault] for each in lost for fault in each.target.faults))
+        if error.fault not in said | ({LANE_ABORTED} if self.said else set()):
+            raise Broken(f"{kind}: {error}, after {[each.target.faults for each in lost]}")
+        self.said = True
 
     def _check(self) -> None:
         if self.world.complaint is not None:
@@ -489,9 +547,6 @@ def run(seed: int, breach: str = "") -> Counter[str]:
         finally:
             session.close()
             signal.signal(signal.SIGINT, earlier)
-        session.counts.update(posts=world.posts)
-        for replica in session.replicas:
-            session.counts.update(f"went wrong {number}" for number in replica.target.faults)
         return session.counts
 
 
