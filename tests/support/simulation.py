@@ -456,7 +456,8 @@ class Session:
         """Make a call, note what it promised, and whether it was right to fail."""
         up = [replica for replica in self.replicas if not replica.group.failed]
         lost = [replica for replica in self.replicas if replica.group.failed]
-        for replica in up:
+        for replica in self.replicas:
+            # What is still on its way to one that is lost may carry them too.
             replica.sent(ranges)
         begun = self.world.clock_ns
         self.counts["calls"] += 1
