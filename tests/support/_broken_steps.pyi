@@ -1,3 +1,3 @@
-from rpmem._core import LaneGroup
+from rpmem.engine.lanegroup import LaneGroup
 
 def break_step(group: LaneGroup, how: str) -> None: ...

@@ -6,7 +6,7 @@ Built by tests.support.compiled; never part of the package.
 
 from libc.stdint cimport uint32_t
 
-from rpmem._core cimport LaneGroup
+from rpmem.engine.lanegroup cimport LaneGroup
 from rpmem.steps.step cimport OPERATION_DONE, OPERATION_PENDING, link_t, operation_t, step_t
 from rpmem.wire.lane cimport COMPLETED_RECEIVE, LANE_UP, completion_t
 from rpmem.wire.messages cimport MESSAGE_REPLY, reply_t

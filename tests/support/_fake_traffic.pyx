@@ -23,10 +23,14 @@ from rpmem.wire.messages cimport reply_t
 from rpmemd.service cimport Service, served_t
 from tests.support._fake_world cimport (
     BACKS, FAULT_DOUBLE_MESSAGE, FAULT_DROP_MESSAGE, FAULT_DROP_REPLY, FAULT_GARBLE,
-    FAULT_REFUSE_POST, FLUSH, HELD, LANES, POLL_NS, POSTS, READ, SEND, SLOTS, WORD, WRITE, World,
+    FAULT_REFUSE_POST, FLUSH, LANES, POLL_NS, POSTS, READ, SEND, SLOTS, WORD, WRITE, World,
     back_t, break_all, break_conn, complain, conn_t, draw, end_t, event, fake_queue_t, happens,
     memory_t, post_t, ring_t, target_t, world_t,
 )
+
+
+# When a post arrives that waits for another one to follow first.
+cdef uint64_t HELD = <uint64_t> -1
 
 
 # --- what arrives --------------------------------------------------------------------------------

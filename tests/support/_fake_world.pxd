@@ -44,8 +44,6 @@ cpdef enum:
     FAULT_SILENT_INTERRUPT = 11  # a signal comes, and nothing else any longer
     FAULTS = 12
 
-cdef uint64_t HELD = <uint64_t> -1
-
 ctypedef struct memory_t:
     const char *base
     uint64_t length
@@ -54,7 +52,7 @@ ctypedef struct memory_t:
 ctypedef struct post_t:
     uint32_t kind
     uint32_t flags
-    uint64_t at                  # when it arrives; HELD: another one is to follow first
+    uint64_t at                  # when it arrives; `HELD`: another one is to follow first
     uint64_t offset
     uint64_t length
     uint32_t count

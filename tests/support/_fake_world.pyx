@@ -170,7 +170,7 @@ cdef class Target:
 
     def __cinit__(self, World world, Region region, *, str medium, bint reaches_domain=False,
                   bint forgets=False):
-        cdef segment_t *segment = region.segments
+        cdef segment_t *segment = region.mapped.segments
         self.world = world
         self.region = region
         self.c.world = &world.c

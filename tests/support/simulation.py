@@ -385,6 +385,8 @@ class Session:
         ):
             self._call("drain", self._drain, self.flushed)
         lane = self._lane()
+        # What changes after its flush is what the drain no longer answers for.
+        self.flushed = [rest for one in self.flushed for rest in _without(one, ranges)]
         with memoryview(self.here) as view:
             for at, length in ranges:
                 view[at : at + length] = draw.randbytes(length)
@@ -510,6 +512,16 @@ class Session:
             raise Broken(self.world.complaint)
         for replica in self.replicas:
             replica.check()
+
+
+def _without(one: tuple[int, int], others: list[tuple[int, int]]) -> list[tuple[int, int]]:
+    """Return what is left of a range without some others."""
+    pieces = [(one[0], bytes(one[1]))]
+    for at, length in others:
+        pieces = [
+            rest for offset, data in pieces for rest in _outside(offset, data, at, at + length)
+        ]
+    return [(offset, len(data)) for offset, data in pieces]
 
 
 def _meet(one: tuple[int, int], other: tuple[int, int]) -> bool:
