@@ -180,7 +180,8 @@ def _try(mutant: Mutant, pristine: Path, tree: Path) -> Outcome:
     if complaint := _build(tree, changed):
         return outcome("invalid", complaint)
     status, said = _run(tree, mutant.tests, "-x", limit_s=_RUN_LIMIT_S)
-    if status == 1 or status < 0:  # red, or the interpreter died of it
+    # Red, or the interpreter died of it, or a signal that a test sends got out of that test.
+    if status == 1 or status < 0 or (status == 2 and "KeyboardInterrupt" in said):
         return outcome("caught", said)
     return outcome("survived" if status == 0 else "invalid", said)
 
