@@ -62,6 +62,9 @@ DIRECTIVES = {
     "initializedcheck": False,
     "cdivision": True,
     "embedsignature": True,
+    "embedsignature.format": "clinic",
+    # So methods look what their self is, which Cython's own functions do not.
+    "binding": False,
 }
 COMPILE = ["-O3", "-std=gnu11", "-fvisibility=hidden", "-Wall", "-Wno-unused-function"]
 

@@ -68,7 +68,7 @@ cdef class Replicator:
     one when all are taken.
     """
 
-    def __cinit__(self, Region region, list groups, *, bint local, uint64_t floor=4096,
+    def __cinit__(self, Region region not None, list groups, *, bint local, uint64_t floor=4096,
                   object size=None, double spin=50e-6, double timeout=30.0):
         cdef LaneGroup group
         cdef uint32_t i, lanes = 0
@@ -82,7 +82,7 @@ cdef class Replicator:
         self.unsettled = []
         self.born = fork_generation()
         for i in range(<uint32_t> len(groups)):
-            group = groups[i]
+            group = <LaneGroup?> groups[i]
             lanes = group.c.lanes if i == 0 else min(lanes, group.c.lanes)
         if engine_init(&self.engine, <uint32_t> len(groups), lanes):
             raise MemoryError("no memory for the lanes")
@@ -402,6 +402,10 @@ cdef class Replicator:
                 PyBuffer_Release(&view)
             # No step has to think of empty ranges.
             ranges = [(int(offset), int(length)) for offset, length in ranges]
+        elif isinstance(ranges, memoryview) and ranges.ndim != 1:
+            raise BufferRefused(
+                f"a memoryview of {ranges.ndim} dimensions is not a sequence of ranges",
+                hint="pass numpy.asarray(view), or a list of ranges")
         ranges_init(&collected)
         try:
             for x in ranges:

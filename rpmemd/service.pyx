@@ -224,9 +224,9 @@ cdef class Service:
         ``on_drop(lane, reason, errno)``, called from service threads.
     """
 
-    def __cinit__(self, Region region, uint64_t size, uint64_t floor, list lanes, list queues,
-                  *, double spin, object on_drop, str dialect="native", uint64_t base=0,
-                  Region staging=None):
+    def __cinit__(self, Region region not None, uint64_t size, uint64_t floor, list lanes,
+                  list queues, *, double spin, object on_drop, str dialect="native",
+                  uint64_t base=0, Region staging=None):
         cdef Lane lane
         cdef uint32_t i
         self.region = region
@@ -247,7 +247,7 @@ cdef class Service:
         if self.served == NULL:
             raise MemoryError("no memory for the lanes")
         for i in range(self.count):
-            lane = lanes[i]
+            lane = <Lane?> lanes[i]
             lane.c.user = &self.served[i]
             self.served[i].lane = lane.c
             self.served[i].number = i

@@ -57,7 +57,7 @@ cdef class LaneGroup:
         Has ``explain(fault, refusal, detail)``, which turns a fault into an RpmemError.
     """
 
-    def __cinit__(self, list lanes, str step, Region pool, *, uint32_t message_size,
+    def __cinit__(self, list lanes, str step, Region pool not None, *, uint32_t message_size,
                   uint32_t window, object owner, object put_limit=None, object put_most=None,
                   uint64_t remote_base=0, str dialect="native", uint64_t staging=0):
         cdef bint native = dialect == "native"
@@ -77,7 +77,8 @@ cdef class LaneGroup:
         limits.put_limit = <uint64_t> PUT_LIMIT if put_limit is None else <uint64_t> put_limit
         limits.put_most = <uint64_t> -1 if put_most is None else <uint64_t> put_most
         limits.staging = staging
-        for lane in self.lanes:
+        for each in self.lanes:
+            lane = <Lane?> each
             link = &self.c.links[self.c.lanes]
             link.lane = lane.c
             link.step = step_named(step, lane.c) if native else pmdk_step_named(step)

@@ -191,7 +191,7 @@ cdef class Handler:
     cdef Kind kind
     cdef list before
 
-    def __cinit__(self, Kind kind):
+    def __cinit__(self, Kind kind not None):
         self.kind = kind
         self.before = []
 

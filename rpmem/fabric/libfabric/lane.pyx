@@ -43,8 +43,8 @@ cdef class FabricLane(ConnectedLane):
     What its parameters mean stands in `rpmem.fabric.contract`.
     """
 
-    def __cinit__(self, Domain domain, Queue queue, uint32_t index, tuple send, tuple receive,
-                  Memory pool=None, Request request=None):
+    def __cinit__(self, Domain domain not None, Queue queue not None, uint32_t index, tuple send,
+                  tuple receive, Memory pool=None, Request request=None):
         cdef fi_info *info
         if request is not None:
             request.enter()

@@ -33,7 +33,7 @@ cdef class Listener(Acceptor):
         Where the provider needs it, let connections wait outside (`rpmem.fabric.libfabric.door`).
     """
 
-    def __cinit__(self, Fabric fabric, *, int lanes=0, bint guarded=True):
+    def __cinit__(self, Fabric fabric not None, *, int lanes=0, bint guarded=True):
         cdef uint8_t name[128]
         cdef size_t length = sizeof(name)
         self.born = fork_generation()

@@ -14,7 +14,7 @@ from rpmem.fabric.shared.failures import LOCKED_MEMORY
 cdef class Domain:
     """Where memory is registered and endpoints live; one thread at a time."""
 
-    def __cinit__(self, Fabric fabric):
+    def __cinit__(self, Fabric fabric not None):
         self.born = fork_generation()
         self.fabric = fabric
         must(fi_domain(fabric.fabric, fabric.info, &self.domain, NULL), "fi_domain",
@@ -39,7 +39,7 @@ cdef class Memory:
     provider lets us choose; a `persistent` one is what commits have to reach.
     """
 
-    def __cinit__(self, Domain domain, size_t address, size_t length, *, bint remote=False,
+    def __cinit__(self, Domain domain not None, size_t address, size_t length, *, bint remote=False,
                   bint source=False, bint persistent=False, uint64_t key=0, object keep=None):
         cdef uint64_t access = FI_SEND | FI_WRITE
         cdef uint64_t flags = FI_RMA_PMEM if persistent else 0

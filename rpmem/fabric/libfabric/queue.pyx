@@ -24,7 +24,7 @@ cdef class Queue:
     (`answers`), or else for the completion of one-sided posts.
     """
 
-    def __cinit__(self, Domain domain, size_t size=0, *, bint answers=True):
+    def __cinit__(self, Domain domain not None, size_t size=0, *, bint answers=True):
         provider = domain.fabric.provider
         self.born = fork_generation()
         self.domain = domain

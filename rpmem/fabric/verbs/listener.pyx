@@ -15,7 +15,7 @@ cdef enum:
 cdef class Listener(Acceptor):
     """Listens on the fabric's address, at a port of the system's choice."""
 
-    def __cinit__(self, Fabric fabric, *, int lanes=0):
+    def __cinit__(self, Fabric fabric not None, *, int lanes=0):
         self.fabric = fabric
         must(rdma_listen(fabric.bound, max(BACKLOG, lanes)), "rdma_listen", fabric.host,
              ConnectFailed)

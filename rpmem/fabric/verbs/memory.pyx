@@ -173,7 +173,7 @@ cdef class Memory:
     is `persistent` is registered for RDMA FLUSH, where device and kernel can.
     """
 
-    def __cinit__(self, Domain domain, size_t address, size_t length, *, bint remote=False,
+    def __cinit__(self, Domain domain not None, size_t address, size_t length, *, bint remote=False,
                   bint source=False, bint persistent=False, uint64_t key=0, object keep=None):
         cdef int access = 0 if source else IBV_ACCESS_LOCAL_WRITE
         cdef int refusal = 0

@@ -50,7 +50,7 @@ PLACES = (
 _found = {}
 
 
-def on_demand_works(Domain domain, size_t address):
+def on_demand_works(Domain domain not None, size_t address):
     """Find out whether memory like that at `address` may be registered on demand.
 
     Parameters
@@ -91,7 +91,7 @@ def _file_at(size_t address):
     return None
 
 
-def examine(Domain domain, str folder, *, bint on_demand=True):
+def examine(Domain domain not None, str folder, *, bint on_demand=True):
     """Try memory of a file in `folder`: what speaks against it, or None.
 
     Parameters
@@ -130,7 +130,7 @@ cdef class Probe:
     cdef ibv_qp *ends[2]
     cdef bytearray expected
 
-    def __cinit__(self, Domain domain, int descriptor, bint on_demand):
+    def __cinit__(self, Domain domain not None, int descriptor, bint on_demand):
         cdef void *memory = NULL
         cdef int access = IBV_ACCESS_LOCAL_WRITE
         where = domain.device.name

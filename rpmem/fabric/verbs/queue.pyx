@@ -32,7 +32,7 @@ cdef class Queue:
     for (`answers`) is of no importance: all completions arrive in one place.
     """
 
-    def __cinit__(self, Domain domain, size_t size=0, *, bint answers=True):
+    def __cinit__(self, Domain domain not None, size_t size=0, *, bint answers=True):
         cdef unsigned int vector = 0
         where = domain.device.name
         self.c.bell = -1

@@ -284,6 +284,15 @@ def test_arrays_of_ranges_that_are_not_contiguous(core):
         core.persist_many(np.zeros((6, 4), np.uint64)[::2, ::2])
 
 
+@pytest.mark.parametrize("shape", [(2, 2), (1, 2, 2), ()], ids=str)
+def test_a_memoryview_of_ranges_has_one_dimension(core, shape):
+    view = memoryview(np.zeros(shape, np.uint64))
+    with pytest.raises(BufferRefused, match=rf"{len(shape)} dimensions.*numpy\.asarray"):
+        core.persist_many(view)
+    if len(shape) == 2:
+        core.persist_many(np.asarray(view))
+
+
 def test_persist_many_takes_what_persist_takes(core):
     matrix = np.ndarray((16, 32), np.float64, POOL, 4096)
     core.persist_many([matrix[:, 0], (0, 8), memoryview(POOL)[8:16], matrix[0:0]])

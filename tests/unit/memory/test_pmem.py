@@ -479,7 +479,8 @@ while os.read(0, 1) == b"?":
     torn = 0
     both = set()
     for _ in range(int(sys.argv[2])):
-        seen[:] = words
+        # Word by word: whoever copies may do it byte by byte, and see halves that never were.
+        np.bitwise_or(words, 0, out=seen)
         odd = seen[(seen != 0) & (seen != 2**64 - 1)]
         torn += len(odd)
         both.update((int(seen[0] & 1), int(seen[-1] & 1)))
