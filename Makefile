@@ -9,8 +9,8 @@ help:  ## this list
 setup:  ## install what is missing, make .venv, build (RDMA=1, MEMKIND=1: with these)
 	@scripts/setup
 
-build:  ## compile what changed, in place (EXT=rpmem.memory.region: only that)
-	@scripts/build $(EXT)
+build:  ## compile what changed, in place (EXT=rpmem.memory.region: only that; DEBUG=1: with sanitizers, in build/debug)
+	@$(if $(DEBUG),scripts/debug --build,scripts/build $(EXT))
 
 demo:  ## show a replicated pool at work (TARGET=user@host: on another machine too)
 	@scripts/setup demo $(TARGET)

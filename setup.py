@@ -67,6 +67,14 @@ DIRECTIVES = {
     "binding": False,
 }
 COMPILE = ["-O3", "-std=gnu11", "-fvisibility=hidden", "-Wall", "-Wno-unused-function"]
+LINK: list[str] = []
+
+# Only in the copy of the tree that scripts/debug makes: what is built there checks itself.
+DEBUG = ROOT / "debug-build"
+if DEBUG.exists():
+    DIRECTIVES |= {"boundscheck": True, "initializedcheck": True}
+    COMPILE += DEBUG.read_text().split()
+    LINK += DEBUG.read_text().split()
 
 
 def say(message: str) -> None:
@@ -182,7 +190,7 @@ def stand_ins() -> list[Extension]:
             [f"rpmem/fabric/libfabric/{name}.c"],
             depends=["rpmem/fabric/libfabric/no_psm.h", PSM2_SYMBOLS],
             extra_compile_args=COMPILE,
-            extra_link_args=[f"-Wl,-soname,{soname}", *options],
+            extra_link_args=[f"-Wl,-soname,{soname}", *options, *LINK],
         )
         for name, soname, options in STAND_INS
         if soname.encode() in wanted
@@ -209,7 +217,7 @@ def extension(name: str, source: Path) -> Extension | None:
         include_dirs=include_dirs(name, source),
         depends=[str(header) for header in sorted(source.parent.glob("*.h"))],
         extra_compile_args=COMPILE + flags[0],
-        extra_link_args=flags[1],
+        extra_link_args=flags[1] + LINK,
     )
 
 
@@ -275,6 +283,7 @@ class BuildParts(build_ext):
             nthreads=cores(),
             force=self.force,
             quiet=True,
+            emit_linenums=DEBUG.exists(),
         )
         results: dict[str, Any] = {part.name: part for part in translated}
         for part in self.extensions:

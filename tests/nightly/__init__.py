@@ -16,10 +16,11 @@ class Part(NamedTuple):
         What is true when it passes.
     command : str
         One round of it, for the shell, in the root of the tree. ``{python}`` is the interpreter of
-        ``.venv``, ``{pytest}`` its pytest, ``{resume}`` the option ``--resume`` when the round was
-        cut off before. The seed stands in RPMEM_TEST_SEED and where ``{seed}`` is. A round that
-        has figures writes them to the file RPMEM_NIGHTLY_FIGURES, a JSON object; those of pytest
-        are added by themselves, numbers of ``record_property`` among them.
+        ``.venv``, ``{pytest}`` its pytest, ``{options}`` the options with which pytest reports its
+        figures, ``{resume}`` the option ``--resume`` when the round was cut off before. The seed
+        stands in RPMEM_TEST_SEED and where ``{seed}`` is. A round that has figures writes them to
+        the file RPMEM_NIGHTLY_FIGURES, a JSON object; those of pytest are added by themselves,
+        numbers of ``record_property`` among them.
     rounds : int
         How often, each with the next seed.
     minutes : int

@@ -16,6 +16,14 @@ PARTS = (
         minutes=15,
     ),
     Part(
+        "sanitized",
+        "AddressSanitizer and UndefinedBehaviorSanitizer have nothing to report",
+        "scripts/debug {options} -n 4 --dist loadgroup --no-loadscope-reorder --timeout 600 "
+        "tests/unit tests/integration tests/faults --ignore tests/unit/project",
+        rounds=1,
+        minutes=60,
+    ),
+    Part(
         "kills",
         "20,000 SIGKILLs of a target and 20,000 of an initiator lose nothing acknowledged",
         "{pytest} tests/faults/test_sigkill_target.py tests/faults/test_sigkill_initiator.py",

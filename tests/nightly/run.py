@@ -136,10 +136,12 @@ def _round(part: Part, record: dict[str, Any], limit_s: float, out: Path) -> int
     with tempfile.TemporaryDirectory(prefix="rpmem-nightly-") as folder:
         figures, junit = Path(folder, "figures.json"), Path(folder, "junit.xml")
         python = shlex.quote(sys.executable)
+        options = f"-q --junitxml={junit} -o junit_family=xunit1"
         command = part.command
         for name, value in {
             "python": python,
-            "pytest": f"{python} -m pytest -q --junitxml={junit} -o junit_family=xunit1",
+            "pytest": f"{python} -m pytest {options}",
+            "options": options,
             "seed": str(seed),
             "resume": "--resume" if record["cut_off"] else "",
         }.items():

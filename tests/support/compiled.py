@@ -16,6 +16,7 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parents[2]
 _HERE = ROOT / "tests" / "support"
+_DEBUG = ROOT / "debug-build"
 
 _BUILD = """
 import sys
@@ -23,10 +24,15 @@ from Cython.Build import cythonize
 from setuptools import Distribution, Extension
 from setuptools.command.build_ext import build_ext
 
-name = sys.argv[1]
-source = f"tests/support/{name}.pyx"
-extension = Extension(f"tests.support.{name}", [source], include_dirs=["."])
-made = cythonize([extension], build_dir="build/cython", quiet=True)
+name, *flags = sys.argv[1:]
+extension = Extension(
+    f"tests.support.{name}",
+    [f"tests/support/{name}.pyx"],
+    include_dirs=["."],
+    extra_compile_args=flags,
+    extra_link_args=flags,
+)
+made = cythonize([extension], build_dir="build/cython", quiet=True, emit_linenums=bool(flags))
 command = build_ext(Distribution({"ext_modules": made, "packages": []}))
 command.inplace = True
 command.build_temp = "build/temp.tests"
@@ -58,7 +64,7 @@ def build(name: str) -> None:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if _is_fresh(name):
             return
-        words = [sys.executable, "-c", _BUILD, name]
+        words = [sys.executable, "-c", _BUILD, name, *debug_flags()]
         done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True)
         if done.returncode:
             raise RuntimeError(f"{name} was not built: {done.stderr[-3000:]}")
@@ -71,6 +77,11 @@ def _made_with(name: str) -> list[str]:
     """Return the other helpers that it imports as compiled parts do."""
     source = (_HERE / f"{name}.pyx").read_text()
     return re.findall(r"^from tests\.support\.(\w+) cimport", source, re.M)
+
+
+def debug_flags() -> list[str]:
+    """Return more flags to compile with: those of the debug build in its copy of the tree."""
+    return _DEBUG.read_text().split() if _DEBUG.exists() else []
 
 
 def _is_fresh(name: str) -> bool:
