@@ -78,7 +78,9 @@ def media(texts):
     """Every table of media."""
     real = set(_MEDIA) | {"unknown"}
     concepts = first_cells(texts["docs/concepts.md"], "medium", "what it is")
-    readme = {ticked(row[1])[0] for row in table(texts["README.md"], "what lies below", "`medium`")}
+    readme = {
+        ticked(row[1])[0] for row in table(texts["README.md"], "what holds the data", "`medium`")
+    }
     return (concepts ^ real) | (readme ^ real)
 
 
