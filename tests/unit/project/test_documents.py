@@ -116,7 +116,7 @@ def fabric_functions(texts):
     struct = re.search(r"struct fabric_ops_t:\n(.*?)\n\n", source("rpmem/wire/lane.pxd"), re.S)[1]
     real = re.findall(r"\(\*(\w+)\)", struct)
     said = re.search(
-        r"`fabric_ops_t` \(`rpmem/wire/lane.pxd`\) with (\w+) functions: (.*?)\.",
+        r"`fabric_ops_t` \(`rpmem/wire/lane.pxd`\) has (\w+) functions: (.*?)\.",
         texts[GUIDE],
         re.S,
     )
@@ -388,7 +388,7 @@ MISTAKES = (
     (media, "README.md", "| `volatile` | nothing", "| `nothing` | nothing"),
     (levels, CONCEPTS, "| `visible` | in the", "| `seen` | in the"),
     (layout, CONCEPTS, " 8192    catalogue", " 8193    catalogue"),
-    (fabric_functions, GUIDE, "with nine functions", "with seven functions"),
+    (fabric_functions, GUIDE, "has nine functions", "has seven functions"),
     (fabric_functions, GUIDE, "`flush`, `write_word`", "`flush`"),
     (fabric_functions, GUIDE, "| `wake` | end", "| `wakes` | end"),
     (lane_fields, GUIDE, "| `delivers` |", "| `answers` |"),

@@ -338,7 +338,7 @@ MISTAKES = (
     (words_of_the_code, GUIDE, "`fi_trywait`", "`fi_trysleep`"),
     (words_of_the_code, "docs/decisions/0003-two-queues.md", "`fabric_poll`", "`fabric_polls`"),
     (fabric_members, GUIDE, "| `post_receives` |", "| `post` |"),
-    (fabric_members, GUIDE, "| `paces` | a message", "| `pace` | a message"),
+    (fabric_members, GUIDE, "| `paces` | whether", "| `pace` | whether"),
     (
         thread_safety,
         THREADS,
