@@ -36,22 +36,21 @@ Options:
   -r, --remove <set>            remove the pool of a pool set, then exit
   -f, --force                   with --remove: ignore errors
   -s, --pool-set                with --remove: remove the pool set file too
-  -t, --nthreads <n>            worker threads; 0: half the cores, 1 to 4, no more than lanes
-  -h, --help                    show this and exit
+  -t, --nthreads <n>            worker threads; 0: half the cores, 1 to 4, at most one per lane
+  -h, --help                    show this help and exit
   -V, --version                 show the version and exit
-      --log-file <path>         log to this file, not to syslog
-      --poolset-dir <path>      where pool set files are ($HOME)
-      --persist-apm             let initiators read after writing to make data durable
+      --log-file <path>         log to this file instead of syslog
+      --poolset-dir <path>      directory of the pool set files ($HOME)
+      --persist-apm             let initiators make data durable by reading after writing
       --persist-general         flush on request (always possible)
       --use-syslog              log to syslog
       --log-level <level>       err, warn, notice, info or debug
       --protocol <which>        native, pmdk or both; pmdk cannot authenticate its lanes
       --provider <list>         libfabric providers to offer, separated by commas
-      --file-mode <mode>        permissions of the files it makes, octal (0600)
-      --spin-us <n>             microseconds to poll before sleeping
-      --forced-command          in authorized_keys: take --remove from the client's command,
-                                and nothing else
-Each long option but the first five, help, version and forced-command may be a line
+      --file-mode <mode>        permissions of new files, octal (0600)
+      --spin-us <n>             microseconds to poll before going to sleep
+      --forced-command          for authorized_keys: accept only --remove from the client's command
+All long options except the first five, help, version and forced-command may also be set by a line
 "option = value" in /etc/rpmemd/rpmemd.conf or $HOME/.rpmemd.conf; the command line wins."""
 
 
@@ -67,7 +66,7 @@ class Config(Record):
     force, pool_set : bool
         How to remove it.
     nthreads : int
-        Worker threads; 0: half the cores, 1 to 4, and no more than lanes.
+        Worker threads; 0: half the cores, 1 to 4, at most one per lane.
     persist_apm, persist_general : bool
         Persistency methods that are allowed.
     use_syslog, log_file, log_level

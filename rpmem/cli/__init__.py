@@ -38,13 +38,13 @@ class Verbs(click.Group):
 
 @click.command(cls=Verbs, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="rpmem")
-@click.option("-v", "--verbose", count=True, help="Log what happens; twice: everything.")
-@click.option("--debug", is_flag=True, help="Show a traceback when an error ends the command.")
+@click.option("-v", "--verbose", count=True, help="Log what happens; repeat to log everything.")
+@click.option("--debug", is_flag=True, help="Show a traceback if an error ends the command.")
 def cli(verbose: int, debug: bool) -> None:
     """Replicate persistent memory to other machines.
 
-    LOCAL is a plain file or a poolset(5) file. A replica is a TARGET, such as user@node2,
-    node2:2222, [fd00::2]:22 or local:/directory, and the name of a pool set there.
+    LOCAL is a plain file or a poolset(5) file. A replica is given by a TARGET, such as
+    user@node2, node2:2222, [fd00::2]:22 or local:/directory, and the name of a pool set there.
     """
     import logging
 
@@ -96,7 +96,7 @@ def _explain(error: Exception) -> int:
         return 1
     click.echo(
         f"rpmem: this should not have happened: {type(error).__name__}: {error}\n"
-        "Please report it, with what 'rpmem --debug' prints.",
+        "Please report it, and include the output of 'rpmem --debug'.",
         err=True,
     )
     return _BUG

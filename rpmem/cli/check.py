@@ -26,15 +26,17 @@ _OFFSET = 8192
 _ROUNDS = 200
 
 
-@click.command(short_help="Find out what works with a target, and what does not.")
+@click.command(short_help="Find out what works with a target and what does not.")
 @click.argument("target")
-@click.option("--talk-only", is_flag=True, help="Start rpmemd and greet it; make no pool.")
+@click.option(
+    "--talk-only", is_flag=True, help="Only start rpmemd and greet it; do not create a pool."
+)
 @session_options
 def command(target: str, talk_only: bool, **session: Unpack[SessionKeywords]) -> None:
-    """Start rpmemd on TARGET, and replicate a small pool to it for a moment.
+    """Start rpmemd on TARGET and replicate a small pool to it.
 
-    The pool set, rpmem-check-XXXX.set in the target's pool set directory, is removed again. The
-    first step that fails is shown with its cause and what to do about it.
+    The pool set, rpmem-check-XXXX.set in the target's pool set directory, is removed afterwards.
+    If a step fails, the cause is shown, and what to do about it.
     """
     from rpmem.base.target import Target
 
@@ -43,7 +45,9 @@ def command(target: str, talk_only: bool, **session: Unpack[SessionKeywords]) ->
     _devices(out)
     native = _greet(out, where, session)
     if not native:
-        out.print("  note    PMDK's rpmemd makes no pool sets: try 'rpmem create' with one it has")
+        out.print(
+            "  note    PMDK's rpmemd cannot make pool sets: try 'rpmem create' with one that it has"
+        )
     elif not talk_only:
         _probe(out, where, session)
     out.print("everything works")
@@ -74,7 +78,7 @@ def _devices(out: Console) -> None:
     try:
         devices = providers.load(providers.VERBS).devices()
     except MissingExtension as error:
-        out.print(f"  note    RDMA devices here are of no use: {error}")
+        out.print(f"  note    the RDMA devices here cannot be used: {error}")
         return
     for device in devices:
         facts = device.get("error") or ", ".join(
@@ -137,7 +141,7 @@ def _probe(out: Console, target: Target, session: SessionKeywords) -> None:
         with _step(out, "make bytes durable and read them back") as found:
             found += _exchange(replica, memory)
         out.print(
-            f"  note    the target's medium is {replica.medium}: what is acknowledged is "
+            f"  note    the target's medium is {replica.medium}: acknowledged data is "
             f"{replica.level} there"
         )
     finally:
@@ -170,5 +174,7 @@ def _exchange(replica: Replica, memory: bytearray) -> list[str]:
     back = bytearray(len(memory) - _OFFSET)
     replica.read(back, _OFFSET)
     if back != memory[_OFFSET:]:
-        raise RemoteError("what came back is not what was made durable", where=str(replica.target))
+        raise RemoteError(
+            "the bytes read back are not those that were made durable", where=str(replica.target)
+        )
     return [f"64 B in {sorted(times)[len(times) // 2] * 1e6:.0f} us"]

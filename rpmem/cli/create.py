@@ -18,11 +18,13 @@ if TYPE_CHECKING:
     from rpmem.session.options import SessionKeywords
 
 
-@click.command(short_help="Make a new pool and its replicas.")
+@click.command(short_help="Create a pool and its replicas.")
 @local_argument
-@click.option("--size", help="Of a plain file, such as 64MiB; pool sets have their own.")
+@click.option("--size", help="Size of a plain file, such as 64MiB; a pool set states its own.")
 @replica_option
-@click.option("--parts", default=0, help="Let the targets write pool set files of N parts.")
+@click.option(
+    "--parts", default=0, metavar="N", help="Let the targets write pool set files with N parts."
+)
 @mode_option
 @session_options
 def command(
@@ -33,9 +35,9 @@ def command(
     mode: int,
     **session: Unpack[SessionKeywords],
 ) -> None:
-    """Make the new, empty pool LOCAL and its replicas.
+    """Create an empty pool LOCAL and its replicas.
 
-    When something fails, nothing is left behind, here or on the targets.
+    If something fails, nothing is left behind, neither here nor on the targets.
     """
     from rpmem.pool.pool import Pool
 

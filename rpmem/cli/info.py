@@ -12,9 +12,9 @@ from rpmem.terminal.tables import console
 @click.command(short_help="Show what a local pool is.")
 @local_argument
 def command(local: str) -> None:
-    """Show size, free room, medium and state of the pool LOCAL, and its REPLICA lines.
+    """Show size, free space, medium and state of the pool LOCAL, and its REPLICA lines.
 
-    Nothing is changed, no replica is connected, and a writer is not disturbed.
+    Nothing is changed, no replica is contacted, and a program that is writing is not disturbed.
     """
     from rpmem.pool.local import place_of
     from rpmem.pool.pool import Pool

@@ -12,11 +12,13 @@ from rpmem.terminal.tables import console, readable, table
 
 @click.command(short_help="List the arrays in a local pool.")
 @local_argument
-@click.option("--json", "as_json", is_flag=True, help="For programs: one JSON object per line.")
+@click.option(
+    "--json", "as_json", is_flag=True, help="Print one JSON object per line, for programs."
+)
 def command(local: str, as_json: bool) -> None:
     """List the arrays in the pool LOCAL: name, dtype, shape, order and size.
 
-    Nothing is changed, no replica is connected, and a writer is not disturbed.
+    Nothing is changed, no replica is contacted, and a program that is writing is not disturbed.
     """
     from rpmem.pool.pool import Pool
 

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from rpmem.session.options import SessionKeywords
 
 
-@click.command(short_help="Open a pool with its replicas, and bring them up to date.")
+@click.command(short_help="Open a pool and bring its replicas up to date.")
 @local_argument
 @replica_option
 @click.option("--force", is_flag=True, help="Overwrite replicas that are newer than LOCAL.")
@@ -21,10 +21,9 @@ if TYPE_CHECKING:
 def command(
     local: str, replicas: tuple[str, ...], force: bool, **session: Unpack[SessionKeywords]
 ) -> None:
-    """Open the pool LOCAL with its replicas, show them, and close it.
+    """Open the pool LOCAL and its replicas, show them, and close them.
 
-    A replica that may differ from LOCAL is sent the whole pool; when this returns, all copies are
-    equal.
+    A replica that may differ from LOCAL is sent the whole pool; afterwards, all copies are equal.
     """
     from rpmem.pool.pool import Pool
 

@@ -16,18 +16,20 @@ def _as_mode(context: click.Context, option: click.Parameter, value: str) -> int
     try:
         return mode_of(int(value, 8))
     except ValueError as error:
-        raise click.BadParameter(f"{value!r} is no mode such as 600 or 640") from error
+        raise click.BadParameter(f"{value!r} is not a mode such as 600 or 640") from error
 
 
 _SESSION = (
     click.option("--provider", help="libfabric provider, such as tcp or verbs."),
-    click.option("--lanes", "nlanes", type=int, help="Operations on their way at once."),
-    click.option("--step", default="auto", show_default=True, help="Durability step."),
-    click.option("--timeout", type=float, help="Seconds without progress that are allowed."),
+    click.option("--lanes", "nlanes", type=int, help="Operations that may be in progress at once."),
+    click.option(
+        "--step", default="auto", show_default=True, help="How data is made durable on the target."
+    ),
+    click.option("--timeout", type=float, help="Seconds to wait while nothing makes progress."),
     click.option("--launcher", help="openssh, paramiko or auto."),
     click.option("--protocol", help="native, pmdk or auto."),
     click.option(
-        "--lane-hosts", help="Where the target may have its lanes, beside where ssh went."
+        "--lane-hosts", help="Hosts to which lanes may go, besides the one that ssh reached."
     ),
 )
 

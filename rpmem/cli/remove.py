@@ -5,12 +5,12 @@ from __future__ import annotations
 import click
 
 
-@click.command(short_help="Remove a local pool, or a replica.")
+@click.command(short_help="Remove a local pool or a replica.")
 @click.argument("where", metavar="LOCAL | TARGET")
 @click.argument("pool_set", metavar="[NAME.set]", required=False)
-@click.option("--force", is_flag=True, help="Remove what can be removed; ignore what cannot.")
-@click.option("--pool-set", "pool_set_too", is_flag=True, help="Remove the pool set file, too.")
-@click.option("--timeout", type=float, help="Seconds that the target may take.")
+@click.option("--force", is_flag=True, help="Remove what can be removed, and ignore errors.")
+@click.option("--pool-set", "pool_set_too", is_flag=True, help="Remove the pool set file as well.")
+@click.option("--timeout", type=float, help="Seconds to wait for the target.")
 @click.option("--launcher", help="openssh, paramiko or auto.")
 def command(
     where: str,

@@ -14,11 +14,13 @@ if TYPE_CHECKING:
     from rpmem.session.options import SessionKeywords
 
 
-@click.command(short_help="Read a pool back from a replica.")
+@click.command(short_help="Restore a local pool from a replica.")
 @local_argument
 @click.argument("target")
 @click.argument("pool_set", metavar="NAME.set")
-@click.option("--force", is_flag=True, help="Take a replica that was half sent when it stopped.")
+@click.option(
+    "--force", is_flag=True, help="Accept a replica that received only part of a transfer."
+)
 @mode_option
 @session_options
 def command(
@@ -29,10 +31,10 @@ def command(
     mode: int,
     **session: Unpack[SessionKeywords],
 ) -> None:
-    """Make LOCAL out of everything that the replica NAME.set on TARGET holds.
+    """Create LOCAL with everything that the replica NAME.set on TARGET holds.
 
-    LOCAL must not exist, or be a poolset(5) file whose parts do not exist. Files get their names
-    only when they are complete and durable.
+    LOCAL must either not exist, or be a poolset(5) file whose parts do not exist. Files get their
+    names only when they are complete and durable.
     """
     from rpmem.pool.pool import Pool
 

@@ -83,9 +83,9 @@ class _Story:
         with self._create() as pool:
             self._title("Named arrays, made durable on both sides")
             self._fill(pool)
-            self._title("How long persist takes, beside msync of a local file (microseconds)")
+            self._title("Time of a persist, compared with msync of a local file (microseconds)")
             self._measure(pool)
-            self._title("The target is killed (SIGKILL) in the middle of a stream of persists")
+            self._title("The target is killed (SIGKILL) during a stream of persists")
             held = self._kill(pool, stream)
         self._title("The local pool is deleted, and restored from the replica by name")
         self.local.unlink()
@@ -167,11 +167,11 @@ class _Story:
             return False
         self._say(f"{stream.acknowledged} persists had been acknowledged")
         self._say(
-            f"{stream.silence * 1e3:.0f} ms later the caller got {type(stream.error).__name__}:"
+            f"{stream.silence * 1e3:.0f} ms later, the caller got {type(stream.error).__name__}:"
         )
         self._say(str(stream.error), indent=4)
         if stream.silence > _WAKE_LIMIT:
-            self._say(f"that is too late: {_WAKE_LIMIT:g} s are allowed")
+            self._say(f"that is too late: at most {_WAKE_LIMIT:g} s are allowed")
             return False
         return True
 

@@ -125,7 +125,7 @@ class Killer(threading.Thread):
         peer = self._replica.peer
         try:
             if peer is None:
-                raise RpmemError("the target did not tell its process id")
+                raise RpmemError("the target did not report its process id")
             if self._replica.target.is_local:
                 os.kill(peer.pid, signal.SIGKILL)
                 self.done_at = time.monotonic()
