@@ -95,7 +95,7 @@ def _has_streams() -> bool:
     if 2 in missing:
         sys.stderr = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
     if 0 in missing or 1 in missing:
-        print("rpmemd: stdin and stdout must be open: the initiator is there", file=sys.stderr)
+        print("rpmemd: stdin and stdout must be open: they lead to the initiator", file=sys.stderr)
         return False
     return True
 

@@ -31,7 +31,7 @@ class Refusals:
         if self._count <= MOST_LOGGED:
             self._log.warn(what)
         elif self._count == MOST_LOGGED + 1:
-            self._log.warn("further refusals of connections are counted and not logged")
+            self._log.warn("further refused connections are counted but not logged")
 
 
 class Admission(Protocol):

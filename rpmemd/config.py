@@ -155,7 +155,7 @@ def _switch(value: str) -> bool:
 def _one_of(*choices: str) -> Callable[[str], str]:
     def check(value: str) -> str:
         if value not in choices:
-            raise ValueError(f"'{value}' is none of {', '.join(choices)}")
+            raise ValueError(f"'{value}' is not one of {', '.join(choices)}")
         return value
 
     return check
@@ -164,7 +164,7 @@ def _one_of(*choices: str) -> Callable[[str], str]:
 def _number(largest: int) -> Callable[[str], int]:
     def check(value: str) -> int:
         if not re.fullmatch(r"[0-9]{1,9}", value) or int(value) > largest:
-            raise ValueError(f"'{value}' is no number from 0 to {largest}")
+            raise ValueError(f"'{value}' is not a number from 0 to {largest}")
         return int(value)
 
     return check
@@ -172,9 +172,7 @@ def _number(largest: int) -> Callable[[str], int]:
 
 def _mode(value: str) -> int:
     if not re.fullmatch(r"0?[0-7]{3}", value) or int(value, 8) & PRIVATE != PRIVATE:
-        raise ValueError(
-            f"'{value}' is no mode such as 0600 or 0640, with which the owner can write"
-        )
+        raise ValueError(f"'{value}' is not a mode such as 0600 or 0640 that lets the owner write")
     return int(value, 8)
 
 
@@ -182,7 +180,7 @@ def _names(value: str) -> tuple[str, ...]:
     names = tuple(name.strip() for name in value.split(","))
     for name in names:
         if not re.fullmatch(r"[A-Za-z0-9_;^+-]{1,64}", name):
-            raise ValueError(f"'{name}' is no provider's name")
+            raise ValueError(f"'{name}' is not the name of a provider")
     return names
 
 
@@ -321,7 +319,7 @@ def _read_file(path: str, config: Config, given: frozenset[str], *, required: bo
     except UnicodeDecodeError as error:
         raise ConfigError("is not UTF-8 text", where=path) from error
     if len(text) > _SIZE_LIMIT:
-        raise ConfigError("is too large for a configuration file", where=path)
+        raise ConfigError("is too large to be a configuration file", where=path)
     for number, line in enumerate(text.split("\n"), 1):
         content = line.partition("#")[0].strip()
         if not content:

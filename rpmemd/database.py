@@ -146,7 +146,7 @@ class Database:
             found = self._read(name, replicas_too=force, lock=set_file is None)
             if _is_whole_pool(found, path):
                 # A file that is a pool by itself: nothing here said that it may go.
-                raise errors.PoolSetMalformed("it is no pool set file", where=name)
+                raise errors.PoolSetMalformed("it is not a pool set file", where=name)
             missing, in_use = None, False
             try:
                 in_use = remove_parts(found, force)
@@ -163,17 +163,17 @@ class Database:
         if not name or len(name) > _LONGEST_NAME:
             problem = "it is empty or too long"
         elif not name.isprintable():
-            problem = "it has characters that do not print"
+            problem = "it has non-printing characters"
         elif name.startswith("/"):
             problem = "it is an absolute path"
         elif ".." in name.split("/"):
-            problem = "it leaves the pool set directory"
+            problem = "it points outside the pool set directory"
         if problem is None:
             path = os.path.realpath(os.path.join(self.directory, name))
             inside = self.directory.rstrip("/") + "/"
             if path.startswith(inside):
                 return path
-            problem = "it leads out of the pool set directory"
+            problem = "it leads outside the pool set directory"
         raise errors.PoolSetNameRefused(
             f"the pool set name was refused: {problem}",
             where=errors.printable(name, 200),
@@ -186,7 +186,7 @@ class Database:
         if not _is_whole_pool(found, path) and _size_of(path) >= MINIMUM_SIZE:
             # A part's header holds what an initiator chose. It must not pass for a pool set file,
             # which may name any path; no honest one is as large as the smallest part.
-            raise errors.PoolSetMalformed("it is too large for a pool set file", where=name)
+            raise errors.PoolSetMalformed("it is too large to be a pool set file", where=name)
         if not replicas_too:
             found.check_for_target()
         return found
@@ -209,18 +209,18 @@ class Database:
             with suppress(errors.PoolSetExists):  # somebody was quicker
                 text = self._text_for(name, pool_size, parts, attributes)
                 return SetFile.write(path, text, self._file_mode)
-        raise errors.PoolSetBusy("others make and remove it all the time", where=name)
+        raise errors.PoolSetBusy("other processes keep making and removing it", where=name)
 
     def _text_for(
         self, name: str, pool_size: int, parts: int, attributes: PoolAttributes | None
     ) -> str:
         """Return the text of a pool set file for a pool of at least that size."""
         if not 0 < parts <= _MOST_PARTS:
-            raise errors.UsageError(f"a pool set of {parts} parts cannot be made")
+            raise errors.UsageError(f"a pool set cannot have {parts} parts")
         path = self._resolve(name)
         if any(piece.startswith(".") for piece in name.split("/")):
             # The default directory is the home directory, where such names configure programs.
-            raise errors.PoolSetNameRefused("no hidden pool set file is made", where=name)
+            raise errors.PoolSetNameRefused("a new pool set file must not be hidden", where=name)
         options = _options_for(attributes)
         headers = header_count(parts, options)
         needed = max(pool_size, 0) + HEADER_SIZE * max(headers - 1, 0)

@@ -205,7 +205,7 @@ class Session:
                 self._stop(remove=remove, orderly=True)
                 self._machine.done()
             case InitiatorGone():
-                self._log.warn("the initiator is gone without having closed the session")
+                self._log.warn("the initiator left without closing the session")
             case SessionFailed(error=error):
                 self._log.err(str(error))
 
@@ -234,7 +234,7 @@ class Session:
         if self._config.protocol not in ("both", self._dialect.name):
             raise VersionMismatch(
                 f"this rpmemd is configured to speak only the {self._config.protocol} protocol",
-                hint="the option is protocol, in rpmemd.conf or on its command line",
+                hint="the option is protocol, in rpmemd.conf or on the command line",
             )
 
     def _admission(self, tokens: tuple[bytes, ...]) -> Admission:
@@ -289,8 +289,8 @@ class Session:
             self._log_policy(answer)
         if lanes.unreachable is not None:
             self._log.warn(
-                f"{request.pool_set}: {lanes.unreachable.what}; data of this session travel "
-                "inside messages and are copied, which is as durable, but slower"
+                f"{request.pool_set}: {lanes.unreachable.what}; data of this session travels "
+                "inside messages and is copied, which is just as durable but slower"
             )
         self._log.notice(
             f"serving {request.pool_set}: {size} bytes on a {pool.region.medium} medium, "

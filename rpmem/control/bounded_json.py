@@ -72,5 +72,5 @@ def _constant(name: str) -> NoReturn:
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     value = dict(pairs)
     if len(value) != len(pairs):
-        raise MalformedMessage("the payload has an object with a key given twice")
+        raise MalformedMessage("the payload has an object with the same key twice")
     return value

@@ -136,7 +136,7 @@ class InitiatorSession(InitiatorMachine):
                 return self._opened(answer)
             case Done():
                 return self._done()
-        raise UnexpectedMessage(f"{type(answer).__name__} has no place here")
+        raise UnexpectedMessage(f"{type(answer).__name__} is not allowed here")
 
     def _check_serial(self, frame: Frame, answer: Message) -> None:
         if frame.serial != self._serial:

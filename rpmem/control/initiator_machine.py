@@ -38,13 +38,13 @@ class InitiatorState(enum.Enum):
 
     STARTING = "waiting for the target's status word"
     GREETING = "waiting for the target's Hello"
-    IDLE = "free for create or open"
+    IDLE = "ready for create or open"
     OPENING = "waiting for the answer to create or open"
     OPEN = "open"
     SETTING = "waiting for the answer to set attributes"
     CLOSING = "waiting for the answer to close"
-    CLOSED = "ended in order"
-    FAILED = "ended by a broken protocol"
+    CLOSED = "ended properly"
+    FAILED = "ended by a violation of the protocol"
     LOST = "ended by the target"
     LEGACY = "ended: the target speaks PMDK's protocol"
 
@@ -161,7 +161,7 @@ class InitiatorMachine(ABC):
             raise ClosedError("the control session has ended", where=self._where)
         if self.state is not fits:
             raise UsageError(
-                f"{type(request).__name__} does not fit: the session is {self.state.value}",
+                f"{type(request).__name__} is not possible now: the session is {self.state.value}",
                 where=self._where,
             )
         self._request = self._send_request(request)
@@ -253,7 +253,7 @@ class InitiatorMachine(ABC):
             raise NoiseBeforeProtocol(
                 f"the target sent {printable(self.stray.decode('utf-8', 'replace'), 80)!r}"
                 " instead of rpmemd's status word",
-                hint="Let the target's login scripts print nothing in non-interactive shells",
+                hint="The target's login scripts must print nothing in non-interactive shells",
             )
         raise LaunchFailed(
             f"rpmemd refused to start: {os.strerror(number)}",

@@ -209,7 +209,7 @@ def decode_request(kind: Kind, body: bytes) -> Message:
             hint="Upgrade rpmem on the target",
         )
     if not 1 <= pool_size <= MAX_POOL_SIZE:
-        raise Breach(f"a pool of {pool_size} bytes cannot be", Status.BADSIZE)
+        raise Breach(f"a pool cannot have {pool_size} bytes", Status.BADSIZE)
     if lanes < 1:
         raise Breach("a session needs at least one lane", Status.BADNLANES)
     if provider not in PROVIDERS:
@@ -231,7 +231,7 @@ def decode_request(kind: Kind, body: bytes) -> Message:
 
 def _common(request: Create | Open) -> bytes:
     if request.pool_size == 0:
-        raise UsageError("PMDK's protocol opens a pool only with its size given")
+        raise UsageError("PMDK's protocol cannot open a pool without being told its size")
     (provider,) = request.providers
     return _COMMON.pack(
         MAJOR,
@@ -352,6 +352,6 @@ def _answer(kind: Kind, status: Status, body: bytes) -> bytes:
 
 def _other_byte_order() -> NoReturn:
     raise VersionMismatch(
-        f"the target's byte order is not this side's ({sys.byteorder}-endian)",
-        hint="PMDK's protocol needs the same on both sides; rpmem's own does not",
+        f"the target's byte order differs from this side's ({sys.byteorder}-endian)",
+        hint="PMDK's protocol needs the same byte order on both sides; rpmem's own does not",
     )

@@ -67,7 +67,7 @@ class PmdkInitiatorSession(InitiatorMachine):
 
     def _decode(self, data: bytes, events: list[Event]) -> None:
         if self._request is None:
-            raise UnexpectedMessage(f"{len(data)} bytes came that nobody asked for")
+            raise UnexpectedMessage(f"{len(data)} bytes arrived that were not requested")
         self._buffer += data
         if len(self._buffer) < ANSWER_HEADER_SIZE:
             return

@@ -81,7 +81,7 @@ class TargetSession(TargetMachine):
 
     def _greet(self, peer: Hello) -> Event:
         if self.state is not TargetState.GREETING:
-            raise UnexpectedMessage("Hello came twice")
+            raise UnexpectedMessage("Hello was sent twice")
         version, self.features = agree(initiator=peer, target=self._hello)
         self.peer = peer
         self._send(self._hello, self._serial)

@@ -40,8 +40,8 @@ class TargetState(enum.Enum):
     OPEN = "serving a pool"
     SETTING = "carrying out set attributes"
     CLOSING = "carrying out close"
-    CLOSED = "ended in order"
-    FAILED = "ended by a broken protocol"
+    CLOSED = "ended properly"
+    FAILED = "ended by a violation of the protocol"
     LOST = "ended without a close"
 
 
@@ -201,13 +201,13 @@ class TargetMachine(ABC):
                 self._expect(TargetState.OPEN, request)
                 self.state = TargetState.CLOSING
                 return CloseRequested(remove)
-        raise UnexpectedMessage(f"{type(request).__name__} has no place here")
+        raise UnexpectedMessage(f"{type(request).__name__} is not allowed here")
 
     def _answer_zero(self) -> None:
         # "No attributes" fits a pool without headers and nothing else; either way nothing is done.
         if self._has_attributes:
             self.error(
-                AttributesRefused("the pool has a header, its attributes cannot be all zero")
+                AttributesRefused("the pool has a header, so its attributes cannot be all zero")
             )
         else:
             self.done()
@@ -222,7 +222,7 @@ class TargetMachine(ABC):
         if self.state in _FINAL:
             return False
         if self.state not in states:
-            raise UsageError(f"{command} does not fit: the target is {self.state.value}")
+            raise UsageError(f"{command} is not possible now: the target is {self.state.value}")
         return True
 
     def _settle(self) -> None:

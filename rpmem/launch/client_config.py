@@ -129,7 +129,7 @@ def _options(target: Target) -> dict[str, Any]:
         return dict(paramiko.SSHConfig.from_text(text).lookup(target.host))
     except (paramiko.SSHException, ImportError, OSError, ValueError, KeyError) as error:
         raise LaunchFailed(
-            f"the ssh configuration is more than paramiko understands: {printable(str(error))}",
+            f"paramiko does not understand the ssh configuration: {printable(str(error))}",
             hint="Use the system's ssh instead: RPMEM_LAUNCHER=openssh",
         ) from error
 

@@ -139,7 +139,7 @@ def host_key_changed(target: Target, words: str) -> HostKeyUnknown:
     """Return the error for a host key that is not the one that is known."""
     return HostKeyUnknown(
         f"{target.host}'s host key is not the one that is known here: {_quote(words)}",
-        hint="Unless the machine was set up anew, somebody else may be answering; "
+        hint="Somebody else may be answering, unless the machine was reinstalled; "
         f"if it was: ssh-keygen -R {shlex.quote(_known_hosts_name(target))}",
     )
 
@@ -176,9 +176,13 @@ _SUSPECTS: tuple[tuple[str, str, str], ...] = (
     ("stdinnull", "yes", "StdinNull, which keeps all input from rpmemd"),
     ("sessiontype", "none|subsystem", "SessionType {value}, under which no command is run"),
     ("forkafterauthentication", "yes", "ForkAfterAuthentication, which takes rpmemd's input away"),
-    ("remotecommand", r"(?!none$).+", "RemoteCommand {value}, which comes before rpmemd"),
+    (
+        "remotecommand",
+        r"(?!none$).+",
+        "RemoteCommand {value}, which keeps rpmemd from starting",
+    ),
     ("localcommand", r"(?!none$).+", "LocalCommand {value}, whose output comes before rpmemd's"),
-    ("loglevel", "silent|quiet", "LogLevel QUIET, under which ssh does not say what is wrong"),
+    ("loglevel", "silent|quiet", "LogLevel QUIET, which keeps ssh from saying what is wrong"),
 )
 
 
@@ -272,7 +276,7 @@ def _missing(transport: Transport, status: int | None, text: str) -> DaemonMissi
     else:
         hint = (
             f"Install rpmem on {node}, where non-interactive shells find it on their PATH, "
-            "or name the command with its whole path in RPMEM_CMD"
+            "or give its full path in RPMEM_CMD"
         )
     return DaemonMissing(what, hint=hint)
 
@@ -283,17 +287,17 @@ def _noise(transport: Transport, spoken: bytes) -> NoiseBeforeProtocol:
         return NoiseBeforeProtocol(
             f"'{printable(line, _QUOTE)}' was printed before the protocol, on this side or on "
             f"{transport.node}",
-            hint=f"{ours}. Have it print nothing; if it does not: "
+            hint=f"{ours}. Make it print nothing; if it already does: "
             f"{_ssh(transport.target)} true | wc -c must show 0",
         )
     printed = f"'{printable(line, _QUOTE)}'" if line else "a blank line"
     who = "rpmemd's command" if transport.target.is_local else f"{transport.node}'s login shell"
     if transport.target.is_local:
-        hint = f"{_program(transport.command)} may print nothing on stdout but the protocol"
+        hint = f"{_program(transport.command)} must not print anything but the protocol on stdout"
     else:
         hint = (
-            "Non-interactive shells must be silent there: in ~/.bashrc and its like, print only "
-            f"behind [ -t 1 ]. This must show 0: {_ssh(transport.target)} true | wc -c"
+            "Non-interactive shells must be silent there: in ~/.bashrc and similar files, print "
+            f"only if [ -t 1 ]. This must show 0: {_ssh(transport.target)} true | wc -c"
         )
     return NoiseBeforeProtocol(f"{who} printed {printed} before the protocol", hint=hint)
 
@@ -323,7 +327,7 @@ def _refused(transport: Transport, errno: int) -> LaunchFailed:
 
 def _ended(transport: Transport, status: int | None) -> LaunchFailed:
     how = "closed its output" if status is None else _how(transport, status)
-    what = f"rpmemd on {transport.node} ended before it could speak ({how})"
+    what = f"rpmemd on {transport.node} ended before it had said anything ({how})"
     if said := _last_lines(transport.stderr_text()):
         return LaunchFailed(f"{what}: {_quote(said)}", hint=_try_by_hand(transport))
     return LaunchFailed(f"{what} and gave no reason", hint=_try_by_hand(transport))

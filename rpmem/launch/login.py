@@ -78,14 +78,14 @@ class Login:
             raise self._failed(f"user {self._user} may log in only by {allowed}") from error
         except paramiko.AuthenticationException as error:
             if not self._session.is_active():
-                raise self._failed(f"it hung up on user {self._user}: {error}") from error
+                raise self._failed(f"the server hung up on user {self._user}: {error}") from error
             return False
         if more:
             raise self._failed(f"user {self._user} also needs {', '.join(more)}")
         return True
 
     def _failed(self, why: str) -> RpmemError:
-        offered = "; ".join(self._offered) or "none, there is no usable key"
+        offered = "; ".join(self._offered) or "none: there is no usable key"
         words = f"{why} (offered: {offered}"
         if self._unusable:
             words += f"; not usable: {'; '.join(self._unusable)}"

@@ -42,7 +42,7 @@ class OpensshTransport(ChildTransport):
     launcher = "openssh"
     absent_hint = (
         "Install ssh (Debian: openssh-client), name another program with RPMEM_SSH, "
-        "or do without: RPMEM_LAUNCHER=paramiko"
+        "or use paramiko: RPMEM_LAUNCHER=paramiko"
     )
 
     def __init__(

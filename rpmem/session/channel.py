@@ -115,7 +115,7 @@ class Channel(Handle):
             if number is None:
                 raise
             raise LaunchFailed(
-                f"nobody can listen to rpmemd: {os.strerror(number)}",
+                f"no thread can be started to listen to rpmemd: {os.strerror(number)}",
                 where=where,
                 hint=remedy_for(number),
                 errno=number,

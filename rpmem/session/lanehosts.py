@@ -57,9 +57,9 @@ class LaneHosts:
     ) -> None:
         if ready.port < _LOWEST_PORT:
             raise ConnectFailed(
-                f"the target wants its lanes connected to port {ready.port}, where none of its "
-                "programs may listen",
-                hint=f"Lanes have ports from {_LOWEST_PORT} on",
+                f"the target wants its lanes connected to port {ready.port}, where its ordinary "
+                "programs must not listen",
+                hint=f"Lanes use ports from {_LOWEST_PORT} upwards",
             )
         self.hosts = [reached]
         self.left_out = ""
@@ -76,7 +76,7 @@ class LaneHosts:
         if self.left_out:
             error.hint = (
                 f"the target names {self.left_out}, which is not where its session went; "
-                "RPMEM_LANE_HOSTS or lane_hosts= allows it, if it is to be trusted"
+                "RPMEM_LANE_HOSTS or lane_hosts= allows that host, if you trust it"
             )
 
 

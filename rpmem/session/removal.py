@@ -79,7 +79,7 @@ def _outcome(
         return NoiseBeforeProtocol(
             f"{target} printed {printable(printed.decode('utf-8', 'replace'), 80)!r} "
             "where nothing should be printed",
-            hint="have the login scripts print nothing for commands that ssh starts",
+            hint="make sure that login scripts print nothing for commands started by ssh",
             errno=errno.EPROTO,
         )
     status = transport.exit_status(timeout)

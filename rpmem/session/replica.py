@@ -338,7 +338,7 @@ class Replica(Closing, Calls):
             try:
                 self._channel.close(remove=True)
             except RpmemError as error:
-                log.warning("the pool that was created may be left behind: %s", error)
+                log.warning("the newly created pool may have been left behind: %s", error)
                 interrupts.left_behind(f"{self.target}: {self.pool_set}")
         self._channel.abandon()
         self._replicator = None
@@ -424,10 +424,10 @@ class Replica(Closing, Calls):
         where = str(self.target)
         if fault == LANE_REFUSED and refusal == REPLY_FLUSH_FAILED:
             error: RpmemError = FlushFailed(
-                f"the target's medium did not take the data: {os.strerror(detail)}",
+                f"the target's medium refused the data: {os.strerror(detail)}",
                 where=where,
                 errno=detail,
-                hint="what this call covered is not durable there; check the target's device",
+                hint="the data of this call is not durable there; check the target's device",
             )
         elif fault == LANE_REFUSED and refusal == REPLY_BAD_RANGE:
             error = RangeError("the target found the range outside its pool", where=where)
@@ -437,7 +437,7 @@ class Replica(Closing, Calls):
             error = MalformedMessage("the target broke the in-band protocol", where=where)
         elif fault == LANE_INTERRUPTED:
             error = ReplicaLost(
-                "a read was interrupted, and the target has not sent what it asked for",
+                "a read was interrupted before the target had sent what it asked for",
                 where=where,
                 hint="Attach or open the replica again",
             )
@@ -473,5 +473,5 @@ def _choose(wanted: str, possible: tuple[str, ...], where: str) -> str:
     raise FabricFailure(
         f"the step {wanted!r} is not possible with this target, only {', '.join(possible)}",
         where=where,
-        hint="read-after-write has to be allowed on the target (rpmemd --persist-apm)",
+        hint="read-after-write must be allowed on the target (rpmemd --persist-apm)",
     )

@@ -97,7 +97,7 @@ class _Start:
     def pmdk(self, request: Create | Open) -> tuple[Replica, Ready]:
         """Begin a session in PMDK's protocol."""
         log.warning(
-            "%s: the target speaks PMDK's protocol: its in-band connections are not authenticated",
+            "%s: the target speaks PMDK's protocol, which does not authenticate its lanes",
             self._target,
         )
         provider = _pmdk_provider(request.providers, self._environment, str(self._target))
@@ -197,7 +197,7 @@ def _pmdk_provider(wanted: tuple[str, ...], environment: Environment, where: str
         "PMDK's protocol knows only the providers verbs and sockets: "
         "verbs has no device here or is switched off, and sockets is not switched on",
         where=where,
-        hint="set RPMEM_ENABLE_SOCKETS=1, or provider='sockets'",
+        hint="Set RPMEM_ENABLE_SOCKETS=1, or use provider='sockets'",
     )
 
 
@@ -378,7 +378,7 @@ def _start(
     except BaseException as error:
         if isinstance(error, ReplicaLost) and error.hint == ReplicaLost.hint:
             # There is no replica yet that could be opened again, or detached.
-            error.hint = f"Try it again once {target} is back; its log says more"
+            error.hint = f"Try again once {target} is back; its log says more"
         with interrupts.undoing():
             if replica is not None:
                 replica.release(undo=creation is not None)
@@ -396,10 +396,10 @@ def _begin(start: _Start, request: Create | Open, protocol: str) -> tuple[Replic
         except LegacySpoken as error:
             if protocol == "native":
                 raise VersionMismatch(
-                    "the target is PMDK's rpmemd, and its protocol is not to be spoken",
+                    "the target is PMDK's rpmemd, whose protocol is not allowed here",
                     where=error.where,
                     hint="RPMEM_PROTOCOL=auto or protocol='auto' allows it; "
-                    "lanes of that protocol are not authenticated",
+                    "its lanes are not authenticated",
                 ) from None
     return *start.pmdk(request), False
 
@@ -433,7 +433,7 @@ def _lane_count(wanted: int | None, limit: int) -> int:
     try:
         lanes = DEFAULT_LANES if wanted is None else operator.index(wanted)
     except TypeError:
-        raise UsageError(f"nlanes is {wanted!r}, which is not a number of lanes") from None
+        raise UsageError(f"nlanes is {wanted!r}, which is not a possible number of lanes") from None
     if not 1 <= lanes <= MAX_LANES:
         raise LaneRefused(f"a replica cannot have {lanes} lanes, only 1 to {MAX_LANES}")
     return min(lanes, limit)

@@ -278,7 +278,7 @@ def test_silence_with_words_on_stderr_quotes_them():
 def test_end_without_words():
     error = diagnose(Recorded(status=0))
     assert type(error) is LaunchFailed
-    assert "ended before it could speak (ssh exit 0) and gave no reason" in str(error)
+    assert "ended before it had said anything (ssh exit 0) and gave no reason" in str(error)
 
 
 def test_end_after_a_good_status_word():

@@ -43,7 +43,7 @@ def test_timeout_that_is_one(tmp_path: Path, timeout: Any):
 
 @pytest.mark.parametrize("nlanes", ["x", 2.5, []])
 def test_lanes_that_are_no_number(tmp_path: Path, nlanes: Any):
-    with pytest.raises(UsageError, match="not a number of lanes"):
+    with pytest.raises(UsageError, match="not a possible number of lanes"):
         rpmem.open(f"local:{tmp_path}", "a.set", np.zeros(SIZE, np.uint8), nlanes=nlanes)
 
 
