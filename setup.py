@@ -276,6 +276,10 @@ class BuildParts(build_ext):
         """Have Cython write build/cython; only here, since a source archive needs none of it."""
         from Cython.Build import cythonize
 
+        # Cython looks at the sources only, and setup.py says how they are translated.
+        for made in Path("build/cython").rglob("*.c"):
+            if made.stat().st_mtime < (ROOT / "setup.py").stat().st_mtime:
+                made.unlink()
         translated = cythonize(
             [part for part in self.extensions if part.sources[0].endswith(".pyx")],
             build_dir="build/cython",
