@@ -40,6 +40,8 @@ def main(words: Sequence[str] | None = None) -> int:
     parser.add_argument("--build", action="store_true", help="build, and run nothing")
     options, rest = parser.parse_known_args(words)
     try:
+        for name in ("asan", "ubsan"):
+            runtime(name)
         with _alone(ROOT / "build"):
             python = build(ROOT, COPY)
             return 0 if options.build else run(python, COPY, rest)
@@ -50,8 +52,6 @@ def main(words: Sequence[str] | None = None) -> int:
 
 def build(root: Path, copy: Path) -> Path:
     """Bring the copy up to date and build it; return its interpreter."""
-    for name in ("asan", "ubsan"):
-        runtime(name)
     mirror(root, copy)
     compile_all(copy)
     return interpreter(copy, reports_of(copy))
