@@ -18,6 +18,10 @@ cdef enum:
 cdef class ConnectedLane(Lane):
     """A lane with buffers of its own, connected or about to be."""
 
+    def __cinit__(self, *_, **__):
+        if type(self) is ConnectedLane:
+            raise TypeError("only fabrics have lanes")
+
     def __dealloc__(self):
         # Fabrics have closed it by now: nothing reaches the buffers any longer.
         free(self.area)

@@ -108,7 +108,7 @@ def test_a_class_bears_other_objects_and_none(module):
 def test_classes_are_found():
     assert {"Region", "Replicator", "LaneGroup"} <= {
         name
-        for module in ("rpmem._core", "rpmem.memory.region")
+        for module in ("rpmem._core", "rpmem.engine.lanegroup", "rpmem.memory.region")
         for name in classes(pytest.importorskip(module))
     }
 
