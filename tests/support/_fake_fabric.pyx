@@ -13,7 +13,7 @@ from libc.stdlib cimport calloc, free
 from rpmem.fabric.shared.connecting cimport Acceptor, Connector
 from rpmem.fabric.shared.lane cimport ConnectedLane
 from rpmem.wire.lane cimport WATCH_POSTS, WATCH_RECEIVES
-from tests.support._fake_traffic cimport fake_ops
+from tests.support._fake_ops cimport fake_ops
 from tests.support._fake_world cimport (
     LANES, PAGE, Target, World, break_conn, conn_t, end_t, fake_queue_t, memory_t,
 )

@@ -12,23 +12,18 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import random
 import signal
 import sys
 import time
 from collections import Counter
 from collections.abc import Callable
 from contextlib import ExitStack
-from types import SimpleNamespace
 from typing import Any
 from unittest.mock import patch
 
 from rpmem._core import Replicator
-from rpmem.control.messages import LaneGrant, Ready
-from rpmem.control.proof import new_token
-from rpmem.errors import RpmemError
+from rpmem.errors import RegistrationFailed
 from rpmem.memory.region import Region
-from rpmem.session.lanes import Lanes
 from rpmem.wire.lane import (
     LANE_ABORTED,
     LANE_EXPIRED,
@@ -38,30 +33,17 @@ from rpmem.wire.lane import (
     LANE_REFUSED,
 )
 from rpmemd import lane_server
-from rpmemd.admission import TokenAdmission
-from rpmemd.lane_server import NATIVE, PMDK, LaneServer
-from rpmemd.log import Log
+from rpmemd.lane_server import LaneServer
 from tests.support.compiled import compiled
+from tests.support.simulated_plan import BREACHES, FLOOR, SIZE, Plan
+from tests.support.simulated_replica import Broken, Lost, Replica, outside
 
 fabric = compiled("_fake_fabric")
 fake = compiled("_fake_world")
 settle = compiled("_fake_traffic").settle
-break_step = compiled("_broken_steps").break_step
 
-SIZE = 16384
-FLOOR = 4096
 #: Virtual seconds without progress until a replica is given up.
 PATIENCE_S = 0.3
-#: What a step can be told to do wrong; the model has to notice.
-BREACHES = ("counts answers", "does not wait", "forgets", "doubles posts", "skips flush")
-
-_KINDS = (
-    *("persist", "persist", "relaxed", "many", "flush", "flush"),
-    *("drain", "deep", "read", "put", "wait"),
-)
-_STEPS = ("send-after-write", "read-after-write", "commit", "flush")
-_NATIVE_ONLY = (fake.FAULT_DROP_REPLY, fake.FAULT_DROP_MESSAGE, fake.FAULT_DOUBLE_MESSAGE)
-
 #: What the first call that notices may say of what went wrong. Whoever is told first that the
 #: session has ended sees a broken connection.
 _SAID = {
@@ -79,26 +61,6 @@ _SAID = {
 }
 
 
-class Broken(AssertionError):
-    """Something that has to be true was not."""
-
-
-class Lost(RpmemError):
-    """A replica was given up; `fault` says why."""
-
-    def __init__(self, fault: int, refusal: int, detail: int) -> None:
-        super().__init__(f"fault {fault}, refusal {refusal}, detail {detail}")
-        self.fault = fault
-
-
-class Owner:
-    """What a replica is to its lanes."""
-
-    def explain(self, fault: int, refusal: int, detail: int) -> Lost:
-        """Return the error of a fault."""
-        return Lost(fault, refusal, detail)
-
-
 class Parked:
     """A thread that never runs by itself: its work is done where its turn comes."""
 
@@ -110,194 +72,6 @@ class Parked:
 
     def join(self) -> None:
         """There is nothing to wait for."""
-
-
-class Plan:
-    """What a seed means: the fabric, the session, what goes wrong, and the calls."""
-
-    def __init__(self, seed: int, breach: str = "") -> None:
-        self.seed = seed
-        self.breach = breach
-        draw = self.random = random.Random(seed)
-        self.pmdk = breach == "" and draw.random() < 0.15
-        self.step = draw.choice(_STEPS[:2] if self.pmdk else _STEPS)
-        if breach == "forgets":
-            self.step = draw.choice(_STEPS[2:])
-        elif breach == "doubles posts":
-            self.step = "commit"
-        elif breach in ("counts answers", "skips flush"):
-            self.step = _STEPS[0]
-        self.replicas = draw.choice((1, 1, 2))
-        self.lanes = 1 if self.pmdk else draw.choice((1, 2, 3))
-        self.medium = "pmem" if self.step != _STEPS[0] else draw.choice(("page", "pmem"))
-        self.stages = not self.pmdk and self.step == _STEPS[0] and draw.random() < 0.15
-        self.message_size = draw.choice((128, 256, 1024, 4096))
-        self.fault = draw.randrange(fake.FAULTS) if breach == "" and draw.random() < 0.7 else 0
-        if self.pmdk and self.fault in _NATIVE_ONLY:
-            # Its answers have no number: one that is lost cannot be told from the next.
-            self.fault = fake.FAULT_CUT
-        self.world = {
-            "delay_ns": draw.choice((0, 1000, 10_000, 400_000, 3_000_000)),
-            "depth": draw.choice((3, 8, 64)),
-            "again_in": draw.choice((0, 0, 2, 9)),
-            "double_in": 0 if self.pmdk else draw.choice((0, 0, 2, 5)),
-            "doubles_posts": breach == "doubles posts",
-            "early": draw.random() < 0.5,
-            "holds": draw.random() < 0.5,
-            "pins": draw.random() < 0.5,
-            "fails_polls": draw.random() < 0.3,
-            "delivers": self.step == "read-after-write" and draw.random() < 0.5,
-            "inline_limit": draw.choice((0, 64, 256)),
-            "operation_limit": 1 << 20 if self.stages else draw.choice((512, 4096, 1 << 20)),
-            "fault": self.fault,
-            "fault_at": draw.choice((1, 3, 10, 30)) + draw.randrange(20),
-            "fault_target": draw.randrange(self.replicas),
-        }
-        if breach in ("counts answers", "doubles posts"):
-            self.world["double_in"] = 2
-        self.spin_s = draw.choice((0.0, 50e-6))
-        self.calls = draw.randrange(4, 16)
-        self.kinds = _KINDS
-        if self.fault == fake.FAULT_SILENT_INTERRUPT:
-            # Only a read has to wait for what it asked for.
-            self.kinds += ("read",) * len(_KINDS)
-
-
-class Replica:
-    """Both ends of a replica, and what has to be in its image.
-
-    Attributes
-    ----------
-    acked : bytearray
-        What is durable there, as the initiator was told.
-    maybe : list of (int, bytes)
-        What was sent and not acknowledged: it may be there.
-    """
-
-    def __init__(self, plan: Plan, world: Any, here: Region, number: int) -> None:
-        self.plan = plan
-        self.here = here
-        self.there = Region.anonymous(SIZE)
-        with memoryview(here) as source, memoryview(self.there) as copy:
-            copy[:] = source
-        self.target = fake.Target(
-            world,
-            self.there,
-            medium=plan.medium,
-            reaches_domain=plan.step == "read-after-write",
-            forgets=plan.breach == "forgets",
-        )
-        self.acked = bytearray(self.target.image)
-        self.maybe: list[tuple[int, bytes]] = []
-        self.lanes: Lanes | None = None
-        self.group: Any = None
-        self.server = LaneServer(
-            self.there,
-            size=SIZE,
-            floor=FLOOR,
-            providers=("fake",),
-            address=str(number),
-            lanes=plan.lanes,
-            message_size=plan.message_size,
-            dialect=PMDK if plan.pmdk else NATIVE,
-            may_stage=True,
-            threads=plan.random.choice((1, 2)),
-            spin=0.0,
-            report=lambda error: self.target.end(),
-        )
-        self.tokens = tuple(new_token() for _ in range(self.server.granted))
-
-    def connect(self) -> None:
-        """Connect its lanes, by way of the real admission."""
-        plan, server = self.plan, self.server
-        grants = (
-            LaneGrant(token=token, key=key, address=address)
-            for token, (key, address) in zip(
-                self.tokens, map(server.reach, range(server.granted)), strict=True
-            )
-        )
-        ready = Ready(
-            provider="fake",
-            address="fake",
-            port=server.port,
-            lanes=tuple(grants),
-            pool_size=SIZE,
-            medium=plan.medium,
-            steps=(plan.step,),
-            message_size=server.message_size,
-            window=server._dialect.window,
-            staging=server.staging,
-        )
-        if plan.pmdk:
-            admission: Any = SimpleNamespace(admit=lambda data, peer: peer[1])
-        else:
-            admission = TokenAdmission(self.tokens, Log(file=_nowhere))
-        server.start(admission)
-        self.target.world.admit = self._accept
-        self.lanes = Lanes(
-            ready,
-            ["fake"],
-            self.here,
-            timeout=5.0,
-            native=not plan.pmdk,
-            answers=plan.step == _STEPS[0],
-        )
-        self.target.serve_with(server._service)
-        self.group = self.lanes.group(plan.step, Owner())
-        if plan.breach in ("counts answers", "does not wait"):
-            break_step(self.group, plan.breach)
-
-    def _accept(self) -> None:
-        self.target.world.admit = None
-        self.server._threads[0].work()
-
-    def sent(self, ranges: list[tuple[int, int]]) -> None:
-        """Note what may be there from now on."""
-        with memoryview(self.here) as view:
-            self.maybe += [(at, bytes(view[at : at + length])) for at, length in ranges]
-
-    def acknowledged(self, ranges: list[tuple[int, int]]) -> None:
-        """Note what has to be there: older bytes of the same ranges must not come any more."""
-        with memoryview(self.here) as view:
-            for at, length in ranges:
-                self.acked[at : at + length] = view[at : at + length]
-        for at, length in ranges:
-            self.maybe = [
-                piece
-                for offset, data in self.maybe
-                for piece in _outside(offset, data, at, at + length)
-            ]
-
-    def check(self) -> None:
-        """Compare the image with what was said of it."""
-        image = self.target.image
-        if image == self.acked:
-            return
-        allowed: dict[int, set[int]] = {}
-        for offset, data in self.maybe:
-            for index, value in enumerate(data, offset):
-                allowed.setdefault(index, set()).add(value)
-        for index, (found, wanted) in enumerate(zip(image, self.acked, strict=True)):
-            if found != wanted and found not in allowed.get(index, ()):
-                raise Broken(
-                    f"byte {index} of replica {self.target.world.targets.index(self.target)} is "
-                    f"{found} and not {wanted}, as was acknowledged"
-                )
-
-    def close(self) -> None:
-        """End both sides."""
-        if self.lanes is not None:
-            self.lanes.close()
-        self.server.close()
-
-
-def _outside(offset: int, data: bytes, low: int, high: int) -> list[tuple[int, bytes]]:
-    """Return the pieces of some bytes that lie outside of a range."""
-    end = offset + len(data)
-    if end <= low or high <= offset:
-        return [(offset, data)]
-    pieces = [(offset, data[: low - offset])] if offset < low else []
-    return pieces + ([(high, data[high - offset :])] if high < end else [])
 
 
 class Session:
@@ -519,7 +293,7 @@ def _without(one: tuple[int, int], others: list[tuple[int, int]]) -> list[tuple[
     pieces = [(one[0], bytes(one[1]))]
     for at, length in others:
         pieces = [
-            rest for offset, data in pieces for rest in _outside(offset, data, at, at + length)
+            rest for offset, data in pieces for rest in outside(offset, data, at, at + length)
         ]
     return [(offset, len(data)) for offset, data in pieces]
 
@@ -571,15 +345,10 @@ def _interrupt(session: Session) -> None:
 
 def _staged(server: LaneServer, domain: Any) -> Any:
     """Stand in for `_pool_or_staging` where the pool cannot be registered."""
-    from rpmem.errors import RegistrationFailed
-
     server.unreachable = RegistrationFailed("not this memory")
     if server._staging is None:
         server._staging = Region.anonymous(lane_server._STAGING * server.granted)
     return server._memory(domain, server._staging, server._staging.size)
-
-
-_nowhere = open(os.devnull, "w")  # noqa: SIM115
 
 
 def main() -> int:
