@@ -23,7 +23,6 @@ from rpmem.engine.engine cimport (
     EVERY_GROUP, FAULT_NO_LANE, engine_begin, engine_end, engine_free, engine_init, group_t,
     outcome_t,
 )
-from rpmem.wire.lane cimport LANE_INTERRUPTED
 from rpmem.engine.lanegroup cimport LaneGroup
 from rpmem.memory.region cimport Region
 from rpmem.engine.ranges cimport (
@@ -469,7 +468,7 @@ cdef class Replicator:
                 with nogil:
                     engine_begin(&self.engine, &operation, number, <int32_t> index, &outcome)
                     engine_end(&self.engine, &outcome)
-                if outcome.fault == LANE_INTERRUPTED:
+                if outcome.reading:
                     # It may still be written to, until the lanes are closed.
                     group = self.groups[index]
                     group.kept.append((memoryview(buffer), memory))

@@ -29,6 +29,7 @@ ctypedef struct outcome_t:
     int32_t detail
     int32_t refusal
     int32_t local             # 0, or why the local medium refused
+    bint reading              # a READ that was given up may still write to its destination
     void *raised              # an exception that ended the wait, owned, or NULL
 
 ctypedef struct engine_t:

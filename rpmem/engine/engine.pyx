@@ -75,6 +75,8 @@ cdef void lose(engine_t *engine, uint32_t g, link_t *link, operation_t *operatio
         link.lane.state = fault
     operation.flags |= OPERATION_FINISHED
     engine.groups[g].failed = 1
+    if operation.destination != NULL and (operation.phase or operation.done) and link.outstanding:
+        outcome.reading = True
     if outcome.fault == 0:
         outcome.fault = fault
         outcome.group = <int32_t> g

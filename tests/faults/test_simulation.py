@@ -50,6 +50,11 @@ def test_lanes_have_ended_in_every_way(counts, name):
     assert counts[f"lane {getattr(lane, f'LANE_{name}')}"]
 
 
+def test_reads_were_given_up_while_they_were_under_way(counts):
+    """Whose memory is kept until nothing can write to it any longer: see `Session._is_kept`."""
+    assert counts["reads given up"]
+
+
 def test_calls_were_told_that_others_had_found_out(counts):
     assert counts[f"fault {lane.LANE_ABORTED}"]
     assert counts["interrupted"]

@@ -17,6 +17,13 @@ _CLAIMS = ("tests/unit/steps/test_steps_posts.py", "tests/faults/test_durability
 
 MUTANTS = (
     Mutant(
+        "the memory of a read that failed is given back while it may be written to",
+        "lose",
+        "outcome.reading = True",
+        "pass",
+        ("tests/faults/test_simulation.py",),
+    ),
+    Mutant(
         "no local flush where there are replicas",
         "Replicator.run",
         "if self.local and count:",

@@ -40,7 +40,8 @@ from tests.support.simulated_replica import Broken, Lost, Replica, outside
 
 fabric = compiled("_fake_fabric")
 fake = compiled("_fake_world")
-settle = compiled("_fake_traffic").settle
+traffic = compiled("_fake_traffic")
+settle = traffic.settle
 
 #: Virtual seconds without progress until a replica is given up.
 PATIENCE_S = 0.3
@@ -83,6 +84,8 @@ class Session:
         self.counts: Counter[str] = Counter()
         self.calling = False
         self.said = False
+        # What a READ that was given up may still write to.
+        self.kept: list[bytearray] = []
         self.flushed: list[tuple[int, int]] = []
         self.here = Region.anonymous(SIZE)
         with memoryview(self.here) as view:
@@ -212,6 +215,9 @@ class Session:
             [],
             only=replica,
         ):
+            if traffic.reads_under_way(self.world, into):
+                self.counts["reads given up"] += 1
+                self._is_kept(into)
             return
         for index, value in enumerate(into, at):
             if value != replica.acked[index] and not any(
@@ -219,6 +225,15 @@ class Session:
                 for offset, data in replica.maybe
             ):
                 raise Broken(f"byte {index} was read as {value}, not {replica.acked[index]}")
+
+    def _is_kept(self, into: bytearray) -> None:
+        """What a READ may still write to must not be given back before the lanes are closed."""
+        self.kept.append(into)
+        try:
+            into.append(0)
+        except BufferError:
+            return
+        raise Broken("the memory of a read was given back, and may still be written to")
 
     def _call(
         self,
