@@ -220,10 +220,7 @@ class Session:
                 self._is_kept(into)
             return
         for index, value in enumerate(into, at):
-            if value != replica.acked[index] and not any(
-                offset <= index < offset + len(data) and data[index - offset] == value
-                for offset, data in replica.maybe
-            ):
+            if value != replica.acked[index] and not replica.may_have(index, value):
                 raise Broken(f"byte {index} was read as {value}, not {replica.acked[index]}")
 
     def _is_kept(self, into: bytearray) -> None:
