@@ -164,6 +164,7 @@ cdef int32_t enter(engine_t *engine, const operation_t *wanted, int32_t number,
         handout_release(&engine.handout, <uint32_t> lane)
         if overlaps_wait(&engine.overlaps, <uint32_t> other, LISTEN):
             drain(engine, other, outcome)
+            since = 0  # which had its own time
         else:
             outcome.raised = interruption()
             if outcome.raised != NULL:
