@@ -7,13 +7,14 @@ library that it needs is not on this machine, each such import ends here, and ra
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 from collections.abc import Sequence
 from importlib.machinery import ExtensionFileLoader, ModuleSpec, PathFinder
 from types import ModuleType
 
-from rpmem.errors import MissingExtension
+from rpmem.errors import MissingExtension, remedy_for
 
 __all__ = ["LIBRARIES", "install"]
 
@@ -75,7 +76,13 @@ class _Loader(ExtensionFileLoader):
         try:
             return super().create_module(spec)
         except ImportError as error:
-            raise _missing(spec.name, f"this part of rpmem cannot be loaded: {error}") from error
+            what = f"this part of rpmem cannot be loaded: {error}"
+            for number in (errno.EMFILE, errno.ENFILE, errno.ENOMEM):
+                if os.strerror(number) in str(error):
+                    raise MissingExtension(
+                        what, where=spec.name, errno=number, hint=remedy_for(number)
+                    ) from error
+            raise _missing(spec.name, what) from error
 
 
 class _Finder:

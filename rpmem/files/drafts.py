@@ -142,6 +142,9 @@ def publish(drafts: Sequence[Draft]) -> None:
     if not drafts:
         return
     first, *others = drafts
+    # Hidden names first: an own name that alone came through a power cut would be taken for the
+    # file of somebody else, and be in the way for ever.
+    sync_directories(drafts)
     for draft in others:
         if not draft.named:
             draft.give_name()

@@ -19,7 +19,7 @@ from rpmem import errors
 from rpmem.base.handles import Handle
 from rpmem.base.pool_format import HEADER_SIZE, MINIMUM_SIZE
 from rpmem.files import drafts, locks
-from rpmem.files.drafts import PRIVATE, Draft
+from rpmem.files.drafts import PRIVATE, Draft, sync_directories
 
 if TYPE_CHECKING:
     from rpmem.memory.region import Region
@@ -127,6 +127,7 @@ class PartFile(Handle):
         try:
             if not hidden:
                 # At once: who comes second finds it locked, and does not ask for room as well.
+                sync_directories([draft])
                 draft.give_name()
             part = cls(path, draft.fd, draft=draft)
             part.allocate(size)

@@ -299,4 +299,11 @@ MUTANTS = (
         "if False:",
         ("tests/unit/files/test_poolset.py",),
     ),
+    Mutant(
+        "an own name may come through a power cut without the hidden one",
+        "publish",
+        "    sync_directories(drafts)\n    for draft in others:",
+        "    for draft in others:",
+        ("tests/unit/files/test_drafts.py",),
+    ),
 )

@@ -69,7 +69,7 @@ def test_a_name_is_never_taken_from_another(path, tmp_path):
 
 
 def test_every_name_is_durable_before_the_first_one_counts(tmp_path, calls):
-    """The first file of a set decides, so it comes last, and its hidden name goes first."""
+    """Hidden names come first; the first file decides, so its own name comes last."""
     folders = [tmp_path / name for name in ("a", "b", "c")]
     for folder in folders:
         folder.mkdir()
@@ -78,6 +78,7 @@ def test_every_name_is_durable_before_the_first_one_counts(tmp_path, calls):
     hidden = [os.path.basename(part.hidden) for part in parts]
     synced = [("fsync", str(folder)) for folder in folders]
     assert calls == [
+        *synced,
         ("link", "part-b"),
         ("link", "part-c"),
         *synced,

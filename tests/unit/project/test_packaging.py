@@ -96,7 +96,8 @@ def test_the_source_archive_builds_and_passes_tests_elsewhere(tree, tmp_path):
         "project/test_compatibility_page",
         "pool/test_pool_local",
         "fabric/test_fabric_load",
-        "project/test_setup_script lateness",
+        "project/test_setup_script",
+        "project/test_lateness",
     )
     done = subprocess.run(
         [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider"]
