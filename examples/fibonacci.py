@@ -19,7 +19,7 @@ STATE = np.dtype([("index", "<u8"), ("previous", "<u8"), ("current", "<u8")])
 
 
 def connect(target: str, pool_set: str, memory: np.ndarray) -> rpmem.Replica:
-    """Open the pool, or create it when there is none."""
+    """Open the pool, or create it if there is none."""
     try:
         return rpmem.open(target, pool_set, memory)
     except rpmem.PoolSetNotFound:

@@ -2,7 +2,7 @@
 
     python examples/hello.py [TARGET [POOL_SET]]
 
-Run it several times. To be rid of the pool: python examples/basic.py remove local: hello.set
+Run it several times. To remove the pool: python examples/basic.py remove local: hello.set
 """
 
 import argparse
@@ -24,7 +24,7 @@ GREETINGS = [
 
 
 def connect(target: str, pool_set: str, memory: bytearray) -> rpmem.Replica:
-    """Open the pool, or create it when there is none."""
+    """Open the pool, or create it if there is none."""
     try:
         return rpmem.open(target, pool_set, memory)
     except rpmem.PoolSetNotFound:

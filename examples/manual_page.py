@@ -20,7 +20,7 @@ def main(target: str, pool_set: str) -> None:
     memory = mmap.mmap(-1, SIZE)  # any writable buffer will do: a bytearray, a numpy array
     attributes = rpmem.PoolAttributes(signature=b"MANPAGE", major=1)
 
-    # parts=1: let the target write the pool set file, if there is none of that name.
+    # parts=1: let the target write the pool set file, if it does not exist.
     with rpmem.create(
         target, pool_set, memory, nlanes=4, attributes=attributes, parts=1
     ) as replica:

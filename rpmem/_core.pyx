@@ -183,14 +183,14 @@ cdef class Replicator:
             raise remote
         if not self.region.writable:
             raise UsageError(
-                "the pool was opened only to be looked at: nothing in it can be made durable",
+                "the pool was opened with readonly=True: nothing in it can be made durable",
                 where=self.region.label, errno=outcome.local)
         # First: whoever reads that a replica was lost relies on the local copy.
         raise FlushFailed(
-            f"the local medium did not take the data: {os.strerror(outcome.local)}",
+            f"the local medium refused the data: {os.strerror(outcome.local)}",
             where=self.region.label, errno=outcome.local,
             hint="what was written since the last success may be lost here, and every later call "
-                 "fails, too: close the pool; where it has replicas, restore it from one of them"
+                 "fails too: close the pool and, if it has replicas, restore it from one of them"
         ) from remote
 
     cdef object remote_error(self, outcome_t outcome):
@@ -200,8 +200,8 @@ cdef class Replicator:
             return None
         if outcome.fault == FAULT_NO_LANE:
             return DeadlineExceeded(
-                f"no lane came free within {self.engine.patience / 1e9:g} s",
-                hint="use more lanes, or look for a call that hangs")
+                f"no lane became free within {self.engine.patience / 1e9:g} s",
+                hint="use more lanes, or look for a call that does not return")
         group = self.groups[outcome.group]
         return group.owner.explain(outcome.fault, outcome.refusal, outcome.detail)
 
@@ -255,7 +255,7 @@ cdef class Replicator:
         if offset < self.floor and length <= self.size and offset <= self.size - length:
             raise RangeError(
                 f"{which}(offset {offset}, length {length}), touches the pool's header, "
-                f"the first {self.floor} bytes", hint="headers change only with set_attributes")
+                f"the first {self.floor} bytes", hint="only set_attributes changes headers")
         raise RangeError(
             f"{which}(offset {offset}, length {length}), is outside the pool of "
             f"{self.size} bytes", where=self.region.label)
@@ -350,7 +350,7 @@ cdef class Replicator:
         cdef outcome_t outcome
         cdef range_t place
         if word.shape[0] != 8 or offset & 7 or is_outside(offset, 8, self.floor, self.size):
-            raise RangeError(f"offset {offset} is not that of a word of the pool")
+            raise RangeError(f"offset {offset} is not the offset of a word in the pool")
         self.usable()
         memset(&operation, 0, sizeof(operation))
         place.offset, place.length = offset, 8
@@ -436,7 +436,7 @@ cdef class Replicator:
         self.usable()
         if index >= self.engine.group_count:
             raise LaneRefused(
-                f"there is no replica {index}: the pool has {self.engine.group_count}")
+                f"there is not a replica {index}: the pool has {self.engine.group_count}")
         try:
             PyObject_GetBuffer(buffer, &view, PyBUF_C_CONTIGUOUS | PyBUF_WRITABLE)
         except (BufferError, ValueError, TypeError) as error:

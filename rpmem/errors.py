@@ -96,7 +96,7 @@ def _as_sentence(text: str) -> str:
 
 
 class UsageError(RpmemError, ValueError):
-    """An argument or a combination of arguments makes no sense."""
+    """An argument, or a combination of arguments, makes no sense."""
 
     code = "usage"
     errno = _errno.EINVAL
@@ -116,7 +116,7 @@ class BufferRefused(UsageError, TypeError):
 
 
 class LaneRefused(UsageError):
-    """The number of a lane or replica that is not there, or so many lanes as cannot be."""
+    """A lane or replica that does not exist, or an impossible number of lanes."""
 
     code = "lane"
 
@@ -158,7 +158,7 @@ class LaunchError(RpmemError, ConnectionError):
 
 
 class HostUnknown(LaunchError):
-    """The target's name does not resolve, or no route leads to it."""
+    """The target's name cannot be resolved, or there is no route to it."""
 
     code = "host-unknown"
     errno = _errno.EHOSTUNREACH
@@ -172,7 +172,7 @@ class ConnectionRefused(LaunchError, ConnectionRefusedError):
 
 
 class HostKeyUnknown(LaunchError):
-    """The target's host key is not known, or not the one that is known."""
+    """The target's host key is unknown, or differs from the known one."""
 
     code = "host-key-unknown"
     errno = _errno.EACCES
@@ -200,7 +200,7 @@ class NoiseBeforeProtocol(LaunchError):
 
 
 class LaunchFailed(LaunchError):
-    """rpmemd did not start, for a reason that only the target's own words tell."""
+    """rpmemd did not start, for a reason that only its own output explains."""
 
     code = "launch-failed"
 
@@ -217,7 +217,7 @@ class ProtocolError(RpmemError):
 
 
 class VersionMismatch(ProtocolError):
-    """No version of the protocol is spoken by both sides."""
+    """The two sides have no protocol version in common."""
 
     code = "version-mismatch"
     errno = _errno.EPROTONOSUPPORT
@@ -230,7 +230,7 @@ class MalformedMessage(ProtocolError):
 
 
 class UnexpectedMessage(ProtocolError):
-    """A well-formed message that has no place in the present state of the session."""
+    """A well-formed message that is not allowed in the current state of the session."""
 
     code = "unexpected-message"
 
@@ -267,14 +267,14 @@ class PoolSetTooSmall(PoolSetError):
 
 
 class PoolSetBusy(PoolSetError):
-    """Another process has the pool set, or a part of it, open."""
+    """The pool set, or a part of it, is open in another process."""
 
     code = "poolset-busy"
     errno = _errno.EBUSY
 
 
 class PoolSetExists(PoolSetError, FileExistsError):
-    """A part that was to be created holds a pool already."""
+    """A part that was to be created already holds a pool."""
 
     code = "poolset-exists"
     errno = _errno.EEXIST
@@ -288,7 +288,7 @@ class PoolSetDenied(PoolSetError, PermissionError):
 
 
 class PoolSetNameRefused(PoolSetError):
-    """A pool set name that leaves the pool set directory, or is none at all."""
+    """A pool set name that points outside the pool set directory, or is not a name at all."""
 
     code = "poolset-name-refused"
 
@@ -301,7 +301,7 @@ class NoSpace(PoolSetError):
 
 
 class AttributesRefused(PoolSetError):
-    """Pool attributes that do not go together with the pool set's options."""
+    """Pool attributes that contradict the pool set's options."""
 
     code = "attributes-refused"
 
@@ -344,7 +344,7 @@ class ConnectFailed(FabricError, ConnectionError):
 
 
 class FabricFailure(FabricError):
-    """A fabric call failed in a way that has no kind of its own."""
+    """A fabric call failed in a way for which there is no more specific error."""
 
     code = "fabric-failure"
 
@@ -359,7 +359,8 @@ class ReplicaLost(RpmemError, ConnectionError):
     errno = _errno.ECONNRESET
     exit_status = 7
     hint = (
-        "Open the replica again once its target is back; a pool goes on without it after detach; "
+        "Open the replica again once its target is back, or use pool.detach to continue without "
+        "it; "
         "what was not acknowledged may not be there"
     )
 
@@ -381,7 +382,7 @@ class FlushFailed(RpmemError):
 
 
 class RemoteError(RpmemError):
-    """The target reported a failure that has no kind of its own here.
+    """The target reported a failure for which there is no more specific error.
 
     Attributes
     ----------
@@ -396,7 +397,7 @@ class RemoteError(RpmemError):
 
 
 class StaleReplica(RpmemError):
-    """A replica holds another generation of the pool than the local copy."""
+    """A replica and the local copy hold different generations of the pool."""
 
     code = "stale-replica"
     errno = _errno.ESTALE
@@ -429,13 +430,13 @@ class ArrayNotFound(CatalogueError, KeyError):
 
 
 class DtypeRefused(CatalogueError, TypeError):
-    """A dtype that means nothing outside this process: objects, or anything holding them."""
+    """A dtype that makes no sense outside this process: objects, or anything holding them."""
 
     code = "dtype-refused"
 
 
 class PoolFull(CatalogueError):
-    """The pool has no free stretch that is large enough."""
+    """The pool has no contiguous free space that is large enough."""
 
     code = "pool-full"
     errno = _errno.ENOSPC
@@ -537,26 +538,25 @@ _OSERROR_KINDS: Mapping[int, type[PoolSetError]] = MappingProxyType(
 _OSERROR_HINTS: Mapping[int, str] = MappingProxyType(
     {
         _errno.ENOENT: "Create it, or correct the path",
-        _errno.ENOTDIR: "Correct the path: what stands before its last / is no directory",
+        _errno.ENOTDIR: "Correct the path: the part before the last / is not a directory",
         _errno.EACCES: "Check who owns the file and its directories, and their permissions",
         _errno.EPERM: "Check who owns the file, its permissions and its attributes (lsattr)",
-        _errno.EROFS: "The file system is mounted read-only: a pool on it can be looked at only "
-        "(readonly=True)",
+        _errno.EROFS: "The file system is mounted read-only: open the pool with readonly=True",
         _errno.EEXIST: "Move it away, or use another name",
-        _errno.ENOSPC: "Make room on the file system, or use another",
-        _errno.EDQUOT: "The quota of the user is used up: make room, or have it raised",
-        _errno.ENOLCK: "The file system gives no locks, and a pool needs them: use another one, or "
-        "have its lock service started",
-        _errno.EIO: "The device or its file system fails: see the kernel's log (dmesg)",
-        _errno.EFBIG: "Use a file system, and a limit (ulimit -f), that allow such large files",
-        _errno.ELOOP: "Symbolic links lead in a circle: name the file itself",
+        _errno.ENOSPC: "Free some space on the file system, or use another one",
+        _errno.EDQUOT: "The user's quota is used up: free some space, or ask for a larger quota",
+        _errno.ENOLCK: "The file system does not support locks, which a pool needs: use another "
+        "one, or start its lock service",
+        _errno.EIO: "The device or its file system has failed: see the kernel's log (dmesg)",
+        _errno.EFBIG: "Use a file system and a limit (ulimit -f) that allow files of this size",
+        _errno.ELOOP: "The symbolic links form a loop: name the file itself",
         _errno.ENAMETOOLONG: "Give it a shorter name",
         _errno.EINTR: "Try again",
         _errno.EBUSY: "Wait until it is no longer used, and try again",
         _errno.EWOULDBLOCK: "Wait until it is no longer used, and try again",
         _errno.EMLINK: "Use another file system: this one refuses a second name for a file",
-        _errno.EOPNOTSUPP: "Use another file system: this one cannot do it",
-        _errno.ETXTBSY: "End the program that is run from the file, or use another name",
+        _errno.EOPNOTSUPP: "Use another file system: this one does not support it",
+        _errno.ETXTBSY: "End the program that runs from this file, or use another name",
     }
 )
 _OTHER_HINT = "Check the file system and its device"
@@ -607,9 +607,9 @@ _REMEDIES: Mapping[int, str] = MappingProxyType(
         _errno.EMFILE: "The process has used up its descriptors: raise its limit with ulimit -n or "
         "LimitNOFILE=, or use fewer lanes",
         _errno.ENFILE: "The system has used up its descriptors: raise fs.file-max",
-        _errno.EAGAIN: "No further process or thread may be started: raise the limit with "
+        _errno.EAGAIN: "No more processes or threads can be started: raise the limit with "
         "ulimit -u or TasksMax=, or use fewer lanes",
-        _errno.ENOMEM: "There is not enough memory, or not enough that may be locked (ulimit -l)",
+        _errno.ENOMEM: "There is not enough memory, or not enough lockable memory (ulimit -l)",
     }
 )
 

@@ -204,7 +204,7 @@ def hosts_in(text: str) -> tuple[str, ...]:
     hosts = tuple(host.strip() for host in text.split(","))
     for host in hosts:
         if not _HOST.fullmatch(host):
-            raise ValueError(f"'{printable(host, 100)}' is no host, address or network")
+            raise ValueError(f"'{printable(host, 100)}' is not a host, address or network")
         if "/" in host:
             import ipaddress
 
@@ -304,7 +304,7 @@ def _commands(source: Mapping[str, str], name: str) -> tuple[str, ...]:
     commands = tuple(command.strip() for command in value.split("|"))
     if not all(commands):
         # librpmem would start a login shell on the target and wait for it to speak the protocol.
-        raise _refused(name, value, "a list of commands with one before and after every '|'")
+        raise _refused(name, value, "a list of commands, with one before and one after every '|'")
     return commands
 
 

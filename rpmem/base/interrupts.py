@@ -135,7 +135,7 @@ class _Call(Generic[_T]):
             # It was over at the same moment, and nobody will ever see the result.
             finished = self._got(self._discarded)
         if not finished:
-            self.left.append("something that is still being undone")
+            self.left.append("an operation that is still being undone")
         if self.left:
             interrupt.add_note("rpmem: left behind: " + "; ".join(self.left))
 

@@ -50,7 +50,7 @@ LIBRARIES = {
 # Debian's and Ubuntu's packages of the libraries are called LIBRARY-dev, but for this one.
 _PACKAGES = {"memkind": "libmemkind-dev"}
 _REMARKS = {
-    "memkind": ". Debian 13 has no such package. Everything else works without it",
+    "memkind": ". Debian 13 does not have this package. Everything else works without it",
 }
 
 

@@ -16,7 +16,8 @@ _FACTORS: dict[str, int] = {
     **{f"{letter}B": int(10 ** (3 * power)) for power, letter in enumerate("kMGTP", 1)},
 }
 _SIZES = (
-    "Sizes are decimal numbers with nothing or B, with K, M, G, T, P or KiB to PiB (times 1024), "
+    "Sizes are decimal numbers followed by nothing or B, by K, M, G, T, P or KiB to PiB (times "
+    "1024), "
     "or with kB, MB, GB, TB, PB (times 1000)"
 )
 
@@ -46,7 +47,7 @@ def parse_size(text: str) -> int:
     size = int(match[1]) * factor
     if not 0 < size <= _LARGEST_SIZE:
         raise UsageError(
-            f"'{text}' is {'no size for a part' if size == 0 else 'more than a file can hold'}",
+            f"'{text}' is {'not a size for a part' if size == 0 else 'more than a file can hold'}",
             hint=_SIZES,
         )
     return size

@@ -31,7 +31,7 @@ _PORT = re.compile(r"[0-9]{1,5}")
 
 _FORMS = "Write it as host, user@host, host:port, [IPv6 address]:port, local: or local:/directory"
 
-_OPTIONS = "Put options into ssh_config(5), and give the name of their Host section as the target"
+_OPTIONS = "Put options into ssh_config(5), and use the alias of their Host section as the target"
 
 
 class Target(Record):
@@ -196,7 +196,7 @@ class ReplicaSpec(Record):
         words = [word for word in re.split("[ \t]+", text) if word]
         if len(words) != 2:
             raise TargetSyntaxError(
-                "a replica is a target and a pool set name, with a blank between them",
+                "a replica is a target and a pool set name, separated by a blank",
                 where=_quoted(text, "replica"),
                 hint="For example: user@node2 pool.set",
             )
@@ -243,14 +243,14 @@ def check_pool_set_name(name: str) -> str:
     if name.startswith("/"):
         why = "the name of the pool set is absolute"
     elif ".." in name.split("/"):
-        why = "the name of the pool set leaves the pool set directory"
+        why = "the name of the pool set points outside the pool set directory"
     elif name.endswith(("/", "/.")) or name == ".":
-        why = "the name of the pool set is that of a directory"
+        why = "the name of the pool set names a directory"
     elif name.startswith("-"):
         why = "the name of the pool set begins with '-' and would be read as an option"
-        hint = f"Write ./{printable(name)} if the file is really called so"
+        hint = f"Write ./{printable(name)} if that really is its name"
     elif not name.isprintable() or " " in name:
-        why = "the name of the pool set holds blanks or characters that cannot be printed"
+        why = "the name of the pool set has blanks or non-printing characters"
         hint = "Rename the pool set file"
     elif len(name.encode("utf-8", "surrogateescape")) > _LONGEST_POOL_SET:
         why = f"the name of the pool set is longer than {_LONGEST_POOL_SET} bytes"
@@ -279,14 +279,14 @@ def _split_port(text: str, shown: str) -> tuple[str, int | None]:
 def _port(text: str, shown: str) -> int:
     if not _PORT.fullmatch(text) or not 0 < int(text) <= _LARGEST_PORT:
         what = f"'{text}' is not a port" if text else "the port after ':' is empty"
-        raise TargetSyntaxError(what, where=shown, hint="Ports are the decimal numbers 1 to 65535")
+        raise TargetSyntaxError(what, where=shown, hint="Ports are decimal numbers from 1 to 65535")
     return int(text)
 
 
 def _check_characters(text: str, shown: str) -> None:
     if not text.isprintable() or " " in text:
         raise TargetSyntaxError(
-            "a target holds no blanks and no characters that cannot be printed",
+            "a target must not have blanks or non-printing characters",
             where=shown,
             hint=_FORMS,
         )
@@ -341,7 +341,7 @@ def _check_ipv6(host: str, shown: str) -> None:
         scope = IPv6Address(host).scope_id
     except AddressValueError as error:
         raise TargetSyntaxError(
-            "more than one ':' means an IPv6 address, and this is none", where=shown, hint=_FORMS
+            "more than one ':' means an IPv6 address, but this is not one", where=shown, hint=_FORMS
         ) from error
     if scope is not None and not _SCOPE.fullmatch(scope):
         raise TargetSyntaxError(

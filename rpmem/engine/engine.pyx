@@ -1,4 +1,4 @@
-"""The engine's loop: poll, advance, give the core away, sleep, give up.
+"""The engine's loop: poll, advance, yield the core, sleep, give up.
 
 Everything here is nogil, allocates nothing and knows neither steps nor fabrics by name. Only who
 has waited for long takes the GIL for a moment, to see whether a signal has come.

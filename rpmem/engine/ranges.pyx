@@ -52,9 +52,9 @@ cdef int reserve(ranges_t *ranges, size_t count) except -1:
 cdef int outside(object x) except -1:
     raise RangeError(
         f"the {type(x).__name__} given does not lie inside the pool: persist takes arrays and "
-        "views that the pool handed out",
+        "views that belong to the pool",
         hint="indexing with a list or a mask (a[[1, 2]], a[a > 0]) copies, and so do most "
-             "operations: assign into what pool.array(...) gave, and persist a slice of that or "
+             "operations: assign to what pool.array(...) returned, and persist a slice of that, or "
              "(offset, length)")
 
 
@@ -188,7 +188,7 @@ cdef int from_interface(ranges_t *ranges, object x, const char *pool, uint64_t s
                 return 0
     except (AttributeError, IndexError, KeyError, TypeError, ValueError, OverflowError) as error:
         raise BufferRefused(
-            f"the __array_interface__ of the {type(x).__name__} means nothing: {error}") from error
+            f"the __array_interface__ of the {type(x).__name__} makes no sense: {error}") from error
     if given is None:
         step = itemsize
         for i in range(n - 1, -1, -1):
@@ -255,7 +255,7 @@ cdef int ranges_of(ranges_t *ranges, object x, const char *pool, uint64_t size) 
     if not PyObject_CheckBuffer(x):
         raise BufferRefused(
             f"there is no memory to persist in an object of type {type(x).__name__}",
-            hint="pass an array or view of the pool, (offset, length), or nothing for all")
+            hint="pass an array or view of the pool, (offset, length), or nothing for all of it")
     try:
         PyObject_GetBuffer(x, &view, PyBUF_STRIDES)
     except (ValueError, BufferError) as error:

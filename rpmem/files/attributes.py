@@ -1,4 +1,4 @@
-"""Pool attributes: what the creator of a pool says about it, and every opener reads back.
+"""Pool attributes: what the creator of a pool says about it and everyone who opens it reads.
 
 This is ``struct rpmem_pool_attr`` of rpmem_create(3). On the wire it is 104 bytes, big-endian; in
 a pool its fields are spread over the header of the first part (see `rpmem.files.header`).
@@ -47,7 +47,7 @@ class _Uuid(Protocol):  # uuid.UUID, without importing uuid
 
 
 class PoolAttributes(Record):
-    """What librpmem's user says about a pool when creating it, and reads back when opening it.
+    """What a user of librpmem says about a pool when creating it, and reads when opening it.
 
     All fields zero means that the pool has no attributes and no header.
 
@@ -71,7 +71,7 @@ class PoolAttributes(Record):
     Raises
     ------
     UsageError
-        When a field does not fit into its place.
+        A field does not fit.
     """
 
     signature: bytes = bytes(8)
@@ -110,7 +110,7 @@ class PoolAttributes(Record):
         Returns
         -------
         PoolAttributes
-            With random UUIDs; a lone replica is its own neighbour.
+            With random UUIDs; a single replica is its own neighbour.
         """
         uuid = random_uuid()
         return cls(
@@ -183,7 +183,7 @@ def _as_bytes(value: bytes | _Uuid, name: str) -> bytes:
     inner = getattr(value, "bytes_le", None)
     if isinstance(inner, bytes):
         return inner
-    raise UsageError(f"{name} is made of bytes, not {type(value).__name__}")
+    raise UsageError(f"{name} consists of bytes, not {type(value).__name__}")
 
 
 def _check_u32(value: int, name: str) -> None:
@@ -233,7 +233,7 @@ def host_arch_flags() -> bytes:
 def check_attributes(
     attributes: PoolAttributes | None, options: Options, *, where: str | None = None
 ) -> None:
-    """Check that attributes go together with a pool set's options.
+    """Check that attributes agree with a pool set's options.
 
     Parameters
     ----------
@@ -253,7 +253,7 @@ def check_attributes(
     if "NOHDRS" in options:
         if not absent:
             raise AttributesRefused(
-                "the pool set has OPTION NOHDRS and so no place for pool attributes",
+                "the pool set has OPTION NOHDRS, so it has no place for pool attributes",
                 where=where,
                 hint="Give no attributes, or remove the option from the pool set file",
             )
@@ -269,7 +269,7 @@ def check_attributes(
         raise AttributesRefused(
             mismatch,
             where=where,
-            hint="Let bit 0 of incompat and the option in the pool set file say the same",
+            hint="Make bit 0 of incompat agree with the option in the pool set file",
         )
 
 

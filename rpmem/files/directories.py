@@ -127,7 +127,7 @@ def _check_alignment(pool_set: PoolSet, parts: Sequence[Part], kinds: dict[str, 
         alignment = _device_number(part.path, "align")
         if alignment is not None and alignment != PAGE:
             raise PoolSetMalformed(
-                f"{part.path} can be mapped in steps of {alignment} bytes only, which leaves no "
+                f"{part.path} can be mapped only in steps of {alignment} bytes, which leaves no "
                 f"way to skip its header",
                 where=pool_set.where(part),
                 hint="Add OPTION SINGLEHDR",
@@ -172,7 +172,7 @@ def _files_in(pool_set: PoolSet, directories: Sequence[Part], create: bool) -> l
             twin = found.setdefault(index, part)
             if twin is not part:
                 raise PoolSetMalformed(
-                    f"part {index} is there twice: {twin.path} and {part.path}",
+                    f"part {index} exists twice: {twin.path} and {part.path}",
                     where=pool_set.where(directory),
                     hint="Find out which one belongs to the pool, and move the other away",
                 )
@@ -201,7 +201,7 @@ def _check_different(pool_set: PoolSet, directories: Sequence[Part]) -> None:
             raise PoolSetMalformed(
                 f"{directory.path} and {twin.path} are the same directory",
                 where=pool_set.where(directory),
-                hint="Name it once, with the sum of the sizes",
+                hint="List it once, with the sum of the sizes",
             )
 
 

@@ -79,7 +79,9 @@ class Draft(Handle):
                 self._give_up()
                 raise
             self._give_up()
-        raise errors.PoolSetBusy("it cannot be created: others clear it away", where=path)
+        raise errors.PoolSetBusy(
+            "it cannot be created: other processes keep removing it", where=path
+        )
 
     def give_name(self) -> None:
         """Let the file be found under its own name, unless there is one of that name.
@@ -97,7 +99,7 @@ class Draft(Handle):
             if error.errno in (errno.EPERM, errno.EOPNOTSUPP):
                 hint = "Pools need a file system that has hard links"
             raise errors.from_oserror(
-                error, "the file cannot get its name", where=self.path, hint=hint
+                error, "the file cannot be given its name", where=self.path, hint=hint
             ) from error
         self.named = True
 
@@ -290,7 +292,7 @@ def sync_directory(directory: str) -> None:
             os.close(descriptor)
     except OSError as error:
         raise errors.from_oserror(
-            error, "the names in it cannot be made durable", where=directory
+            error, "its entries cannot be made durable", where=directory
         ) from error
 
 
@@ -299,7 +301,7 @@ def _create(hidden: str, path: str) -> int:
     try:
         return os.open(hidden, flags, PRIVATE)
     except FileNotFoundError as error:
-        hint = "Make its directory first"
+        hint = "Create its directory first"
         raise errors.from_oserror(error, "cannot be created", where=path, hint=hint) from error
     except OSError as error:
         raise errors.from_oserror(error, "cannot be created", where=path) from error

@@ -106,9 +106,9 @@ class Header(Record):
         """
         if len(data) < HEADER_SIZE:
             raise HeaderError(
-                f"the part has {len(data)} bytes, too few for a header of {HEADER_SIZE}",
+                f"the part has {len(data)} bytes, not enough for a header of {HEADER_SIZE}",
                 where=where,
-                hint="The file was cut off: restore it from a replica",
+                hint="The file was truncated: restore it from a replica",
             )
         return cls(*_HEADER.unpack(memoryview(data)[:HEADER_SIZE]))
 
@@ -365,7 +365,7 @@ def _check_alone(header: Header, name: str) -> None:
             f"the header is damaged: its checksum is {header.checksum:#018x}, "
             f"and should be {expected:#018x}",
             where=name,
-            hint="Restore the part from a replica; if this file never was part of a pool, "
+            hint="Restore the part from a replica; if this file was never part of a pool, "
             "correct the pool set file",
         )
 

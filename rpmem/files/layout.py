@@ -164,13 +164,14 @@ class PoolSet(Record):
             file_offset = skipped if segments else 0
             if part.size is None:
                 raise PoolSetMalformed(
-                    f"the size of {self.called(part)} is AUTO and was not asked of the device",
+                    f"the size of {self.called(part)} is AUTO and has not been read from the "
+                    "device",
                     where=self.where(part),
                 )
             length = part.size // PAGE * PAGE - file_offset
             if length <= 0:
                 raise PoolSetMalformed(
-                    f"{self.called(part)} has no room for data besides its header",
+                    f"{self.called(part)} has no room for data after its header",
                     where=self.where(part),
                     hint=f"Give it at least {format_size(MIN_PART)}",
                 )
@@ -183,7 +184,7 @@ class PoolSet(Record):
         for part in (part for parts in self.local_copies for part in parts):
             if part.size is not None and part.size < MIN_PART:
                 raise PoolSetMalformed(
-                    f"{self.called(part)} has {part.size} bytes, and a part needs {MIN_PART}",
+                    f"{self.called(part)} has {part.size} bytes, but a part needs {MIN_PART}",
                     where=self.where(part),
                     hint=f"Give it at least {format_size(MIN_PART)}",
                 )
@@ -243,7 +244,7 @@ class PoolSet(Record):
                 raise PoolSetMalformed(
                     f"a pool set file cannot name '{printable(part.path, 200)}'",
                     where=self.source,
-                    hint="Paths of parts are absolute, without blanks and without '#'",
+                    hint="Paths of parts are absolute, and have no blanks and no '#'",
                 )
             yield f"{'AUTO' if part.size is None else format_size(part.size)} {part.path}"
 

@@ -130,15 +130,16 @@ def _busy(descriptor: int, where: str) -> errors.PoolSetBusy:
         )
     if holder is not None and not os.path.exists(f"/proc/{holder}"):
         return errors.PoolSetBusy(
-            f"process {holder}, which opened it, has ended, but a child that it forked goes on",
+            f"process {holder}, which opened it, has ended, but a child that it forked is still "
+            "running",
             where=where,
             hint="End that child, or start children with the spawn method",
         )
     hint = None
     if not has_writer(descriptor):
         hint = (
-            "It is not open in rpmem: a program of PMDK uses it, or somebody who may read it has "
-            "locked it (lslocks tells who)"
+            "It is not open in rpmem: a program of PMDK uses it, or another program has locked it "
+            "(see lslocks)"
         )
     who = "another process" if holder is None else f"another process, {holder}"
     return errors.PoolSetBusy(f"it is in use by {who}", where=where, hint=hint)

@@ -80,11 +80,11 @@ class PartFile(Handle):
         if self.is_device:
             size = _device_value(information, "size")
             if size is None:
-                raise errors.PoolSetMalformed("it is no device DAX", where=self.path)
+                raise errors.PoolSetMalformed("it is not a device DAX", where=self.path)
             self.size = size
             self._alignment = _device_value(information, "align") or MINIMUM_SIZE
         elif not stat.S_ISREG(information.st_mode):
-            kind = "a directory" if stat.S_ISDIR(information.st_mode) else "no regular file"
+            kind = "a directory" if stat.S_ISDIR(information.st_mode) else "not a regular file"
             raise errors.PoolSetMalformed(
                 f"it is {kind}", where=self.path, hint="A part is a file or a device DAX"
             )
@@ -225,7 +225,7 @@ class PartFile(Handle):
             self.size = self._stat().st_size  # now that nobody is making it
         if size is not None and self.size != size:
             raise errors.PoolSetMalformed(
-                f"it has {self.size} bytes where the pool set says {size}", where=self.path
+                f"it has {self.size} bytes, but the pool set says {size}", where=self.path
             )
 
     def _stat(self) -> os.stat_result:

@@ -379,7 +379,7 @@ def _check_sizes(pool_set: PoolSet, wanted: int | None) -> None:
     present = pool_set.copy_size(pool_set.parts)
     if wanted is not None and wanted > present:
         raise errors.PoolSetTooSmall(
-            f"the pool set holds {present} bytes, and {wanted} were asked for",
+            f"the pool set holds {present} bytes, but {wanted} were asked for",
             where=pool_set.source,
             hint="Enlarge its parts, or replicate less",
         )

@@ -128,7 +128,7 @@ class _Parser:
     def read_options(self, names: list[str]) -> None:
         known = " or ".join(sorted(OPTIONS))
         if not names:
-            self.fail("OPTION without a name", f"Name {known}, or remove the line")
+            self.fail("OPTION has no name", f"Name {known}, or remove the line")
         self.options.update(names)
         check_options(self.options, f"{self.source}:{self.line}")
 
@@ -153,8 +153,8 @@ class _Parser:
         twin = self.remote.setdefault((parsed, name), self.line)
         if twin != self.line:
             self.fail(
-                f"the replica {target} {name} is there already, on line {twin}",
-                "Name every replica once",
+                f"the replica {target} {name} is already listed on line {twin}",
+                "List every replica only once",
             )
         self.close_section()
         self.section = None
@@ -163,14 +163,14 @@ class _Parser:
     def read_part(self, words: list[str]) -> None:
         if self.section is None:
             self.fail(
-                "a remote replica has no parts here",
+                "a remote replica cannot have parts here",
                 "Its parts are listed in the pool set file on the target; write a line REPLICA "
                 "before the parts of a local replica",
             )
         if len(words) != 2:
             self.fail(
                 f"a size and a path are expected, not {len(words)} word{'s' * (len(words) > 1)}",
-                "A line is SIZE PATH, OPTION NAME or REPLICA; paths hold no blanks",
+                "A line is SIZE PATH, OPTION NAME or REPLICA; paths have no blanks",
             )
         size, path = words
         if not path.startswith("/"):
@@ -179,12 +179,12 @@ class _Parser:
                 "A line is SIZE PATH with a path that begins with '/'",
             )
         if "\0" in path:
-            self.fail("the path holds a zero byte", "Check how the file was written")
+            self.fail("the path has a zero byte", "Check how the file was written")
         normal = os.path.normpath(path)
         if normal in self.seen:
             self.fail(
-                f"{printable(path, 200)} is a part already, on line {self.seen[normal]}",
-                "Give every part a file of its own",
+                f"{printable(path, 200)} is already a part, on line {self.seen[normal]}",
+                "Give each part its own file",
             )
         self.seen[normal] = self.line
         self.section.append(Part(self.read_size(size), path, self.line))
@@ -379,7 +379,7 @@ def _lock(descriptor: int, name: str) -> None:
         fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError as error:
         raise PoolSetBusy(
-            "another process has the pool set file locked",
+            "another process has locked the pool set file",
             where=name,
             hint="Close the pool there first",
         ) from error

@@ -120,9 +120,9 @@ class SetFile(Closing):
             except BlockingIOError:
                 if time.monotonic() > end:
                     raise errors.PoolSetBusy(
-                        "another process has the pool set file locked",
+                        "another process has locked the pool set file",
                         where=self.path,
-                        hint="Remove it once nobody uses it",
+                        hint="Remove it when no process uses it any longer",
                     ) from None
                 time.sleep(_LOOK_AGAIN_S)
             except OSError as error:

@@ -1,7 +1,7 @@
-"""Working copies in other memory than malloc's: larger than DRAM, faster, or on another node.
+"""Working copies in memory other than malloc's: larger than DRAM, faster, or on another node.
 
-Needs libmemkind, which Debian 12 has and Debian 13 has not; without it, importing this module
-raises `MissingExtension`, and nothing else of rpmem misses anything.
+This module needs libmemkind, which Debian 12 has and Debian 13 does not. Without it, importing the
+module raises `MissingExtension`; the rest of rpmem works as usual.
 
     from rpmem import memkind
 
@@ -11,8 +11,8 @@ raises `MissingExtension`, and nothing else of rpmem misses anything.
     scratch = memkind.pmem("/mnt/pmem0", max_size="400GiB")
     window = scratch.empty(1 << 30, dtype="f4")
 
-The kinds are those of memkind(3). What they hold is volatile: an array that is to survive is a
-pool's array, or a buffer replicated with `rpmem.create`, for which any array of a kind will do.
+The kinds are those of memkind(3). What they hold is volatile: for an array that has to survive, use
+an array of a pool, or replicate a buffer with `rpmem.create`; that can be an array of any kind.
 """
 
 from __future__ import annotations
@@ -51,19 +51,19 @@ HIGHEST_BANDWIDTH_LOCAL_PREFERRED: Final = KINDS["HIGHEST_BANDWIDTH_LOCAL_PREFER
 
 
 def available() -> list[Kind]:
-    """Return the kinds that this machine has memory of."""
+    """Return the kinds of memory that this machine has."""
     return [kind for kind in KINDS.values() if kind.available]
 
 
 def pmem(directory: str | os.PathLike[str], max_size: int | str | None = None) -> FileKind:
-    """Make a kind in a file on the file system of a directory, mostly one mounted with DAX.
+    """Make a kind in a file on the file system of a directory, usually one mounted with DAX.
 
     Parameters
     ----------
     directory : path
-        Where; the file has no name there and is gone with the process.
+        Where to put the file; it has no name, and disappears with the process.
     max_size : int or str, optional
-        Most bytes it may take up, such as ``"64GiB"``; at least 16 MiB. None: no limit.
+        The most bytes it may use, such as ``"64GiB"``; at least 16 MiB. None: no limit.
 
     Returns
     -------
@@ -73,6 +73,6 @@ def pmem(directory: str | os.PathLike[str], max_size: int | str | None = None) -
     Raises
     ------
     UsageError
-        The directory is not there or not writable, or the size is too small.
+        The directory does not exist or is not writable, or the size is too small.
     """
     return in_directory(os.path.abspath(directory), size_of(max_size) or 0)

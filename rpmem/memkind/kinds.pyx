@@ -262,7 +262,7 @@ cdef class Kind:
             raise ClosedError("the kind is closed", where=self.name)
         if foreign(self.heap):
             raise ForkedError(
-                "the kind belongs to the parent process, which would share every byte",
+                "the kind belongs to the parent process, and would share every byte with it",
                 where=self.name, hint="Make one in the child")
         code = memkind_check_available(self.heap.kind)
         if code:
@@ -337,7 +337,7 @@ cdef class FileKind(Kind):
         if live and not foreign(self.heap):
             raise BufferError(
                 f"{self.name} cannot be closed: {live} array{'s' if live > 1 else ''} of "
-                f"{self.allocated} bytes in all live in it")
+                f"{self.allocated} bytes in all are still in it")
         destroy(self.heap)
         self.heap = NULL
         self.capsule = None
@@ -359,7 +359,7 @@ def in_directory(str directory, uint64_t max_size):
     cdef int code, cause
     if 0 < max_size < MEMKIND_PMEM_MIN_SIZE:
         raise UsageError(
-            f"{max_size} bytes are too few for a kind of memory", where=directory,
+            f"{max_size} bytes are not enough for a kind of memory", where=directory,
             hint=f"Give it at least {MEMKIND_PMEM_MIN_SIZE} bytes (16 MiB), or no limit")
     with nogil:
         rpmem_forget_errno()
@@ -368,7 +368,7 @@ def in_directory(str directory, uint64_t max_size):
     if code:
         reason = os.strerror(cause) if cause else words_for(code)
         raise UsageError(
-            f"no file for memory can be made there: {reason}", where=directory,
+            f"no memory file can be created there: {reason}", where=directory,
             errno=cause or None)
     self.name = f"pmem:{directory}"
     self.directory = directory

@@ -103,7 +103,7 @@ cdef int mapping_of_memory(mapping_t *mapping, char *base, uint64_t length,
 cdef int mapping_of_zeros(mapping_t *mapping, object size, refusal_t *refusal) except -1:
     cdef uint64_t wanted = natural(size, "size")
     if wanted == 0 or wanted > <uint64_t> -1 - PAGE:
-        raise RangeError(f"a region of {size} bytes cannot be made")
+        raise RangeError(f"a region cannot have {size} bytes")
     mapping.reserved_length = (wanted + PAGE - 1) & ~(PAGE - 1)
     mapping.reserved = mmap(NULL, mapping.reserved_length, PROT_READ | PROT_WRITE,
                             MAP_PRIVATE | MAP_ANONYMOUS, -1, 0)
@@ -134,9 +134,9 @@ cdef int prepare(mapping_t *mapping, object parts, refusal_t *refusal) except -1
         try:
             fd, file_offset, part_length = part
         except (TypeError, ValueError) as error:
-            raise UsageError(f"part {index} is no (descriptor, offset, length)") from error
+            raise UsageError(f"part {index} is not (descriptor, offset, length)") from error
         if natural(fd, "descriptor") > INT_MAX:
-            raise RangeError(f"part {index}: {fd} is no descriptor")
+            raise RangeError(f"part {index}: {fd} is not a descriptor")
         offset = natural(file_offset, "file offset")
         length = natural(part_length, "length")
         if length == 0 or offset % PAGE or length % PAGE:
@@ -148,7 +148,7 @@ cdef int prepare(mapping_t *mapping, object parts, refusal_t *refusal) except -1
         if S_ISREG(info.st_mode) and is_outside(offset, length, 0, info.st_size):
             # Touching a page behind the end of the file would kill the process.
             raise RangeError(
-                f"part {index}: {length} bytes at offset {offset} reach behind the end of "
+                f"part {index}: {length} bytes at offset {offset} reach beyond the end of "
                 f"the file ({info.st_size} bytes)")
         if length > <uint64_t> (1 << 62) - total:
             raise RangeError("the parts are together larger than the address space")

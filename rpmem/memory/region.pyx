@@ -120,7 +120,7 @@ cdef class Region:
         if isinstance(source, Region):
             raise BufferRefused(
                 "a Region was given where a plain buffer is expected",
-                hint="use the Region itself: its medium would be lost")
+                hint="use the Region itself, so that its medium is not lost")
         cdef Region region = Region.__new__(Region)
         try:
             PyObject_GetBuffer(
@@ -369,7 +369,7 @@ cdef run(Region self, verb_t verb, object offset, object length):
 cdef within(Region self, uint64_t offset, uint64_t length):
     if is_outside(offset, length, 0, self.size):
         raise RangeError(
-            f"{length} bytes at offset {offset} are not inside the {self.size} bytes there are",
+            f"{length} bytes at offset {offset} are not inside its {self.size} bytes",
             where=self.label)
 
 
@@ -380,8 +380,8 @@ cdef alive(Region self):
 
 cdef failed(Region self, what, int rc):
     if not self.writable:
-        return UsageError("it is mapped only to be looked at", where=self.label, errno=EROFS)
+        return UsageError("it is mapped read-only", where=self.label, errno=EROFS)
     return FlushFailed(
         f"the medium refused to {what}: {os.strerror(rc)}", where=self.label, errno=rc,
-        hint="what was written since the last success may be lost, and every later call fails, "
-             "too: see to the device, then close the pool and open it again")
+        hint="what was written since the last success may be lost, and every later call fails "
+             "too: check the device, then close the pool and open it again")

@@ -64,7 +64,7 @@ class Form:
             element, inner = element.subdtype
             dimensions += inner
         if not isinstance(order, str) or order not in ORDERS:
-            raise UsageError(f"order {order!r} is none", hint="Use 'C' or 'F'")
+            raise UsageError(f"{order!r} is not an order", hint="Use 'C' or 'F'")
         if sum(size != 1 for size in dimensions) <= 1 or 0 in dimensions:
             order = "C"
         if len(dimensions) > MOST_DIMENSIONS:
@@ -83,10 +83,10 @@ class Form:
         except (TypeError, ValueError, KeyError, RecursionError) as error:
             raise CatalogueCorrupt(
                 f"the dtype of {entry.name!r} cannot be read: {error}",
-                hint="It may have been written with a newer numpy",
+                hint="It may have been written by a newer numpy",
             ) from error
         if not agrees:
-            raise CatalogueCorrupt(f"{entry.name!r} has a shape that does not fit its extent")
+            raise CatalogueCorrupt(f"{entry.name!r} has a shape that does not match its extent")
         return form
 
 
@@ -173,7 +173,7 @@ class NamedArrays:
             self._catalogue.find(name)
             if name in self._live():
                 raise BufferError(
-                    f"array {name!r} cannot be deleted: views of it are alive; drop them first"
+                    f"array {name!r} cannot be deleted while views of it exist; drop them first"
                 )
             self._catalogue.remove(name)
 
@@ -256,10 +256,10 @@ def _as_dtype(wanted: DTypeLike) -> np.dtype[Any]:
     try:
         dtype = np.dtype(wanted)
     except (TypeError, ValueError) as error:
-        raise DtypeRefused(f"{wanted!r} is no dtype: {error}") from None
+        raise DtypeRefused(f"{wanted!r} is not a dtype: {error}") from None
     if dtype.hasobject:
         raise DtypeRefused(
-            f"dtype {dtype} holds Python objects, which are pointers into this process",
+            f"dtype {dtype} holds Python objects, which are only pointers inside this process",
             hint="Use numbers, fixed-length strings ('S16', 'U16'), datetime64 "
             "or structured dtypes of these",
         )
@@ -273,7 +273,7 @@ def _as_dtype(wanted: DTypeLike) -> np.dtype[Any]:
         same = False
     if not same:
         raise DtypeRefused(
-            f"dtype {dtype} is known to this process only and could not be read back elsewhere",
+            f"dtype {dtype} is known only to this process and could not be read elsewhere",
             hint="Use a dtype that numpy itself defines, such as a view as 'u2' or 'V2'",
         )
     return dtype
@@ -284,15 +284,17 @@ def _as_shape(wanted: int | Iterable[int]) -> tuple[int, ...]:
         sizes = wanted if isinstance(wanted, Iterable) else [wanted]
         shape = tuple(operator.index(size) for size in sizes)
     except TypeError:
-        raise UsageError(f"{wanted!r} is no shape", hint="Use an int or a tuple of ints") from None
+        raise UsageError(
+            f"{wanted!r} is not a shape", hint="Use an int or a tuple of ints"
+        ) from None
     if any(size < 0 for size in shape):
-        raise UsageError(f"{shape} is no shape: a size is negative")
+        raise UsageError(f"{shape} is not a shape: a size is negative")
     return shape
 
 
 def _check_same(name: str, found: Form, wanted: Form) -> None:
     if found != wanted:
         raise ArrayExists(
-            f"array {name!r} exists with {found}; asked for was {wanted}",
+            f"array {name!r} exists with {found}; {wanted} was asked for",
             hint="Open it as it is with pool[name], or delete it first",
         )

@@ -155,7 +155,8 @@ def restore(
     try:
         if copy.region.size < layout.pool_size:
             raise PoolSetTooSmall(
-                f"the pool has {layout.pool_size} bytes, and there is room for {copy.region.size}",
+                f"the pool has {layout.pool_size} bytes, but there is room for only "
+                f"{copy.region.size}",
                 where=place.where,
             )
         assembly.replicas = _connect_all([spec], copy.region, layout.pool_size, options)
@@ -210,7 +211,7 @@ def _read_superblock(copy: LocalCopy, where: str | None = None) -> _Superblock:
         )
     if layout.pool_size > copy.region.size:
         raise CatalogueCorrupt(
-            f"the pool was created with {layout.pool_size} bytes, and only "
+            f"the pool was created with {layout.pool_size} bytes, but only "
             f"{copy.region.size} are there",
             where=copy.where,
         )
@@ -350,7 +351,7 @@ def _examine(
             "the replica was being brought up to date when its initiator died: "
             "it is a mixture of two generations",
             where=str(spec),
-            hint="Restore from another replica, or take it as it is with force=True",
+            hint="Restore from another replica, or accept it as it is with force=True",
         )
     return attributes, standing.layout, standing.state
 
@@ -368,7 +369,7 @@ def _read_back(assembly: Assembly) -> None:
     assembly.catalogue = found.catalogue
     if (found.layout, found.state) != (assembly.layout, assembly.state):
         raise StaleReplica(
-            "the replica changed while it was read",
+            "the replica changed while it was being read",
             where=resync.name_of(replica),
             hint="Another initiator uses it; close that one first",
         )

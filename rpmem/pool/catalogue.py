@@ -274,7 +274,7 @@ class Catalogue:
         ).encode("utf-8", "surrogatepass")
         if SLOT_OVERHEAD + len(payload) > self._layout.slot_size:
             raise PoolFull(
-                f"the catalogue has no room for another entry after {len(self._entries)}",
+                f"the catalogue has no room for more than {len(self._entries)} entries",
                 hint="Delete arrays, use fewer and larger ones, or create a larger pool: "
                 "the catalogue grows with it",
             )
@@ -370,11 +370,11 @@ class Catalogue:
             entries = [_parse_entry(item) for item in json.loads(payload)["arrays"]]
             named = {entry.name: entry for entry in entries}
             if len(named) != len(entries):
-                raise ValueError("a name is there twice")
+                raise ValueError("a name occurs twice")
             self._check_extents(entries)
         except (ValueError, TypeError, KeyError, RecursionError) as error:
             raise CatalogueCorrupt(
-                f"the catalogue has a good checksum but no meaning: {error}",
+                f"the catalogue has a good checksum but makes no sense: {error}",
                 hint="It was written by another version of rpmem, or by something else",
             ) from error
         return named
@@ -383,7 +383,7 @@ class Catalogue:
         free = self._layout.data_start
         for entry in sorted(entries, key=lambda item: item.offset):
             if entry.offset < free or entry.offset % SMALL_ALIGNMENT:
-                raise ValueError(f"the extent of {entry.name!r} is not a free one")
+                raise ValueError(f"the extent of {entry.name!r} is not free")
             free = entry.end
         if free > self._layout.pool_size:
             raise ValueError("an extent ends outside the pool")
@@ -412,7 +412,7 @@ def _parse_entry(item: dict[str, Any]) -> Entry:
     check_name(entry.name)
     for number in (entry.offset, entry.length, *entry.shape):
         if not isinstance(number, int) or number < 0:
-            raise ValueError(f"{entry.name!r} has a size that is none")
+            raise ValueError(f"{entry.name!r} has an impossible size")
     if entry.order not in ORDERS or len(entry.shape) > MOST_DIMENSIONS:
         raise ValueError(f"{entry.name!r} has an unknown memory layout")
     return entry

@@ -277,7 +277,7 @@ class Copies(Handle):
         self.state = State(generation, Phase.OPEN)
         stateword.put(self._memory, self.state)
         intact = [each for each in self._replicas if not _is_lost(each)]
-        hint = "See to the device before the pool is opened again"
+        hint = "Check the device before the pool is opened again"
         if intact:
             try:
                 last.put(STATE_OFFSET, State(generation + _AHEAD, Phase.CLEAN).pack())

@@ -160,4 +160,4 @@ class OpenPool(Closing):
         live = self._arrays.live()
         if live:
             names = ", ".join(map(repr, live))
-            raise BufferError(f"the pool cannot be closed: views of {names} are alive")
+            raise BufferError(f"the pool cannot be closed while views of {names} exist")

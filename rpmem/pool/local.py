@@ -222,7 +222,9 @@ class FilePlace:
             return self.open()
         except (HeaderError, PoolSetNotFound) as error:
             if os.path.lexists(self.where):
-                error.hint = "It is no whole pool: --force (force=True) removes what there is of it"
+                error.hint = (
+                    "It is not a complete pool: --force (force=True) removes what is left of it"
+                )
             raise
 
     @property
@@ -240,7 +242,7 @@ class FilePlace:
             )
         if size < MINIMUM_SIZE:
             raise UsageError(
-                f"{size} bytes are too few for a pool in a file",
+                f"{size} bytes are not enough for a pool in a file",
                 where=self.where,
                 hint=f"The smallest has {MINIMUM_SIZE} bytes (2 MiB)",
             )
@@ -258,14 +260,17 @@ def _absolute(path: str | os.PathLike[str]) -> str:
     name: Any = os.fspath(path)
     try:
         if isinstance(name, bytes) or not name or b"\0" in os.fsencode(name):
-            raise UsageError(f"{name!r} is no path")
+            raise UsageError(f"{name!r} is not a path")
     except UnicodeEncodeError:
-        raise UsageError(f"{name!r} is no path: it cannot be encoded") from None
+        raise UsageError(f"{name!r} is not a path: it cannot be encoded") from None
     try:
         return str(os.path.abspath(name))
     except OSError as error:
         raise from_oserror(
-            error, "the working directory is gone", where=name, hint="Give an absolute path"
+            error,
+            "the working directory no longer exists",
+            where=name,
+            hint="Give an absolute path",
         ) from error
 
 
@@ -380,9 +385,9 @@ class MemoryPlace:
             found = copy.region.size
             copy.close()
             raise UsageError(
-                f"the buffer has {found} bytes, and size says {size}",
+                f"the buffer has {found} bytes, but size is {size}",
                 where=self.where,
-                hint="A pool takes the whole buffer: leave size out, or pass a slice",
+                hint="A pool uses the whole buffer: leave out size, or pass a slice",
             )
         content = header.headers_for(attributes, 1)[0].pack()
         with memoryview(copy.region) as view:
@@ -403,9 +408,9 @@ class MemoryPlace:
         )
         if region.address % _WORD:
             raise BufferRefused(
-                "the buffer does not begin at a multiple of 8 bytes",
+                "the buffer does not start at a multiple of 8 bytes",
                 where=self.where,
-                hint="Words could be torn by a crash; allocate with numpy or mmap",
+                hint="A crash could tear words; allocate with numpy or mmap",
             )
         if region.size < _PAGE:
             raise PoolSetError("the buffer is too small for a pool", where=self.where)

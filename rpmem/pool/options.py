@@ -35,7 +35,8 @@ def replica_spec(replica: ReplicaLike, parts: int = 0) -> ReplicaSpec:
         spec = ReplicaSpec(Target.of(target), name)
     else:
         raise UsageError(
-            f"{replica!r} is no replica", hint="Write 'TARGET NAME.set' or ('TARGET', 'NAME.set')"
+            f"{replica!r} is not a replica",
+            hint="Write 'TARGET NAME.set' or ('TARGET', 'NAME.set')",
         )
     return spec.replaced(parts=spec.parts or parts)
 
@@ -66,8 +67,9 @@ def mode_of(mode: int) -> int:
         value = -1
     if not 0 <= value <= _ALL_MAY or value & PRIVATE != PRIVATE:
         raise UsageError(
-            f"{mode!r} is no mode for the files of a pool",
-            hint="Write 0o600, or 0o640 if the group may read; the owner reads and writes",
+            f"{mode!r} is not a mode for the files of a pool",
+            hint="Write 0o600, or 0o640 if the group may read; the owner must be able to read "
+            "and write",
         )
     return value
 
@@ -89,5 +91,5 @@ def size_of(size: int | str | None) -> int | None:
     except TypeError:
         value = 0
     if value <= 0:
-        raise UsageError(f"{size!r} is no size", hint='Write 67108864 or "64MiB"')
+        raise UsageError(f"{size!r} is not a size", hint='Write 67108864 or "64MiB"')
     return value

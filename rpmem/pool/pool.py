@@ -1,4 +1,4 @@
-"""Pool: memory, a file or a pool set with named arrays in it, and its replicas."""
+"""Pool: memory, a file or a pool set that holds named arrays, and its replicas."""
 
 from __future__ import annotations
 
@@ -41,43 +41,43 @@ _NO_FLAGS = bytes(16)
 class Pool(OpenPool):
     """Named arrays in memory that is replicated.
 
-    A pool is made by `create`, `open` or `restore`. Its arrays are ordinary numpy arrays over
-    the pool's memory; ``pool.persist(view)`` makes what was written to them durable.
+    Use `create`, `open` or `restore` to get a pool. Its arrays are ordinary numpy arrays in the
+    pool's memory; ``pool.persist(view)`` makes what was written to them durable.
 
     What durable means
-        When `persist` returns, the range has been flushed to the local medium and every replica
-        has acknowledged it, each after its own flush. Both happen at the same time. What a flush
-        is worth depends on the medium (`medium`, `Replica.medium`): ``"pmem"`` and ``"page"``
-        survive a power cut, ``"volatile"`` (tmpfs, a buffer) does not outlive its machine.
-        What was only written, or flushed without `drain`, may or may not survive, here and there.
+        When `persist` returns, the range has been flushed to the local medium, and every replica
+        has flushed and acknowledged it. Both happen at the same time. What a flush is worth
+        depends on the medium (`medium`, `Replica.medium`): ``"pmem"`` and ``"page"`` survive a
+        power failure, ``"volatile"`` (tmpfs, a buffer) does not outlive its machine. Data that was
+        only written, or flushed without `drain`, may or may not survive on any copy.
 
     When a replica is lost
-        `persist` raises `ReplicaLost` (or another error that names the replica) once the other
-        replicas and the local copy are done: there the data *are* durable. Every later call
-        raises again, until the replica is given up with `detach`; so nobody goes on with fewer
-        copies than were asked for without saying so.
+        `persist` raises `ReplicaLost` (or another error that names the replica) after the other
+        replicas and the local copy have finished: there the data *is* durable. Every later call
+        raises again until the replica is given up with `detach`, so a program never goes on
+        with fewer copies than it asked for without saying so.
 
     Threads
         All methods may be called from several threads at once; those that wait release the GIL.
-        Each call takes a lane of its own; calls whose ranges overlap, be it between the elements
-        of strided views, go one after the other. Arrays are created and deleted one at a time.
-        What two threads write to the same bytes is theirs to order.
+        Each call takes a lane; calls whose ranges overlap, even if only between the elements of
+        strided views, run one after another. Arrays are created and deleted one at a time. If
+        two threads write to the same bytes, they have to agree on the order themselves.
 
     Processes
         A pool belongs to the process that opened it, and is locked against others. After
         ``fork()`` its methods raise `ForkedError` in the child.
 
     Signals
-        What the handler of a signal raises, such as KeyboardInterrupt, ends the call that it comes
-        in, within 0.2 s unless one system call takes longer. What was to be made durable by that
-        call is not acknowledged. What was to be made, opened or attached is undone first; a target
-        gets 2 s for its part, and notes of the exception name what may be left there.
+        If a signal handler raises, for instance KeyboardInterrupt, the current call ends within
+        0.2 s, unless a single system call takes longer. The data of that call is not
+        acknowledged. Whatever the call was creating, opening or attaching is undone first; a
+        target gets 2 s for its part, and the exception's notes name what may be left there.
 
     Ending
-        `close` unmaps the memory; it raises BufferError while views of arrays are alive, as a
-        view of unmapped memory would crash the process. Leaving a ``with`` block ends the
-        replication, marks all copies as complete and gives up the lock in any case, and unmaps
-        when the last view goes.
+        `close` unmaps the memory; it raises BufferError while views of arrays exist, since a view
+        of unmapped memory would crash the process. Leaving a ``with`` block always ends the
+        replication, marks all copies as complete and releases the lock; the memory is unmapped
+        together with the last view.
 
     Examples
     --------
@@ -106,7 +106,7 @@ class Pool(OpenPool):
         user_flags: bytes = _NO_FLAGS,
         **session: Unpack[SessionKeywords],
     ) -> Self:
-        """Make a new, empty pool and all its replicas.
+        """Create an empty pool and all its replicas.
 
         Parameters
         ----------
@@ -114,17 +114,17 @@ class Pool(OpenPool):
             A file that does not exist, a poolset(5) file whose parts do not exist, or a writable
             C-contiguous buffer, which is overwritten.
         size : int or str, optional
-            Bytes of a plain file, such as ``"64MiB"``; at least 2 MiB. Pool sets and buffers have
-            their own.
+            Size of a plain file in bytes, or such as ``"64MiB"``; at least 2 MiB. Pool sets and
+            buffers already have a size.
         replicas : iterable of replicas, optional
             ``"TARGET NAME.set"``, ``(target, "NAME.set")`` or `ReplicaSpec`. None: those of the
             ``REPLICA`` lines of the poolset file.
         parts : int
-            Let each target write the pool set file itself, with so many parts; 0: it exists.
+            Let each target write the pool set file itself, with this many parts; 0: it exists.
         mode : int
-            Permissions of new local files, whatever the umask is. Whoever may read a pool can lock
-            it, and so keep others from opening it. What targets make is as private as their
-            ``file-mode`` says.
+            Permissions of new local files; the umask is ignored. Anyone who may read a pool can
+            lock it, and so keep others from opening it. On targets, the option ``file-mode``
+            decides.
         user_flags : bytes
             16 bytes for the header; zeros: the machine's architecture, as PMDK does.
         **session
@@ -134,15 +134,15 @@ class Pool(OpenPool):
         Returns
         -------
         Pool
-            Whose empty catalogue is durable here and on every replica.
+            Its empty catalogue is durable here and on every replica.
 
         Raises
         ------
         PoolSetExists
-            There is a pool already.
+            There already is a pool.
         PoolSetError, LaunchError, FabricError
-            A copy could not be made. Nothing is left behind, here or there; only a target that
-            was lost in the middle may keep what it made, which the log then says.
+            A copy could not be created. Nothing is left behind on either side, except perhaps on
+            a target that was lost meanwhile; the log then says so.
         """
         place = place_of(local)
         specs = place.replicas if replicas is None else replica_specs(replicas)
@@ -171,8 +171,8 @@ class Pool(OpenPool):
     ) -> Self:
         """Open a pool and its replicas.
 
-        A replica that may differ, because one of the two was not closed properly or the pool was
-        used without it, is sent the whole pool first.
+        A replica that may differ from the local copy, because one of them was not closed properly
+        or the pool was used without the replica, is first sent the whole pool.
 
         Parameters
         ----------
@@ -182,10 +182,10 @@ class Pool(OpenPool):
             None: those of the ``REPLICA`` lines of the poolset file. An empty list opens the pool
             without replicas; the next open with them sends everything.
         readonly : bool
-            Look at the local copy only: no replica is connected, arrays are read-only, nothing is
-            changed. Files need not be writable, and are not locked: a writer may be at work
-            meanwhile (`has_writer`). Then arrays show what it stores, durable or not, and the
-            names are those there were when the pool was opened.
+            Only look at the local copy: no replica is connected, arrays are read-only, and nothing
+            is changed. Files need not be writable and are not locked, so another process may be
+            writing meanwhile (`has_writer`). Arrays then show what it stores, durable or not, and
+            the names are those that existed when the pool was opened.
         force : bool
             Overwrite replicas that hold a newer generation of the pool than the local copy.
         **session
@@ -194,15 +194,15 @@ class Pool(OpenPool):
         Returns
         -------
         Pool
-            Whose replicas all equal the local copy.
+            All its replicas equal the local copy.
 
         Raises
         ------
         StaleReplica
-            A replica has seen a later writer than the local copy, which must be an old one. Use
+            A replica has seen a later writer than the local copy, which must be out of date. Use
             `restore`, or `force`.
         HeaderError
-            A replica belongs to another pool, or a part does.
+            A replica or a part belongs to another pool.
         CatalogueCorrupt
             The local copy cannot be read. Use `restore`.
         PoolSetError, LaunchError, FabricError
@@ -232,7 +232,7 @@ class Pool(OpenPool):
         mode: int = PRIVATE,
         **session: Unpack[SessionKeywords],
     ) -> Self:
-        """Make a new local copy of a pool out of one of its replicas.
+        """Create a new local copy of a pool from one of its replicas.
 
         Parameters
         ----------
@@ -243,7 +243,7 @@ class Pool(OpenPool):
         replica : replica
             The copy to read.
         force : bool
-            Take a replica that was being overwritten with another generation when its initiator
+            Accept a replica that was being overwritten with another generation when its initiator
             died, although it is a mixture.
         mode : int
             As for `create`.
@@ -258,12 +258,13 @@ class Pool(OpenPool):
         Raises
         ------
         PoolSetExists
-            A file is in the way.
+            A file with that name exists.
         CatalogueCorrupt, StaleReplica
             The replica does not hold a complete pool.
         PoolSetError, LaunchError, FabricError, ReplicaLost
-            A copy could not be made or read. Nothing is left behind; but where the replica was
-            lost when the local copy was whole already, that stays: it may be the only one.
+            A copy could not be created or read. Nothing is left behind, with one exception: if the
+            replica was lost after the local copy was complete, the local copy stays, since it may
+            be the only one.
         """
         options = SessionOptions(**session)
         place, spec, permissions = place_of(local), replica_spec(replica), mode_of(mode)
@@ -285,7 +286,7 @@ class Pool(OpenPool):
         dtype: DTypeLike = "float64",
         order: str = "C",
     ) -> NDArray[Any]:
-        """Return the array of that name, after making it when there is none.
+        """Return the array with that name; create it if it does not exist.
 
         Parameters
         ----------
@@ -302,19 +303,19 @@ class Pool(OpenPool):
         Returns
         -------
         ndarray
-            A view of the pool's memory. A new array is zero, and it and its zeros are durable
-            here and on every replica; an existing one is as it was left.
+            A view of the pool's memory. A new array is filled with zeros and is durable here and on
+            every replica; an existing one is as it was left.
 
         Raises
         ------
         ArrayExists
-            There is one of that name with another shape, dtype or order.
+            The array exists with another shape, dtype or order.
         DtypeRefused
-            The dtype holds Python objects, or means nothing elsewhere.
+            The dtype holds Python objects, or makes no sense in other processes.
         PoolFull
-            There is no room.
+            There is not enough room.
         ReplicaLost
-            A replica broke. The array may exist locally; calling again after `detach` returns it.
+            A replica was lost. The array may exist locally; call again after `detach` to get it.
         """
         form = Form.of(shape, dtype, order)
         self._check_alive()
@@ -325,14 +326,14 @@ class Pool(OpenPool):
         return interrupts.guarded(lambda: self._arrays.open_or_create(name, form))
 
     def __getitem__(self, name: str) -> NDArray[Any]:
-        """Return a view of an existing array; `ArrayNotFound` when there is none."""
+        """Return a view of an existing array; raise `ArrayNotFound` if it does not exist."""
         self._check_alive()
         return self._arrays.open(name)
 
     def __delitem__(self, name: str) -> None:
         """Delete an array, durably here and on every replica.
 
-        Raises BufferError while a view of it is alive. Its room can be used again at once.
+        Raises BufferError while a view of it exists. Its space can be reused immediately.
         """
         self._check_alive()
         self._check_writable("delete an array")
@@ -370,18 +371,18 @@ class Pool(OpenPool):
             inside it, a pair of pool offsets, or None for the whole pool. Bytes between the
             elements of a strided view may be made durable with them.
         relaxed : bool
-            Give up the promise that an aligned 8-byte word is old or new after a crash in the
-            middle, never a mixture.
+            Give up the promise that, after a crash, each aligned 8-byte word is either old or new
+            and never a mixture.
 
         Raises
         ------
         RangeError, BufferRefused
             `x` is not in the pool.
         ReplicaLost, DeadlineExceeded
-            A replica broke or stopped answering. The local copy and the other replicas have the
-            range durably; see the class about how to go on.
+            A replica was lost or stopped answering. The range is durable on the local copy and the
+            other replicas; the class's documentation says how to go on.
         FlushFailed
-            A medium, here or there, refused: the range must not be taken for durable.
+            A medium on either side refused the data: do not assume that the range is durable.
         UsageError
             The pool was opened with ``readonly=True``.
         ClosedError, ForkedError
@@ -409,10 +410,9 @@ class Pool(OpenPool):
             self._copies.again(error, "persist_many", ranges, relaxed=relaxed)
 
     def flush(self, x: Any = None, *, relaxed: bool = False) -> None:
-        """Begin to make a range durable; it is when a later `drain` returns.
+        """Start making a range durable; it is durable when a later `drain` returns.
 
-        The bytes that count are those at the time of `drain` at the latest: do not write to the
-        range in between.
+        Do not write to the range until then: its bytes may be sent at any time up to the `drain`.
         """
         try:
             self._copies.core.flush(x, relaxed=relaxed)
@@ -436,7 +436,7 @@ class Pool(OpenPool):
     # --- reading from a replica -----------------------------------------------------------
 
     def read(self, x: Any, *, replica: int | Replica = 0) -> NDArray[Any]:
-        """Return a copy of what a replica holds where `x` lies; the local copy is not touched.
+        """Return a copy of what a replica holds in the place of `x`; do not touch the local copy.
 
         Parameters
         ----------
@@ -459,7 +459,7 @@ class Pool(OpenPool):
         Parameters
         ----------
         x : array, buffer, (offset, length) or None
-            What to overwrite; None: all arrays. What was written there and not persisted is lost.
+            What to overwrite; None: all arrays. Data written there but not persisted is lost.
         replica : int or Replica
             Which one to read.
 
@@ -468,10 +468,10 @@ class Pool(OpenPool):
         RangeError
             `x` is not in the pool's data area.
         ReplicaLost, DeadlineExceeded, FlushFailed
-            As for `persist`. What had been read by then is the same on every copy that is left;
-            the rest is not changed, or counts as written and not persisted.
+            As for `persist`. What had been read by then is the same on all remaining copies; the
+            rest is unchanged, or counts as written but not persisted.
         StaleReplica
-            The replica's catalogue is not that of the local copy (for None only).
+            The replica's catalogue differs from that of the local copy (only for None).
         """
         self._check_alive()
         self._check_writable("pull")
@@ -491,14 +491,14 @@ class Pool(OpenPool):
 
     @property
     def replicas(self) -> list[Replica]:
-        """The attached replicas, lost ones included."""
+        """The attached replicas, including lost ones."""
         return self._copies.replicas
 
     def detach(self, replica: int | Replica) -> None:
-        """Go on without a replica, mostly one that was lost.
+        """Continue without a replica, usually one that was lost.
 
         Waits for calls in progress and begins a new generation of the pool, so that the replica
-        given up is known to be behind: opening the pool with it again sends it everything.
+        given up is known to be out of date: opening the pool with it again sends it everything.
 
         Parameters
         ----------
@@ -508,7 +508,7 @@ class Pool(OpenPool):
         Raises
         ------
         ReplicaLost
-            Another replica is lost, too. `replica` is detached nevertheless.
+            Another replica has been lost as well. `replica` is detached nevertheless.
         """
         self._check_alive()
         interrupts.guarded(lambda: self._copies.detach(replica))
@@ -516,9 +516,9 @@ class Pool(OpenPool):
     def attach(
         self, replica: ReplicaLike, *, create: bool = False, parts: int = 0, force: bool = False
     ) -> Replica:
-        """Add a replica, or one that was lost and is back, and send it the whole pool.
+        """Add a new replica, or one that was lost and is back, and send it the whole pool.
 
-        Calls of other threads wait meanwhile.
+        Meanwhile, calls in other threads wait.
 
         Parameters
         ----------
@@ -534,7 +534,7 @@ class Pool(OpenPool):
         Returns
         -------
         Replica
-            Equal to the local copy when this returns.
+            It equals the local copy when this returns.
 
         Raises
         ------
@@ -564,16 +564,16 @@ class Pool(OpenPool):
 
     @property
     def medium(self) -> str:
-        """What lies below the local copy: ``"pmem"``, ``"page"`` or ``"volatile"``."""
+        """What holds the local copy: ``"pmem"``, ``"page"`` or ``"volatile"``."""
         return self._region.medium
 
     @property
     def level(self) -> str:
         """What an acknowledged `persist` is worth on the weakest replica.
 
-        ``"unknown"``: the target does not tell what its medium is; ``"visible"``: in the replica's
-        memory; ``"persistent"``: survives the replica's power as far as its medium does. Without
-        replicas: on the local copy.
+        ``"unknown"``: the target does not say what its medium is; ``"visible"``: in the replica's
+        memory; ``"persistent"``: survives a power failure of the replica as far as its medium
+        does. Without replicas: the same for the local copy.
         """
         levels = [replica.level for replica in self.replicas]
         if not levels:
@@ -582,7 +582,7 @@ class Pool(OpenPool):
 
     @property
     def lanes(self) -> int:
-        """How many calls can be on their way to the replicas at once."""
+        """How many calls can be in progress at once."""
         lanes: int = self._copies.core.lanes
         return lanes
 
@@ -590,8 +590,8 @@ class Pool(OpenPool):
     def state(self) -> State:
         """Generation and phase of the local copy.
 
-        The generation counts how often the pool was opened for writing, and replicas that came
-        and went. A pool opened with ``readonly=True`` shows how its last writer left it.
+        The generation grows each time the pool is opened for writing, or a replica is attached or
+        detached. A pool opened with ``readonly=True`` shows how its last writer left it.
         """
         return self._copies.state
 
@@ -611,7 +611,7 @@ class Pool(OpenPool):
 
     @property
     def free(self) -> int:
-        """Bytes of the data area that no array takes up, not necessarily in one stretch."""
+        """Bytes of the data area that no array uses; they need not be contiguous."""
         self._check_alive()
         taken = self._arrays.entries()
         room = self.size - self._copies.layout.data_start
@@ -634,7 +634,7 @@ class Pool(OpenPool):
         found = Catalogue.read(medium, layout)
         if dict(found.entries) != {name: self.entry(name) for name in self.names()}:
             raise StaleReplica(
-                "the replica's catalogue is not that of the local copy",
+                "the replica's catalogue differs from that of the local copy",
                 where=resync.name_of(self._copies.find(replica)[1]),
                 hint="Close the pool and use Pool.restore",
             )

@@ -113,8 +113,8 @@ def check_age(replica: Replica, standing: Standing, state: State) -> None:
             f"the replica holds generation {standing.generation} of the pool, "
             f"the local copy only generation {state.generation}",
             where=name_of(replica),
-            hint="The local copy is an old one: move it away and use Pool.restore. "
-            "To give the replica's newer data up instead, open with force=True",
+            hint="The local copy is out of date: move it away and use Pool.restore. "
+            "To give up the replica's newer data instead, open with force=True",
         )
 
 

@@ -118,7 +118,7 @@ class Layout:
         """Lay out a new pool of `pool_size` bytes; `PoolSetTooSmall` below `SMALLEST_POOL`."""
         if pool_size < SMALLEST_POOL:
             raise PoolSetTooSmall(
-                f"{pool_size} bytes are too few for a pool",
+                f"{pool_size} bytes are not enough for a pool",
                 hint=f"The smallest pool has {SMALLEST_POOL} bytes",
             )
         share = pool_size // _SLOT_SHARE // _PAGE * _PAGE
@@ -145,7 +145,7 @@ class Layout:
                 "there is no superblock",
                 where=where,
                 hint="This is not a pool of rpmem, or its creation was interrupted; "
-                "if so, remove it and create it again",
+                "in that case, remove it and create it again",
             )
         if blake2b(body, digest_size=_DIGEST_SIZE).digest() != digest:
             raise CatalogueCorrupt(

@@ -1,4 +1,4 @@
-"""What a user may say about how replicas are reached: one value behind every call that does so."""
+"""How replicas are reached: the options behind every call that connects to one."""
 
 from __future__ import annotations
 
@@ -29,14 +29,14 @@ class SessionKeywords(ReachKeywords, total=False):
 
 @dataclass(frozen=True, slots=True)
 class SessionOptions:
-    """How to reach a replica; what is None is decided by the environment or by negotiation.
+    """How to reach a replica; None leaves the choice to the environment or to negotiation.
 
     Parameters
     ----------
     nlanes : int, optional
-        How many operations may be on their way at once.
+        How many operations may be in progress at once.
     timeout : float, optional
-        Seconds without progress after which the other side counts as lost.
+        Seconds without progress after which the other side is considered lost.
     provider : str, optional
         libfabric provider, such as ``"tcp"`` or ``"verbs"``.
     step : str
@@ -44,12 +44,12 @@ class SessionOptions:
     launcher : str, optional
         ``"openssh"``, ``"paramiko"`` or ``"auto"``.
     command : str, optional
-        What is run on the target instead of ``rpmemd``.
+        What to run on the target instead of ``rpmemd``.
     protocol : str, optional
-        ``"native"``, ``"pmdk"`` or ``"auto"``: ours, and PMDK's where the target speaks no other.
+        ``"native"``, ``"pmdk"`` or ``"auto"``: ours, or PMDK's if the target speaks nothing else.
     lane_hosts : str, optional
-        Hosts, addresses and networks, separated by commas, at which the target may have its lanes
-        beside the host that ssh went to.
+        Hosts, addresses and networks, separated by commas, to which lanes may go besides the host
+        that ssh reached.
     """
 
     nlanes: int | None = None

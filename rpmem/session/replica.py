@@ -1,4 +1,4 @@
-"""Replica: one remote copy of a pool, connected; librpmem's calls on it."""
+"""Replica: one connected remote copy of a pool, with librpmem's calls."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ _DROP = 1.0
 class Replica(Closing, Calls):
     """One remote copy of a memory region.
 
-    Made by `rpmem.create` and `rpmem.open`, which end with `connect`.  Offsets are pool
+    `rpmem.create` and `rpmem.open` make it, and end by calling `connect`.  Offsets are pool
     offsets: byte 0 of the buffer is byte 0 of the pool, whose first 4096 bytes are its header
     (unless the pool has no attributes) and are never written by `persist`.
 
@@ -66,7 +66,7 @@ class Replica(Closing, Calls):
     pool_set : str
         Its pool set there.
     nlanes : int
-        Lanes that were granted: this many threads can persist at once.
+        Number of lanes granted: this many threads can persist at once.
     provider : str
         What carries them: ``"verbs"``, or a provider of libfabric such as ``"tcp"``.
     attributes : PoolAttributes or None
@@ -75,15 +75,15 @@ class Replica(Closing, Calls):
         How its bytes become durable: ``"send-after-write"``, ``"read-after-write"``,
         ``"commit"`` or ``"flush"``.
     medium : str
-        What it lies on: ``"pmem"``, ``"page"`` (page cache and msync), ``"volatile"``, or
-        ``"unknown"`` where the target does not tell, as PMDK's rpmemd.
+        What holds it: ``"pmem"``, ``"page"`` (page cache and msync), ``"volatile"``, or
+        ``"unknown"`` if the target does not say, as with PMDK's rpmemd.
     staged : bool
-        The fabric does not reach the pool over there, as with files that an RDMA device may not
-        pin: data travel inside messages and are copied.
+        Whether the fabric cannot access the pool on the target, as with files that an RDMA device
+        must not pin: data then travels inside messages and is copied.
     level : str
-        What an acknowledgement means, one of `LEVELS`: ``"unknown"`` (in the target's memory, if
-        not better: its medium is unknown), ``"visible"`` (in the target's memory) or
-        ``"persistent"`` (survives the target's power loss as far as its medium does).
+        What an acknowledgement means, one of `LEVELS`: ``"unknown"`` (at least in the target's
+        memory; its medium is unknown), ``"visible"`` (in the target's memory) or
+        ``"persistent"`` (survives a power failure of the target as far as its medium does).
 
     Notes
     -----
@@ -238,12 +238,12 @@ class Replica(Closing, Calls):
 
     @property
     def peer(self) -> Hello | None:
-        """What rpmemd over there said about itself: software, host, process id."""
+        """What rpmemd on the target said about itself: software, host, process id."""
         return self._channel.peer
 
     @property
     def failure(self) -> RpmemError | None:
-        """Why the replica is lost, if it is."""
+        """Why the replica was lost, or None."""
         return self._failure
 
     @property
@@ -261,7 +261,7 @@ class Replica(Closing, Calls):
     def adopt(self, replicator: Replicator, index: int) -> None:
         """Leave persisting to a Replicator that serves several replicas at once.
 
-        From now on only reading and the life cycle are this object's business.
+        From now on, this object only reads, and opens and closes the session.
         """
         self._replicator = replicator
         assert self._lanes is not None
@@ -273,7 +273,7 @@ class Replica(Closing, Calls):
         Parameters
         ----------
         remove : bool
-            Remove the pool over there, if this session created it.
+            Remove the pool on the target, if this session created it.
 
         Notes
         -----
@@ -282,7 +282,7 @@ class Replica(Closing, Calls):
         Raises
         ------
         ForkedError
-            The session belongs to the parent process, and goes on there.
+            The session belongs to the parent process, where it continues.
         """
         if self._is_forked():
             raise ForkedError(

@@ -1,6 +1,6 @@
-"""The calls that begin a session, and end a pool: `create`, `open` and `remove`.
+"""The calls that start a session or remove a pool: `create`, `open` and `remove`.
 
-They start rpmemd on the target, agree with it on a protocol and connect the lanes.
+They start rpmemd on the target, agree on a protocol with it, and connect the lanes.
 """
 
 from __future__ import annotations
@@ -225,19 +225,19 @@ def create(
     pool_set_name : str
         Name of a poolset(5) file in the target's pool set directory.
     buffer : buffer or Region
-        Writable contiguous memory that is replicated; its length is the pool's. It is kept
-        alive, and cannot be resized, until `Replica.close`.
+        Writable contiguous memory to replicate; its length is that of the pool. It is kept alive,
+        and cannot be resized, until `Replica.close`.
     nlanes : int, optional
-        Calls that can be on their way at once; the target may grant fewer.
+        Calls that can be in progress at once; the target may grant fewer.
     attributes : PoolAttributes, optional
-        For the headers over there; none for a pool set with ``OPTION NOHDRS``.
+        For the headers on the target; none for a pool set with ``OPTION NOHDRS``.
     pool_size : int, optional
-        Bytes, when the buffer has more than the pool.
+        Size in bytes, if the buffer is larger than the pool.
     parts : int
-        Let the target write the pool set file with so many parts, if it is missing.
+        Let the target write the pool set file with this many parts, if it is missing.
     shared : object, optional
-        With the provider ``verbs``: a pyverbs PD in which lanes are to be made, or a tuple of it
-        and MR objects that have the buffer in them.
+        With the provider ``verbs``: a pyverbs PD in which to create the lanes, or a tuple of a PD
+        and MR objects that contain the buffer.
     **session
         `provider` (``verbs``, or one of libfabric's), `step`, `launcher`, `command` (instead of
         ``RPMEM_CMD``), `timeout` (seconds without any progress), `protocol` (``native`` or
@@ -247,8 +247,8 @@ def create(
     Raises
     ------
     RpmemError
-        Of the kind that says why; nothing is left behind on the target, unless that was lost in
-        the middle, which the log then says.
+        The kind of error says why. Nothing is left behind on the target, unless it was lost
+        meanwhile; the log then says so.
     """
     _settings()
 
@@ -282,9 +282,9 @@ def open(
 ) -> Replica:
     """Open a pool on a target and return the replica, connected.
 
-    Parameters are those of `create`, but for `attributes`: ``Replica.attributes`` holds what the
-    pool's header says. `parts` may stand here, too, and means nothing: the pool is there.
-    The buffer is not filled from the replica, nor the replica from the buffer.
+    The parameters are those of `create`, except `attributes`: ``Replica.attributes`` holds what the
+    pool's header says. `parts` is accepted but has no effect, since the pool exists. Neither the
+    buffer nor the replica is filled from the other.
     """
     _settings()
 
@@ -377,7 +377,7 @@ def _start(
         )
     except BaseException as error:
         if isinstance(error, ReplicaLost) and error.hint == ReplicaLost.hint:
-            # There is no replica yet that could be opened again, or detached.
+            # There is not a replica yet that could be opened again, or detached.
             error.hint = f"Try again once {target} is back; its log says more"
         with interrupts.undoing():
             if replica is not None:
@@ -456,14 +456,14 @@ def remove(
     target, name
         As for `create`.
     force : bool
-        Remove what can be removed; errors of parts do not count.
+        Remove what can be removed, and ignore errors with parts.
     pool_set : bool
         Remove the pool set file as well.
 
     Raises
     ------
     PoolSetError
-        It is not there, in use, or not a pool set.
+        The pool does not exist, is in use, or is not a pool set.
     LaunchError
         rpmemd could not be started.
     """

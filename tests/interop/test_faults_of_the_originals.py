@@ -219,7 +219,7 @@ class TestOutOfBand:
                     assert isinstance(event, Refused)
                     assert isinstance(event.error, PoolSetNameRefused)
                     assert list(node.parts.iterdir()) == []
-                    assert "leaves the pool set directory" in errors_in(node)[0]
+                    assert "points outside the pool set directory" in errors_in(node)[0]
 
     def test_parts_are_private(self, original: Node, ours: Node) -> None:
         modes = []

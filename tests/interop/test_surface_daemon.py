@@ -130,7 +130,7 @@ class TestRemove:
         (ours.sets / name).rename(ours.folder / name)
         done = run(ours, "--remove", f"../{name}")
         assert done.returncode == errno.EINVAL
-        assert "leaves the pool set directory" in done.stderr
+        assert "points outside the pool set directory" in done.stderr
         assert run(ours, "--remove", f"../{name}", "--force").returncode == errno.EINVAL
         assert ours.part(name).exists()
 

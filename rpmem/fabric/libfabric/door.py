@@ -369,7 +369,7 @@ def _descriptor_of(peer: tuple[str, int], guess: int) -> int:
     for name in os.listdir("/proc/self/fd"):
         if _has_peer(int(name), peer):
             return int(name)
-    raise FabricFailure("the connection that libfabric accepted is not to be found")
+    raise FabricFailure("the connection that libfabric accepted cannot be found")
 
 
 def _has_peer(descriptor: int, peer: tuple[str, int]) -> bool:

@@ -24,7 +24,7 @@ cdef bint lacks_descriptors():
 
 
 cdef int must(long rc, str what, object where=None, object kind=FabricFailure) except -1:
-    """The funnel: 0 and above pass, anything else is an error that names the call."""
+    """Return if `rc` is 0 or above; otherwise raise an error that names the call."""
     if rc >= 0:
         return 0
     number = <int> -rc if -rc < FIRST_OF_ITS_OWN else None

@@ -12,7 +12,7 @@ __all__ = ["LOCKED_MEMORY", "failure"]
 
 #: What helps where too little memory may be locked.
 LOCKED_MEMORY = (
-    "raise the limit of locked memory (ulimit -l, or memlock in /etc/security/limits.conf)"
+    "raise the limit for locked memory (ulimit -l, or memlock in /etc/security/limits.conf)"
 )
 
 

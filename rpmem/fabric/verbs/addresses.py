@@ -25,7 +25,7 @@ def sockaddrs(host: str, port: int) -> list[bytes]:
     try:
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
     except OSError as error:
-        raise ProviderUnavailable(f"{host} is no address: {error}", where="verbs") from error
+        raise ProviderUnavailable(f"{host} is not an address: {error}", where="verbs") from error
     result = []
     for family, _, _, _, address in found:
         text = str(address[0]).partition("%")[0]

@@ -96,7 +96,7 @@ cdef class Fabric(Connector):
         try:
             must(rdma_bind_addr(id, <sockaddr *> raw), "rdma_bind_addr", self.host)
             if id.verbs == NULL:
-                raise FabricFailure("this address belongs to no single RDMA device",
+                raise FabricFailure("this address does not belong to a single RDMA device",
                                     where=self.host, errno=errno_numbers.ENODEV)
             self.device = self.open(<size_t> id.verbs.device)
         except BaseException:
@@ -133,7 +133,7 @@ cdef class Fabric(Connector):
             return Device.open(<ibv_device *> device)
         name = ibv_get_device_name(<ibv_device *> device).decode()
         if name != self.shared.device.name:
-            raise FabricFailure(f"the way there is by {name}, not by {self.shared.device.name}",
+            raise FabricFailure(f"the route leads through {name}, not {self.shared.device.name}",
                                 where=self.host, errno=errno_numbers.EXDEV)
         return self.shared.device
 

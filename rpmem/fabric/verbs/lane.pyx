@@ -195,7 +195,7 @@ cdef class FabricLane(ConnectedLane):
         while self.stage < wanted:
             left = deadline - time.monotonic()
             if left <= 0:
-                raise DeadlineExceeded(f"the way of lane {self.index} was not found",
+                raise DeadlineExceeded(f"no route was found for lane {self.index}",
                                        where=self.fabric.host)
             self.fabric.turn(left)
         if self.problem is not None:

@@ -228,9 +228,9 @@ cdef class Memory:
                 self.on_demand = True
                 return 0
         raise RegistrationFailed(
-            f"{text}: its file system does not let a device keep it "
+            f"{text}: its file system does not allow a device to keep it "
             f"({os.strerror(number)}), and {why}", errno=number,
-            hint="use a device-DAX part, or let data pass through messages")
+            hint="use a device-DAX part, or let data travel inside messages")
 
     def __dealloc__(self):
         self.close()

@@ -257,7 +257,7 @@ cdef class Probe:
         while n == 0:
             n = ibv_poll_cq(self.cq, 1, &done)
             if n == 0 and time.monotonic() > deadline:
-                raise DeadlineExceeded("nothing came back")
+                raise DeadlineExceeded("nothing was returned")
         must(0 if n == 1 and done.status == IBV_WC_SUCCESS else EINVAL, "a probing WRITE or READ")
         return 0
 

@@ -44,7 +44,7 @@ cdef ibv_mr *inside(object memory) except NULL:
     finally:
         os.close(source)
         os.close(sink)
-    raise MissingExtension("the objects of this version of pyverbs are not what rpmem knows",
+    raise MissingExtension("rpmem does not know the objects of this version of pyverbs",
                            hint="let rpmem register memory itself")
 
 
@@ -75,10 +75,10 @@ class SharedDomain:
         from pyverbs.pd import PD
         self._memory = list(memory)
         if not isinstance(domain, PD):
-            raise UsageError(f"{type(domain).__name__} is no pyverbs.pd.PD")
+            raise UsageError(f"{type(domain).__name__} is not a pyverbs.pd.PD")
         for each in self._memory:
             if not isinstance(each, MR):
-                raise UsageError(f"{type(each).__name__} is no pyverbs.mr.MR")
+                raise UsageError(f"{type(each).__name__} is not a pyverbs.mr.MR")
         # Registered memory knows its domain, and that its device.
         sample = MR(domain, 4096, IBV_ACCESS_LOCAL_WRITE)
         try:
@@ -95,7 +95,7 @@ class SharedDomain:
             found = inside(each)
             if <size_t> found.pd != self.pointer:
                 raise UsageError("the memory is not registered in this protection domain",
-                                 hint="hand in the PD that the MR was made with")
+                                 hint="pass the PD that the MR was made with")
             self._ranges.append((<size_t> found.addr, found.length, found.lkey))
 
     def key_of(self, address, length):

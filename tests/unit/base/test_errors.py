@@ -206,4 +206,4 @@ def test_who_has_no_replica_yet_is_not_told_to_detach_it(tmp_path, call):
             f"local:{tmp_path}", "a.set", bytearray(1 << 20), timeout=10.0, command=words
         )
     assert "detach" not in str(caught.value)
-    assert "Try it again" in str(caught.value)
+    assert "Try again" in str(caught.value)

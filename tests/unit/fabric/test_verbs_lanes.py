@@ -86,7 +86,7 @@ def test_addresses_are_packed_as_the_kernel_wants_them():
         True,
         True,
     ]
-    with pytest.raises(ProviderUnavailable, match="no address"):
+    with pytest.raises(ProviderUnavailable, match="not an address"):
         sockaddrs("no such name", 1)
 
 

@@ -315,7 +315,7 @@ def test_the_file_has_no_name(kind, tmp_path):
         ("a_file", None, "Not a directory"),
         ("", MIB, "16777216"),
         ("", "much", "is not a size"),
-        ("", -1, "is no size"),
+        ("", -1, "is not a size"),
     ],
 )
 def test_kinds_that_cannot_be_made(memkind, tmp_path, where, size, words):

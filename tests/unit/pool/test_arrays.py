@@ -104,7 +104,7 @@ def test_a_hostile_catalogue_cannot_make_objects(described):
 
 
 def test_an_extent_of_another_size_is_corrupt():
-    with pytest.raises(CatalogueCorrupt, match="does not fit"):
+    with pytest.raises(CatalogueCorrupt, match="does not match"):
         Form.from_entry(Entry("a", 65536, 8, (2,), "C", "<f8"))
 
 

@@ -263,7 +263,7 @@ def test_a_full_catalogue_refuses_before_it_writes():
 
 def test_a_pool_can_be_too_small():
     Layout.plan(SMALLEST_POOL, POOL_ID)
-    with pytest.raises(PoolSetTooSmall, match="too few"):
+    with pytest.raises(PoolSetTooSmall, match="not enough"):
         Layout.plan(SMALLEST_POOL - 1, POOL_ID)
 
 
@@ -438,7 +438,7 @@ def test_images_of_another_pool_are_not_valid():
 def test_a_meaningless_catalogue_with_a_good_checksum_is_a_typed_error(payload):
     medium = CrashMedium(size=1 << 24)
     catalogue = Catalogue.format(medium, Layout.plan(1 << 24, POOL_ID))
-    with pytest.raises(CatalogueCorrupt, match="no meaning"):
+    with pytest.raises(CatalogueCorrupt, match="makes no sense"):
         catalogue._parse(payload)
 
 

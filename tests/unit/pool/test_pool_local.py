@@ -283,7 +283,7 @@ def test_readonly_makes_nothing_durable(tmp_path):
             lambda: pool.flush(pool["a"]),
             lambda: pool.deep_persist(pool["a"]),
         ):
-            with pytest.raises(UsageError, match="looked at"):
+            with pytest.raises(UsageError, match="readonly=True"):
                 attempt()
         pool.drain()
 

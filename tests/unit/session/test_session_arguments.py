@@ -74,7 +74,7 @@ def test_a_session_that_fails_lets_go_of_the_buffer(tmp_path: Path):
 @pytest.mark.parametrize("size", [0, -1, 1.5, "0"])
 def test_a_pool_of_no_bytes(size: Any):
     memory = np.zeros(SIZE, np.uint8)
-    with pytest.raises(UsageError, match="no size"):
+    with pytest.raises(UsageError, match="not a size"):
         rpmem.Pool.create(memory, size)
     assert not memory.any()
 
