@@ -21,7 +21,7 @@ from rpmem.errors import (
     RpmemError,
 )
 from rpmem.session.channel import _MOST_LINES, Channel
-from rpmem.session.lanes import Lanes
+from rpmem.session.limits import Limits
 from tests.support.hostile_rpmemd import command
 from tests.support.raw_session import resident
 
@@ -106,10 +106,9 @@ def test_a_window_does_not_decide_how_much_memory_is_held(message_size):
         message_size=message_size,
         window=4096,
     )
-    lanes = Lanes.__new__(Lanes)
-    lanes._ready, lanes._native = ready, True
-    assert 4 <= lanes._window <= 64
-    assert lanes._window * message_size <= 32 << 20
+    window = Limits.native(ready, paces=True).window
+    assert 4 <= window <= 64
+    assert window * message_size <= 32 << 20
 
 
 def test_log_records_are_few_and_safe_to_print(tmp_path, caplog):
