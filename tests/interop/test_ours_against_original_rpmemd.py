@@ -94,7 +94,7 @@ class TestLifeCycle:
             ours.create(bytearray(SIZE), node.make_set(SIZE)).close()
         (warning,) = [record for record in caplog.records if record.name == "rpmem"]
         assert warning.levelno == logging.WARNING
-        assert "not authenticated" in warning.getMessage()
+        assert "does not authenticate its lanes" in warning.getMessage()
         assert node.host in warning.getMessage()
 
     def test_what_is_not_known_is_not_claimed(self, ours: OurInitiator, node: Node) -> None:

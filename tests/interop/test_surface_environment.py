@@ -160,7 +160,7 @@ class TestLog:
         ours.remove(name)
         text = (tmp_path / f"log-{os.getpid()}").read_text()
         assert f"create {node.host} {name}" in text
-        assert "not authenticated" in text
+        assert "does not authenticate its lanes" in text
         assert f"ERROR: open {node.host} none.set: {node.host}: rpmemd refused" in text
         assert f"remove {node.host} {name}" in text
 
