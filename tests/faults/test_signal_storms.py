@@ -161,8 +161,8 @@ thread = threading.Thread(target=work)
 thread.start()
 interrupts = 0
 while interrupts < 50:
-    threading.Timer(0.002, os.kill, (os.getpid(), signal.SIGINT)).start()
     try:
+        threading.Timer(0.002, os.kill, (os.getpid(), signal.SIGINT)).start()
         time.sleep(30)
     except KeyboardInterrupt:
         interrupts += 1
@@ -172,9 +172,9 @@ assert not trouble, trouble
 assert (pool.read(words) == words).all() and len(calls) > 10
 closing = threading.Thread(target=pool.close)
 del words
-threading.Timer(0.001, os.kill, (os.getpid(), signal.SIGINT)).start()
 try:
     closing.start()
+    threading.Timer(0.001, os.kill, (os.getpid(), signal.SIGINT)).start()
     time.sleep(30)
 except KeyboardInterrupt:
     closing.join()
