@@ -144,12 +144,12 @@ def publish(drafts: Sequence[Draft]) -> None:
     if not drafts:
         return
     first, *others = drafts
+    unnamed = [draft for draft in others if not draft.named]
     # Hidden names first: an own name that alone came through a power cut would be taken for the
-    # file of somebody else, and be in the way for ever.
-    sync_directories(drafts)
-    for draft in others:
-        if not draft.named:
-            draft.give_name()
+    # file of somebody else, and be in the way for ever. Of the first they are synced below.
+    sync_directories(unnamed)
+    for draft in unnamed:
+        draft.give_name()
     sync_directories(drafts)
     if not first.named:
         first.give_name()

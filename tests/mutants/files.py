@@ -302,8 +302,8 @@ MUTANTS = (
     Mutant(
         "an own name may come through a power cut without the hidden one",
         "publish",
-        "    sync_directories(drafts)\n    for draft in others:",
-        "    for draft in others:",
+        "    sync_directories(unnamed)\n",
+        "",
         ("tests/unit/files/test_drafts.py",),
     ),
 )

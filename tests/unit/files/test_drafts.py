@@ -78,7 +78,7 @@ def test_every_name_is_durable_before_the_first_one_counts(tmp_path, calls):
     hidden = [os.path.basename(part.hidden) for part in parts]
     synced = [("fsync", str(folder)) for folder in folders]
     assert calls == [
-        *synced,
+        *synced[1:],
         ("link", "part-b"),
         ("link", "part-c"),
         *synced,
