@@ -625,12 +625,16 @@ def shortage(error: BaseException) -> int | None:
     Parameters
     ----------
     error : BaseException
-        An `OSError`, a `MemoryError`, or the `RuntimeError` of a thread that cannot be started.
+        An `OSError`, a `MemoryError`, the `RuntimeError` of a thread that cannot be started, or
+        the `ImportError` of a library that cannot be loaded.
     """
     if isinstance(error, MemoryError):
         return _errno.ENOMEM
     if isinstance(error, RuntimeError) and "start new thread" in str(error):
         return _errno.EAGAIN
+    if isinstance(error, ImportError):
+        # The dynamic loader's words end with the system's.
+        return next((n for n in _REMEDIES if str(error).endswith(os.strerror(n))), None)
     number = error.errno if isinstance(error, OSError) else None
     return number if number in _REMEDIES else None
 

@@ -7,14 +7,13 @@ library that it needs is not on this machine, each such import ends here, and ra
 
 from __future__ import annotations
 
-import errno
 import os
 import sys
 from collections.abc import Sequence
 from importlib.machinery import ExtensionFileLoader, ModuleSpec, PathFinder
 from types import ModuleType
 
-from rpmem.errors import MissingExtension, remedy_for
+from rpmem.errors import MissingExtension, remedy_for, shortage
 
 __all__ = ["LIBRARIES", "install"]
 
@@ -77,11 +76,10 @@ class _Loader(ExtensionFileLoader):
             return super().create_module(spec)
         except ImportError as error:
             what = f"this part of rpmem cannot be loaded: {error}"
-            for number in (errno.EMFILE, errno.ENFILE, errno.ENOMEM):
-                if os.strerror(number) in str(error):
-                    raise MissingExtension(
-                        what, where=spec.name, errno=number, hint=remedy_for(number)
-                    ) from error
+            if (number := shortage(error)) is not None:
+                raise MissingExtension(
+                    what, where=spec.name, errno=number, hint=remedy_for(number)
+                ) from error
             raise _missing(spec.name, what) from error
 
 

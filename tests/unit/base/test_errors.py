@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import errno as errno_module
+import os
 import pathlib
 import pickle
 
@@ -126,6 +127,26 @@ def test_sentences(what, where, hint, text):
 
 def test_key_error_is_readable():
     assert str(errors.ArrayNotFound("no array 'a'", where="pool")) == "pool: no array 'a'"
+
+
+@pytest.mark.parametrize(
+    ("error", "number"),
+    [
+        (OSError(errno_module.EMFILE, "x"), errno_module.EMFILE),
+        (OSError(errno_module.ENOENT, "x"), None),
+        (MemoryError(), errno_module.ENOMEM),
+        (RuntimeError("can't start new thread"), errno_module.EAGAIN),
+        (RuntimeError("x"), None),
+        (
+            ImportError(f"a.so: cannot open: {os.strerror(errno_module.EMFILE)}"),
+            errno_module.EMFILE,
+        ),
+        (ImportError(f"a.so: cannot open: {os.strerror(errno_module.ENOENT)}"), None),
+    ],
+    ids=str,
+)
+def test_what_has_run_out(error, number):
+    assert errors.shortage(error) == number
 
 
 def test_oserror_fields_are_filled():
