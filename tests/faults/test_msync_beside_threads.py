@@ -7,16 +7,14 @@ from __future__ import annotations
 
 import errno
 import json
-import os
 import shlex
-import subprocess
 import sys
 from typing import Any
 
 import pytest
 
 import rpmem
-from tests.support.preload import shim
+from tests.support.preload import run_with, shim
 
 THREADS = 3
 PAGES = 8
@@ -94,13 +92,8 @@ def rpmemd(side: str) -> str:
 
 def run(side: str, *arguments: object) -> dict[str, Any]:
     """Run the program with the shim on one side; return what it said."""
-    words = [sys.executable, "-P", "-c", _PROGRAM, *map(str, arguments), str(THREADS), str(PAGES)]
-    environment = dict(os.environ)
-    if side == "initiator":
-        environment["LD_PRELOAD"] = str(shim("refusing_msync"))
-    done = subprocess.run(words, env=environment, capture_output=True, text=True, timeout=60)
-    assert done.returncode == 0, done.stderr
-    said: dict[str, Any] = json.loads(done.stdout)
+    shimmed = "refusing_msync" if side == "initiator" else None
+    said: dict[str, Any] = json.loads(run_with(shimmed, _PROGRAM, *arguments, THREADS, PAGES))
     return said
 
 

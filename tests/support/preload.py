@@ -36,9 +36,11 @@ def shim(name: str) -> Path:
     return built
 
 
-def run_with(name: str, program: str, *arguments: Any, timeout_s: float = 60.0) -> str:
-    """Run a Python program with a shim; return what it printed. It must end with status 0."""
-    environment = dict(os.environ, LD_PRELOAD=str(shim(name)))
+def run_with(name: str | None, program: str, *arguments: Any, timeout_s: float = 60.0) -> str:
+    """Run a Python program with a shim, or none; return what it printed. It must end with 0."""
+    environment = dict(os.environ)
+    if name is not None:
+        environment["LD_PRELOAD"] = str(shim(name))
     environment["PYTHONPATH"] = os.pathsep.join([str(PROJECT), environment.get("PYTHONPATH", "")])
     done = subprocess.run(
         [sys.executable, "-c", program, *map(str, arguments)],
