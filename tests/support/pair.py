@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -108,6 +109,14 @@ class Pair:
             timeout=patience,
         )
         return self.core
+
+    def first_report(self, patience_s: float = 20.0) -> RpmemError | None:
+        """Wait for what the server reports first, which may come after its answer."""
+        end = time.monotonic() + patience_s
+        while not self.reports:
+            assert time.monotonic() < end, "the server reported nothing"
+            time.sleep(0.001)
+        return self.reports[0]
 
     def close(self) -> None:
         """End both sides."""

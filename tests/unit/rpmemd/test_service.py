@@ -142,8 +142,9 @@ def test_a_refused_flush_is_an_error_and_ends_the_lane(target, verb):
 
         with pytest.raises(ReplicaLost):
             call()
-        assert isinstance(both.reports[0], FlushFailed)
-        assert both.reports[0].errno == errno.EIO
+        report = both.first_report()
+        assert isinstance(report, FlushFailed)
+        assert report.errno == errno.EIO
         with pytest.raises(ReplicaLost):
             core.persist((PAGE, 8))
 
