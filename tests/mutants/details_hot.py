@@ -47,7 +47,7 @@ MUTANTS = (
         "Replicator.drain_lanes",
         "                    first.raised = outcome.raised\n",
         "",
-        (*_SIGNALS, *_OVERLAPS),
+        _INTERRUPTED,
     ),
     Mutant(
         "a lane too many has a number",

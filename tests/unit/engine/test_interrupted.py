@@ -6,6 +6,7 @@ import os
 
 import pytest
 
+from rpmem._core import Replicator
 from tests.support.alarm import Alarm, alarm
 from tests.support.posts import EVERY, Bench
 
@@ -20,6 +21,21 @@ def test_a_buffer_that_may_still_be_written_to_is_kept(step):
         bench.core.read(0, buffer, 4096)
     with pytest.raises(BufferError):
         buffer.clear()
+
+
+def test_a_signal_is_not_lost_behind_an_earlier_failure_of_the_same_drain():
+    """One replica refuses on the first lane; the other hangs on the second."""
+    refusing, hanging = (Bench("send-after-write", lanes=2, timeout=20.0) for _ in range(2))
+    core = Replicator(
+        refusing.region, [refusing.group, hanging.group], local=False, floor=0, timeout=20.0
+    )
+    for lane in range(2):
+        core.flush((4096 * (lane + 1), 64), lane=lane)
+    refusing.lanes[0].refuse(1)
+    hanging.lanes[1].withhold(posts=True, answers=True)
+    with pytest.raises(Alarm), alarm():
+        core.drain()
+    assert refusing.group.failed
 
 
 @pytest.mark.parametrize("step", EVERY)
