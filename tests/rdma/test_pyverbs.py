@@ -93,9 +93,9 @@ def test_other_objects_are_refused(target, domain, registered, buffer):
     with pytest.raises(UsageError, match="not registered in this protection domain"):
         verbs.share((other, registered))
     other.close()
-    with pytest.raises(UsageError, match=r"no pyverbs\.pd\.PD"):
+    with pytest.raises(UsageError, match=r"not a pyverbs\.pd\.PD"):
         verbs.share("a string")
-    with pytest.raises(UsageError, match=r"no pyverbs\.mr\.MR"):
+    with pytest.raises(UsageError, match=r"not a pyverbs\.mr\.MR"):
         verbs.share((domain, "a string"))
     with PLACES["tmpfs"].parts(SIZE) as lines, target.tidying():
         name = target.pool_set("a.set", *lines)

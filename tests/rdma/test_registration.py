@@ -69,7 +69,7 @@ def test_what_can_be_pinned_is_registered(module, domain, mapped, where):
         assert memory.flushes == (place.medium == "pmem" and domain.device.flushes)
         memory.close()
         return
-    with pytest.raises(RegistrationFailed, match="does not let a device keep it") as caught:
+    with pytest.raises(RegistrationFailed, match="does not allow a device to keep it") as caught:
         module.Memory(domain, region.address, SIZE, remote=True, keep=region)
     if domain.device.on_demand:
         # Completions come, the bytes do not: found out by trying.
