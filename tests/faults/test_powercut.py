@@ -26,7 +26,7 @@ MOST = range(40)
 
 def test_what_was_promised_is_there(tmpfs):
     result = runs.Result()
-    for seed in range(5):
+    for seed in range(8):
         runs.run_seed(seed, result=result)
     assert result.images >= 3000
     assert result.chains >= 4
