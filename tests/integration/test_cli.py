@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import re
 import signal
@@ -115,6 +116,9 @@ def test_a_replica_that_is_lost_while_its_pool_is_closed_is_told(tmp_path, targe
     def die_and_leave(pool, *raised):
         os.kill(pool.replicas[0].peer.pid, signal.SIGKILL)
         return leave(pool, *raised)
+
+    # The levels of this process are not the command's to set.
+    monkeypatch.setattr(logging, "basicConfig", lambda **_: None)
 
     def status_of(*arguments, dies):
         monkeypatch.setattr(rpmem.Pool, "__exit__", die_and_leave if dies else leave)
