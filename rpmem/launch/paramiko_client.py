@@ -311,7 +311,15 @@ class Connection:
 
 
 class _Overheard(logging.Handler):
-    """The reason why a channel was not opened, which paramiko logs and does not raise."""
+    """The reason why a channel was not opened, which paramiko logs and does not raise.
+
+    Where the program wants no errors in its logs, as the command does, they are let through to this
+    handler meanwhile, and to no other.
+    """
+
+    _lock = threading.Lock()
+    _listening = 0
+    _before: tuple[int, bool] | None = None
 
     def __init__(self, session: paramiko.Transport) -> None:
         super().__init__(logging.ERROR)
@@ -324,8 +332,22 @@ class _Overheard(logging.Handler):
             self.reason = found[1]
 
     def __enter__(self) -> Self:
-        logging.getLogger(_LOG).addHandler(self)
+        log = logging.getLogger(_LOG)
+        with self._lock:
+            _Overheard._listening += 1
+            if not log.isEnabledFor(logging.ERROR):
+                _Overheard._before = log.level, log.propagate
+                log.setLevel(logging.ERROR)
+                log.propagate = False
+        log.addHandler(self)
         return self
 
     def __exit__(self, *_: object) -> None:
-        logging.getLogger(_LOG).removeHandler(self)
+        log = logging.getLogger(_LOG)
+        log.removeHandler(self)
+        with self._lock:
+            _Overheard._listening -= 1
+            if not self._listening and self._before is not None:
+                level, log.propagate = self._before
+                log.setLevel(level)
+                _Overheard._before = None

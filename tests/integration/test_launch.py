@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import pwd
 import shlex
@@ -419,6 +420,18 @@ def test_nothing_listens_behind_a_jump_host(cause, sshd, monkeypatch):
     inner = f"Host inner\n  HostName {ADDRESS}\n  Port {free_port()}\n  ProxyJump {NODE}\n"
     use_client(sshd, monkeypatch, "far", more=inner)
     assert type(cause(target="inner")) is ConnectionRefused
+
+
+def test_what_a_jump_host_says_is_heard_where_nothing_is_logged(cause, sshd, monkeypatch, caplog):
+    """As by the command, which logs nothing unless it is asked to."""
+    inner = f"Host inner\n  HostName {ADDRESS}\n  Port {free_port()}\n  ProxyJump {NODE}\n"
+    use_client(sshd, monkeypatch, "far", more=inner)
+    log = logging.getLogger("rpmem.launch.paramiko")
+    with caplog.at_level(logging.CRITICAL):
+        before = log.level, log.propagate
+        assert type(cause(target="inner")) is ConnectionRefused
+        assert (log.level, log.propagate) == before
+        assert not caplog.records
 
 
 def test_host_key_that_nobody_knows(cause, sshd, monkeypatch):
