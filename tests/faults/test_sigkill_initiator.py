@@ -1,4 +1,4 @@
-"""SIGKILL of the initiator at 200 random moments: both survivors hold all that was acknowledged.
+"""SIGKILL of the initiator at 100 random moments: both survivors hold all that was acknowledged.
 
 The survivors are its own file and the target's medium, which is a shadow medium: what the daemon
 did not flush by itself is not there. A daemon that acknowledges too early cannot be found out by
@@ -12,7 +12,7 @@ import pytest
 from tests.support import faulty_rpmemd, seeds
 from tests.support.sigkill import run_chains
 
-KILLS = 200
+KILLS = 100
 CHAINS = 2
 SEED = seeds.first(30_000)
 

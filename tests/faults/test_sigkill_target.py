@@ -1,4 +1,4 @@
-"""SIGKILL of the target at 200 random moments: nothing acknowledged is missing on its medium."""
+"""SIGKILL of the target at 100 random moments: nothing acknowledged is missing on its medium."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import pytest
 from tests.support import faulty_rpmemd, seeds
 from tests.support.sigkill import THREADS, run_chains
 
-KILLS = 200
+KILLS = 100
 CHAINS = 2
 SEED = seeds.first(20_000)
 

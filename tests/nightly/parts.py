@@ -27,7 +27,7 @@ PARTS = (
         "kills",
         "20,000 SIGKILLs of a target and 20,000 of an initiator lose nothing acknowledged",
         "{pytest} tests/faults/test_sigkill_target.py tests/faults/test_sigkill_initiator.py",
-        rounds=100,
+        rounds=200,
         minutes=60,
     ),
     Part(
