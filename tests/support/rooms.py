@@ -130,3 +130,26 @@ def floors() -> dict[str, int]:
         return heights[name]
 
     return {name: height(name) for name in used}
+
+
+def report() -> str:
+    """Return a line for each room, from the top floor down, and one with the sums."""
+    used: dict[str, set[str]] = {room.name: set() for room in rooms()}
+    for begin, end in arrows():
+        used[begin].add(end)
+    heights = floors()
+    order = list(used)
+    lines = []
+    for name in sorted(order, key=lambda name: (-heights[name], order.index(name))):
+        count = sum(room_of(each) == name for each in modules())
+        below = " ".join(sorted(used[name], key=order.index))
+        lines.append(f"{heights[name]:2}  {name:17} {count:3} modules  {below}")
+    lines.append(
+        f"{len(modules())} modules in {len(order)} rooms on {max(heights.values())} floors, "
+        f"{sum(map(len, used.values()))} arrows"
+    )
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    print(report())

@@ -188,6 +188,8 @@ class Door:
         self._starved_since = 0.0
         self._seats = self._tools = Spare(0)
         self._socket = _listening(host)
+        self._knocks = select.poll()
+        self._knocks.register(self._socket, select.POLLIN)
         self.port: int = self._socket.getsockname()[1]
         try:
             self._seats = Spare(expected)
@@ -247,6 +249,9 @@ class Door:
 
     def _accept(self) -> Visitor | None:
         for _ in range(_ACCEPTED_AT_ONCE):
+            # Without a free descriptor accept(2) fails even if nobody has come.
+            if not self._knocks.poll(0):
+                return None
             try:
                 connection, address = self._socket.accept()
             except BlockingIOError:

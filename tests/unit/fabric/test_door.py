@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import resource
 import socket
 import struct
 from types import SimpleNamespace
@@ -130,6 +131,24 @@ def test_the_oldest_of_the_source_with_most_has_to_go(opened, monkeypatch):
     assert [is_hung_up(caller, 0.1) for caller in callers] == [False, True, False, False, False]
     for caller in callers:
         caller.close()
+
+
+def test_who_took_the_last_descriptor_keeps_it(opened):
+    """accept(2) fails without a free descriptor even where nobody has come."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with knock(opened) as caller:
+        last = os.dup(0)
+        os.close(last)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (last + 1, hard))
+        try:
+            assert opened.next(0.1) is None
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        caller.sendall(request(b"token"))
+        visitor = opened.next(5)
+        assert visitor is not None
+        assert visitor.data == b"token"
+        visitor.close()
 
 
 def test_who_has_no_descriptors_is_not_patient_for_ever(opened, monkeypatch):

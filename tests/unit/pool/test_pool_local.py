@@ -371,6 +371,9 @@ AS_NOBODY = """
     import os, sys, rpmem
     from rpmem.errors import PoolSetDenied
     os.chdir(sys.argv[1])
+    # Once as root: the folder of rpmem itself may be closed to others.
+    for name in ("p", "p.set"):
+        rpmem.Pool.open(name, readonly=True).close()
     os.setgroups([]); os.setgid(65534); os.setuid(65534)
     with rpmem.Pool.open("p", readonly=True) as pool:
         print(pool["a"].tolist(), pool.state.generation)
