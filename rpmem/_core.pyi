@@ -22,8 +22,8 @@ class Replicator:
         local: bool,
         floor: int = 4096,
         size: int | None = None,
-        spin: float = ...,
-        timeout: float = 30.0,
+        spin_s: float = ...,
+        timeout_s: float = 30.0,
     ) -> Self: ...
     def persist(self, x: Any = None, *, relaxed: bool = False, lane: int | None = None) -> None: ...
     def deep_persist(self, x: Any = None, *, lane: int | None = None) -> None: ...

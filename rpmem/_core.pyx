@@ -55,10 +55,10 @@ cdef class Replicator:
         Bytes at the start that calls may not touch (the pool's header).
     size : int, optional
         Replicated bytes, when fewer than the region has.
-    spin : float
-        Seconds to poll before sleeping.
-    timeout : float
-        Seconds without any progress after which a replica counts as lost.
+    spin_s : float
+        How long to poll before sleeping.
+    timeout_s : float
+        How long without any progress after which a replica counts as lost.
 
     Notes
     -----
@@ -68,7 +68,7 @@ cdef class Replicator:
     """
 
     def __cinit__(self, Region region not None, list groups, *, bint local, uint64_t floor=4096,
-                  object size=None, double spin=50e-6, double timeout=30.0):
+                  object size=None, double spin_s=50e-6, double timeout_s=30.0):
         cdef LaneGroup group
         cdef uint32_t i, lanes = 0
         self.region = region
@@ -88,8 +88,8 @@ cdef class Replicator:
         for i in range(self.engine.group_count):
             group = groups[i]
             self.engine.groups[i] = &group.c
-        self.engine.spin = <uint64_t> (spin * 1e9)
-        self.engine.patience = <uint64_t> (timeout * 1e9)
+        self.engine.spin_ns = <uint64_t> (spin_s * 1e9)
+        self.engine.patience_ns = <uint64_t> (timeout_s * 1e9)
 
     def __dealloc__(self):
         engine_free(&self.engine)
@@ -200,7 +200,7 @@ cdef class Replicator:
             return None
         if outcome.fault == FAULT_NO_LANE:
             return DeadlineExceeded(
-                f"no lane became free within {self.engine.patience / 1e9:g} s",
+                f"no lane became free within {self.engine.patience_ns / 1e9:g} s",
                 hint="use more lanes, or look for a call that does not return")
         group = self.groups[outcome.group]
         return group.owner.explain(outcome.fault, outcome.refusal, outcome.detail)
@@ -527,12 +527,12 @@ cdef class Replicator:
             self.idle = threading.Condition()
         while self.busy:
             interrupts.check()
-            left = interrupts.SLICE if end is None else interrupts.limited(end - time.monotonic())
+            left = interrupts.SLICE_S if end is None else interrupts.limited(end - time.monotonic())
             if left <= 0:
                 return False
             with self.idle:
                 if self.busy:
-                    self.idle.wait(min(left, interrupts.SLICE))
+                    self.idle.wait(min(left, interrupts.SLICE_S))
         return True
 
     def check_usable(self):

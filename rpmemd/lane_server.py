@@ -45,14 +45,14 @@ if TYPE_CHECKING:
 
 _P = ParamSpec("_P")
 
-ACCEPT_TIMEOUT = 30.0
-_SLICE = 0.02
+ACCEPT_TIMEOUT_S = 30.0
+_SLICE_S = 0.02
 _REPLY_SIZE = 64
 _REPLY_SLOTS = 8
 # Per lane, where the pool cannot be registered: a READ of more takes several turns.
 _STAGING = 256 << 10
 _PACED_MESSAGE, _MESSAGE = 1 << 20, 65 << 12
-_DEFAULT_SPIN = 200e-6
+_DEFAULT_SPIN_S = 200e-6
 
 
 class Dialect(Record):
@@ -109,7 +109,7 @@ class LaneServer:
         The initiator knows what to do where it does not reach the pool.
     threads : int
         Service threads; 0 chooses.
-    spin : float or None
+    spin_s : float or None
         Seconds to poll before sleeping; None chooses.
     report : callable
         ``report(error)``: the lanes are no longer served, for this reason (None: the initiator
@@ -147,7 +147,7 @@ class LaneServer:
         dialect: Dialect,
         may_stage: bool = False,
         threads: int,
-        spin: float | None,
+        spin_s: float | None,
         report: Callable[[RpmemError | None], None],
     ) -> None:
         self._region = region
@@ -155,7 +155,7 @@ class LaneServer:
         self._floor = floor
         self._dialect = dialect
         self._may_stage = may_stage
-        self._spin = _DEFAULT_SPIN if spin is None else spin
+        self._spin_s = _DEFAULT_SPIN_S if spin_s is None else spin_s
         self._report = report
         self._stopping = False
         self._threads: list[threading.Thread] = []
@@ -310,16 +310,16 @@ class LaneServer:
 
     def _await_lanes(self, admission: Admission, lanes: dict[int, Lane]) -> None:
         """Admit lanes into `lanes` until all are connected."""
-        deadline = time.monotonic() + ACCEPT_TIMEOUT
+        deadline = time.monotonic() + ACCEPT_TIMEOUT_S
         connecting: dict[int, Lane] = {}
         connected = 0
         while connected < self.granted and not self._stopping:
             if time.monotonic() > deadline:
                 raise DeadlineExceeded(
                     f"{connected} of {self.granted} lanes were connected within "
-                    f"{ACCEPT_TIMEOUT:g} s"
+                    f"{ACCEPT_TIMEOUT_S:g} s"
                 )
-            event = self.listener.next(_SLICE, connecting)
+            event = self.listener.next(_SLICE_S, connecting)
             if event is None:
                 continue
             if isinstance(event, self._module.Request):
@@ -360,7 +360,7 @@ class LaneServer:
             self._floor,
             cast("list[wire.Lane]", self._lanes),  # as those of every fabric are
             self._queues,
-            spin=self._spin,
+            spin_s=self._spin_s,
             on_drop=self._on_drop,
             dialect=self._dialect.name,
             base=self._memories[0].address,

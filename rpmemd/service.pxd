@@ -47,7 +47,7 @@ cdef class Service:
     cdef list queues
     cdef served_t *served
     cdef uint32_t count
-    cdef uint64_t spin           # ns
+    cdef uint64_t spin_ns
     cdef object on_drop
     cdef volatile int stopping
     cdef readonly uint64_t messages

@@ -22,7 +22,7 @@ class Service:
         lanes: list[Lane],
         queues: list[_Queue],
         *,
-        spin: float,
+        spin_s: float,
         on_drop: Callable[[int, str, int], None],
         dialect: str = "native",
         base: int = 0,

@@ -32,7 +32,7 @@ from rpmem.errors import FlushFailed, MalformedMessage, RangeError
 cdef enum:
     BATCH = 16
     LOOK_AT_CLOCK = 32        # empty polls between two looks
-    SLICE = 500               # ms asleep at most; `stop` wakes the queue
+    SLICE_MS = 500               # ms asleep at most; `stop` wakes the queue
 
 LOST = "the initiator hung up"
 
@@ -211,7 +211,7 @@ cdef class Service:
         Connected lanes, receives posted.
     queues : list
         The queue objects, one per service thread; every lane's queue is one of them.
-    spin : float
+    spin_s : float
         Seconds to poll after the last traffic before sleeping.
     dialect : {"native", "pmdk"}
         The in-band protocol.
@@ -225,7 +225,7 @@ cdef class Service:
     """
 
     def __cinit__(self, Region region not None, uint64_t size, uint64_t floor, list lanes,
-                  list queues, *, double spin, object on_drop, str dialect="native",
+                  list queues, *, double spin_s, object on_drop, str dialect="native",
                   uint64_t base=0, Region staging=None):
         cdef Lane lane
         cdef uint32_t i
@@ -241,7 +241,7 @@ cdef class Service:
         self.staging = staging
         if staging is not None and self.count:
             self.staged = staging.size // self.count
-        self.spin = <uint64_t> (spin * 1e9)
+        self.spin_ns = <uint64_t> (spin_s * 1e9)
         self.on_drop = on_drop
         self.served = <served_t *> calloc(self.count + 1, sizeof(served_t))
         if self.served == NULL:
@@ -368,8 +368,8 @@ cdef class Service:
                 continue
             if last == 0:
                 last = now()
-            if not queue.spins or now() - last > self.spin:
-                if queue.ops.wait(queue, 1 if owing else SLICE) > 0:
+            if not queue.spins or now() - last > self.spin_ns:
+                if queue.ops.wait(queue, 1 if owing else SLICE_MS) > 0:
                     last = 0
 
     def run(self, uint32_t thread):

@@ -260,7 +260,7 @@ class Session:
             dialect=self._dialect,
             may_stage=STAGING in self._features,
             threads=request.threads or self._config.nthreads,
-            spin=None if self._config.spin_us is None else self._config.spin_us * 1e-6,
+            spin_s=None if self._config.spin_us is None else self._config.spin_us * 1e-6,
             report=self._report,
         )
         self._lanes = lanes

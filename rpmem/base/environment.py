@@ -41,14 +41,14 @@ from dataclasses import dataclass, field
 from rpmem.errors import ConfigError, UsageError, printable
 
 DEFAULT_COMMAND = "rpmemd"
-DEFAULT_TIMEOUT = 30.0
+DEFAULT_TIMEOUT_S = 30.0
 LAUNCHERS = ("auto", "openssh", "paramiko")
 PROTOCOLS = ("auto", "native", "pmdk")
 
 _UINT_MAX = 0xFFFFFFFF
 _INT_MAX = 0x7FFFFFFF
 _LONG_MAX = (1 << 63) - 1
-_LONGEST_TIMEOUT = 1e6
+_LONGEST_TIMEOUT_S = 1e6
 _LONGEST_SPIN = 10_000_000
 
 # What strtol takes in base 10: C's white space in front, a sign, digits, and nothing behind.
@@ -85,7 +85,7 @@ class Environment:
         ``RPMEM_PROVIDER``; None: the best that both sides have.
     launcher : str
         ``RPMEM_LAUNCHER``, one of `LAUNCHERS`.
-    timeout : float
+    timeout_s : float
         ``RPMEM_TIMEOUT`` in seconds.
     spin_us : int or None
         ``RPMEM_SPIN_US``; None: `rpmem.session.start.DEFAULT_SPIN_US`.
@@ -105,7 +105,7 @@ class Environment:
     log_file: str | None = None
     provider: str | None = None
     launcher: str = "auto"
-    timeout: float = DEFAULT_TIMEOUT
+    timeout_s: float = DEFAULT_TIMEOUT_S
     spin_us: int | None = None
     protocol: str = "auto"
     lane_hosts: tuple[str, ...] = ()
@@ -147,7 +147,7 @@ class Environment:
             log_file=source.get("RPMEM_LOG_FILE") or None,
             provider=_provider(source, "RPMEM_PROVIDER"),
             launcher=_choice(source, "RPMEM_LAUNCHER", LAUNCHERS),
-            timeout=_seconds(source, "RPMEM_TIMEOUT", DEFAULT_TIMEOUT),
+            timeout_s=_seconds(source, "RPMEM_TIMEOUT", DEFAULT_TIMEOUT_S),
             spin_us=_spin(source, "RPMEM_SPIN_US"),
             protocol=_choice(source, "RPMEM_PROTOCOL", PROTOCOLS),
             lane_hosts=_hosts(source, "RPMEM_LANE_HOSTS"),
@@ -221,15 +221,15 @@ def timeout_of(given: object) -> float:
         It is not a number above 0, and up to a million.
     """
     if given is None:
-        return current().timeout
+        return current().timeout_s
     try:
         seconds = float(given)  # type: ignore[arg-type]
     except (TypeError, ValueError, OverflowError):
         seconds = 0.0
-    if isinstance(given, str | bytes | bool) or not 0 < seconds <= _LONGEST_TIMEOUT:
+    if isinstance(given, str | bytes | bool) or not 0 < seconds <= _LONGEST_TIMEOUT_S:
         raise UsageError(
             f"timeout is {given!r}, which is not a number of seconds, above 0 and up to "
-            f"{_LONGEST_TIMEOUT:g}",
+            f"{_LONGEST_TIMEOUT_S:g}",
             hint="Leave it out for the default (RPMEM_TIMEOUT, else 30)",
         )
     return seconds
@@ -328,8 +328,10 @@ def _seconds(source: Mapping[str, str], name: str, default: float) -> float:
     value = source.get(name, "")
     if not value:
         return default
-    if not _DECIMAL.fullmatch(value) or not 0 < float(value) <= _LONGEST_TIMEOUT:
-        raise _refused(name, value, f"a number of seconds, above 0 and up to {_LONGEST_TIMEOUT:g}")
+    if not _DECIMAL.fullmatch(value) or not 0 < float(value) <= _LONGEST_TIMEOUT_S:
+        raise _refused(
+            name, value, f"a number of seconds, above 0 and up to {_LONGEST_TIMEOUT_S:g}"
+        )
     return float(value)
 
 

@@ -22,14 +22,14 @@ from collections.abc import Callable, Iterator
 from typing import Any, Final, Generic, TypeVar
 
 #: Seconds between two looks for an interrupt, at most.
-SLICE: Final = 0.05
+SLICE_S: Final = 0.05
 #: Seconds that a target gets to undo what was made there.
-UNDO: Final = 2.0
+UNDO_S: Final = 2.0
 #: Seconds that it gets to end a session, or a change of records, where nothing has to be undone.
-FAREWELL: Final = 0.1
+FAREWELL_S: Final = 0.1
 # What is left to do here when the target has been given up: processes are reaped, memory unmapped.
-_LAST_STEPS: Final = 1.0
-_SHORTEST_NAP: Final = 0.0001
+_LAST_STEPS_S: Final = 1.0
+_SHORTEST_NAP_S: Final = 0.0001
 
 _T = TypeVar("_T")
 
@@ -100,10 +100,10 @@ class _Call(Generic[_T]):
         self.over = True
         self.done.release()
         # However many signals come, and whenever: one of the two is said in the main thread.
-        nap = _SHORTEST_NAP
+        nap = _SHORTEST_NAP_S
         while not (self.taken or self.cancelled):
             self._claim.acquire(timeout=nap)  # nobody gives it back: a sleep
-            nap = min(nap * 2, SLICE)
+            nap = min(nap * 2, SLICE_S)
         if not self.taken:
             self._run_discard()
         _unfinished.discard(self)
@@ -140,9 +140,9 @@ class _Call(Generic[_T]):
             interrupt.add_note("rpmem: left behind: " + "; ".join(self.left))
 
     def _got(self, lock: _thread.LockType) -> bool:
-        end = time.monotonic() + self._undo_s + _LAST_STEPS
+        end = time.monotonic() + self._undo_s + _LAST_STEPS_S
         while time.monotonic() < end:
-            if lock.acquire(timeout=SLICE):
+            if lock.acquire(timeout=SLICE_S):
                 return True
         return False
 
@@ -150,7 +150,7 @@ class _Call(Generic[_T]):
     def late(self) -> bool:
         """Whether the moment is over that something may be finished in."""
         self.patience()
-        return bool(self._cancelled_at) and time.monotonic() - self._cancelled_at > FAREWELL
+        return bool(self._cancelled_at) and time.monotonic() - self._cancelled_at > FAREWELL_S
 
     def patience(self) -> float | None:
         """Return the seconds that a wait may take at most now, None for no limit."""
@@ -166,15 +166,15 @@ class _Call(Generic[_T]):
         if patience is None:
             return
         # A target is given up when that is over, and its process has still to be ended.
-        if self.over or self.done.acquire(timeout=patience + _LAST_STEPS):
-            self._discarded.acquire(timeout=self._undo_s + _LAST_STEPS)
+        if self.over or self.done.acquire(timeout=patience + _LAST_STEPS_S):
+            self._discarded.acquire(timeout=self._undo_s + _LAST_STEPS_S)
 
 
 def guarded(
     work: Callable[[], _T],
     discard: Callable[[_T], object] | None = None,
     *,
-    undo_s: float = FAREWELL,
+    undo_s: float = FAREWELL_S,
 ) -> _T:
     """Carry out `work` so that a signal leaves it done or undone.
 
@@ -203,7 +203,7 @@ def guarded(
     try:
         _thread.start_new_thread(call.begin, ())
         # In slices: a signal just before the system call does not end it.
-        while not call.done.acquire(True, SLICE):
+        while not call.done.acquire(True, SLICE_S):
             pass
     except RuntimeError:
         return work()  # no thread is to be had
@@ -267,13 +267,13 @@ def wait_for(condition: threading.Condition, met: Callable[[], object], seconds:
         assert left is not None
         if left <= 0:
             return False
-        condition.wait(min(left, SLICE))
+        condition.wait(min(left, SLICE_S))
     return True
 
 
 def slice_s() -> float | None:
     """Return how long a wait may be deaf: None where no interrupt can come."""
-    return None if _local.call is None else SLICE
+    return None if _local.call is None else SLICE_S
 
 
 @contextlib.contextmanager

@@ -100,13 +100,13 @@ def _greet(out: Console, target: Target, session: SessionKeywords) -> bool:
     from rpmem.launch import launch
     from rpmem.session.channel import Channel, LegacySpoken
 
-    timeout = session["timeout"] or environment.current().timeout
+    timeout_s = session["timeout"] or environment.current().timeout_s
     with _step(out, f"start rpmemd on {target}") as found:
         channel = Channel(
-            launch(target, launcher=session["launcher"] or "auto", timeout=timeout),
+            launch(target, launcher=session["launcher"] or "auto", timeout_s=timeout_s),
             InitiatorSession(Hello.of_this_process(f"rpmem {__version__}"), where=str(target)),
             where=str(target),
-            timeout=timeout,
+            timeout_s=timeout_s,
             on_failure=_nothing,
         )
         try:

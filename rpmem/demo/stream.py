@@ -130,7 +130,7 @@ class Killer(threading.Thread):
                 os.kill(peer.pid, signal.SIGKILL)
                 self.done_at = time.monotonic()
                 return
-            seconds = environment.current().timeout
+            seconds = environment.current().timeout_s
             with launch(self._replica.target, [str(peer.pid)], command="kill -KILL") as shell:
                 shell.exit_status(seconds)
         except (RpmemError, OSError) as error:

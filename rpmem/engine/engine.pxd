@@ -39,11 +39,11 @@ ctypedef struct engine_t:
     operation_t *operations   # lanes x groups
     handout_t handout
     overlaps_t overlaps
-    uint64_t spin             # ns to poll before sleeping
+    uint64_t spin_ns          # to poll before sleeping
     uint32_t cores            # of this machine: more waiters than that only sleep
     politeness_t politeness
     uint32_t active           # calls on their way
-    uint64_t patience         # ns without any progress
+    uint64_t patience_ns      # without any progress
 
 
 cdef int engine_init(engine_t *engine, uint32_t groups, uint32_t lanes) noexcept

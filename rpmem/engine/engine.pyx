@@ -37,10 +37,10 @@ cdef enum:
     BATCH = 8
     LOOK_AT_CLOCK = 32           # empty polls between two looks
     LOOK_AT_ALL = 64             # rounds between two looks, however much is going on
-    SLICE_ONE = 50               # ms asleep at most, for one replica
-    SLICE_MANY = 1               # ms, when others may need service meanwhile
-    LISTEN = 50000000            # ns between two looks for a signal
-    LATE = 100000000             # ns that an interrupted read waits for what it asked for
+    SLICE_ONE_MS = 50            # ms asleep at most, for one replica
+    SLICE_MANY_MS = 1            # ms, when others may need service meanwhile
+    LISTEN_NS = 50000000         # ns between two looks for a signal
+    LATE_NS = 100000000          # ns that an interrupted read waits for what it asked for
 
 
 cdef int engine_init(engine_t *engine, uint32_t groups, uint32_t lanes) noexcept:
@@ -120,10 +120,10 @@ cdef int32_t take_lane(engine_t *engine, int32_t wanted, outcome_t *outcome) noe
         return lane
     since = now()
     while lane < 0:
-        if now() - since > engine.patience:
+        if now() - since > engine.patience_ns:
             outcome.fault = FAULT_NO_LANE
             return -1
-        lane = handout_acquire(&engine.handout, wanted, LISTEN)
+        lane = handout_acquire(&engine.handout, wanted, LISTEN_NS)
         if lane < 0:
             outcome.raised = interruption()
             if outcome.raised != NULL:
@@ -162,7 +162,7 @@ cdef int32_t enter(engine_t *engine, const operation_t *wanted, int32_t number,
         if other < 0:
             return lane
         handout_release(&engine.handout, <uint32_t> lane)
-        if overlaps_wait(&engine.overlaps, <uint32_t> other, LISTEN):
+        if overlaps_wait(&engine.overlaps, <uint32_t> other, LISTEN_NS):
             drain(engine, other, outcome)
             since = 0  # which had its own time
         else:
@@ -171,7 +171,7 @@ cdef int32_t enter(engine_t *engine, const operation_t *wanted, int32_t number,
                 outcome.fault = FAULT_INTERRUPTED
         if since == 0:
             since = now()
-        elif now() - since > engine.patience:
+        elif now() - since > engine.patience_ns:
             outcome.fault = FAULT_NO_LANE
         if outcome.raised != NULL or outcome.fault == FAULT_NO_LANE:
             return -1
@@ -254,7 +254,7 @@ cdef void give_up(engine_t *engine, operation_t *operations, int32_t lane, bint 
             lose(engine, g, &engine.groups[g].links[lane], &operations[g], LANE_EXPIRED, outcome)
 
 
-cdef int collect(link_t *link, uint64_t patience) noexcept nogil:
+cdef int collect(link_t *link, uint64_t patience_ns) noexcept nogil:
     """Wait until what was posted one-sided is complete: 0, or a fault."""
     cdef completion_t completions[BATCH]
     cdef uint64_t since = now()
@@ -267,10 +267,10 @@ cdef int collect(link_t *link, uint64_t patience) noexcept nogil:
             rc = link.step.complete(link, &completions[i])
             if rc < 0:
                 return rc
-        if n == 0 and now() - since > patience:
+        if n == 0 and now() - since > patience_ns:
             return LANE_INTERRUPTED
         if n == 0:
-            link.lane.ops.wait(link.lane.queue, SLICE_MANY)
+            link.lane.ops.wait(link.lane.queue, SLICE_MANY_MS)
     return 0
 
 
@@ -296,7 +296,7 @@ cdef void interrupt(engine_t *engine, operation_t *operations, int32_t lane,
                                                        <uint64_t> 8))
         rc = 0
         if operations[g].destination != NULL:
-            rc = collect(link, LATE)
+            rc = collect(link, LATE_NS)
         if rc < 0:
             lose(engine, g, link, &operations[g], rc, outcome)
         operations[g].flags |= OPERATION_FINISHED
@@ -315,7 +315,7 @@ cdef void engine_end(engine_t *engine, outcome_t *outcome) noexcept nogil:
     cdef bint moved, spins
     if lane < 0:
         return
-    spins = engine.spin > 0
+    spins = engine.spin_ns > 0
     if engine.lanes > engine.cores:
         spins = rpmem_add(&engine.active, 1) <= engine.cores and spins
     operations = &engine.operations[lane * engine.group_count]
@@ -346,7 +346,7 @@ cdef void engine_end(engine_t *engine, outcome_t *outcome) noexcept nogil:
         t = now()
         if listened == 0:
             listened = t
-        elif t - listened > LISTEN:
+        elif t - listened > LISTEN_NS:
             listened = t
             outcome.raised = interruption()
             if outcome.raised != NULL:
@@ -356,10 +356,10 @@ cdef void engine_end(engine_t *engine, outcome_t *outcome) noexcept nogil:
             continue
         if since == 0:
             since = t
-        give_up(engine, operations, lane, t - since > engine.patience, outcome)
-        if not spins or t - since >= engine.spin or not waiting.lane.queue.spins:
+        give_up(engine, operations, lane, t - since > engine.patience_ns, outcome)
+        if not spins or t - since >= engine.spin_ns or not waiting.lane.queue.spins:
             if waiting.lane.ops.wait(waiting.lane.queue,
-                                     SLICE_ONE if outcome.pending == 1 else SLICE_MANY) > 0:
+                                     SLICE_ONE_MS if outcome.pending == 1 else SLICE_MANY_MS) > 0:
                 idle = 0
     if engine.lanes > engine.cores:
         rpmem_add(&engine.active, <uint32_t> -1)

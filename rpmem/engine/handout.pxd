@@ -67,7 +67,7 @@ cdef extern from *:
     }
 
     /* The lane `wanted`, or any for -1; -1 when none came free by `deadline` (CLOCK_MONOTONIC). */
-    static int32_t handout_acquire(handout_t *h, int32_t wanted, uint64_t patience) {
+    static int32_t handout_acquire(handout_t *h, int32_t wanted, uint64_t patience_ns) {
         int32_t lane;
         struct timespec until;
         if (!handout_known) {
@@ -77,8 +77,8 @@ cdef extern from *:
         lane = handout_scan(h, wanted);
         if (lane >= 0) return lane;
         clock_gettime(CLOCK_MONOTONIC, &until);
-        until.tv_sec += (time_t)(patience / 1000000000u);
-        until.tv_nsec += (long)(patience % 1000000000u);
+        until.tv_sec += (time_t)(patience_ns / 1000000000u);
+        until.tv_nsec += (long)(patience_ns % 1000000000u);
         if (until.tv_nsec >= 1000000000) { until.tv_nsec -= 1000000000; until.tv_sec++; }
         pthread_mutex_lock(&h->mutex);
         __atomic_add_fetch(&h->waiting, 1, __ATOMIC_SEQ_CST);
@@ -105,5 +105,5 @@ cdef extern from *:
         uint32_t lanes
     int handout_init(handout_t *h, uint32_t lanes) nogil
     void handout_free(handout_t *h) nogil
-    int32_t handout_acquire(handout_t *h, int32_t wanted, uint64_t patience) nogil
+    int32_t handout_acquire(handout_t *h, int32_t wanted, uint64_t patience_ns) nogil
     void handout_release(handout_t *h, uint32_t lane) nogil

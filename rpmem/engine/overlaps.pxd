@@ -170,13 +170,13 @@ cdef extern from * nogil:
     }
 
     /* Returns once no call is in progress on a lane, or after a while; 1: none was. */
-    static inline int rpmem_overlaps_wait(rpmem_overlaps *o, uint32_t lane, uint64_t patience)
+    static inline int rpmem_overlaps_wait(rpmem_overlaps *o, uint32_t lane, uint64_t patience_ns)
     {
         struct timespec until;
         int called;
         clock_gettime(CLOCK_MONOTONIC, &until);
-        until.tv_sec += (time_t) (patience / 1000000000u);
-        until.tv_nsec += (long) (patience % 1000000000u);
+        until.tv_sec += (time_t) (patience_ns / 1000000000u);
+        until.tv_nsec += (long) (patience_ns % 1000000000u);
         if (until.tv_nsec >= 1000000000) { until.tv_nsec -= 1000000000; until.tv_sec++; }
         pthread_mutex_lock(&o->lock);
         called = o->ways[lane].called;
@@ -204,4 +204,4 @@ cdef extern from * nogil:
         overlaps_t *overlaps, uint32_t lane, bint leaves, bint loose, bint drained)
     # Wait a while (ns) for the call on a lane; true where there is none: the lane is to be drained.
     bint overlaps_wait "rpmem_overlaps_wait"(
-        overlaps_t *overlaps, uint32_t lane, uint64_t patience)
+        overlaps_t *overlaps, uint32_t lane, uint64_t patience_ns)

@@ -31,7 +31,7 @@ def launch(
     environment: Environment | None = None,
     launcher: str = "auto",
     command: str | None = None,
-    timeout: float | None = None,
+    timeout_s: float | None = None,
     ipv4_only: bool = False,
 ) -> Transport:
     """Start rpmemd on a target.
@@ -50,7 +50,7 @@ def launch(
         where ``RPMEM_SSH`` is set or there is an ssh program, and paramiko where there is none.
     command : str, optional
         A shell command instead of the next one of ``RPMEM_CMD``.
-    timeout : float, optional
+    timeout_s : float, optional
         Seconds that paramiko gets to connect, log in and start the command, and the longest wait
         of `Transport.send`; by default ``RPMEM_TIMEOUT``.
     ipv4_only : bool
@@ -72,7 +72,7 @@ def launch(
         There is no such launcher.
     """
     try:
-        return _launch(target, arguments, environment, launcher, command, timeout, ipv4_only)
+        return _launch(target, arguments, environment, launcher, command, timeout_s, ipv4_only)
     except (OSError, RuntimeError, MemoryError) as error:
         number = shortage(error)
         if isinstance(error, RpmemError) or number is None:
@@ -91,7 +91,7 @@ def _launch(
     environment: Environment | None,
     launcher: str,
     command: str | None,
-    timeout: float | None,
+    timeout_s: float | None,
     ipv4_only: bool,
 ) -> Transport:
     if launcher not in LAUNCHERS:
@@ -100,11 +100,11 @@ def _launch(
         )
     if environment is None:
         environment = variables.current()
-    seconds = environment.timeout if timeout is None else variables.timeout_of(timeout)
+    seconds = environment.timeout_s if timeout_s is None else variables.timeout_of(timeout_s)
     if target.is_local:
         from rpmem.launch import local
 
-        return local.start(target, arguments, command=command, timeout=seconds)
+        return local.start(target, arguments, command=command, timeout_s=seconds)
     if command is None:
         command = environment.next_command()
     line = " ".join((command, shlex.join(arguments))).rstrip()
@@ -112,7 +112,7 @@ def _launch(
     if chosen == "openssh":
         from rpmem.launch import openssh
 
-        return openssh.start(environment.ssh, target, line, timeout=seconds, ipv4_only=ipv4_only)
+        return openssh.start(environment.ssh, target, line, timeout_s=seconds, ipv4_only=ipv4_only)
     try:
         from rpmem.launch import in_process
     except ImportError as error:
@@ -120,7 +120,7 @@ def _launch(
             f"paramiko cannot be imported: {error}",
             hint="Install it with: pip install paramiko; or install ssh (Debian: openssh-client)",
         ) from error
-    return in_process.start(target, line, timeout=seconds, ipv4_only=ipv4_only)
+    return in_process.start(target, line, timeout_s=seconds, ipv4_only=ipv4_only)
 
 
 def _choose(launcher: str, environment: Environment) -> str:

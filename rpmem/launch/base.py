@@ -22,7 +22,7 @@ from rpmem.errors import ClosedError, DeadlineExceeded, ForkedError, ReplicaLost
 STDERR_LIMIT = 64 * 1024
 
 #: How long `Transport.close` lets rpmemd finish before it is ended by force.
-CLOSE_GRACE = 5.0
+CLOSE_GRACE_S = 5.0
 
 
 class Deadline:
@@ -97,7 +97,7 @@ class Transport(Closing, ABC):
         Where rpmemd was asked to run.
     command : str
         What was asked to run, as the far side's shell (or this machine) was given it.
-    timeout : float
+    timeout_s : float
         Longest wait of calls that are not told another one.
 
     Attributes
@@ -110,10 +110,10 @@ class Transport(Closing, ABC):
 
     launcher: str
 
-    def __init__(self, target: Target, command: str, timeout: float) -> None:
+    def __init__(self, target: Target, command: str, timeout_s: float) -> None:
         self.target = target
         self.command = command
-        self.timeout = timeout
+        self.timeout_s = timeout_s
         self.forced = False
         self._owner = os.getpid()
         _open_transports.add(self)
@@ -143,14 +143,14 @@ class Transport(Closing, ABC):
         """Whether the far side has closed its stdout (`receive` has returned ``b""``)."""
 
     @abstractmethod
-    def send(self, data: bytes | bytearray | memoryview, timeout: float | None = None) -> None:
+    def send(self, data: bytes | bytearray | memoryview, timeout_s: float | None = None) -> None:
         """Send all of `data`.
 
         Parameters
         ----------
         data : bytes-like
             What rpmemd is to read on its stdin.
-        timeout : float, optional
+        timeout_s : float, optional
             Seconds; by default the launch's.
 
         Raises
@@ -165,14 +165,14 @@ class Transport(Closing, ABC):
         """
 
     @abstractmethod
-    def receive(self, limit: int, timeout: float | None) -> bytes:
+    def receive(self, limit: int, timeout_s: float | None) -> bytes:
         """Wait for bytes from rpmemd's stdout.
 
         Parameters
         ----------
         limit : int
             How many bytes to return at most.
-        timeout : float or None
+        timeout_s : float or None
             Seconds; None waits until something comes or the transport is closed, for a thread
             that does nothing else.
 
@@ -201,12 +201,12 @@ class Transport(Closing, ABC):
         return {}
 
     @abstractmethod
-    def exit_status(self, timeout: float = 0.0) -> int | None:
+    def exit_status(self, timeout_s: float = 0.0) -> int | None:
         """Return how rpmemd (or the ssh that runs it) ended.
 
         Parameters
         ----------
-        timeout : float
+        timeout_s : float
             How many seconds to wait for the end.
 
         Returns
@@ -221,12 +221,12 @@ class Transport(Closing, ABC):
         """End the far side at once and without ceremony; `close` is still to be called."""
 
     @abstractmethod
-    def close(self, timeout: float = CLOSE_GRACE) -> None:
+    def close(self, timeout_s: float = CLOSE_GRACE_S) -> None:
         """Let rpmemd end, by the end of its stdin, and release everything.
 
         Parameters
         ----------
-        timeout : float
+        timeout_s : float
             Seconds until it is ended by force.
         """
 

@@ -23,15 +23,15 @@ from collections.abc import Mapping, Sequence
 from rpmem.base import interrupts
 from rpmem.base.target import Target
 from rpmem.errors import LaunchFailed, remedy_for, shortage
-from rpmem.launch.base import CLOSE_GRACE, Deadline, Tail, Transport
+from rpmem.launch.base import CLOSE_GRACE_S, Deadline, Tail, Transport
 
 _CHUNK = 64 * 1024
-_LONGEST_NAP = 0.02
+_LONGEST_NAP_S = 0.02
 # What SIGTERM and then SIGKILL get to take effect.
-_TERM_GRACE = 1.0
-_KILL_GRACE = 5.0
+_TERM_GRACE_S = 1.0
+_KILL_GRACE_S = 5.0
 # After the end of a child a helper of it may hold stderr open: what is there by then is enough.
-_STDERR_GRACE = 0.5
+_STDERR_GRACE_S = 0.5
 
 
 class StderrDrain:
@@ -60,11 +60,11 @@ class StderrDrain:
             self.drop()
             raise
 
-    def wait(self, timeout: float) -> None:
+    def wait(self, timeout_s: float) -> None:
         """Wait for the end of the stream, or of the thread."""
         if threading.current_thread() is self._thread:
             return
-        deadline = Deadline(timeout)
+        deadline = Deadline(timeout_s)
         while self._thread.is_alive() and not deadline.passed:
             self._thread.join(deadline.left(interrupts.slice_s()))
 
@@ -109,7 +109,7 @@ class ChildTransport(Transport):
     ----------
     argv : sequence of str
         What to run.
-    target, command, timeout
+    target, command, timeout_s
         As for `Transport`.
     environment : mapping of str to str, optional
         The child's environment variables; by default this process's.
@@ -129,11 +129,11 @@ class ChildTransport(Transport):
         *,
         target: Target,
         command: str,
-        timeout: float,
+        timeout_s: float,
         environment: Mapping[str, str] | None = None,
     ) -> None:
         self._is_closed = False
-        super().__init__(target, command, timeout)
+        super().__init__(target, command, timeout_s)
         self.argv = tuple(argv)
         self._state_lock = threading.Lock()
         self._reap_lock = threading.Lock()
@@ -202,10 +202,10 @@ class ChildTransport(Transport):
         return self._at_end
 
     def send(  # noqa: D102
-        self, data: bytes | bytearray | memoryview, timeout: float | None = None
+        self, data: bytes | bytearray | memoryview, timeout_s: float | None = None
     ) -> None:
         self._check_owner()
-        deadline = Deadline(self.timeout if timeout is None else timeout)
+        deadline = Deadline(self.timeout_s if timeout_s is None else timeout_s)
         rest = memoryview(data).cast("B")
         with self._send_lock:
             while rest:
@@ -219,9 +219,9 @@ class ChildTransport(Transport):
                 except OSError as error:
                     raise self._lost_error() from error
 
-    def receive(self, limit: int, timeout: float | None) -> bytes:  # noqa: D102
+    def receive(self, limit: int, timeout_s: float | None) -> bytes:  # noqa: D102
         self._check_owner()
-        deadline = Deadline(timeout)
+        deadline = Deadline(timeout_s)
         with self._receive_lock:
             while True:
                 if self._is_closed:
@@ -250,16 +250,16 @@ class ChildTransport(Transport):
 
     def stderr_text(self) -> str:  # noqa: D102
         if self._owner == os.getpid() and self.exit_status() is not None:
-            self._drain.wait(_STDERR_GRACE)
+            self._drain.wait(_STDERR_GRACE_S)
         return self._drain.tail.text()
 
-    def exit_status(self, timeout: float = 0.0) -> int | None:  # noqa: D102
+    def exit_status(self, timeout_s: float = 0.0) -> int | None:  # noqa: D102
         self._check_owner()
-        deadline = Deadline(timeout)
+        deadline = Deadline(timeout_s)
         nap = 0.001
         while (status := self._reap()) is None and not deadline.passed:
             time.sleep(deadline.left(nap) or 0)
-            nap = min(nap * 2, _LONGEST_NAP)
+            nap = min(nap * 2, _LONGEST_NAP_S)
         return status
 
     def _reap(self) -> int | None:
@@ -285,7 +285,7 @@ class ChildTransport(Transport):
                 with contextlib.suppress(ProcessLookupError, PermissionError):
                     os.killpg(self._process.pid, number)
 
-    def close(self, timeout: float = CLOSE_GRACE) -> None:  # noqa: D102
+    def close(self, timeout_s: float = CLOSE_GRACE_S) -> None:  # noqa: D102
         if self._owner != os.getpid():
             self._drop()
             return
@@ -297,14 +297,14 @@ class ChildTransport(Transport):
         with contextlib.suppress(OSError):
             self._stdin.shutdown(socket.SHUT_WR)
         with self._receive_lock:
-            self._discard_output(Deadline(timeout))
+            self._discard_output(Deadline(timeout_s))
         if self.exit_status(0) is None:
             self.forced = True
             self._signal(signal.SIGTERM)
-            if self.exit_status(_TERM_GRACE) is None:
+            if self.exit_status(_TERM_GRACE_S) is None:
                 self._signal(signal.SIGKILL)
-                self._await_end(_KILL_GRACE)
-        self._drain.wait(_STDERR_GRACE)
+                self._await_end(_KILL_GRACE_S)
+        self._drain.wait(_STDERR_GRACE_S)
         self._drain.stop()
         # Its descriptors are gone when this returns, not a little later.
         self._drain.wait(_STDERR_GRACE)
@@ -319,7 +319,7 @@ class ChildTransport(Transport):
                 return
             poll = select.poll()
             poll.register(self._stdout, select.POLLIN)
-            if poll.poll((deadline.left(_LONGEST_NAP) or 0) * 1000):
+            if poll.poll((deadline.left(_LONGEST_NAP_S) or 0) * 1000):
                 with contextlib.suppress(BlockingIOError):
                     self._at_end = os.read(self._stdout, _CHUNK) == b""
 

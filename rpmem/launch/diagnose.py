@@ -37,8 +37,8 @@ _NOT_EXECUTABLE = 126
 _NOT_FOUND = 127
 
 # What a process gets to end after its stdout has ended, and a talkative shell to finish a line.
-_EXIT_GRACE = 2.0
-_LINE_GRACE = 0.5
+_EXIT_GRACE_S = 2.0
+_LINE_GRACE_S = 0.5
 _LONGEST_LINE = 1024
 _QUOTE = 200
 
@@ -64,10 +64,10 @@ def diagnose(transport: Transport, first_bytes: bytes = b"") -> RpmemError:
     word, spoken = first_bytes[:_STATUS_WORD], first_bytes
     if word == bytes(_STATUS_WORD):
         word = spoken = b""
-    status = transport.exit_status(_EXIT_GRACE if transport.at_end else 0.0)
+    status = transport.exit_status(_EXIT_GRACE_S if transport.at_end else 0.0)
     errno = _as_errno(word)
     if errno is not None:
-        status = transport.exit_status(_EXIT_GRACE)
+        status = transport.exit_status(_EXIT_GRACE_S)
         # "\n" followed by the zeros of a good status word would pass for ECHILD.
         if status is not None or not word[:1].isspace():
             return _refused(transport, errno)
@@ -77,7 +77,7 @@ def diagnose(transport: Transport, first_bytes: bytes = b"") -> RpmemError:
     if spoken:
         return _noise(transport, spoken)
     if status is None and not transport.at_end:
-        silent = no_answer(transport.target, transport.timeout, words=transport.stderr_text())
+        silent = no_answer(transport.target, transport.timeout_s, words=transport.stderr_text())
         return _suspecting(silent, transport)
     return _suspecting(_ended(transport, status), transport)
 
@@ -304,7 +304,7 @@ def _noise(transport: Transport, spoken: bytes) -> NoiseBeforeProtocol:
 
 def _first_line(transport: Transport, data: bytearray) -> str:
     """Read on until a line is complete, or rpmemd's status word (zeros) shows its end."""
-    deadline = Deadline(_LINE_GRACE)
+    deadline = Deadline(_LINE_GRACE_S)
     while len(data) < _LONGEST_LINE and b"\0" not in data and b"\n" not in data.lstrip():
         try:
             more = transport.receive(_LONGEST_LINE, deadline.left())

@@ -16,15 +16,15 @@ import paramiko
 from rpmem.base import interrupts
 from rpmem.base.target import Target
 from rpmem.errors import LaunchFailed
-from rpmem.launch.base import CLOSE_GRACE, Deadline, Tail, Transport
+from rpmem.launch.base import CLOSE_GRACE_S, Deadline, Tail, Transport
 from rpmem.launch.paramiko_client import Connection
 
 # A channel has one time-out for both directions, so every call waits in slices of it; paramiko's
 # own thread wakes as often.
-_SLICE = 0.1
+_SLICE_S = 0.1
 _CHUNK = 32 * 1024
-_STDERR_GRACE = 0.5
-_THREAD_GRACE = 2.0
+_STDERR_GRACE_S = 0.5
+_THREAD_GRACE_S = 2.0
 
 
 class InProcessTransport(Transport):
@@ -36,7 +36,7 @@ class InProcessTransport(Transport):
         Logged in; closed with the transport.
     channel : paramiko.Channel
         On which the command was started.
-    target, command, timeout
+    target, command, timeout_s
         As for `Transport`.
     """
 
@@ -49,10 +49,10 @@ class InProcessTransport(Transport):
         *,
         target: Target,
         command: str,
-        timeout: float,
+        timeout_s: float,
     ) -> None:
         self._is_closed = False
-        super().__init__(target, command, timeout)
+        super().__init__(target, command, timeout_s)
         self._connection = connection
         self._channel = channel
         self._at_end = False
@@ -60,7 +60,7 @@ class InProcessTransport(Transport):
         self._state_lock = threading.Lock()
         self._send_lock = threading.Lock()
         self._receive_lock = threading.Lock()
-        channel.settimeout(_SLICE)
+        channel.settimeout(_SLICE_S)
         self._drain = threading.Thread(
             target=_drain,
             args=(channel, self._tail),
@@ -85,10 +85,10 @@ class InProcessTransport(Transport):
         return self._at_end
 
     def send(  # noqa: D102
-        self, data: bytes | bytearray | memoryview, timeout: float | None = None
+        self, data: bytes | bytearray | memoryview, timeout_s: float | None = None
     ) -> None:
         self._check_owner()
-        deadline = Deadline(self.timeout if timeout is None else timeout)
+        deadline = Deadline(self.timeout_s if timeout_s is None else timeout_s)
         rest = memoryview(data).cast("B")
         with self._send_lock:
             while rest:
@@ -107,9 +107,9 @@ class InProcessTransport(Transport):
                     raise self._lost_error()
                 rest = rest[sent:]
 
-    def receive(self, limit: int, timeout: float | None) -> bytes:  # noqa: D102
+    def receive(self, limit: int, timeout_s: float | None) -> bytes:  # noqa: D102
         self._check_owner()
-        deadline = Deadline(timeout)
+        deadline = Deadline(timeout_s)
         with self._receive_lock:
             while not self._at_end:
                 if self._is_closed:
@@ -130,14 +130,14 @@ class InProcessTransport(Transport):
 
     def stderr_text(self) -> str:  # noqa: D102
         if self._owner == os.getpid() and self._channel.status_event.is_set():
-            self._drain.join(_STDERR_GRACE)
+            self._drain.join(_STDERR_GRACE_S)
         return self._tail.text()
 
-    def exit_status(self, timeout: float = 0.0) -> int | None:  # noqa: D102
+    def exit_status(self, timeout_s: float = 0.0) -> int | None:  # noqa: D102
         self._check_owner()
         # recv_exit_status() has no time-out; the event it waits for has.
-        deadline = Deadline(timeout)
-        while not self._channel.status_event.wait(deadline.left(_SLICE) or 0):
+        deadline = Deadline(timeout_s)
+        while not self._channel.status_event.wait(deadline.left(_SLICE_S) or 0):
             if deadline.passed:
                 return None
         return int(self._channel.exit_status)
@@ -146,7 +146,7 @@ class InProcessTransport(Transport):
         self._check_owner()
         self._connection.abort()
 
-    def close(self, timeout: float = CLOSE_GRACE) -> None:  # noqa: D102
+    def close(self, timeout_s: float = CLOSE_GRACE_S) -> None:  # noqa: D102
         if self._owner != os.getpid():
             self._drop()
             return
@@ -155,20 +155,20 @@ class InProcessTransport(Transport):
                 return
             self._is_closed = True
         # Even saying goodbye can block when the connection is dead.
-        deadline = Deadline(timeout)
+        deadline = Deadline(timeout_s)
         watchdog = threading.Timer(deadline.left() or 0, self._force)
         watchdog.daemon = True
         watchdog.start()
         with contextlib.suppress(OSError, EOFError, paramiko.SSHException):
             self._channel.shutdown_write()
         with self._receive_lock:
-            self._channel.settimeout(interrupts.SLICE)
+            self._channel.settimeout(interrupts.SLICE_S)
             self._discard_output(deadline)
         with self._send_lock, contextlib.suppress(OSError, EOFError, paramiko.SSHException):
             self._channel.close()
         self._connection.close()
         watchdog.cancel()
-        self._drain.join(_THREAD_GRACE)
+        self._drain.join(_THREAD_GRACE_S)
 
     def _force(self) -> None:
         self.forced = True
@@ -182,7 +182,7 @@ class InProcessTransport(Transport):
                 return
             try:
                 if self._at_end:
-                    self._channel.status_event.wait(interrupts.SLICE)
+                    self._channel.status_event.wait(interrupts.SLICE_S)
                 else:
                     self._at_end = self._channel.recv(_CHUNK) == b""
             except TimeoutError:
@@ -203,7 +203,7 @@ class InProcessTransport(Transport):
 
 
 def start(
-    target: Target, command: str, *, timeout: float, ipv4_only: bool = False
+    target: Target, command: str, *, timeout_s: float, ipv4_only: bool = False
 ) -> InProcessTransport:
     """Connect to a target and start a command there.
 
@@ -213,7 +213,7 @@ def start(
         Not a local one.
     command : str
         For the login shell.
-    timeout : float
+    timeout_s : float
         For the whole of it, and for calls on the transport that are not told another one.
     ipv4_only : bool
         As ``ssh -4``.
@@ -230,7 +230,7 @@ def start(
     DeadlineExceeded
         It was not done in time.
     """
-    deadline = Deadline(timeout)
+    deadline = Deadline(timeout_s)
     connection = Connection(target, deadline, ipv4_only=ipv4_only)
     try:
         connection.now("starting rpmemd")
@@ -246,7 +246,7 @@ def start(
                 ) from error
         connection.established()
         return InProcessTransport(
-            connection, channel, target=target, command=command, timeout=timeout
+            connection, channel, target=target, command=command, timeout_s=timeout_s
         )
     except BaseException as error:
         with interrupts.undoing():

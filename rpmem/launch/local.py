@@ -29,7 +29,7 @@ class LocalTransport(ChildTransport):
 
 
 def start(
-    target: Target, arguments: Sequence[str], *, command: str | None, timeout: float
+    target: Target, arguments: Sequence[str], *, command: str | None, timeout_s: float
 ) -> LocalTransport:
     """Start rpmemd on this machine.
 
@@ -41,7 +41,7 @@ def start(
         For rpmemd.
     command : str, optional
         A shell command instead of this interpreter's own rpmemd; the arguments are appended.
-    timeout : float
+    timeout_s : float
         Longest wait of calls that are not told another one.
 
     Returns
@@ -67,7 +67,7 @@ def start(
         argv,
         target=target,
         command=command,
-        timeout=timeout,
+        timeout_s=timeout_s,
         environment=_child_environment(),
     )
 

@@ -23,7 +23,7 @@ from rpmem.errors import LaunchFailed, printable
 from rpmem.launch.base import Deadline
 from rpmem.launch.child import ChildTransport
 
-_RESOLVE_TIMEOUT = 5.0
+_RESOLVE_TIMEOUT_S = 5.0
 _ESTABLISHED = "01"
 
 # Settings that leave rpmemd without its input, or ssh without rpmemd: as `ssh -G` writes them, what
@@ -51,13 +51,13 @@ class OpensshTransport(ChildTransport):
         *,
         target: Target,
         command: str,
-        timeout: float,
+        timeout_s: float,
         words: Sequence[str],
         settings: Mapping[str, str] | None,
     ) -> None:
         self._words = tuple(words)
         self._settings = settings
-        super().__init__(argv, target=target, command=command, timeout=timeout)
+        super().__init__(argv, target=target, command=command, timeout_s=timeout_s)
 
     @property
     def peer_host(self) -> str:  # noqa: D102 - see Transport
@@ -170,7 +170,7 @@ def _ask(argv: Sequence[str]) -> dict[str, str]:
         stderr=subprocess.DEVNULL,
         start_new_session=True,
     )
-    deadline = Deadline(_RESOLVE_TIMEOUT)
+    deadline = Deadline(_RESOLVE_TIMEOUT_S)
     try:
         while True:
             # ssh_config can have it run commands (`Match exec`), for as long as those like.
@@ -179,7 +179,7 @@ def _ask(argv: Sequence[str]) -> dict[str, str]:
                 break
             interrupts.check()
             if deadline.passed:
-                raise subprocess.TimeoutExpired(argv, _RESOLVE_TIMEOUT)
+                raise subprocess.TimeoutExpired(argv, _RESOLVE_TIMEOUT_S)
     except BaseException:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(asked.pid, signal.SIGKILL)
@@ -221,7 +221,7 @@ def peers_of(process: int) -> set[str]:
 
 
 def start(
-    program: str, target: Target, command: str, *, timeout: float, ipv4_only: bool = False
+    program: str, target: Target, command: str, *, timeout_s: float, ipv4_only: bool = False
 ) -> OpensshTransport:
     """Start ssh.
 
@@ -233,7 +233,7 @@ def start(
         Not a local one.
     command : str
         For the login shell.
-    timeout : float
+    timeout_s : float
         Longest wait of calls that are not told another one.
     ipv4_only : bool
         As ``ssh -4``.
@@ -256,7 +256,7 @@ def start(
         arguments_for(words, target, command, ipv4_only=ipv4_only, settings=settings),
         target=target,
         command=command,
-        timeout=timeout,
+        timeout_s=timeout_s,
         words=words,
         settings=settings,
     )

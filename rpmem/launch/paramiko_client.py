@@ -40,7 +40,7 @@ logging.getLogger(_LOG).addHandler(logging.NullHandler())
 _ALIAS_PORT = 22  # a HostKeyAlias is looked up without a port
 _MOST_HOPS = 8
 # What the program of a ProxyCommand gets to end by itself.
-_HELPER_GRACE = 1.0
+_HELPER_GRACE_S = 1.0
 _CONNECT_FAILED = 2  # SSH_OPEN_CONNECT_FAILED, RFC 4254
 _FAMILIES = {"inet": socket.AF_INET, "inet6": socket.AF_INET6}
 
@@ -140,7 +140,7 @@ class Connection:
         """Release everything."""
         self._watchdog.cancel()
         self._end()
-        deadline = Deadline(_HELPER_GRACE)
+        deadline = Deadline(_HELPER_GRACE_S)
         for session in self._sessions:
             if session.is_alive():
                 session.join(deadline.left())

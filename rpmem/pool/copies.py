@@ -315,8 +315,8 @@ class Copies(Handle):
             local=True,
             floor=HEADER_SIZE,
             size=self.layout.pool_size,
-            spin=(DEFAULT_SPIN_US if now.spin_us is None else now.spin_us) * 1e-6,
-            timeout=environment.timeout_of(self._options.timeout),
+            spin_s=(DEFAULT_SPIN_US if now.spin_us is None else now.spin_us) * 1e-6,
+            timeout_s=environment.timeout_of(self._options.timeout),
         )
         for index, replica in enumerate(replicas):
             replica.adopt(core, index)

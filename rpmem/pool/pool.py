@@ -156,7 +156,7 @@ class Pool(OpenPool):
                 undo=lambda made: made.undo(remove=True),
             ),
             lambda pool: pool._unmake(),
-            undo_s=interrupts.UNDO,
+            undo_s=interrupts.UNDO_S,
         )
 
     @classmethod
@@ -547,7 +547,7 @@ class Pool(OpenPool):
         return interrupts.guarded(
             lambda: self._copies.attach(spec, create=create, force=force),
             lambda joined: self._copies.withdraw(joined, remove=create),
-            undo_s=interrupts.UNDO if create else interrupts.FAREWELL,
+            undo_s=interrupts.UNDO_S if create else interrupts.FAREWELL_S,
         )
 
     # --- what it is -----------------------------------------------------------------------

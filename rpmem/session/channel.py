@@ -75,7 +75,7 @@ class Channel(Handle):
         The protocol.
     where : str
         The target, as the user named it.
-    timeout : float
+    timeout_s : float
         Seconds that any answer may take.
     on_failure : callable
         ``on_failure(error)``, called once, from the channel's thread, when the target can no
@@ -88,14 +88,14 @@ class Channel(Handle):
         machine: InitiatorMachine,
         *,
         where: str,
-        timeout: float,
+        timeout_s: float,
         on_failure: Callable[[RpmemError], None],
     ) -> None:
         self.transport = transport
         self.peer: Hello | None = None
         self._machine = machine
         self._where = where
-        self._timeout = timeout
+        self._timeout_s = timeout_s
         self._on_failure = on_failure
         self._state = threading.Condition()
         self._answer: Event | None = None
@@ -165,7 +165,7 @@ class Channel(Handle):
                 known = self._failure
                 # Who was interrupted may not have waited for what was asked last.
                 answered = wait_for(
-                    self._state, lambda: self._machine.state not in _BUSY, self._timeout
+                    self._state, lambda: self._machine.state not in _BUSY, self._timeout_s
                 )
                 if remove and not answered:
                     raise self._unanswered()
@@ -183,7 +183,7 @@ class Channel(Handle):
         """Release everything, whatever state the session is in."""
         with self._state:
             self._closing = True
-        self.transport.close(self._timeout)
+        self.transport.close(self._timeout_s)
         if not self.listens_here:
             self._thread.join()
 
@@ -198,10 +198,10 @@ class Channel(Handle):
         with self._state:
             return self._failure
 
-    def await_failure(self, timeout: float) -> RpmemError | None:
+    def await_failure(self, timeout_s: float) -> RpmemError | None:
         """Wait a moment for the cause of trouble that a lane has noticed first."""
         with self._state:
-            wait_for(self._state, lambda: self._failure is not None, timeout)
+            wait_for(self._state, lambda: self._failure is not None, timeout_s)
             return self._failure
 
     def _ask(self, request: Callable[[], None]) -> None:
@@ -215,18 +215,18 @@ class Channel(Handle):
         data = self._machine.data_to_send()
         if data:
             try:
-                self.transport.send(data, self._timeout)
+                self.transport.send(data, self._timeout_s)
             except ReplicaLost:
                 # The listening thread finds out why.
                 return
 
     def _await(self, kind: type[Event], *, despite: RpmemError | None = None) -> Event:
-        timeout = self._timeout if despite is None else min(self._timeout, _LAST_WORD_S)
+        timeout_s = self._timeout_s if despite is None else min(self._timeout_s, _LAST_WORD_S)
         with self._state:
             wait_for(
                 self._state,
                 lambda: self._answer is not None or self._failure is not despite or self._ended,
-                timeout,
+                timeout_s,
             )
             answer, self._answer = self._answer, None
             if answer is None and self._failure is not None:
@@ -245,7 +245,7 @@ class Channel(Handle):
 
     def _unanswered(self) -> DeadlineExceeded:
         return DeadlineExceeded(
-            f"rpmemd did not answer within {self._timeout:g} s ({self._machine.state.value})",
+            f"rpmemd did not answer within {self._timeout_s:g} s ({self._machine.state.value})",
             where=self._where,
             hint="RPMEM_TIMEOUT or timeout= allows more time",
         )

@@ -43,8 +43,8 @@ class Lanes(Handle):
         Where the target may be reached, in the order of preference.
     region : Region
         The local memory; its offset 0 is the pool's.
-    timeout : float
-        Seconds for all lanes together.
+    timeout_s : float
+        For all lanes together.
     native : bool
         Whether the in-band protocol is ours, or PMDK's.
     answers : bool
@@ -68,7 +68,7 @@ class Lanes(Handle):
         hosts: list[str],
         region: Region,
         *,
-        timeout: float,
+        timeout_s: float,
         native: bool = True,
         answers: bool = True,
         queue_size: int = 0,
@@ -99,7 +99,7 @@ class Lanes(Handle):
         problem: RpmemError | None = None
         for host in dict.fromkeys(hosts):
             try:
-                self._connect(host, timeout)
+                self._connect(host, timeout_s)
                 return
             except (FabricError, DeadlineExceeded) as error:
                 self.close()
@@ -109,7 +109,7 @@ class Lanes(Handle):
                 raise
         raise problem or ConnectFailed("the target did not say where its lanes are")
 
-    def _connect(self, host: str, timeout: float) -> None:
+    def _connect(self, host: str, timeout_s: float) -> None:
         ready = self._ready
         # The lanes send from it, registered or not.
         self._region.pin(_USE)
@@ -141,8 +141,8 @@ class Lanes(Handle):
             else:
                 # PMDK's rpmemd takes the k-th connection for lane k.
                 lane.connect(b"")
-                self.fabric.await_lanes([lane], timeout, self._check)
-        self.fabric.await_lanes(self.lanes, timeout, self._check)
+                self.fabric.await_lanes([lane], timeout_s, self._check)
+        self.fabric.await_lanes(self.lanes, timeout_s, self._check)
 
     def _source(self, domain: Domain) -> Memory | None:
         """Register the pool; None where that is refused, and its bytes have to be copied."""

@@ -48,7 +48,7 @@ def remove_pool(
     environment: Environment,
     launcher: str,
     command: str | None,
-    timeout: float,
+    timeout_s: float,
 ) -> None:
     """Remove a pool; see `rpmem.remove`."""
     arguments = ["--remove", pool_set]
@@ -62,19 +62,19 @@ def remove_pool(
         environment=environment,
         launcher=launcher,
         command=command,
-        timeout=timeout,
+        timeout_s=timeout_s,
     )
     with transport:
-        error = _outcome(transport, target, pool_set, timeout)
+        error = _outcome(transport, target, pool_set, timeout_s)
     if error is not None:
         raise error
 
 
 def _outcome(
-    transport: Transport, target: Target, pool_set: str, timeout: float
+    transport: Transport, target: Target, pool_set: str, timeout_s: float
 ) -> RpmemError | None:
     """Wait for the end of rpmemd and say what it means."""
-    printed = transport.receive(1 << 12, timeout)
+    printed = transport.receive(1 << 12, timeout_s)
     if printed:
         return NoiseBeforeProtocol(
             f"{target} printed {printable(printed.decode('utf-8', 'replace'), 80)!r} "
@@ -82,10 +82,10 @@ def _outcome(
             hint="make sure that login scripts print nothing for commands started by ssh",
             errno=errno.EPROTO,
         )
-    status = transport.exit_status(timeout)
+    status = transport.exit_status(timeout_s)
     where = f"{target} {pool_set}"
     if status is None:
-        return DeadlineExceeded(f"rpmemd --remove did not end within {timeout:g} s", where=where)
+        return DeadlineExceeded(f"rpmemd --remove did not end within {timeout_s:g} s", where=where)
     if status == 0:
         return None
     if status < 0 or status in _NOT_STARTED or (status == _SSH_FAILED and not target.is_local):

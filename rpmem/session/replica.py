@@ -47,9 +47,9 @@ log = logging.getLogger("rpmem")
 #: What an acknowledgement may be worth, the least first: what is not known is not claimed.
 LEVELS: Final = ("unknown", "visible", "persistent")
 _MEDIA: Final = frozenset({"pmem", "page", "volatile"})
-_CAUSE_WAIT = 1.0
+_CAUSE_WAIT_S = 1.0
 # Seconds that rpmemd gets to end when nobody has the replica any more.
-_DROP = 1.0
+_DROP_S = 1.0
 
 
 class Replica(Closing, Calls):
@@ -97,7 +97,7 @@ class Replica(Closing, Calls):
         region: Region,
         channel: Channel,
         *,
-        timeout: float,
+        timeout_s: float,
         owns_region: bool,
     ) -> None:
         self.target = target
@@ -112,7 +112,7 @@ class Replica(Closing, Calls):
         self._region = region
         self._owns_region = owns_region
         self._channel = channel
-        self._timeout = timeout
+        self._timeout_s = timeout_s
         self._lock = threading.Lock()
         self._failure: RpmemError | None = None
         self._lanes: Lanes | None = None
@@ -178,8 +178,8 @@ class Replica(Closing, Calls):
             local=False,
             floor=self.floor,
             size=self.pool_size,
-            spin=spin_s,
-            timeout=self._timeout,
+            spin_s=spin_s,
+            timeout_s=self._timeout_s,
         )
         self.through(self._replicator, register=self._lanes.register)
 
@@ -202,7 +202,7 @@ class Replica(Closing, Calls):
                 ready,
                 where.hosts,
                 self._region,
-                timeout=self._timeout,
+                timeout_s=self._timeout_s,
                 native=native,
                 answers=answers,
                 queue_size=queue_size,
@@ -212,7 +212,7 @@ class Replica(Closing, Calls):
         except (FabricError, DeadlineExceeded) as error:
             # What was refused, the target may know more of, and say so a moment later.
             refused = isinstance(error, ConnectFailed | DeadlineExceeded)
-            cause = self._channel.await_failure(_CAUSE_WAIT) if refused else None
+            cause = self._channel.await_failure(_CAUSE_WAIT_S) if refused else None
             if cause is not None:
                 raise copy.copy(cause) from error
             if where is not None:
@@ -291,7 +291,8 @@ class Replica(Closing, Calls):
                 hint="Open it again in this process",
             )
         interrupts.guarded(
-            lambda: self._close(remove), undo_s=interrupts.UNDO if remove else interrupts.FAREWELL
+            lambda: self._close(remove),
+            undo_s=interrupts.UNDO_S if remove else interrupts.FAREWELL_S,
         )
 
     def _close(self, remove: bool) -> None:
@@ -317,7 +318,7 @@ class Replica(Closing, Calls):
     def _quiesce(self, replicator: Replicator) -> None:
         """Wait for calls that are on their way."""
         try:
-            replicator.wait_for_calls(self._timeout)
+            replicator.wait_for_calls(self._timeout_s)
         finally:
             if replicator.calls and self._group is not None:
                 self._group.abort()
@@ -357,7 +358,7 @@ class Replica(Closing, Calls):
             # The garbage collector came by there, in the middle of something.
             threading.Thread(target=self.drop, name="rpmem drop", daemon=True).start()
             return
-        with interrupts.undoing(_DROP):
+        with interrupts.undoing(_DROP_S):
             self.release()
 
     def __del__(self) -> None:
@@ -443,13 +444,13 @@ class Replica(Closing, Calls):
             )
         elif fault == LANE_EXPIRED:
             error = DeadlineExceeded(
-                f"the target made no progress for {self._timeout:g} s",
+                f"the target made no progress for {self._timeout_s:g} s",
                 where=where,
                 hint="what was not acknowledged may not be there",
             )
         else:
             # A lane notices a death before the control channel knows its cause.
-            cause = self._failure or self._channel.await_failure(_CAUSE_WAIT)
+            cause = self._failure or self._channel.await_failure(_CAUSE_WAIT_S)
             if cause is not None:
                 error = copy.copy(cause)
             else:

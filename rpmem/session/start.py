@@ -80,7 +80,7 @@ class _Start:
             # Falling back is another start, but of the same command.
             command = environment.next_command()
         self._command = command
-        self._timeout = _environment.timeout_of(options.timeout)
+        self._timeout_s = _environment.timeout_of(options.timeout)
 
     def native(self, request: Create | Open) -> tuple[Replica, Ready]:
         """Begin a session in our own protocol.
@@ -116,7 +116,7 @@ class _Start:
             environment=self._environment,
             launcher=self._launcher,
             command=self._command,
-            timeout=self._timeout,
+            timeout_s=self._timeout_s,
             ipv4_only=ipv4_only,
         )
         known: list[weakref.ref[Replica]] = []
@@ -133,7 +133,7 @@ class _Start:
             transport,
             machine,
             where=str(self._target),
-            timeout=self._timeout,
+            timeout_s=self._timeout_s,
             on_failure=on_failure,
         )
         if self._choose_provider and isinstance(machine, InitiatorSession):
@@ -154,7 +154,7 @@ class _Start:
             request.pool_set,
             self._region,
             channel,
-            timeout=self._timeout,
+            timeout_s=self._timeout_s,
             owns_region=self._owns_region,
         )
         known.append(weakref.ref(replica))
@@ -265,7 +265,7 @@ def create(
             )
 
     return interrupts.guarded(
-        work, lambda replica: replica.release(undo=True), undo_s=interrupts.UNDO
+        work, lambda replica: replica.release(undo=True), undo_s=interrupts.UNDO_S
     )
 
 
@@ -479,7 +479,7 @@ def remove(
                 environment=environment,
                 launcher=_environment.check_text("launcher", launcher) or environment.launcher,
                 command=_environment.check_text("command", command),
-                timeout=_environment.timeout_of(timeout),
+                timeout_s=_environment.timeout_of(timeout),
             )
 
     interrupts.guarded(work)

@@ -62,12 +62,12 @@ class Daemon:
 
     def __init__(self, directory: Path) -> None:
         target = Target.parse(f"local:{directory}")
-        self.transport = launch(target, [], environment=Environment.read(), timeout=30.0)
+        self.transport = launch(target, [], environment=Environment.read(), timeout_s=30.0)
         self.channel = Channel(
             self.transport,
             InitiatorSession(Hello.of_this_process("test"), where=str(target)),
             where=str(target),
-            timeout=30.0,
+            timeout_s=30.0,
             on_failure=lambda error: None,
         )
         self.channel.greet()

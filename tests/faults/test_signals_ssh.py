@@ -27,7 +27,7 @@ SIZE = 4 << 20
 CALLS = ("create", "open", "attach", "restore", "close")
 LAUNCHERS = ("openssh", "paramiko")
 # Reaping and unmapping, after a target was given up.
-_LAST_STEPS = 0.3
+_LAST_STEPS_S = 0.3
 
 
 @pytest.fixture(params=LAUNCHERS)
@@ -144,7 +144,7 @@ def test_a_target_that_is_stopped_is_given_up(sshd: Sshd, launcher: str, tmpfs: 
         ),
         stopper,
     )
-    assert delay.own_s < UNDO + SOON + _LAST_STEPS, delay
+    assert delay.own_s < UNDO + SOON + _LAST_STEPS_S, delay
     assert f"{target}: a.set" in notes_of(error)
     assert os.listdir(here) == []
     assert not before.more()
@@ -169,7 +169,7 @@ def test_a_target_that_hangs(sshd: Sshd, launcher: str, point: str, tmpfs: Path)
     delay, error = interrupted(
         lambda: rpmem.Pool.create(here / "p", SIZE, f"{NODE} a.set", parts=1, **session), hangs
     )
-    assert delay.own_s < (UNDO if point == "lanes" else 0.0) + SOON + _LAST_STEPS, delay
+    assert delay.own_s < (UNDO if point == "lanes" else 0.0) + SOON + _LAST_STEPS_S, delay
     assert os.listdir(here) == []
     assert not before.more()
     assert (f"{NODE}: a.set" in notes_of(error)) >= bool(os.listdir(there))
@@ -186,7 +186,7 @@ def test_close_while_the_target_is_stopped(sshd: Sshd, launcher: str, tmpfs: Pat
         delay, _ = interrupted(pool.close, 0.3)
     finally:
         os.kill(peer.pid, signal.SIGCONT)
-    assert delay.own_s < SOON + _LAST_STEPS, delay
+    assert delay.own_s < SOON + _LAST_STEPS_S, delay
     assert pool.closed
     del pool
     assert not before.more()

@@ -202,7 +202,7 @@ def test_no_lane_comes_free_in_time():
 
 
 def test_lanes_that_never_come(monkeypatch):
-    monkeypatch.setattr(rpmemd.lane_server, "ACCEPT_TIMEOUT", 0.3)
+    monkeypatch.setattr(rpmemd.lane_server, "ACCEPT_TIMEOUT_S", 0.3)
     with pair(lanes=2) as both:
         deadline = time.monotonic() + 20
         while not both.reports and time.monotonic() < deadline:
@@ -225,7 +225,7 @@ def test_nobody_listens():
             message_size=4096,
         )
         with pytest.raises((FabricError, DeadlineExceeded)) as caught:
-            Lanes(ready, [LISTENING], Region.anonymous(SIZE), timeout=3.0)
+            Lanes(ready, [LISTENING], Region.anonymous(SIZE), timeout_s=3.0)
         assert str(caught.value)
 
 

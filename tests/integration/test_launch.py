@@ -51,14 +51,14 @@ def start(sshd, launcher):
     """Start commands on the sshd of the tests, closed in the end."""
     started = []
 
-    def run(command, *arguments, target=NODE, timeout=SOON, **more):
+    def run(command, *arguments, target=NODE, timeout_s=SOON, **more):
         transport = launch(
             Target.parse(target),
             arguments,
             environment=environment(),
             launcher=launcher,
             command=command,
-            timeout=timeout,
+            timeout_s=timeout_s,
             **more,
         )
         started.append(transport)
@@ -80,11 +80,11 @@ def read_all(transport):
     return data
 
 
-def read_word(transport, timeout):
+def read_word(transport, timeout_s):
     """Return the status word, or what there is of it when no more comes."""
     word = b""
     with contextlib.suppress(DeadlineExceeded):
-        while len(word) < 4 and (chunk := transport.receive(4 - len(word), timeout)):
+        while len(word) < 4 and (chunk := transport.receive(4 - len(word), timeout_s)):
             word += chunk
     return word
 
@@ -93,12 +93,12 @@ def read_word(transport, timeout):
 def cause(start):
     """Start something that fails; return the error that its user sees."""
 
-    def find(command="rpmemd", *, timeout=SOON, **more):
+    def find(command="rpmemd", *, timeout_s=SOON, **more):
         try:
-            transport = start(command, timeout=timeout, **more)
+            transport = start(command, timeout_s=timeout_s, **more)
         except RpmemError as error:
             return error
-        return diagnose(transport, read_word(transport, timeout))
+        return diagnose(transport, read_word(transport, timeout_s))
 
     return find
 
@@ -154,7 +154,7 @@ def test_receive_has_a_deadline_and_stays_usable(start):
 def test_send_has_a_deadline(start):
     transport = start("exec sleep 60")
     with pytest.raises(DeadlineExceeded, match="node2 took no data"):
-        transport.send(bytes(1 << 24), timeout=1.0)
+        transport.send(bytes(1 << 24), timeout_s=1.0)
 
 
 def test_a_flood_on_stderr_blocks_nobody(start):
@@ -480,7 +480,7 @@ def test_failed_login_leaves_nothing_behind(start, sshd, ssh_node, monkeypatch):
     before = None
     for _ in range(3):
         with pytest.raises(AuthenticationFailed):
-            in_process.start(target, "rpmemd", timeout=SOON)
+            in_process.start(target, "rpmemd", timeout_s=SOON)
         if before is None:
             before = Traces.now()  # with what paramiko opens once
     assert not before.more()
@@ -500,7 +500,7 @@ def test_a_login_that_is_broken_off_at_once_leaves_no_timer_behind():
         threading.Thread(target=hang_up).start()
         target = Target.parse(f"{ADDRESS}:{server.getsockname()[1]}")
         with pytest.raises(LaunchFailed):
-            in_process.start(target, "rpmemd", timeout=600.0)
+            in_process.start(target, "rpmemd", timeout_s=600.0)
     assert not before.more()
 
 
@@ -512,7 +512,7 @@ def test_a_proxy_command_that_does_not_end_is_ended(sshd, monkeypatch, tmp_path)
     use_client(sshd, monkeypatch, "deaf", more=f"Host deaf\n  ProxyCommand {deaf}")
     before = Traces.now()
     with pytest.raises(DeadlineExceeded):
-        in_process.start(Target.parse("deaf"), "rpmemd", timeout=0.5)
+        in_process.start(Target.parse("deaf"), "rpmemd", timeout_s=0.5)
     assert not before.more()
 
 
@@ -554,7 +554,7 @@ def test_login_shell_that_talks(cause, sshd):
 
 
 def test_noise_and_then_silence(cause):
-    error = cause("printf hi; exec sleep 60", timeout=3.0)
+    error = cause("printf hi; exec sleep 60", timeout_s=3.0)
     assert type(error) is NoiseBeforeProtocol
     assert "printed 'hi' before" in str(error)
 
@@ -586,7 +586,7 @@ def test_rpmemd_that_fails_with_words(cause):
 
 
 def test_rpmemd_that_says_nothing(cause):
-    error = cause("exec sleep 60", timeout=3.0)
+    error = cause("exec sleep 60", timeout_s=3.0)
     assert type(error) is DeadlineExceeded
     assert isinstance(error, TimeoutError)
     assert "node2 did not answer in 3 s" in str(error)
@@ -622,7 +622,7 @@ def listener():
 
 def test_a_server_that_never_greets(cause, listener):
     before = time.monotonic()
-    error = cause(target=f"{ADDRESS}:{listener(b'')}", timeout=2.0)
+    error = cause(target=f"{ADDRESS}:{listener(b'')}", timeout_s=2.0)
     assert type(error) is DeadlineExceeded
     assert "in 2 s" in str(error)
     assert time.monotonic() - before < 20
@@ -630,7 +630,7 @@ def test_a_server_that_never_greets(cause, listener):
 
 def test_a_server_that_is_not_ssh(cause, listener, capfd):
     port = listener(b"HTTP/1.1 400 Bad Request\r\n\r\n")
-    error = cause(target=f"{ADDRESS}:{port}", timeout=10.0)
+    error = cause(target=f"{ADDRESS}:{port}", timeout_s=10.0)
     assert type(error) is LaunchFailed
     assert capfd.readouterr().err == "", "ssh libraries must not print"
 
@@ -646,7 +646,7 @@ def in_process(sshd):
             environment=environment(),
             launcher="paramiko",
             command=command,
-            timeout=SOON,
+            timeout_s=SOON,
         ) as transport:
             return read_all(transport)
 

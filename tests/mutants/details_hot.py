@@ -88,8 +88,8 @@ MUTANTS = (
     Mutant(
         "an interrupted read waits as long as a lost replica",
         "interrupt",
-        "rc = collect(link, LATE)",
-        "rc = collect(link, engine.patience)",
+        "rc = collect(link, LATE_NS)",
+        "rc = collect(link, engine.patience_ns)",
         _SIGNALS,
     ),
     Mutant(
@@ -121,10 +121,10 @@ MUTANTS = (
         (*_LANES, *_CALLS, *_DEATHS),
     ),
     Mutant(
-        "patience begins anew with every look for a signal",
+        "patience_ns begins anew with every look for a signal",
         "engine_end",
-        "t - since > engine.patience, outcome)",
-        "t - listened > engine.patience, outcome)",
+        "t - since > engine.patience_ns, outcome)",
+        "t - listened > engine.patience_ns, outcome)",
         (*_LANES, *_CALLS, *_DEATHS),
     ),
     Mutant(
@@ -179,8 +179,8 @@ MUTANTS = (
     Mutant(
         "who waits for an overlap is deaf for nearly a minute",
         "rpmem_overlaps_wait",
-        "patience / 1000000000u",
-        "patience / 1000000u",
+        "patience_ns / 1000000000u",
+        "patience_ns / 1000000u",
         (*_OVERLAPS, *_SIGNALS),
     ),
     Mutant(

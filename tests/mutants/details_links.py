@@ -98,8 +98,8 @@ MUTANTS = (
     Mutant(
         "a time-out of nothing is set in the environment",
         "_seconds",
-        "not 0 < float(value) <= _LONGEST_TIMEOUT",
-        "not 0 <= float(value) <= _LONGEST_TIMEOUT",
+        "not 0 < float(value) <= _LONGEST_TIMEOUT_S",
+        "not 0 <= float(value) <= _LONGEST_TIMEOUT_S",
         _ENVIRONMENT,
     ),
     Mutant(
@@ -112,8 +112,8 @@ MUTANTS = (
     Mutant(
         "a time-out of nothing is given",
         "timeout_of",
-        "not 0 < seconds <= _LONGEST_TIMEOUT",
-        "not 0 <= seconds <= _LONGEST_TIMEOUT",
+        "not 0 < seconds <= _LONGEST_TIMEOUT_S",
+        "not 0 <= seconds <= _LONGEST_TIMEOUT_S",
         (*_ENVIRONMENT, *_ARGUMENTS),
     ),
     Mutant(
@@ -210,7 +210,7 @@ MUTANTS = (
     Mutant(
         "who waits for an answer waits without end",
         "ChildTransport.receive",
-        "deadline = Deadline(timeout)",
+        "deadline = Deadline(timeout_s)",
         "deadline = Deadline(None)",
         _CHILD,
     ),

@@ -68,7 +68,7 @@ class Pair:
             message_size=message_size,
             dialect=Dialect("native", window, one_key=False),
             threads=0,
-            spin=None,
+            spin_s=None,
             report=self.reports.append,
         )
         self.tokens = tuple(new_token() for _ in range(self.server.granted))
@@ -99,14 +99,14 @@ class Pair:
         self, *, timeout: float = 20.0, spin: float = 50e-6, patience: float = 20.0
     ) -> Replicator:
         """Connect all lanes; return what persists over them."""
-        self.lanes = Lanes(self.ready, [self.address], self.here, timeout=timeout)
+        self.lanes = Lanes(self.ready, [self.address], self.here, timeout_s=timeout)
         self.core = Replicator(
             self.here,
             [self.lanes.group("send-after-write", Owner())],
             local=False,
             floor=0,
-            spin=spin,
-            timeout=patience,
+            spin_s=spin,
+            timeout_s=patience,
         )
         return self.core
 

@@ -78,7 +78,9 @@ class Bench:
             remote_base=BASE if pmdk else 0,
             staging=staging,
         )
-        self.core = Replicator(self.region, [self.group], local=False, floor=floor, timeout=timeout)
+        self.core = Replicator(
+            self.region, [self.group], local=False, floor=floor, timeout_s=timeout
+        )
 
     def same(self, offset: int, length: int) -> bool:
         """Whether the target has what stands here."""

@@ -15,7 +15,7 @@ from typing import Any
 from rpmem.base.target import Target
 from rpmem.errors import PoolSetError
 from rpmem.launch import local
-from rpmem.launch.base import CLOSE_GRACE, Deadline, Transport
+from rpmem.launch.base import CLOSE_GRACE_S, Deadline, Transport
 from rpmemd import config as configuration
 from rpmemd.__main__ import remove
 from rpmemd.database import Database
@@ -29,10 +29,10 @@ class ThreadTransport(Transport):
     launcher = "local"
     pid = 0
 
-    def __init__(self, target: Target, arguments: Sequence[str], timeout: float) -> None:
+    def __init__(self, target: Target, arguments: Sequence[str], timeout_s: float) -> None:
         self._is_closed = False
         self._at_end = False
-        super().__init__(target, "a thread", timeout)
+        super().__init__(target, "a thread", timeout_s)
         self._ours, self._theirs = socket.socketpair()
         self._said = io.StringIO()
         self._status: int | None = None
@@ -74,7 +74,7 @@ class ThreadTransport(Transport):
     def at_end(self) -> bool:
         return self._at_end
 
-    def send(self, data: Any, timeout: float | None = None) -> None:
+    def send(self, data: Any, timeout_s: float | None = None) -> None:
         if self._is_closed:
             raise self._closed_error()
         try:
@@ -82,8 +82,8 @@ class ThreadTransport(Transport):
         except OSError as error:
             raise self._lost_error() from error
 
-    def receive(self, limit: int, timeout: float | None) -> bytes:
-        deadline = Deadline(timeout)
+    def receive(self, limit: int, timeout_s: float | None) -> bytes:
+        deadline = Deadline(timeout_s)
         if self._is_closed:
             raise self._closed_error()
         if self._at_end:
@@ -104,14 +104,14 @@ class ThreadTransport(Transport):
     def stderr_text(self) -> str:
         return self._said.getvalue()
 
-    def exit_status(self, timeout: float = 0.0) -> int | None:
-        self._thread.join(timeout)
+    def exit_status(self, timeout_s: float = 0.0) -> int | None:
+        self._thread.join(timeout_s)
         return None if self._thread.is_alive() else self._status
 
     def kill(self) -> None:
         self._ours.shutdown(socket.SHUT_RDWR)
 
-    def close(self, timeout: float = CLOSE_GRACE) -> None:
+    def close(self, timeout_s: float = CLOSE_GRACE_S) -> None:
         if self._is_closed:
             return
         self._is_closed = True
@@ -120,7 +120,7 @@ class ThreadTransport(Transport):
             self._ours.shutdown(socket.SHUT_RDWR)
         except OSError as error:
             print(f"the far side was gone already: {error}", file=sys.stderr)
-        self._thread.join(timeout)
+        self._thread.join(timeout_s)
         self._ours.close()
 
     def _drop(self) -> None:
@@ -140,11 +140,11 @@ def targets_are_threads() -> Iterator[None]:
     """Let every ``local:`` target be a thread of this process."""
 
     def start(
-        target: Target, arguments: Sequence[str], *, command: str | None, timeout: float, **_: Any
+        target: Target, arguments: Sequence[str], *, command: str | None, timeout_s: float, **_: Any
     ) -> ThreadTransport:
         assert target.local_directory is not None
         directory = ["--poolset-dir", target.local_directory]
-        return ThreadTransport(target, [*directory, *arguments], timeout)
+        return ThreadTransport(target, [*directory, *arguments], timeout_s)
 
     original = local.start
     local.start = start  # type: ignore[assignment]

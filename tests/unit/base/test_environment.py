@@ -40,7 +40,7 @@ def test_defaults():
     assert got.max_nlanes == 2**32 - 1
     assert got.work_queue_size is None
     assert (got.log_level, got.log_file, got.log_path()) == (0, None, None)
-    assert (got.provider, got.launcher, got.timeout, got.spin_us) == (None, "auto", 30.0, None)
+    assert (got.provider, got.launcher, got.timeout_s, got.spin_us) == (None, "auto", 30.0, None)
 
 
 def test_empty_is_unset_except_for_switches():
@@ -79,7 +79,7 @@ def test_everything_set():
         log_file="/tmp/rpmem-",
         provider="verbs;ofi_rxm",
         launcher="paramiko",
-        timeout=2.5,
+        timeout_s=2.5,
         spin_us=0,
         protocol="native",
         lane_hosts=("node2-ib", "10.0.0.0/8"),
@@ -195,7 +195,7 @@ def test_anything_is_read_or_refused(variables):
     else:
         assert got.max_nlanes >= 1
         assert got.work_queue_size is None or got.work_queue_size >= 1
-        assert got.timeout > 0
+        assert got.timeout_s > 0
         assert got.commands
         return
     assert str(refusal).isprintable()
@@ -249,5 +249,5 @@ def test_current_is_read_once(monkeypatch):
     with pytest.raises(ConfigError):
         environment.current()
     monkeypatch.delenv("RPMEM_TIMEOUT")
-    assert environment.current().timeout == 30
+    assert environment.current().timeout_s == 30
     environment.current.cache_clear()

@@ -267,7 +267,7 @@ def test_what_is_left_at_the_end_is_drained(step):
 def test_what_was_flushed_is_drained_by_the_next_engine_of_its_lanes(step):
     bench = bench_of(step)
     bench.core.flush((4096, 64), lane=1)
-    core = Replicator(bench.region, [bench.group], local=False, floor=0, timeout=PATIENCE)
+    core = Replicator(bench.region, [bench.group], local=False, floor=0, timeout_s=PATIENCE)
     core.drain()
     with memoryview(bench.region) as view:
         assert bench.lanes[1].read_pool(4096, 64) == bytes(view[4096:4160])

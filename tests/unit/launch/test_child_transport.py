@@ -35,8 +35,8 @@ SOON = 20.0  # longer than anything here takes, shorter than the test's own limi
 def start():
     started = []
 
-    def run(command, timeout=SOON):
-        transport = local.start(HERE, [], command=command, timeout=timeout)
+    def run(command, timeout_s=SOON):
+        transport = local.start(HERE, [], command=command, timeout_s=timeout_s)
         started.append(transport)
         return transport
 
@@ -60,8 +60,8 @@ def alive(process):
     return state != "Z"
 
 
-def wait_until(condition, timeout=SOON):
-    deadline = Deadline(timeout)
+def wait_until(condition, timeout_s=SOON):
+    deadline = Deadline(timeout_s)
     while not condition():
         assert not deadline.passed, "did not happen in time"
         time.sleep(0.01)
@@ -106,11 +106,11 @@ def test_receive_has_a_deadline_and_stays_usable(start):
 def test_send_has_a_deadline(start):
     transport = start("exec sleep 60")
     with pytest.raises(DeadlineExceeded, match="took no data"):
-        transport.send(bytes(1 << 22), timeout=0.1)
+        transport.send(bytes(1 << 22), timeout_s=0.1)
 
 
 def test_send_uses_the_launch_s_deadline_by_default(start):
-    transport = start("exec sleep 60", timeout=0.1)
+    transport = start("exec sleep 60", timeout_s=0.1)
     with pytest.raises(DeadlineExceeded):
         transport.send(bytes(1 << 22))
 
@@ -236,7 +236,7 @@ def test_a_waiting_sender_is_woken_by_close(start):
 
     def push():
         try:
-            transport.send(bytes(1 << 22), timeout=60)
+            transport.send(bytes(1 << 22), timeout_s=60)
         except (ClosedError, ReplicaLost) as error:
             result.append(error)
 
@@ -256,7 +256,7 @@ def test_nothing_is_left_open(start):
     for _ in range(5):
         start("exec cat").close()
     with pytest.raises(LaunchFailed):
-        local.LocalTransport(["/no/such/program"], target=HERE, command="x", timeout=1)
+        local.LocalTransport(["/no/such/program"], target=HERE, command="x", timeout_s=1)
     assert not set(os.listdir("/proc/self/fd")) - before
     assert threading.active_count() <= threads
 
@@ -290,7 +290,7 @@ def test_the_child_leads_a_session_of_its_own(start):
 
 
 def test_a_transport_that_is_forgotten_ends_its_child(start):
-    transport = local.start(HERE, [], command="exec cat", timeout=1)
+    transport = local.start(HERE, [], command="exec cat", timeout_s=1)
     process = transport.pid
     held = [transport]
     del transport
@@ -335,7 +335,7 @@ from rpmem.launch import local
 from rpmem.base.target import Target
 from rpmem.errors import ReplicaLost
 {before}
-transport = local.start(Target.parse("local:"), [], command={command!r}, timeout=10)
+transport = local.start(Target.parse("local:"), [], command={command!r}, timeout_s=10)
 {after}
 """
 
@@ -386,7 +386,7 @@ def test_the_program_may_ignore_its_children():
 
 def arguments_seen(target, arguments):
     command = "printf '%s|' a"
-    with local.start(target, arguments, command=command, timeout=SOON) as transport:
+    with local.start(target, arguments, command=command, timeout_s=SOON) as transport:
         return read_all(transport).decode()
 
 
@@ -402,7 +402,7 @@ def test_the_target_s_directory_is_the_pool_set_directory():
 def test_rpmemd_is_this_interpreter_s_own(tmp_path, monkeypatch):
     (tmp_path / "rpmemd.py").write_text("print('not me')")
     monkeypatch.chdir(tmp_path)
-    with local.start(HERE, ["-V"], command=None, timeout=SOON) as transport:
+    with local.start(HERE, ["-V"], command=None, timeout_s=SOON) as transport:
         assert transport.argv[0] == sys.executable
         assert b"not me" not in read_all(transport)
         assert transport.peer_host == "127.0.0.1"

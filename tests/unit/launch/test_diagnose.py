@@ -56,10 +56,10 @@ class Recorded(Transport):
     def at_end(self):
         return self._ends and not self._stdout
 
-    def send(self, data, timeout=None):
+    def send(self, data, timeout_s=None):
         raise NotImplementedError
 
-    def receive(self, limit, timeout):
+    def receive(self, limit, timeout_s):
         data, self._stdout = self._stdout[:limit], self._stdout[limit:]
         if not data and not self._ends:
             raise DeadlineExceeded("nothing came")
@@ -68,13 +68,13 @@ class Recorded(Transport):
     def stderr_text(self):
         return self._stderr
 
-    def exit_status(self, timeout=0.0):
+    def exit_status(self, timeout_s=0.0):
         return self._status
 
     def kill(self):
         raise NotImplementedError
 
-    def close(self, timeout=5.0):
+    def close(self, timeout_s=5.0):
         raise NotImplementedError
 
     def _drop(self):

@@ -161,7 +161,7 @@ def options_of_rpmemd(texts):
         if name == "file-mode":
             value = f"{value:04o}"
         if name == "spin-us":
-            value = round(lane_server._DEFAULT_SPIN * 1e6)
+            value = round(lane_server._DEFAULT_SPIN_S * 1e6)
         # Not used until it is asked for.
         if name != "log-file" and described[name][1] != str(value):
             wrong.append((name, described[name][1], value))
@@ -250,7 +250,7 @@ def variables(texts):
         "RPMEM_LOG_FILE": "stderr" if fresh.log_path() is None else fresh.log_file,
         "RPMEM_PROVIDER": "best" if fresh.provider is None else fresh.provider,
         "RPMEM_LAUNCHER": fresh.launcher,
-        "RPMEM_TIMEOUT": f"{fresh.timeout:g}",
+        "RPMEM_TIMEOUT": f"{fresh.timeout_s:g}",
         "RPMEM_SPIN_US": DEFAULT_SPIN_US if fresh.spin_us is None else fresh.spin_us,
         "RPMEM_PROTOCOL": fresh.protocol,
         "RPMEM_LANE_HOSTS": "none" if fresh.lane_hosts == () else fresh.lane_hosts,
@@ -294,11 +294,11 @@ def defaults(texts):
     }
     real = {
         "lanes": (DEFAULT_LANES,),
-        "timeout": (environment.DEFAULT_TIMEOUT,),
-        "spin": (DEFAULT_SPIN_US, round(lane_server._DEFAULT_SPIN * 1e6)),
+        "timeout": (environment.DEFAULT_TIMEOUT_S,),
+        "spin": (DEFAULT_SPIN_US, round(lane_server._DEFAULT_SPIN_S * 1e6)),
         "message": (_MESSAGE_SIZE / 1024,),
         "staging": (lane_server._STAGING / 1024,),
-        "accept": (lane_server.ACCEPT_TIMEOUT,),
+        "accept": (lane_server.ACCEPT_TIMEOUT_S,),
         "door": (door.LONGEST_WAIT, door.MOST_OF_ONE),
         "door in all": (door.MOST,),
         "threads": (threads_at_the_ends()[1],),

@@ -59,7 +59,7 @@ class Bench:
             FLOOR if dialect == "native" else 0,
             [*(compiled("_fed_lane").FedLane() for _ in range(before)), self.lane],
             [self] * (before + 1),
-            spin=1.0,
+            spin_s=1.0,
             dialect=dialect,
             base=BASE,
             staging=self.staging,

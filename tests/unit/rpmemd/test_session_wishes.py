@@ -67,7 +67,7 @@ def test_lanes_are_asked_for_as_the_initiator_wishes(monkeypatch, tmp_path):
         assert asked["threads"] == 2
         assert asked["providers"] == ("verbs", "tcp", "sockets")
         assert asked["size"] >= SIZE
-        assert asked["spin"] is None
+        assert asked["spin_s"] is None
         assert asked["address"] == "127.0.0.1"
         assert not asked["may_stage"]
 
@@ -88,5 +88,5 @@ def test_what_the_administrator_says_comes_first(monkeypatch, tmp_path):
     options = {"providers": ("sockets", "tcp"), "spin_us": 250, "nthreads": 3}
     with asked_by(monkeypatch, tmp_path, opening(), **options) as asked:
         assert asked["providers"] == ("tcp", "sockets")
-        assert asked["spin"] == pytest.approx(250e-6)
+        assert asked["spin_s"] == pytest.approx(250e-6)
         assert asked["threads"] == 3
