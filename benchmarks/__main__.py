@@ -123,7 +123,7 @@ def _hold_all(
 
 
 def measure(
-    plan: Plan, wanted: Sequence[str], without: Sequence[str], provider: str, pinned: bool
+    plan: Plan, wanted: Sequence[str], without: Sequence[str], provider: str, *, pinned: bool
 ) -> dict:
     """Hold the contests; return the data."""
     began = time.time()
@@ -201,7 +201,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     wanted = _names(options.only, known, "workload") or known
     without = _names(options.without, list(all_backends()), "rival")
-    data = measure(plan, wanted, without, options.provider, not options.no_pin)
+    data = measure(plan, wanted, without, options.provider, pinned=not options.no_pin)
     raw = options.json or BUILD / f"{data['mode']}-{time.strftime('%Y%m%d-%H%M%S')}.json"
     raw.parent.mkdir(parents=True, exist_ok=True)
     raw.write_text(json.dumps(data) + "\n")

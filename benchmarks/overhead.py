@@ -14,9 +14,9 @@ import numpy as np
 
 import rpmem
 from benchmarks import instant
+from rpmem import Region
 from rpmem._core import Replicator
 from rpmem.engine.lanegroup import LaneGroup
-from rpmem.memory.region import Region
 
 _CALLS = 20_000
 _REPEATS = 15

@@ -15,7 +15,6 @@ cdef class Replicator:
     cdef readonly uint64_t size
     cdef readonly uint64_t floor  # bytes before it are the header, not to be written
     cdef bint local              # make durable here, too
-    cdef bint spans              # local medium: one flush over all ranges of a call
     cdef list groups
     cdef list unsettled          # ranges of calls that were interrupted
     cdef engine_t engine
@@ -26,12 +25,10 @@ cdef class Replicator:
     # the hot path
     cdef outcome_t run(self, const range_t *ranges, size_t count, uint32_t flags,
                        int32_t lane) noexcept nogil
-    cdef int local_durable(self, const range_t *ranges, size_t count, uint32_t flags) noexcept nogil
     cdef int32_t check(self, const range_t *ranges, size_t count) noexcept nogil
     # around it
     cdef int over(self) except -1
     cdef int usable(self) except -1
-    cdef uint64_t offset_of(self, object offset) except? <uint64_t> -1
     cdef int32_t lane_number(self, object lane) except -2
     cdef int call(self, object x, uint32_t flags, int32_t lane) except -1
     cdef int checked_run(self, const range_t *ranges, size_t count, uint32_t flags,

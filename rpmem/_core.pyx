@@ -25,8 +25,9 @@ from rpmem.engine.engine cimport (
 )
 from rpmem.engine.lanegroup cimport LaneGroup
 from rpmem.memory.region cimport Region
+from rpmem.engine.local cimport local_durable
 from rpmem.engine.ranges cimport (
-    range_of, ranges_free, ranges_init, ranges_of, ranges_t,
+    any_empty, array_of_ranges, offset_of, ranges_free, ranges_init, ranges_of, ranges_t,
 )
 from rpmem.steps.reading cimport read_advance
 from rpmem.steps.step cimport (
@@ -76,7 +77,6 @@ cdef class Replicator:
         self.size = region.size if size is None else min(<uint64_t> size, region.size)
         self.floor = floor
         self.local = local
-        self.spans = region.spans
         self.groups = list(groups)
         self.unsettled = []
         self.born = fork_generation()
@@ -99,33 +99,6 @@ cdef class Replicator:
 
     # --- the hot path ------------------------------------------------------------
 
-    cdef int local_durable(self, const range_t *ranges, size_t count,
-                           uint32_t flags) noexcept nogil:
-        """Flush the ranges in the local medium: 0 or an errno."""
-        cdef uint64_t low, high
-        cdef size_t i
-        cdef int rc
-        if count == 1:
-            if flags & OPERATION_DEEP:
-                return self.region.c_deep(ranges[0].offset, ranges[0].length)
-            return self.region.c_persist(ranges[0].offset, ranges[0].length)
-        if self.spans or flags & OPERATION_DEEP:
-            # one write-back over all: the medium writes only the pages that are dirty
-            low, high = ranges[0].offset, ranges[0].offset + ranges[0].length
-            for i in range(1, count):
-                low = min(low, ranges[i].offset)
-                high = max(high, ranges[i].offset + ranges[i].length)
-            if flags & OPERATION_DEEP:
-                return self.region.c_deep(low, high - low)
-            return self.region.c_persist(low, high - low)
-        for i in range(count):
-            rc = self.region.c_flush(ranges[i].offset, ranges[i].length)
-            if rc:
-                return rc
-        # Now, whatever the call: a fence orders what its own thread has flushed, and the drain that
-        # follows a flush may be another thread's.
-        return self.region.c_drain()
-
     cdef outcome_t run(self, const range_t *ranges, size_t count, uint32_t flags,
                        int32_t lane) noexcept nogil:
         """One operation on every replica, and here while they work."""
@@ -137,7 +110,7 @@ cdef class Replicator:
         operation.flags = flags
         engine_begin(&self.engine, &operation, lane, EVERY_GROUP, &outcome)
         if self.local and count:
-            outcome.local = self.local_durable(ranges, count, flags)
+            outcome.local = local_durable(self.region, ranges, count, flags)
         engine_end(&self.engine, &outcome)
         return outcome
 
@@ -260,11 +233,6 @@ cdef class Replicator:
             f"{which}(offset {offset}, length {length}), is outside the pool of "
             f"{self.size} bytes", where=self.region.label)
 
-    cdef uint64_t offset_of(self, object offset) except? <uint64_t> -1:
-        cdef range_t wanted
-        range_of(&wanted, offset, 0, self.size)
-        return wanted.offset
-
     cdef int32_t lane_number(self, object lane) except -2:
         if lane is None:
             return -1
@@ -376,25 +344,14 @@ cdef class Replicator:
         cdef const range_t *items
         cdef ranges_t collected
         cdef Py_buffer view
-        cdef size_t count, i
-        cdef bint empty = False
+        cdef size_t count
         self.usable()
         if hasattr(ranges, "__array_interface__"):
-            shape = tuple(getattr(ranges, "shape", ()))
-            kind = getattr(getattr(ranges, "dtype", None), "str", None)
-            if len(shape) != 2 or shape[1] != 2 or kind not in ("<u8", "=u8"):
-                raise BufferRefused("an array of ranges has dtype uint64 and shape (n, 2)")
-            try:
-                PyObject_GetBuffer(ranges, &view, PyBUF_C_CONTIGUOUS)
-            except (ValueError, BufferError) as error:
-                raise BufferRefused(f"an array of ranges has to be contiguous: {error}") from error
+            array_of_ranges(&view, ranges)
             try:
                 items = <const range_t *> view.buf
                 count = view.len // sizeof(range_t)
-                for i in range(count):
-                    if items[i].length == 0:
-                        empty = True
-                if not empty:
+                if not any_empty(items, count):
                     self.checked_run(items, count, flags, number)
                     return
             finally:
@@ -418,7 +375,8 @@ cdef class Replicator:
 
         See `read_into` for `register`.
         """
-        self.read_into(index, buffer, self.offset_of(offset), self.lane_number(lane), register)
+        self.read_into(
+            index, buffer, offset_of(offset, self.size), self.lane_number(lane), register)
 
     cdef int read_into(self, uint32_t index, object buffer, uint64_t offset, int32_t number,
                        object register) except -1:

@@ -135,12 +135,12 @@ class Database:
         """
         self._resolve(name)
         try:
-            self._remove(name, force, pool_set)
+            self._remove(name, force=force, pool_set=pool_set)
         except errors.PoolSetError:
             if not force:
                 raise
 
-    def _remove(self, name: str, force: bool, pool_set: bool) -> None:
+    def _remove(self, name: str, *, force: bool, pool_set: bool) -> None:
         path = self._resolve(name)
         with held(path if pool_set else None) as set_file:
             found = self._read(name, replicas_too=force, lock=set_file is None)
@@ -149,7 +149,7 @@ class Database:
                 raise errors.PoolSetMalformed("it is not a pool set file", where=name)
             missing, in_use = None, False
             try:
-                in_use = remove_parts(found, force)
+                in_use = remove_parts(found, force=force)
             except errors.PoolSetNotFound as error:
                 missing = error
             if set_file is not None and not in_use:

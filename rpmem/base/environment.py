@@ -139,8 +139,8 @@ class Environment:
         return cls(
             ssh=_program(source, "RPMEM_SSH", "ssh"),
             commands=_commands(source, "RPMEM_CMD"),
-            enable_sockets=_flag(source, "RPMEM_ENABLE_SOCKETS", False),
-            enable_verbs=_flag(source, "RPMEM_ENABLE_VERBS", True),
+            enable_sockets=_flag(source, "RPMEM_ENABLE_SOCKETS", default=False),
+            enable_verbs=_flag(source, "RPMEM_ENABLE_VERBS", default=True),
             max_nlanes=_positive(source, "RPMEM_MAX_NLANES") or _UINT_MAX,
             work_queue_size=_positive(source, "RPMEM_WORK_QUEUE_SIZE"),
             log_level=_level(source, "RPMEM_LOG_LEVEL"),
@@ -271,7 +271,7 @@ def _positive(source: Mapping[str, str], name: str) -> int | None:
     return min(number, _UINT_MAX)
 
 
-def _flag(source: Mapping[str, str], name: str, default: bool) -> bool:
+def _flag(source: Mapping[str, str], name: str, *, default: bool) -> bool:
     """Read a switch as librpmem does: any integer but 0 is on, and empty is 0."""
     value = source.get(name)
     if value is None:

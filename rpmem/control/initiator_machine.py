@@ -150,7 +150,7 @@ class InitiatorMachine(ABC):
         request = SetAttributes(attributes=attributes)
         self._issue(request, InitiatorState.OPEN, InitiatorState.SETTING)
 
-    def close(self, remove: bool = False) -> None:
+    def close(self, *, remove: bool = False) -> None:
         """Ask the target to stop serving; `remove` removes a pool that this session created."""
         self._issue(Close(remove=remove), InitiatorState.OPEN, InitiatorState.CLOSING)
 

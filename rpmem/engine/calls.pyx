@@ -6,7 +6,7 @@ A call of 64 bytes takes some microseconds on a fast fabric, so what Python adds
 from libc.stdint cimport uint32_t
 
 from rpmem._core cimport Replicator
-from rpmem.engine.ranges cimport range_of
+from rpmem.engine.ranges cimport offset_of, range_of
 from rpmem.steps.step cimport OPERATION_DEEP, OPERATION_FLUSH, OPERATION_RELAXED, range_t
 
 
@@ -32,13 +32,13 @@ cdef class Calls:
         self.lent = lent
         self.register = register
 
-    def refusal(self, bint lent):
+    def refusal(self, *, bint lent):
         """The error of calls that are not possible; subclasses say it better."""
         return RuntimeError("no calls are possible")
 
     cdef Replicator own(self):
         if self.core is None or self.lent:
-            raise self.refusal(self.core is not None)
+            raise self.refusal(lent=self.core is not None)
         return self.core
 
     cdef int run(self, object offset, object length, uint32_t flags, object lane) except -1:
@@ -106,4 +106,4 @@ cdef class Calls:
         if core is None:
             raise self.refusal(False)
         core.read_into(
-            self.index, buffer, core.offset_of(offset), core.lane_number(lane), self.register)
+            self.index, buffer, offset_of(offset, core.size), core.lane_number(lane), self.register)

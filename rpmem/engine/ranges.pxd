@@ -1,6 +1,7 @@
 # cython: language_level=3
 """From Python objects to ranges of a pool."""
 
+from cpython.buffer cimport Py_buffer
 from libc.stdint cimport uint64_t
 
 from rpmem.steps.step cimport range_t
@@ -18,4 +19,8 @@ ctypedef struct ranges_t:
 cdef void ranges_init(ranges_t *ranges) noexcept
 cdef void ranges_free(ranges_t *ranges) noexcept
 cdef int ranges_of(ranges_t *ranges, object x, const char *pool, uint64_t size) except -1
+# Take a C-contiguous array of uint64, shape (n, 2), as it lies in memory; `view` is to be released.
+cdef int array_of_ranges(Py_buffer *view, object x) except -1
+cdef bint any_empty(const range_t *ranges, size_t count) noexcept nogil
+cdef uint64_t offset_of(object offset, uint64_t size) except? <uint64_t> -1
 cdef int range_of(range_t *out, object offset, object length, uint64_t size) except -1

@@ -2,7 +2,7 @@
 
 cimport cython
 from cpython.buffer cimport (
-    PyBUF_STRIDES, PyBuffer_Release, PyObject_CheckBuffer, PyObject_GetBuffer,
+    PyBUF_C_CONTIGUOUS, PyBUF_STRIDES, PyBuffer_Release, PyObject_CheckBuffer, PyObject_GetBuffer,
 )
 from cpython.exc cimport PyErr_Clear, PyErr_Occurred
 from cpython.number cimport PyNumber_Index
@@ -288,3 +288,29 @@ cdef int ranges_of(ranges_t *ranges, object x, const char *pool, uint64_t size) 
                        view.strides, pool, size, x)
     finally:
         PyBuffer_Release(&view)
+
+
+cdef uint64_t offset_of(object offset, uint64_t size) except? <uint64_t> -1:
+    cdef range_t wanted
+    range_of(&wanted, offset, 0, size)
+    return wanted.offset
+
+
+cdef int array_of_ranges(Py_buffer *view, object x) except -1:
+    shape = tuple(getattr(x, "shape", ()))
+    kind = getattr(getattr(x, "dtype", None), "str", None)
+    if len(shape) != 2 or shape[1] != 2 or kind not in ("<u8", "=u8"):
+        raise BufferRefused("an array of ranges has dtype uint64 and shape (n, 2)")
+    try:
+        PyObject_GetBuffer(x, view, PyBUF_C_CONTIGUOUS)
+    except (ValueError, BufferError) as error:
+        raise BufferRefused(f"an array of ranges has to be contiguous: {error}") from error
+    return 0
+
+
+cdef bint any_empty(const range_t *ranges, size_t count) noexcept nogil:
+    cdef size_t i
+    for i in range(count):
+        if ranges[i].length == 0:
+            return True
+    return False

@@ -48,7 +48,7 @@ def resolve(pool_set: PoolSet, *, create: bool = False) -> PoolSet:
     kinds = {part.path: _kind(part) for parts in copies for part in parts}
     _check_kinds(pool_set, kinds)
     if "directory" in kinds.values():
-        resolved = [_files_in(pool_set, parts, create) for parts in copies]
+        resolved = [_files_in(pool_set, parts, create=create) for parts in copies]
     elif "device" in kinds.values() or any(part.size is None for p in copies for part in p):
         resolved = [[_with_size(pool_set, part) for part in parts] for parts in copies]
     else:
@@ -164,7 +164,7 @@ def _device_number(path: str, name: str) -> int | None:
         return None
 
 
-def _files_in(pool_set: PoolSet, directories: Sequence[Part], create: bool) -> list[Part]:
+def _files_in(pool_set: PoolSet, directories: Sequence[Part], *, create: bool) -> list[Part]:
     found: dict[int, Part] = {}
     _check_different(pool_set, directories)
     for directory in directories:

@@ -290,7 +290,7 @@ class PoolFiles(Closing):
         self._headers = changed
         self._headers_doubtful = False
 
-    def close(self, remove: bool = False) -> None:
+    def close(self, *, remove: bool = False) -> None:
         """Unmap and unlock; harmless when done twice.
 
         Parameters

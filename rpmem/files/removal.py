@@ -9,7 +9,7 @@ from rpmem.files.partfile import PartFile
 from rpmem.files.poolset import PoolSet
 
 
-def remove_parts(pool_set: PoolSet, force: bool = False) -> bool:
+def remove_parts(pool_set: PoolSet, *, force: bool = False) -> bool:
     """Unlink the parts of a pool that nobody uses; clear the headers of devices.
 
     Parameters

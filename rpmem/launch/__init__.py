@@ -72,7 +72,9 @@ def launch(
         There is no such launcher.
     """
     try:
-        return _launch(target, arguments, environment, launcher, command, timeout_s, ipv4_only)
+        return _launch(
+            target, arguments, environment, launcher, command, timeout_s, ipv4_only=ipv4_only
+        )
     except (OSError, RuntimeError, MemoryError) as error:
         number = shortage(error)
         if isinstance(error, RpmemError) or number is None:
@@ -92,6 +94,7 @@ def _launch(
     launcher: str,
     command: str | None,
     timeout_s: float | None,
+    *,
     ipv4_only: bool,
 ) -> Transport:
     if launcher not in LAUNCHERS:

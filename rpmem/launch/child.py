@@ -307,7 +307,7 @@ class ChildTransport(Transport):
         self._drain.wait(_STDERR_GRACE_S)
         self._drain.stop()
         # Its descriptors are gone when this returns, not a little later.
-        self._drain.wait(_STDERR_GRACE)
+        self._drain.wait(_STDERR_GRACE_S)
         with self._send_lock, self._receive_lock:
             self._release()
 

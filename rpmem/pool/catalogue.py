@@ -157,7 +157,7 @@ class Catalogue:
             Neither slot has a valid image, or the copy is damaged.
         """
         catalogue = cls(medium, layout)
-        catalogue._read_slots(clean, where)
+        catalogue._read_slots(clean=clean, where=where)
         return catalogue
 
     def settle(self, medium: Medium) -> None:
@@ -308,7 +308,7 @@ class Catalogue:
         self._medium.persist(offset, length)
         self._medium.replicate(offset, length)
 
-    def _read_slots(self, clean: bool, where: str | None) -> None:
+    def _read_slots(self, *, clean: bool, where: str | None) -> None:
         """Take the newest image, and note whether the other slot is what it should be."""
         found = [(self._read_slot(slot), slot) for slot in range(SLOT_COUNT)]
         valid = [(image, slot) for image, slot in found if image is not None]
@@ -324,10 +324,10 @@ class Catalogue:
         else:
             self._whole = self._sequence == 1 and self._is_blank(self._inactive())
         if clean and not self._whole:
-            self._check_torn_by_another_version(len(valid) == SLOT_COUNT, where)
+            self._check_torn_by_another_version(valid=len(valid) == SLOT_COUNT, where=where)
         self._entries = self._parse(payload)
 
-    def _check_torn_by_another_version(self, valid: bool, where: str | None) -> None:
+    def _check_torn_by_another_version(self, *, valid: bool, where: str | None) -> None:
         """Raise `CatalogueCorrupt` where a slot of a copy that was closed is not what it was."""
         slot = self._inactive()
         if not (valid or self._is_blank(slot) or self._is_marked()):

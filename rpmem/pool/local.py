@@ -58,7 +58,7 @@ class LocalCopy(Protocol):
     def publish(self) -> None:
         """Let a new copy count: a pool is in it that can be opened."""
 
-    def close(self, remove: bool = False) -> None:
+    def close(self, *, remove: bool = False) -> None:
         """Unmap and unlock; BufferError, and nothing done, while views of the memory exist."""
 
     def release(self) -> None:
@@ -126,7 +126,7 @@ class FileCopy(Handle):
         """Let the new files count, durably."""
         self._files.publish()
 
-    def close(self, remove: bool = False) -> None:
+    def close(self, *, remove: bool = False) -> None:
         """Unmap and unlock, and with `remove` remove the parts that were made."""
         self._files.close(remove=remove)
 
@@ -348,7 +348,7 @@ class MemoryCopy(Handle):
             found = Header.unpack(bytes(view[:HEADER_SIZE]), self.where)
         return header.verify([found], where=[self.where])
 
-    def close(self, remove: bool = False) -> None:
+    def close(self, *, remove: bool = False) -> None:
         """Give the buffer back, and with `remove` clear the header in it."""
         if remove and not self.region.closed:
             with memoryview(self.region) as view:

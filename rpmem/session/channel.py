@@ -170,7 +170,7 @@ class Channel(Handle):
                 if remove and not answered:
                     raise self._unanswered()
                 if self._machine.state is InitiatorState.OPEN:
-                    self._ask(lambda: self._machine.close(remove))
+                    self._ask(lambda: self._machine.close(remove=remove))
             if self._machine.state is InitiatorState.CLOSING:
                 self._await(Closed, despite=known)
                 if interrupts.interrupted():

@@ -291,11 +291,11 @@ class Replica(Closing, Calls):
                 hint="Open it again in this process",
             )
         interrupts.guarded(
-            lambda: self._close(remove),
+            lambda: self._close(remove=remove),
             undo_s=interrupts.UNDO_S if remove else interrupts.FAREWELL_S,
         )
 
-    def _close(self, remove: bool) -> None:
+    def _close(self, *, remove: bool) -> None:
         with self._lock:
             if self._closed:
                 return
@@ -379,7 +379,7 @@ class Replica(Closing, Calls):
         state = "closed" if self._closed else "lost" if self._failure else "open"
         return f"<Replica {self.pool_set!r} on {self.target} {state}>"
 
-    def refusal(self, lent: bool) -> RpmemError:
+    def refusal(self, *, lent: bool) -> RpmemError:
         """Return the error of calls that are not possible here."""
         if self._closed or not lent:
             return ClosedError("the replica is closed", where=str(self.target))

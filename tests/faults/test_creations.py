@@ -17,12 +17,10 @@ import pytest
 pytest.importorskip("rpmem.memory.region", reason="rpmem.memory.region is not built")
 
 import rpmem
-from rpmem import errors
+from rpmem import PoolAttributes, Target, errors
 from rpmem.base.environment import Environment
-from rpmem.base.target import Target
 from rpmem.control.initiator import InitiatorSession
 from rpmem.control.messages import Create, Hello, Ready
-from rpmem.files.header import PoolAttributes
 from rpmem.files.poolfiles import PoolFiles
 from rpmem.files.poolset import Part, PoolSet, load
 from rpmem.files.removal import remove_parts

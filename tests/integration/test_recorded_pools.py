@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 
 import rpmem
+from rpmem import Replica
 from rpmem.errors import (
     CatalogueCorrupt,
     FlushFailed,
@@ -25,7 +26,6 @@ from rpmem.errors import (
 )
 from rpmem.pool import resync
 from rpmem.pool.superblock import STATE_OFFSET, STATE_SIZE, Phase, State
-from rpmem.session.replica import Replica
 from tests.support import faulty_rpmemd
 from tests.support.lowtier import await_failure
 from tests.support.media import image_of

@@ -19,6 +19,7 @@ import numpy as np
 import pytest
 
 import rpmem
+from rpmem import PoolAttributes
 from rpmem.base import environment
 from rpmem.base.values import replace
 from rpmem.errors import (
@@ -36,7 +37,6 @@ from rpmem.errors import (
     VersionMismatch,
 )
 from rpmem.files import header
-from rpmem.files.header import PoolAttributes
 from tests.support.media import image_of, wait_unlocked
 from tests.support.processes import stop
 from tests.support.targets import ATTRIBUTES, Node

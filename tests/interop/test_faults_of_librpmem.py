@@ -19,6 +19,7 @@ from typing import Any
 import pytest
 
 import rpmem
+from rpmem import Replica
 from rpmem.errors import (
     AuthenticationFailed,
     ConnectionRefused,
@@ -31,7 +32,6 @@ from rpmem.errors import (
     RangeError,
     ReplicaLost,
 )
-from rpmem.session.replica import Replica
 from tests.interop.support.attributes import Attributes
 from tests.interop.support.calls import SIZE, created
 from tests.interop.support.client import NoAnswer, RpmemClient

@@ -16,6 +16,7 @@ from pathlib import Path
 
 import pytest
 
+from rpmem import PoolAttributes, Replica
 from rpmem.base.values import replace
 from rpmem.errors import (
     AttributesRefused,
@@ -38,8 +39,7 @@ from rpmem.errors import (
     RpmemError,
     VersionMismatch,
 )
-from rpmem.files.header import INCOMPAT_SINGLEHDR, PoolAttributes
-from rpmem.session.replica import Replica
+from rpmem.files.header import INCOMPAT_SINGLEHDR
 from tests.interop.support.attributes import header_block, header_checksum
 from tests.interop.support.node import MIB, Node
 from tests.interop.support.originals import Originals

@@ -13,9 +13,10 @@ from typing import Any
 
 import pytest
 
+from rpmem import PoolAttributes
 from rpmem.errors import HeaderError, PoolSetBusy, PoolSetExists
 from rpmem.files import poolset
-from rpmem.files.attributes import INCOMPAT_CKSUM_2K, INCOMPAT_SDS, PoolAttributes, uuid_text
+from rpmem.files.attributes import INCOMPAT_CKSUM_2K, INCOMPAT_SDS, uuid_text
 from rpmem.files.header import Header
 from rpmem.files.poolfiles import PoolFiles
 from rpmem.files.removal import remove_parts

@@ -6,7 +6,7 @@ from tests.mutants import Mutant
 
 _RECORDED = ("tests/integration/test_recorded_pools.py",)
 _MESSAGES = ("tests/unit/steps/test_steps_posts.py", "tests/integration/test_messages_counted.py")
-_LANES = ("tests/integration/test_lanes.py",)
+_LANES = ("tests/unit/session/test_lanes.py",)
 _POSTS = ("tests/unit/steps/test_steps_posts.py",)
 _REPLICA = ("tests/unit/steps/test_steps_posts.py", "tests/integration/test_replica.py")
 _OVERLAPS = ("tests/unit/engine/test_overlaps.py",)
@@ -32,22 +32,22 @@ MUTANTS = (
     ),
     Mutant(
         "several ranges: the end of the last, not the largest",
-        "Replicator.local_durable",
+        "local_durable",
         "high = max(high, ranges[i].offset + ranges[i].length)",
         "high = ranges[i].offset + ranges[i].length",
         _RECORDED,
     ),
     Mutant(
         "several ranges: the start of the last, not the smallest",
-        "Replicator.local_durable",
+        "local_durable",
         "low = min(low, ranges[i].offset)",
         "low = ranges[i].offset",
         _RECORDED,
     ),
     Mutant(
         "no drain after several ranges on persistent memory",
-        "Replicator.local_durable",
-        "return self.region.c_drain()",
+        "local_durable",
+        "return region.c_drain()",
         "return 0",
         _RECORDED,
     ),
@@ -60,16 +60,16 @@ MUTANTS = (
     ),
     Mutant(
         "deep is only persist, locally",
-        "Replicator.local_durable",
-        "return self.region.c_deep(ranges[0].offset, ranges[0].length)",
-        "return self.region.c_persist(ranges[0].offset, ranges[0].length)",
+        "local_durable",
+        "return region.c_deep(ranges[0].offset, ranges[0].length)",
+        "return region.c_persist(ranges[0].offset, ranges[0].length)",
         _RECORDED,
     ),
     Mutant(
         "a local failure is forgotten",
         "Replicator.run",
-        "outcome.local = self.local_durable(ranges, count, flags)",
-        "self.local_durable(ranges, count, flags)",
+        "outcome.local = local_durable(self.region, ranges, count, flags)",
+        "local_durable(self.region, ranges, count, flags)",
         _RECORDED,
     ),
     Mutant(

@@ -111,7 +111,7 @@ MUTANTS = (
         "Tokens.redeem",
         "del self._left[lane]",
         "",
-        ("tests/integration/test_lanes.py", *_ADMISSION),
+        ("tests/unit/session/test_lanes.py", *_ADMISSION),
     ),
     Mutant(
         "the end of a token is not compared",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from tests.mutants import Mutant
 
 _DOOR = ("tests/unit/fabric/test_door.py",)
-_LANES = ("tests/integration/test_lanes.py",)
+_LANES = ("tests/unit/session/test_lanes.py",)
 _REPLICA = ("tests/integration/test_replica.py",)
 _DATABASE = ("tests/unit/rpmemd/test_database.py",)
 _HOSTILE = ("tests/faults/test_hostile_control.py",)
@@ -257,7 +257,7 @@ MUTANTS = (
         "_outcome",
         "    if printed:\n",
         "    if False:\n",
-        ("tests/integration/test_launch.py",),
+        ("tests/unit/launch/test_launch.py",),
     ),
     Mutant(
         "a longer name that begins with $HOME is the home",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from tests.mutants import Mutant
 
 _CALLS = ("tests/integration/test_replica.py", "tests/integration/test_pool.py")
-_LANES = ("tests/integration/test_lanes.py",)
+_LANES = ("tests/unit/session/test_lanes.py",)
 _OVERLAPS = ("tests/unit/engine/test_overlaps.py",)
 _INTERRUPTED = ("tests/unit/engine/test_interrupted.py",)
 _RECORDED = ("tests/integration/test_recorded_pools.py",)
@@ -37,7 +37,7 @@ MUTANTS = (
     ),
     Mutant(
         "an array of ranges may have any number of columns",
-        "Replicator.persist_many",
+        "array_of_ranges",
         "shape[1] != 2 or ",
         "",
         (*_RANGES, *_CALLS),
@@ -312,9 +312,9 @@ MUTANTS = (
     ),
     Mutant(
         "empty ranges of an array reach the steps",
-        "Replicator.persist_many",
-        "                        empty = True\n",
-        "                        empty = False\n",
+        "any_empty",
+        "return True",
+        "return False",
         _POSTS,
     ),
     Mutant(

@@ -11,7 +11,7 @@ _MESSAGES = ("tests/unit/control/test_control_messages.py",)
 _INTERRUPTS = ("tests/unit/base/test_interrupts.py",)
 _REPLICA = ("tests/integration/test_replica.py",)
 _TARGET = ("tests/unit/base/test_target.py",)
-_LAUNCH = ("tests/integration/test_launch.py",)
+_LAUNCH = ("tests/unit/launch/test_launch.py",)
 _CHILD = ("tests/unit/launch/test_child_transport.py",)
 
 MUTANTS = (
@@ -174,7 +174,7 @@ MUTANTS = (
         "fabric_wake",
         "rpmem_exchange(&queue.woken, 1)",
         "pass",
-        ("tests/integration/test_lanes.py",),
+        ("tests/unit/session/test_lanes.py",),
     ),
     Mutant(
         "what a target that hangs in a creation may have left is not named",

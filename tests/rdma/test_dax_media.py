@@ -9,11 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from rpmem import errors
+from rpmem import Region, errors
 from rpmem.files import poolset
 from rpmem.files.poolfiles import PoolFiles
 from rpmem.memory.device import device_identity
-from rpmem.memory.region import Region
 from tests.rdma.support.node import ATTRIBUTES, HEADER, MEGABYTE
 from tests.rdma.support.places import DEVICE, PLACES
 

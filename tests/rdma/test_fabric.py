@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 
+from rpmem import Region
 from rpmem.errors import ConnectFailed, DeadlineExceeded, ProviderUnavailable
 from rpmem.fabric import providers
-from rpmem.memory.region import Region
 from tests.rdma.support.node import INITIATOR
 
 SIZE = 1 << 20

@@ -17,9 +17,8 @@ from pathlib import Path
 import pytest
 
 import rpmem
-from rpmem import errors
+from rpmem import PoolAttributes, errors
 from rpmem.fabric import providers as fabrics
-from rpmem.files.header import PoolAttributes
 from rpmem.session import lanes
 from rpmem.session import start as session
 from rpmem.session.channel import LegacySpoken

@@ -10,9 +10,9 @@ import sys
 
 import pytest
 
+from rpmem import Region
 from rpmem.errors import DeadlineExceeded, RegistrationFailed, ReplicaLost
 from rpmem.fabric import providers
-from rpmem.memory.region import Region
 from tests.rdma.support.node import HEADER, INITIATOR, MEGABYTE
 from tests.rdma.support.places import PLACES
 
@@ -89,7 +89,7 @@ REGISTERING = f"""
 import resource
 from rpmem import errors
 from rpmem.fabric import providers
-from rpmem.memory.region import Region
+from rpmem import Region
 resource.setrlimit(resource.RLIMIT_MEMLOCK, (65536, 65536))
 module = providers.load("verbs")
 domain = module.Domain(module.Fabric("verbs", "{INITIATOR}", listen=True))

@@ -10,8 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import rpmem
-from rpmem.files.header import PoolAttributes
-from rpmem.session.replica import Replica
+from rpmem import PoolAttributes, Replica
 from tests.interop.support.node import MIB, Node
 
 SIZE = 4 * MIB

@@ -105,7 +105,7 @@ class RawTarget:
 
     def close(self) -> Event:
         """End the session in order; returns what the daemon answers."""
-        self.session.close(False)
+        self.session.close()
         return self.daemon.converse(self.session)
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import rpmem
-from rpmem.files.header import PoolAttributes
+from rpmem import PoolAttributes
 
 ROOT = Path(__file__).resolve().parents[3]
 

@@ -7,8 +7,8 @@ import shlex
 import pytest
 
 import rpmem
+from rpmem import Target
 from rpmem.base import environment
-from rpmem.base.target import Target
 from rpmem.errors import DeadlineExceeded, LaunchFailed, NoiseBeforeProtocol, RpmemError
 from rpmem.launch import openssh
 from tests.support.sshd import NODE

@@ -17,8 +17,8 @@ from pathlib import Path
 import pytest
 
 import rpmem
+from rpmem import Target
 from rpmem.base.environment import Environment
-from rpmem.base.target import Target
 from rpmem.errors import (
     AuthenticationFailed,
     ClosedError,

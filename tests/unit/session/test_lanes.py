@@ -14,17 +14,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import rpmemd.lane_server
-from rpmem.control.messages import LaneGrant, MalformedMessage, Ready
+from rpmem import Region
+from rpmem.control.messages import LaneGrant, Ready
 from rpmem.control.proof import PROOF_SIZE, Tokens, new_token, pack_proof
 from rpmem.errors import (
     ConnectFailed,
     DeadlineExceeded,
     FabricError,
+    MalformedMessage,
     ProviderUnavailable,
     ReplicaLost,
     RpmemError,
 )
-from rpmem.memory.region import Region
 from rpmem.session.lanes import Lanes
 from rpmemd.lane_server import NATIVE
 from tests.support.pair import LISTENING, SIZE, pair

@@ -1,0 +1,34 @@
+"""The local copy of what a call makes durable: ranges, and the medium below them."""
+
+from libc.stdint cimport uint32_t, uint64_t
+
+from rpmem.memory.region cimport Region
+from rpmem.steps.step cimport OPERATION_DEEP, range_t
+
+
+cdef int local_durable(Region region, const range_t *ranges, size_t count,
+                       uint32_t flags) noexcept nogil:
+    """Flush the ranges in the local medium: 0 or an errno."""
+    cdef uint64_t low, high
+    cdef size_t i
+    cdef int rc
+    if count == 1:
+        if flags & OPERATION_DEEP:
+            return region.c_deep(ranges[0].offset, ranges[0].length)
+        return region.c_persist(ranges[0].offset, ranges[0].length)
+    if region.spans or flags & OPERATION_DEEP:
+        # one write-back over all: the medium writes only the pages that are dirty
+        low, high = ranges[0].offset, ranges[0].offset + ranges[0].length
+        for i in range(1, count):
+            low = min(low, ranges[i].offset)
+            high = max(high, ranges[i].offset + ranges[i].length)
+        if flags & OPERATION_DEEP:
+            return region.c_deep(low, high - low)
+        return region.c_persist(low, high - low)
+    for i in range(count):
+        rc = region.c_flush(ranges[i].offset, ranges[i].length)
+        if rc:
+            return rc
+    # Now, whatever the call: a fence orders what its own thread has flushed, and the drain that
+    # follows a flush may be another thread's.
+    return region.c_drain()
