@@ -83,7 +83,7 @@ class Replica:
             dialect=PMDK if plan.pmdk else NATIVE,
             may_stage=True,
             threads=plan.random.choice((1, 2)),
-            spin=0.0,
+            spin_s=0.0,
             report=lambda error: self.target.end(),
         )
         self.tokens = tuple(new_token() for _ in range(self.server.granted))
@@ -119,7 +119,7 @@ class Replica:
             ready,
             ["fake"],
             self.here,
-            timeout=5.0,
+            timeout_s=5.0,
             native=not plan.pmdk,
             answers=plan.step == MESSAGES,
         )

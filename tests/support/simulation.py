@@ -104,8 +104,8 @@ class Session:
             [replica.group for replica in self.replicas],
             local=False,
             floor=FLOOR,
-            spin=self.plan.spin_s,
-            timeout=PATIENCE_S,
+            spin_s=self.plan.spin_s,
+            timeout_s=PATIENCE_S,
         )
 
     def close(self) -> None:

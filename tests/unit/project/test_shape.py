@@ -19,8 +19,6 @@ LONG_FILES = {
     "rpmem/_core.pyx": "one class: a call on every replica at once, and what it raises",
     "rpmem/errors.py": "one table: a class of a few lines for each kind of error",
     "rpmem/pool/pool.py": "one class, whose docstrings are the manual: two lines of three",
-    "tests/support/_fake_traffic.pyx": "one state machine: what becomes of each post, by seed",
-    "tests/support/simulation.py": "one simulation, whose plan, replicas and session fit together",
 }
 #: Switches that come by position, and why.
 SWITCHES = {
