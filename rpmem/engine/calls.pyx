@@ -104,6 +104,6 @@ cdef class Calls:
         """
         cdef Replicator core = self.core
         if core is None:
-            raise self.refusal(False)
+            raise self.refusal(lent=False)
         core.read_into(
             self.index, buffer, offset_of(offset, core.size), core.lane_number(lane), self.register)

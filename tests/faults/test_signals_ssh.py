@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 import rpmem
-from rpmem.base.interrupts import UNDO
+from rpmem.base.interrupts import UNDO_S
 from tests.support import interrupt, seeds
 from tests.support.hanging_rpmemd import command as hanging
 from tests.support.lateness import SOON, Delay, Watch
@@ -144,7 +144,7 @@ def test_a_target_that_is_stopped_is_given_up(sshd: Sshd, launcher: str, tmpfs: 
         ),
         stopper,
     )
-    assert delay.own_s < UNDO + SOON + _LAST_STEPS_S, delay
+    assert delay.own_s < UNDO_S + SOON + _LAST_STEPS_S, delay
     assert f"{target}: a.set" in notes_of(error)
     assert os.listdir(here) == []
     assert not before.more()
@@ -169,7 +169,7 @@ def test_a_target_that_hangs(sshd: Sshd, launcher: str, point: str, tmpfs: Path)
     delay, error = interrupted(
         lambda: rpmem.Pool.create(here / "p", SIZE, f"{NODE} a.set", parts=1, **session), hangs
     )
-    assert delay.own_s < (UNDO if point == "lanes" else 0.0) + SOON + _LAST_STEPS_S, delay
+    assert delay.own_s < (UNDO_S if point == "lanes" else 0.0) + SOON + _LAST_STEPS_S, delay
     assert os.listdir(here) == []
     assert not before.more()
     assert (f"{NODE}: a.set" in notes_of(error)) >= bool(os.listdir(there))

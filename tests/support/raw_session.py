@@ -97,7 +97,7 @@ class RawSession:
         self._raw = raw_lane()
         target = Target.parse(f"local:{directory}")
         self.transport = launch(
-            target, [], environment=Environment.read(), command=command, timeout=timeout
+            target, [], environment=Environment.read(), command=command, timeout_s=timeout
         )
         self.failures: list[RpmemError] = []
         self.channel = Channel(

@@ -12,7 +12,7 @@ from rpmem.errors import DeadlineExceeded
 from rpmem.fabric.shared.lane cimport ConnectedLane
 
 # Seconds between two calls of what may end the wait.
-_SLICE = 0.05
+_SLICE_S = 0.05
 
 
 @cython.no_gc_clear  # lanes that are let go of take themselves off its list
@@ -54,7 +54,7 @@ cdef class Connector:
                 raise DeadlineExceeded(
                     f"{waiting} of {len(lanes)} lanes were not accepted by {self.host}, "
                     f"port {self.port}, in {timeout:g} s", hint=self.unanswered)
-            self.turn(min(left, _SLICE))
+            self.turn(min(left, _SLICE_S))
 
 
 cdef class Acceptor:
