@@ -104,7 +104,7 @@ class RawSession:
             self.transport,
             InitiatorSession(Hello.of_this_process("test"), where=str(target)),
             where=str(target),
-            timeout=timeout,
+            timeout_s=timeout,
             on_failure=self.failures.append,
         )
         self.channel.greet()

@@ -27,7 +27,7 @@ def test_a_signal_is_not_lost_behind_an_earlier_failure_of_the_same_drain():
     """One replica refuses on the first lane; the other hangs on the second."""
     refusing, hanging = (Bench("send-after-write", lanes=2, timeout=20.0) for _ in range(2))
     core = Replicator(
-        refusing.region, [refusing.group, hanging.group], local=False, floor=0, timeout=20.0
+        refusing.region, [refusing.group, hanging.group], local=False, floor=0, timeout_s=20.0
     )
     for lane in range(2):
         core.flush((4096 * (lane + 1), 64), lane=lane)
