@@ -12,21 +12,13 @@ from pathlib import Path
 
 import pytest
 
-from rpmem.files import poolset
-from rpmemd import config
+from tests.support.pages import blocks
+from tests.support.pages import page as text_of
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = ["README.md", "CONTRIBUTING.md", "CHANGELOG.md", "docs/concepts.md", "docs/security.md"]
 PAGES += ["docs/rpmemd.md", "docs/protocol.md"]
 NODE = "user@node2"
-
-
-def text_of(page: str) -> str:
-    return (ROOT / page).read_text()
-
-
-def blocks(page: str, language: str) -> list[str]:
-    return re.findall(rf"^```{language}\n(.*?)^```$", text_of(page), re.M | re.S)
 
 
 def commands(page: str) -> list[str]:
@@ -113,38 +105,6 @@ def test_errors_and_calls_named_in_pages_exist():
             assert hasattr(rpmem.Replica, name) or name in made, f"{page} names replica.{name}"
 
 
-def test_lines_for_authorized_keys_are_understood():
-    found = []
-    for page in PAGES:
-        for line in re.findall(r'command="([^"]*)",restrict', text_of(page)):
-            words = [word for word in shlex.split(line) if not re.match(r"\w+=", word)]
-            assert words[0] == "rpmemd"
-            found.append(config.read(words[1:], environ={"HOME": "/home/me"}, global_file="/x"))
-    assert len(found) >= 3
-    assert all(each.forced_command and each.poolset_dir == "/home/me/pools" for each in found)
-    assert any(each.protocol == "native" for each in found)
-
-
-def test_every_option_of_rpmemd_is_described():
-    page = text_of("docs/rpmemd.md")
-    options = re.findall(r"--[a-z-]+", config.HELP)
-    assert len(options) > 15
-    for option in options:
-        assert f"`{option}" in page, f"docs/rpmemd.md lacks {option}"
-
-
-def test_the_configuration_file_is_understood(tmp_path):
-    page = text_of("docs/rpmemd.md")
-    file = tmp_path / "rpmemd.conf"
-    file.write_text(re.search(r"^(# /etc/rpmemd/rpmemd.conf\n.*?)```", page, re.M | re.S)[1])
-    found = config.read(["-c", str(file)], environ={"HOME": "/home/me"})
-    assert (found.poolset_dir, found.protocol, found.log_level) == (
-        "/home/me/pools",
-        "native",
-        "notice",
-    )
-
-
 def test_the_program_about_arrays(place):
     (program,) = blocks("docs/concepts.md", "python")
     assert "99.5, b'urgent'" in python(program, place)
@@ -209,11 +169,3 @@ def test_a_confined_key_opens_nothing_else(confined, sshd, ssh_node):
         assert done.returncode != 0 or "uid=" not in done.stdout
         assert "uid=" not in done.stdout
     assert set(sshd.home.rglob("*")) == before
-
-
-@pytest.mark.parametrize(("page", "parts"), [("README.md", 2), ("docs/rpmemd.md", 2)])
-def test_pool_set_files_are_understood(page, parts):
-    text = next(block for block in blocks(page, "text") if block.startswith("PMEMPOOLSET"))
-    found = poolset.parse(text)
-    found.check_for_target()
-    assert len(found.parts) == parts

@@ -9,7 +9,6 @@ import random
 import shlex
 import signal
 import sys
-import tempfile
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -20,8 +19,6 @@ import pytest
 
 import rpmem
 from rpmem import PoolAttributes
-from rpmem.base import environment
-from rpmem.base.values import replace
 from rpmem.errors import (
     BufferRefused,
     ClosedError,
@@ -36,8 +33,8 @@ from rpmem.errors import (
     UsageError,
     VersionMismatch,
 )
-from rpmem.files import header
-from tests.support.media import image_of, wait_unlocked
+from tests.support import faulty_rpmemd
+from tests.support.media import INCOMPAT_SINGLEHDR, image_of, signature_in, wait_unlocked
 from tests.support.processes import stop
 from tests.support.targets import ATTRIBUTES, Node
 from tests.support.traces import Traces
@@ -96,7 +93,7 @@ def test_create_persist_close_open_read_remove(every_node):
         expected[offset : offset + length] = buffer[offset : offset + length]
     image = node.image()
     assert image[PAGE:] == expected[PAGE:]
-    assert header.Header.unpack(image[:PAGE]).signature == ATTRIBUTES.signature
+    assert signature_in(image) == ATTRIBUTES.signature
 
     with node.open(bytearray(SIZE)) as replica:
         assert replica.attributes == ATTRIBUTES
@@ -118,8 +115,6 @@ def test_create_persist_close_open_read_remove(every_node):
 @pytest.mark.parametrize("medium", ["page", "pmem", "shadow"])
 def test_any_range_arrives_exactly(tmp_path, monkeypatch, provider, medium):
     """Sizes and offsets around every limit, strict and relaxed, with every provider and medium."""
-    from tests.support import faulty_rpmemd
-
     node = Node.local(tmp_path / "node", provider=provider)
     if medium == "pmem":
         monkeypatch.setenv("PMEM_IS_PMEM_FORCE", "1")
@@ -191,59 +186,6 @@ def test_who_only_opened_a_pool_does_not_remove_it(node):
     node.open(bytearray(SIZE)).close()
 
 
-@pytest.mark.parametrize("medium", ["volatile", "pmem", "shadow"])
-def test_long_relaxed_ranges_arrive_whole(monkeypatch, medium):
-    """Where nothing has to be msynced, the longest travel inside messages.
-
-    What the shadow's file holds is what was flushed.
-    """
-    from rpmem.session.lanes import Lanes
-    from tests.support import faulty_rpmemd
-
-    if not os.access("/dev/shm", os.W_OK):
-        pytest.skip("there is no tmpfs at /dev/shm")
-    options = {}
-    if medium == "pmem":
-        monkeypatch.setenv("PMEM_IS_PMEM_FORCE", "1")
-    elif medium == "shadow":
-        original = Lanes.group
-
-        def as_messages(self, step, owner):
-            self._ready = self._ready.replaced(medium="volatile")
-            return original(self, step, owner)
-
-        monkeypatch.setattr(Lanes, "group", as_messages)
-        options["command"] = faulty_rpmemd.command()
-    chance = random.Random(7)
-    mebi, piece = 1 << 20, 1 << 19
-    buffer = bytearray(9 * mebi)
-    expected = bytearray(len(buffer))
-    lengths = [mebi - 1, mebi, mebi + 1, mebi + piece - 1, mebi + piece, mebi + piece + 1]
-    lengths += [2 * mebi, 5 * mebi + 3, 8 * mebi]
-    with tempfile.TemporaryDirectory(dir="/dev/shm") as folder:
-        node = Node.local(Path(folder), provider="tcp", step="send-after-write", **options)
-        with node.create(buffer, nlanes=1) as replica:
-            assert replica.medium == ("page" if medium == "shadow" else medium)
-            for length in lengths:
-                offset = PAGE + chance.randrange(len(buffer) - PAGE - length)
-                end = offset + length
-                buffer[offset:end] = expected[offset:end] = chance.randbytes(length)
-                if length % 2:
-                    replica.flush(offset, length, relaxed=True)
-                    replica.drain()
-                else:
-                    replica.persist(offset, length, relaxed=True)
-            ranges = [(PAGE + 8, 3 * mebi), (4 * mebi, 100), (4 * mebi + 512, 2 * mebi + 8)]
-            for offset, length in ranges:
-                buffer[offset : offset + length] = chance.randbytes(length)
-                expected[offset : offset + length] = buffer[offset : offset + length]
-            replica.persist_many(ranges, relaxed=True)
-            got = bytearray(len(buffer) - PAGE)
-            replica.read(got, PAGE)
-            assert got == expected[PAGE:]
-        assert node.image()[PAGE : len(buffer)] == expected[PAGE:]
-
-
 def test_a_pool_without_attributes_has_no_header(node):
     buffer = filled()
     buffer[:PAGE] = b"h" * PAGE
@@ -265,7 +207,7 @@ def test_a_pool_set_file_of_the_administrator(node):
     (node.directory / "mine.set").write_text("\n".join(lines) + "\n")
     size = 6 << 20
     buffer = filled(size)
-    attributes = PoolAttributes(signature=b"TESTPOOL", incompat=header.INCOMPAT_SINGLEHDR)
+    attributes = PoolAttributes(signature=b"TESTPOOL", incompat=INCOMPAT_SINGLEHDR)
     with node.create(buffer, "mine.set", parts=0, attributes=attributes) as replica:
         for offset in (PAGE, (2 << 20) - 100, (4 << 20) - 1, size - 200):
             replica.persist(offset, 200)
@@ -280,7 +222,7 @@ def test_a_pool_set_file_of_the_administrator(node):
 
 def test_set_attributes(every_node):
     node = every_node
-    later = replace(ATTRIBUTES, signature=b"LATER", major=9, poolset_uuid=bytes(range(16)))
+    later = ATTRIBUTES.replaced(signature=b"LATER", major=9, poolset_uuid=bytes(range(16)))
     with node.create(bytearray(SIZE), parts=2) as replica:
         replica.set_attributes(later)
         assert replica.attributes == later
@@ -578,19 +520,6 @@ def test_several_replicas_of_one_buffer(node, tmp_path):
 
 
 # --- the environment ---------------------------------------------------------------------------
-
-
-@pytest.fixture
-def set_variable(monkeypatch):
-    """Set an environment variable that is read once in the life of a process."""
-
-    def set_it(name, value):
-        monkeypatch.setenv(name, value)
-        environment.current.cache_clear()
-
-    yield set_it
-    monkeypatch.undo()
-    environment.current.cache_clear()
 
 
 def test_environment_variables(node, set_variable):

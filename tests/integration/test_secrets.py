@@ -15,29 +15,13 @@ from pathlib import Path
 
 import pytest
 
-from rpmem.base import environment
-from rpmem.control.messages import LaneGrant, Ready
 from rpmem.errors import ConnectFailed, FabricError, RpmemError
-from rpmem.session.lanes import Lanes
+from tests.support import tokens
 from tests.support.sshd import NODE
 from tests.support.targets import Node
 
 SIZE = 2 << 20
 WHERE = ["local", "openssh", "paramiko"]
-
-
-def spellings(secret):
-    """Return what a secret looks like when somebody prints it."""
-    escaped = repr(secret)[2:-1].encode()
-    return {
-        secret,
-        secret.hex().encode(),
-        secret.hex().upper().encode(),
-        base64.b64encode(secret).rstrip(b"="),
-        base64.urlsafe_b64encode(secret).rstrip(b"="),
-        escaped,
-        escaped.replace(b"\\", b"\\\\"),
-    }
 
 
 def family_of(process):
@@ -75,36 +59,20 @@ def shown_by(processes):
     return shown
 
 
-def finds(secrets, places):
-    """Return the places in which one of the secrets stands."""
-    wanted = set().union(*map(spellings, secrets))
-    return [place for place, content in places.items() if any(each in content for each in wanted)]
-
-
 @pytest.fixture
-def talkative(tmp_path, monkeypatch):
+def talkative(tmp_path, set_variable):
     """Everything that can be logged is; returns what was, by file."""
     log = tmp_path / "initiator.log"
-    monkeypatch.setenv("RPMEM_LOG_LEVEL", "4")
-    monkeypatch.setenv("RPMEM_LOG_FILE", str(log))
-    environment.current.cache_clear()
-    yield lambda: {str(path): path.read_bytes() for path in tmp_path.glob("*.log")}
-    monkeypatch.undo()
-    environment.current.cache_clear()
+    set_variable("RPMEM_LOG_LEVEL", "4")
+    set_variable("RPMEM_LOG_FILE", str(log))
+    return lambda: {str(path): path.read_bytes() for path in tmp_path.glob("*.log")}
 
 
 @pytest.fixture
-def granted(monkeypatch):
-    """The answers of targets, with what they grant."""
-    answers = []
-    connect = Lanes._connect
-
-    def note(lanes, *arguments):
-        answers.append(lanes._ready)
-        connect(lanes, *arguments)
-
-    monkeypatch.setattr(Lanes, "_connect", note)
-    return answers
+def granted():
+    """The tokens that targets grant, by session."""
+    with tokens.noted() as sessions:
+        yield sessions
 
 
 def node_for(where, request, tmp_path):
@@ -114,8 +82,7 @@ def node_for(where, request, tmp_path):
         command = f"{sys.executable} -P -m rpmemd {options}"
         return Node.local(tmp_path / "node", command=command)
     request.getfixturevalue("sshd")
-    os.environ["RPMEM_LOG_LEVEL"] = "4"
-    environment.current.cache_clear()
+    request.getfixturevalue("set_variable")("RPMEM_LOG_LEVEL", "4")
     node = Node.over_ssh(tmp_path / "node", NODE, where)
     node.options["command"] += f" {options}"
     return node
@@ -136,8 +103,8 @@ def test_a_session(where, request, tmp_path, talkative, granted, caplog, capfd):
         assert secrets
     with caplog.at_level(logging.DEBUG), node.create(bytearray(SIZE), nlanes=3) as replica:
         replica.persist(8192, 64)
-        (ready,) = granted
-        secrets += [grant.token for grant in ready.lanes]
+        (granted_here,) = granted
+        secrets += granted_here
         assert len({*secrets}) == len(secrets)
         here, there = family_of(os.getpid()), family_of(replica.peer.pid)
         assert replica.peer.pid in there
@@ -155,39 +122,21 @@ def test_a_session(where, request, tmp_path, talkative, granted, caplog, capfd):
         "out": out.encode(),
         "err": err.encode(),
     }
-    assert finds(secrets, shown | logs | said) == []
+    assert tokens.finds(secrets, shown | logs | said) == []
 
 
 @pytest.mark.parametrize("where", WHERE)
-def test_a_session_that_fails(where, request, tmp_path, talkative, granted, caplog, monkeypatch):
+def test_a_session_that_fails(where, request, tmp_path, talkative, granted, caplog):
     """With another token: what is raised and logged about it does not quote it."""
-    monkeypatch.setattr(
-        "rpmem.session.lanes.pack_proof", lambda number, token: b"RPML" + bytes(4) + token[::-1]
-    )
     node = node_for(where, request, tmp_path)
-    with caplog.at_level(logging.DEBUG), pytest.raises(RpmemError) as caught:
+    with tokens.spoilt(), caplog.at_level(logging.DEBUG), pytest.raises(RpmemError) as caught:
         node.create(bytearray(SIZE), nlanes=3, timeout=10.0)
     assert isinstance(caught.value, FabricError | ConnectFailed)
-    secrets = [grant.token for grant in granted[0].lanes]
+    secrets = list(granted[0])
     secrets += [token[::-1] for token in secrets]
     raised = "".join(map(str, (caught.value, repr(caught.value), caught.value.__dict__)))
     said = {"error": raised.encode(), "caplog": caplog.text.encode()}
-    assert finds(secrets, talkative() | said) == []
-
-
-def test_what_is_printed_of_a_grant():
-    token = bytes(range(32))
-    grant = LaneGrant(token=token, key=0, address=0)
-    ready = Ready(
-        provider="tcp",
-        port=40000,
-        lanes=(grant,),
-        pool_size=SIZE,
-        steps=("send-after-write",),
-        message_size=4096,
-    )
-    texts = {"grant": f"{grant!r}{grant}".encode(), "ready": f"{ready!r}{ready}".encode()}
-    assert finds([token], texts) == []
+    assert tokens.finds(secrets, talkative() | said) == []
 
 
 @pytest.mark.parametrize("spell", range(3))
@@ -200,8 +149,8 @@ def test_a_secret_that_stands_somewhere_is_found(spell, tmp_path):
         with subprocess.Popen(
             command, stdin=subprocess.PIPE, env={**os.environ, **variables}
         ) as child:
-            places = finds([secret], shown_by(family_of(os.getpid())))
+            places = tokens.finds([secret], shown_by(family_of(os.getpid())))
             child.stdin.close()
         assert [place.split("/")[2] for place in places] == [str(child.pid)]
     log = {"log": f"lane 0: {text}".encode()}
-    assert finds([secret], log) == ["log"]
+    assert tokens.finds([secret], log) == ["log"]

@@ -8,48 +8,21 @@ from __future__ import annotations
 
 import os
 import random
-import shlex
-import sys
 
 import pytest
 
 import rpmem
-from rpmem import errors
-from rpmem.control import messages
-
-pytest.importorskip(
-    "rpmem.fabric.libfabric.fabric",
-    reason="rpmem.fabric.libfabric.fabric is not built",
-    exc_type=ImportError,
-)
-
+from tests.support import unregistering_rpmemd
 from tests.support.targets import Node
 
 MIB = 1 << 20
 SIZE = 4 * MIB
 STAGING = 256 << 10
 
-REFUSING = """
-import sys
-from rpmem import errors
-from rpmem.fabric import providers
-module = providers.load("tcp")
-real = module.Memory
-def refusing(domain, address, length, **options):
-    if length == {size}:
-        raise errors.RegistrationFailed("the pool cannot be registered", errno=14)
-    return real(domain, address, length, **options)
-module.Memory = refusing
-from rpmemd.__main__ import main
-sys.exit(main())
-"""
-
 
 @pytest.fixture
 def node(tmp_path):
-    code = REFUSING.format(size=SIZE)
-    command = shlex.join([sys.executable, "-P", "-c", code, "--log-level", "warn"])
-    return Node.local(tmp_path / "there", command=command)
+    return Node.local(tmp_path / "there", command=unregistering_rpmemd.command(SIZE))
 
 
 def there(replica, offset, length):
@@ -140,17 +113,3 @@ def test_pools_with_arrays(node, tmp_path):
         del array
     with rpmem.Pool.restore(tmp_path / "restored", spec, **options) as pool:
         assert (pool["a"] == numpy.arange(1000)).all()
-
-
-def test_an_initiator_that_does_not_know_staging_is_refused(node, monkeypatch):
-    from rpmem.session import start as session
-
-    class Ignorant:
-        @staticmethod
-        def of_this_process(software, features=()):
-            return messages.Hello.of_this_process(software)
-
-    monkeypatch.setattr(session, "Hello", Ignorant)
-    with pytest.raises(errors.RegistrationFailed, match="cannot be registered"):
-        node.create(bytearray(SIZE))
-    assert node.files() == []

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from tests.mutants import Mutant
 
-_RECORDED = ("tests/integration/test_recorded_pools.py",)
+_RECORDED = ("tests/unit/pool/test_recorded_pools.py",)
 _MESSAGES = ("tests/unit/steps/test_steps_posts.py", "tests/integration/test_messages_counted.py")
 _LANES = ("tests/unit/session/test_lanes.py",)
 _POSTS = ("tests/unit/steps/test_steps_posts.py",)
-_REPLICA = ("tests/unit/steps/test_steps_posts.py", "tests/integration/test_replica.py")
+_REPLICA = (
+    "tests/unit/steps/test_steps_posts.py",
+    "tests/integration/test_replica.py",
+    "tests/unit/session/test_long_ranges.py",
+)
 _OVERLAPS = ("tests/unit/engine/test_overlaps.py",)
 _RANGES = ("tests/unit/engine/test_ranges.py",)
 _REFUSAL = ("tests/unit/memory/test_refusal.py",)

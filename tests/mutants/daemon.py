@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from tests.mutants import Mutant
 
-_FUZZ = ("tests/unit/rpmemd/test_service_bounds.py", "tests/faults/test_inband_fuzz.py")
+_FUZZ = ("tests/unit/service/test_service_bounds.py", "tests/faults/test_inband_fuzz.py")
 _CLAIMS = ("tests/faults/test_durability_claims.py",)
 _DATABASE = ("tests/unit/rpmemd/test_database.py",)
-_SERVICE = ("tests/unit/rpmemd/test_service.py",)
-_BOUNDS = ("tests/unit/rpmemd/test_service_bounds.py",)
+_SERVICE = ("tests/unit/service/test_service.py",)
+_BOUNDS = ("tests/unit/service/test_service_bounds.py",)
 _REPLICA = "tests/integration/test_replica.py"
 _ADMISSION = ("tests/unit/rpmemd/test_admission.py",)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from tests.mutants import Mutant
 
-_SERVICE = ("tests/unit/rpmemd/test_service.py", "tests/unit/rpmemd/test_service_bounds.py")
+_SERVICE = ("tests/unit/service/test_service.py", "tests/unit/service/test_service_bounds.py")
 
 MUTANTS = (
     Mutant(

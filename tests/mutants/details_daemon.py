@@ -13,8 +13,11 @@ _LOG = ("tests/unit/base/test_logs.py", "tests/unit/rpmemd/test_config.py")
 _WISHES = ("tests/unit/rpmemd/test_session_wishes.py",)
 _STREAM = ("tests/unit/rpmemd/test_session_stream.py",)
 _CONFIG = ("tests/unit/rpmemd/test_config.py",)
-_POOL = ("tests/integration/test_pool.py",)
-_SERVICE = ("tests/unit/rpmemd/test_service.py", "tests/unit/rpmemd/test_service_bounds.py")
+_POOL = (
+    "tests/integration/test_pool.py",
+    "tests/unit/pool/test_pool_steps.py",
+)
+_SERVICE = ("tests/unit/service/test_service.py", "tests/unit/service/test_service_bounds.py")
 _ARGUMENTS = ("tests/unit/session/test_session_arguments.py",)
 
 MUTANTS = (
@@ -222,7 +225,10 @@ MUTANTS = (
         "Copies.withdraw",
         "assembly.dismiss(joined, remove=remove)",
         "assembly.dismiss(joined, remove=False)",
-        ("tests/integration/test_pool.py",),
+        (
+            "tests/integration/test_pool.py",
+            "tests/unit/pool/test_pool_steps.py",
+        ),
     ),
     Mutant(
         "the last piece of a copy is as long as all others",

@@ -340,6 +340,6 @@ MUTANTS = (
         "MemoryCopy.close",
         "if remove and not self.region.closed:",
         "if remove and self.region.closed:",
-        (*_LOCAL, "tests/integration/test_pool.py"),
+        (*_LOCAL, "tests/integration/test_pool.py", "tests/unit/pool/test_pool_steps.py"),
     ),
 )

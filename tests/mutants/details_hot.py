@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from tests.mutants import Mutant
 
-_CALLS = ("tests/integration/test_replica.py", "tests/integration/test_pool.py")
+_CALLS = (
+    "tests/unit/session/test_long_ranges.py",
+    "tests/integration/test_replica.py",
+    "tests/integration/test_pool.py",
+)
 _LANES = ("tests/unit/session/test_lanes.py",)
 _OVERLAPS = ("tests/unit/engine/test_overlaps.py",)
 _INTERRUPTED = ("tests/unit/engine/test_interrupted.py",)
-_RECORDED = ("tests/integration/test_recorded_pools.py",)
+_RECORDED = ("tests/unit/pool/test_recorded_pools.py",)
 _RANGES = ("tests/unit/engine/test_ranges.py",)
 _POSTS = ("tests/unit/steps/test_steps_posts.py",)
 _SIGNALS = ("tests/faults/test_signals.py",)
@@ -17,7 +21,7 @@ _STAGING = ("tests/integration/test_staging.py",)
 _REFUSAL = ("tests/unit/memory/test_refusal.py",)
 _PMEM = ("tests/unit/memory/test_pmem.py",)
 _NVDIMM = ("tests/unit/memory/test_nvdimm.py", "tests/unit/memory/test_dax.py")
-_SERVICE = ("tests/unit/rpmemd/test_service.py", "tests/unit/rpmemd/test_service_bounds.py")
+_SERVICE = ("tests/unit/service/test_service.py", "tests/unit/service/test_service_bounds.py")
 
 MUTANTS = (
     # --- the core -----------------------------------------------------------------------------

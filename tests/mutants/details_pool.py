@@ -5,8 +5,16 @@ from __future__ import annotations
 from tests.mutants import Mutant
 
 _LOCAL = ("tests/unit/pool/test_pool_local.py",)
-_POOL = ("tests/unit/pool/test_pool_local.py", "tests/integration/test_pool.py")
-_RECORDED = ("tests/integration/test_recorded_pools.py", "tests/integration/test_pool.py")
+_POOL = (
+    "tests/unit/pool/test_pool_local.py",
+    "tests/integration/test_pool.py",
+    "tests/unit/pool/test_pool_steps.py",
+)
+_RECORDED = (
+    "tests/unit/pool/test_recorded_pools.py",
+    "tests/integration/test_pool.py",
+    "tests/unit/pool/test_pool_steps.py",
+)
 _ARRAYS = ("tests/unit/pool/test_arrays.py",)
 _CATALOGUE = ("tests/unit/pool/test_catalogue.py",)
 _OPTIONS = ("tests/unit/session/test_session_arguments.py", "tests/unit/pool/test_pool_local.py")
@@ -17,7 +25,7 @@ MUTANTS = (
         "OpenPool.__init__",
         "catalogue = Catalogue.format(medium, layout)\n            parts.copy.publish()",
         "parts.copy.publish()\n            catalogue = Catalogue.format(medium, layout)",
-        ("tests/integration/test_recorded_pools.py", "tests/faults/test_creations.py"),
+        ("tests/unit/pool/test_recorded_pools.py", "tests/faults/test_creations.py"),
     ),
     Mutant(
         "the replicas of a new pool get no state word",
@@ -31,7 +39,7 @@ MUTANTS = (
         "Pool.level",
         "return min(levels",
         "return max(levels",
-        ("tests/unit/base/test_levels.py", *_POOL),
+        ("tests/unit/session/test_levels.py", *_POOL),
     ),
     Mutant(
         "room that is no room for arrays counts as free",
@@ -52,7 +60,10 @@ MUTANTS = (
         "Pool.pull",
         "            self._check_same_catalogue(replica)\n",
         "",
-        ("tests/integration/test_pool.py",),
+        (
+            "tests/integration/test_pool.py",
+            "tests/unit/pool/test_pool_steps.py",
+        ),
     ),
     Mutant(
         "the dimensions of a subarray come first",
@@ -129,7 +140,10 @@ MUTANTS = (
         "create",
         "            copy.close(remove=True)",
         "            copy.close()",
-        ("tests/integration/test_pool.py",),
+        (
+            "tests/integration/test_pool.py",
+            "tests/unit/pool/test_pool_steps.py",
+        ),
     ),
     Mutant(
         "header and superblock of different pools go together",
@@ -150,7 +164,11 @@ MUTANTS = (
         "_connect_all",
         "remove=attributes is not None",
         "remove=attributes is None",
-        ("tests/integration/test_pool.py", "tests/faults/test_creations.py"),
+        (
+            "tests/integration/test_pool.py",
+            "tests/unit/pool/test_pool_steps.py",
+            "tests/faults/test_creations.py",
+        ),
     ),
     Mutant(
         "the copy that is opened is not marked as in use",

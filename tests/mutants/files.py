@@ -93,7 +93,7 @@ MUTANTS = (
         "self.region.deep_persist(0, self.region.size)",
         "",
         (
-            "tests/integration/test_recorded_pools.py::test_a_restored_pool_is_durable_before_it_has_a_name",
+            "tests/unit/pool/test_recorded_pools.py::test_a_restored_pool_is_durable_before_it_has_a_name",
         ),
     ),
     Mutant(
@@ -101,7 +101,7 @@ MUTANTS = (
         "Draft.give_name",
         "os.link(self.hidden, self.path)",
         "os.rename(self.hidden, self.path)",
-        ("tests/integration/test_pool.py", *_DRAFTS),
+        ("tests/integration/test_pool.py", "tests/unit/pool/test_pool_steps.py", *_DRAFTS),
     ),
     Mutant(
         "remove takes a file that is no pool",

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from tests.mutants import Mutant
 
-_RECORDED = ("tests/integration/test_recorded_pools.py",)
-_POOL = ("tests/integration/test_pool.py",)
+_RECORDED = ("tests/unit/pool/test_recorded_pools.py",)
+_POOL = (
+    "tests/integration/test_pool.py",
+    "tests/unit/pool/test_pool_steps.py",
+)
 _LOCAL = ("tests/unit/pool/test_pool_local.py",)
 _CATALOGUE = ("tests/unit/pool/test_catalogue.py",)
 _CONTROL = ("tests/unit/control/test_control_session.py",)
@@ -250,7 +253,7 @@ MUTANTS = (
         "Replica.level",
         'if not STEPS[self.step].proved and self.provider in ("tcp", "sockets"):',
         "if False:",
-        ("tests/unit/base/test_levels.py",),
+        ("tests/unit/session/test_levels.py",),
     ),
     Mutant(
         "a state word with a bad sum is believed",

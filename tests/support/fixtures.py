@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -25,6 +25,19 @@ def sshd_session(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sshd]:
         yield server
     finally:
         server.stop()
+
+
+@pytest.fixture
+def set_variable(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str, str], None]]:
+    """Set an environment variable that is read once in the life of a process."""
+
+    def set_it(name: str, value: str) -> None:
+        monkeypatch.setenv(name, value)
+        environment.current.cache_clear()
+
+    yield set_it
+    monkeypatch.undo()
+    environment.current.cache_clear()
 
 
 @pytest.fixture

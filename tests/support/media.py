@@ -14,13 +14,17 @@ from numpy.typing import NDArray
 
 from rpmem.base.pool_format import HEADER_SIZE
 from rpmem.files import poolset
+from rpmem.files.header import INCOMPAT_SINGLEHDR as INCOMPAT_SINGLEHDR
+from rpmem.files.header import Header
 from rpmem.pool.catalogue import Catalogue
 from rpmem.pool.superblock import (
     LAYOUT_OFFSET,
     LAYOUT_SIZE,
+    SLOT_COUNT,
     STATE_OFFSET,
     STATE_SIZE,
     Layout,
+    Phase,
     State,
 )
 
@@ -39,6 +43,33 @@ def image_of(pool_set: Path) -> bytes:
         content = Path(part.path).read_bytes()
         pieces.append(content[HEADER_SIZE:] if index and every_part_has_one else content)
     return b"".join(pieces)
+
+
+def signature_in(image: bytes) -> bytes:
+    """Return the signature in an image's header, whose checksum has to be right."""
+    return Header.unpack(image[:HEADER_SIZE]).signature
+
+
+def state_of(image: bytes) -> tuple[int, str]:
+    """Return the generation and the phase that an image's state word says."""
+    state = State.unpack(image[STATE_OFFSET : STATE_OFFSET + STATE_SIZE])
+    return state.generation, state.phase.name
+
+
+def write_state(pool_set: Path, generation: int, phase: str) -> None:
+    """Put another state word into a pool that nobody uses."""
+    with open(parts_of(pool_set)[0], "r+b") as file:
+        file.seek(STATE_OFFSET)
+        file.write(State(generation, Phase[phase]).pack())
+
+
+def write_slots(pool_set: Path, content: bytes) -> None:
+    """Overwrite the beginning of both catalogue slots of a pool that nobody uses."""
+    layout = PoolImage.parse(image_of(pool_set)).layout
+    with open(parts_of(pool_set)[0], "r+b") as file:
+        for index in range(SLOT_COUNT):
+            file.seek(layout.slot_offset(index))
+            file.write(content)
 
 
 def wait_unlocked(pool_set: Path, timeout: float = 30.0) -> float:

@@ -22,6 +22,11 @@ def page(name: str) -> str:
     return (ROOT / name).read_text()
 
 
+def blocks(name: str, language: str) -> list[str]:
+    """Return the blocks of code in a language that a page has."""
+    return re.findall(rf"^```{language}\n(.*?)^```$", page(name), re.M | re.S)
+
+
 def source(name: str) -> str:
     """Return the text of a file of the code."""
     return (ROOT / name).read_text()

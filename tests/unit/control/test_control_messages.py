@@ -43,6 +43,7 @@ from rpmem.errors import (
     UsageError,
     VersionMismatch,
 )
+from tests.support import tokens as secrets
 
 U64 = (1 << 64) - 1
 tokens = st.from_regex(r"[A-Za-z0-9][A-Za-z0-9_.:;+-]{0,63}", fullmatch=True)
@@ -439,3 +440,18 @@ def test_a_target_cannot_raise_what_only_this_side_can_know(code):
         error = kind(code=code, message="words").to_exception("node2")
         assert type(error) is RemoteError
         assert error.remote_code == code
+
+
+def test_what_is_printed_of_a_grant():
+    token = bytes(range(32))
+    grant = LaneGrant(token=token, key=0, address=0)
+    ready = Ready(
+        provider="tcp",
+        port=40000,
+        lanes=(grant,),
+        pool_size=2 << 20,
+        steps=("send-after-write",),
+        message_size=4096,
+    )
+    texts = {"grant": f"{grant!r}{grant}".encode(), "ready": f"{ready!r}{ready}".encode()}
+    assert secrets.finds([token], texts) == []

@@ -1,0 +1,72 @@
+"""Pools with named arrays, and the directories of this machine that stand for their targets."""
+
+from __future__ import annotations
+
+import os
+import signal
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+import rpmem
+from tests.support.media import image_of, state_of
+
+SIZE = 8 << 20
+HEADER = 4096
+
+
+class PoolNode:
+    """A pool set directory that stands for a target."""
+
+    def __init__(self, directory: Path) -> None:
+        directory.mkdir()
+        self.directory = directory
+        self.target = f"local:{directory}"
+
+    def spec(self, name: str = "pool.set") -> str:
+        """Return what to give as a replica."""
+        return f"{self.target} {name}"
+
+    def image(self, name: str = "pool.set") -> bytes:
+        """Return the replica as it lies in the files now."""
+        return image_of(self.directory / name)
+
+    def contents(self, name: str = "pool.set") -> bytes:
+        """Return the replica as it lies in the files now, without the header."""
+        return self.image(name)[HEADER:]
+
+    def state(self, name: str = "pool.set") -> tuple[int, str]:
+        """Return generation and phase as they lie in the files now."""
+        return state_of(self.image(name))
+
+    def files(self) -> list[str]:
+        """Return the names of all files."""
+        return sorted(str(path.relative_to(self.directory)) for path in self.directory.rglob("*"))
+
+
+def local_bytes(path: Path, size: int = SIZE) -> bytes:
+    """Return a pool of one file without its header."""
+    return path.read_bytes()[HEADER:size]
+
+
+def state_now(pool: rpmem.Pool) -> tuple[int, str]:
+    """Return generation and phase as the pool says them; compare `PoolNode.state`."""
+    return pool.state.generation, pool.state.phase.name
+
+
+def kill(replica: rpmem.Replica) -> None:
+    """Kill the daemon of a replica."""
+    assert replica.peer is not None
+    os.kill(replica.peer.pid, signal.SIGKILL)
+
+
+def fill(
+    pool: rpmem.Pool, name: str = "a", value: float = 1.0, shape: tuple[int, ...] = (50, 100)
+) -> NDArray[np.float64]:
+    """Make an array of one value, durable everywhere."""
+    array: Any = pool.array(name, shape)
+    array[:] = value
+    pool.persist(array)
+    return array

@@ -1,0 +1,131 @@
+"""Faults, and other threads, between the steps of an open, an attach, a detach and a restore."""
+
+from __future__ import annotations
+
+import threading
+
+import pytest
+
+import rpmem
+from rpmem.base import interrupts
+from rpmem.errors import PoolSetExists, ReplicaLost, StaleReplica, UsageError
+from rpmem.pool import assembly
+from rpmem.pool.catalogue import Catalogue
+from rpmem.pool.copies import Copies
+from tests.support.pools import SIZE, PoolNode, fill
+
+
+@pytest.fixture
+def node(tmp_path):
+    return PoolNode(tmp_path / "node1")
+
+
+@pytest.fixture
+def local(tmp_path):
+    return tmp_path / "local"
+
+
+def test_nothing_is_pulled_from_a_replica_with_other_arrays(local, node, monkeypatch):
+    with rpmem.Pool.create(local, SIZE, node.spec(), parts=1) as pool:
+        array = fill(pool)
+        with monkeypatch.context() as patch:
+            patch.setattr(pool._arrays._catalogue._medium, "_replicate", None)
+            pool.array("only here", 10)
+        array[0] = 9
+        with pytest.raises(StaleReplica, match="catalogue"):
+            pool.pull()
+        assert (array[0] == 9).all()
+        pool.pull(array)
+        assert (array == 1).all()
+
+
+def test_two_threads_that_detach_one_replica(local, node, monkeypatch):
+    """One of them does, and the other is told that there is no such replica."""
+    outcomes = []
+    both, looked, find = threading.Barrier(2), threading.local(), Copies.find
+
+    def find_together(copies, replica):
+        found = find(copies, replica)
+        if not hasattr(looked, "once"):
+            looked.once = True
+            both.wait(10)
+        return found
+
+    monkeypatch.setattr(Copies, "find", find_together)
+
+    def detach(pool, replica):
+        try:
+            pool.detach(replica)
+        except UsageError as error:
+            outcomes.append(str(error))
+        else:
+            outcomes.append("done")
+
+    with rpmem.Pool.create(local, SIZE, node.spec(), parts=1) as pool:
+        threads = [threading.Thread(target=detach, args=(pool, pool.replicas[0])) for _ in "ab"]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    assert sorted(outcomes, key=len)[0] == "done"
+    assert "the pool has no replica" in sorted(outcomes, key=len)[1]
+
+
+@pytest.mark.parametrize("error", [ReplicaLost("cut"), KeyboardInterrupt()])
+def test_a_creation_interrupted_at_the_last_step_leaves_nothing(local, node, monkeypatch, error):
+    def broken(medium, layout):
+        raise error
+
+    monkeypatch.setattr(Catalogue, "format", broken)
+    with pytest.raises(type(error)):
+        rpmem.Pool.create(local, SIZE, node.spec(), parts=1)
+    monkeypatch.undo()
+    assert not local.exists()
+    assert [name for name in node.files() if not name.endswith(".set")] == []
+    with rpmem.Pool.create(local, SIZE, node.spec(), parts=1):
+        pass
+
+
+@pytest.mark.parametrize("created", [True, False])
+def test_an_attach_interrupted_at_the_last_step_is_undone(local, node, monkeypatch, created):
+    """What it created goes; what was there before stays."""
+    share = Copies.share_state
+    parts = 1 if created else 0
+
+    def interrupted(self):
+        monkeypatch.setattr(Copies, "share_state", share)
+        raise interrupts.Interrupted
+
+    with rpmem.Pool.create(local, SIZE, [] if created else node.spec(), parts=1) as pool:
+        if not created:
+            pool.detach(0)
+        before = node.files()
+        monkeypatch.setattr(Copies, "share_state", interrupted)
+        with pytest.raises(interrupts.Interrupted):
+            pool.attach(node.spec(), create=created, parts=parts)
+        assert node.files() == before
+        assert list(pool.replicas) == []
+        array = pool.array("a", 10, "u8")
+        array[:] = 7
+        pool.persist(array)
+        del array
+        # Nothing is in the way of another.
+        pool.attach(node.spec(), create=created, parts=parts)
+        assert (pool.read(pool["a"]) == 7).all()
+
+
+def test_somebody_else_takes_the_name_during_restore(tmp_path, local, node, monkeypatch):
+    with rpmem.Pool.create(local, SIZE, node.spec(), parts=1) as pool:
+        fill(pool)
+    new = tmp_path / "new"
+    read_back = assembly._read_back
+
+    def slow(parts):
+        read_back(parts)
+        new.write_text("mine")
+
+    monkeypatch.setattr(assembly, "_read_back", slow)
+    with pytest.raises(PoolSetExists):
+        rpmem.Pool.restore(new, node.spec())
+    assert new.read_text() == "mine"
+    assert sorted(path.name for path in tmp_path.iterdir() if path.is_file()) == ["local", "new"]
