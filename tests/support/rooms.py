@@ -88,11 +88,14 @@ def room_of(module: str) -> str | None:
 
 def imports(path: Path) -> set[str]:
     """Return the modules of ours that a file imports, wherever in it."""
+    return imported((ROOT / path).read_text())
+
+
+def imported(text: str) -> set[str]:
+    """Return the modules of ours that a text imports, in programs that it quotes too."""
     found = set()
     # What is imported for annotations only is no arrow.
-    text = re.sub(
-        r"^if TYPE_CHECKING:\n(?:(?:[ \t].*)?\n)*", "", (ROOT / path).read_text(), flags=re.M
-    )
+    text = re.sub(r"^if TYPE_CHECKING:\n(?:(?:[ \t].*)?\n)*", "", text, flags=re.M)
     for match in _IMPORT.finditer(text):
         home = (match["home"] or match["module"]).replace(".", "/")
         names = re.findall(r"\w+", re.sub(r"\bas \w+", "", match["names"] or ""))

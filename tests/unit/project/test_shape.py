@@ -9,7 +9,9 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).resolve().parents[3]
+from tests.support import rooms
+from tests.support.rooms import ROOT
+
 MOST_LINES_OF_A_FILE = 500
 MOST_LINES_OF_A_FUNCTION = 70
 CODE = ("rpmem", "rpmemd", "benchmarks", "tests/support")
@@ -30,16 +32,16 @@ SWITCHES = {
 #: What of the inside integration tests, examples and benchmarks use, and why.
 INSIDE = {
     "benchmarks/overhead.py": "measures the core alone, over a fabric that does nothing",
-    "tests/integration/test_cli.py": "the command is called in this process",
-    "tests/integration/test_dropped.py": "asks a pool that was left for its phase",
-    "tests/integration/test_pool.py": "puts faults between the steps of an open and an attach",
-    "tests/integration/test_readme.py": "compares README with rpmemd's options",
-    "tests/integration/test_recorded_pools.py": "reads what lies in a pool, word by word",
-    "tests/integration/test_replica.py": "writes headers that rpmem does not write",
-    "tests/integration/test_secrets.py": "knows the secrets that it looks for",
-    "tests/integration/test_staging.py": "takes a fabric that reaches no pool for one that does",
+    "benchmarks/backends/ours_low.py": "asks whether parts are built, without loading them",
 }
-PUBLIC = re.compile(r"rpmem|rpmem\.errors|rpmem\.memkind(\..*)?")
+#: Tests of a room that Python code reaches by way of others only.
+BY_WAY_OF_OTHERS = {
+    "tests/unit/service/test_service.py": "a session's LaneServer runs the service",
+    "tests/unit/steps/test_steps_posts.py": "a step is C; the engine looks it up by its name",
+}
+PUBLIC = {"rpmem/__init__", "rpmem/errors"}
+#: What ``python -m`` is given.
+COMMANDS = {"rpmem/cli/__init__"}
 
 
 def sources(*folders: str, endings: tuple[str, ...] = (".py", ".pyx", ".pxd")) -> list[Path]:
@@ -49,6 +51,14 @@ def sources(*folders: str, endings: tuple[str, ...] = (".py", ".pyx", ".pxd")) -
         for path in sorted((ROOT / folder).rglob("*"))
         if path.suffix in endings
     ]
+
+
+#: ``project`` has tests of no room.
+TESTS_OF_ROOMS = [
+    path
+    for path in sources("tests/unit", endings=(".py",))
+    if path.name.startswith("test_") and path.parent.name != "project"
+]
 
 
 def python_functions(text: str) -> Iterator[tuple[str, int]]:
@@ -90,16 +100,45 @@ def positional_switches(text: str) -> Iterator[str]:
                     yield f"{node.name}({argument.arg})"
 
 
+def named(text: str) -> set[str]:
+    """Modules that a text imports, or names in a string, as for monkeypatch or importorskip."""
+    found = rooms.imported(text)
+    for name in re.findall(r"[\"'](?:import |from )?(rpmem(?:\.\w+)+)", text):
+        module = name.replace(".", "/")
+        while module not in rooms.modules() | rooms.packages():
+            module = module.rpartition("/")[0]
+        found.add(f"{module}/__init__" if module in rooms.packages() else module)
+    return found
+
+
 def inside(text: str) -> set[str]:
-    """Modules of the product that are not public and are imported, wherever that stands."""
-    found = set()
-    for node in ast.walk(ast.parse(text)):
-        if isinstance(node, ast.ImportFrom) and node.module is not None and not node.level:
-            found.add(node.module)
-        elif isinstance(node, ast.Import):
-            found |= {name.name for name in node.names}
-    ours = {name for name in found if name.split(".")[0] in ("rpmem", "rpmemd")}
-    return {name for name in ours if not PUBLIC.fullmatch(name)}
+    """Modules that a text imports or names, and that are not public."""
+    found = named(text) - PUBLIC - COMMANDS
+    return {module for module in found if not module.startswith("rpmem/memkind/")}
+
+
+def with_helpers(path: Path) -> str:
+    """Return the text of a test, and of the helpers that it imports."""
+    text = (ROOT / path).read_text()
+    texts = [text]
+    for helper, names in re.findall(
+        r"^from tests\.support(?:\.(\w+))? import \(?([\w, ]*)", text, re.M
+    ):
+        modules = [helper] if helper else re.findall(r"\w+", re.sub(r" as \w+", "", names))
+        texts += [(ROOT / "tests/support" / f"{name}.py").read_text() for name in modules]
+    return "\n".join(texts)
+
+
+def strangers(path: Path) -> bool:
+    """Whether a test of a room imports the inside of others only."""
+    text = with_helpers(path)
+    own = {module for module in named(text) if room(module) == path.parent.name}
+    return bool(inside(text)) and not own
+
+
+def room(module: str) -> str:
+    """Return a module's room; that of a fabric is ``fabric``."""
+    return str(rooms.room_of(module)).partition("/")[0]
 
 
 def test_files_are_short():
@@ -141,6 +180,12 @@ def test_integration_tests_examples_and_benchmarks_use_public_names():
     assert found == INSIDE.keys()
 
 
+@pytest.mark.parametrize("path", TESTS_OF_ROOMS, ids=str)
+def test_a_test_of_a_room_imports_from_it(path):
+    assert path.parent.name in {each.name for each in rooms.rooms()}
+    assert strangers(path) == (str(path) in BY_WAY_OF_OTHERS)
+
+
 @pytest.mark.parametrize("path", sources(*CODE, endings=(".pyx",)), ids=str)
 def test_every_function_of_a_compiled_part_is_seen(path):
     text = (ROOT / path).read_text()
@@ -169,4 +214,31 @@ def test_this_test_sees_switches_and_imports():
         "def g():\n    from rpmemd import config\n"
     )
     assert list(positional_switches(text)) == ["f(a)"]
-    assert inside(text) == {"rpmem.pool.pool", "rpmemd"}
+    assert inside(text) == {"rpmem/pool/pool", "rpmemd/config"}
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        'pytest.importorskip("rpmem.files.header")\n',
+        'monkeypatch.setattr("rpmem.files.header.Header", None)\n',
+        'CODE = """\nfrom rpmem.files import (\n    header,\n)\n"""\n',
+        'CODE = "import rpmem.files.header; print()"\n',
+    ],
+)
+def test_this_test_sees_what_a_string_names(text):
+    assert inside(text) == {"rpmem/files/header"}
+
+
+def test_this_test_sees_a_test_in_the_room_of_another(tmp_path, monkeypatch):
+    (tmp_path / "files").mkdir()
+    path = tmp_path / "files" / "test_one.py"
+    for text, stranger in (
+        ("from rpmem.pool import pool\n", True),
+        ("from rpmem.pool import pool\nfrom rpmem.files import header\n", False),
+        ("from tests.support.posts import Bench\n", True),
+        ("from tests.support import media\n", False),
+        ("from rpmem import Pool\n", False),
+    ):
+        path.write_text(text)
+        assert strangers(path) == stranger, text
