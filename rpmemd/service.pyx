@@ -67,12 +67,26 @@ cdef void reply_native(served_t *served, uint8_t status, uint32_t number) noexce
     served.owes_reply = True
 
 
+cdef inline int medium_failed(served_t *served, int number) noexcept nogil:
+    served.medium_error = number
+    reply_native(served, REPLY_FLUSH_FAILED, number)
+    return DROP_MEDIUM
+
+
+cdef inline int settle_native(Service service, served_t *served) noexcept nogil:
+    """Answer: the answer says that everything before it is durable."""
+    cdef int rc = service.settle(served)
+    if rc:
+        return medium_failed(served, rc)
+    reply_native(served, REPLY_DONE, 0)
+    return DROP_NONE
+
+
 cdef int fetch(Service service, served_t *served, const char *message,
                uint64_t length) noexcept nogil:
     """Check a FETCH, copy its range to where the initiator can READ it, answer."""
     cdef const header_t *header = <const header_t *> message
     cdef const descriptor_t *wanted = <const descriptor_t *> (message + sizeof(header_t))
-    cdef int rc
     if (header.flags != UPDATE_ANSWER or header.count != 1
             or header.sequence != <uint32_t> (served.sequence + 1)
             or length != sizeof(header_t) + sizeof(descriptor_t)
@@ -84,14 +98,7 @@ cdef int fetch(Service service, served_t *served, const char *message,
         return DROP_RANGE
     served.sequence = header.sequence
     memcpy(served.staging, service.region.base + wanted.offset, wanted.length)
-    # The answer says that everything before it is durable.
-    rc = service.settle(served)
-    if rc:
-        served.medium_error = rc
-        reply_native(served, REPLY_FLUSH_FAILED, rc)
-        return DROP_MEDIUM
-    reply_native(served, REPLY_DONE, 0)
-    return DROP_NONE
+    return settle_native(service, served)
 
 
 cdef int native_handler(Service service, served_t *served, const char *message,
@@ -142,16 +149,9 @@ cdef int native_handler(Service service, served_t *served, const char *message,
         n &= ~(<uint64_t> 1 << WRITTEN_SHIFT)
         rc = service.note(served, descriptors[i].offset, n)
         if rc:
-            served.medium_error = rc
-            reply_native(served, REPLY_FLUSH_FAILED, rc)
-            return DROP_MEDIUM
+            return medium_failed(served, rc)
     if header.flags & UPDATE_ANSWER:
-        rc = service.settle(served)
-        if rc:
-            served.medium_error = rc
-            reply_native(served, REPLY_FLUSH_FAILED, rc)
-            return DROP_MEDIUM
-        reply_native(served, REPLY_DONE, 0)
+        return settle_native(service, served)
     return DROP_NONE
 
 

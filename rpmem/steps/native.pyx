@@ -152,13 +152,18 @@ cdef int send_after_write(link_t *link, operation_t *operation) noexcept nogil:
     return waiting(link, operation)
 
 
+cdef inline int drain_after_posts(link_t *link, operation_t *operation) noexcept nogil:
+    """What was posted comes first: a message says nothing about it."""
+    if link.outstanding:
+        return OPERATION_PENDING
+    return send_after_write(link, operation)
+
+
 cdef int commit(link_t *link, operation_t *operation) noexcept nogil:
     cdef int rc
     if operation.flags & OPERATION_DRAIN:
         link.lane.queue.watch = WATCH_POSTS
-        if link.outstanding:
-            return OPERATION_PENDING
-        return send_after_write(link, operation)
+        return drain_after_posts(link, operation)
     if operation.flags & OPERATION_DEEP or not operation.flags & OPERATION_RELAXED:
         return send_after_write(link, operation)
     if operation.phase == PHASE_BEGIN:
@@ -181,9 +186,7 @@ cdef int read_after_write(link_t *link, operation_t *operation) noexcept nogil:
             if rc < 0:
                 return pending_or(rc)
             link.last_flushed.length = 0
-        if link.outstanding:
-            return OPERATION_PENDING
-        return send_after_write(link, operation)
+        return drain_after_posts(link, operation)
     if operation.flags & OPERATION_DEEP or not operation.flags & OPERATION_RELAXED:
         return send_after_write(link, operation)
     if operation.phase == PHASE_BEGIN:
@@ -234,9 +237,7 @@ cdef int flush(link_t *link, operation_t *operation) noexcept nogil:
             if rc < 0:
                 return pending_or(rc)
             link.last_flushed.length = 0
-        if link.outstanding:
-            return OPERATION_PENDING
-        return send_after_write(link, operation)
+        return drain_after_posts(link, operation)
     if operation.flags & OPERATION_DEEP:
         return send_after_write(link, operation)
     if not operation.flags & OPERATION_RELAXED and (starts or not is_words(operation)):

@@ -50,11 +50,11 @@ MUTANTS = (
     ),
     Mutant(
         "a refused flush is answered with done",
-        "native_handler",
-        """        rc = service.settle(served)
-        if rc:""",
-        """        rc = service.settle(served)
-        if False:""",
+        "settle_native",
+        """rc = service.settle(served)
+    if rc:""",
+        """rc = service.settle(served)
+    if False:""",
         _SERVICE,
     ),
     Mutant(

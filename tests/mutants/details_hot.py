@@ -453,8 +453,8 @@ MUTANTS = (
     Mutant(
         "what comes before a fetch is answered without a flush",
         "fetch",
-        "rc = service.settle(served)",
-        "rc = 0",
+        "return settle_native(service, served)",
+        "reply_native(served, REPLY_DONE, 0)\n    return DROP_NONE",
         (*_SERVICE, *_STAGING),
     ),
     Mutant(

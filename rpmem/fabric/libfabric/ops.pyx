@@ -101,30 +101,29 @@ cdef inline void fill_one_sided(fi_lane_t *own, one_sided_t *post, void *local, 
     post.message.rma_iov_count = 1
 
 
-cdef int fabric_write(lane_t *lane, const void *source, void *handle, uint64_t offset,
-                      uint64_t length, uint32_t flags) noexcept nogil:
-    cdef fi_lane_t *own = <fi_lane_t *> lane
+cdef inline int post_one_sided(fi_lane_t *own, void *local, void *handle, uint64_t offset,
+                               uint64_t length, uint32_t flags, bint reads) noexcept nogil:
     cdef one_sided_t post
     cdef uint64_t out
     if own.signals >= own.window:
         return LANE_AGAIN
-    fill_one_sided(own, &post, <void *> source, handle, offset, length)
-    post.message.context = &own.wrote if flags & POST_SIGNAL else &own.sent
+    fill_one_sided(own, &post, local, handle, offset, length)
     out = post_flags(own, flags, length)
+    if reads:
+        post.message.context = &own.read
+        return posted(own, out, fi_readmsg(own.endpoint, &post.message, out))
+    post.message.context = &own.wrote if flags & POST_SIGNAL else &own.sent
     return posted(own, out, fi_writemsg(own.endpoint, &post.message, out))
+
+
+cdef int fabric_write(lane_t *lane, const void *source, void *handle, uint64_t offset,
+                      uint64_t length, uint32_t flags) noexcept nogil:
+    return post_one_sided(<fi_lane_t *> lane, <void *> source, handle, offset, length, flags, False)
 
 
 cdef int fabric_read(lane_t *lane, void *destination, void *handle, uint64_t offset,
                      uint64_t length, uint32_t flags) noexcept nogil:
-    cdef fi_lane_t *own = <fi_lane_t *> lane
-    cdef one_sided_t post
-    cdef uint64_t out
-    if own.signals >= own.window:
-        return LANE_AGAIN
-    fill_one_sided(own, &post, destination, handle, offset, length)
-    post.message.context = &own.read
-    out = post_flags(own, flags, length)
-    return posted(own, out, fi_readmsg(own.endpoint, &post.message, out))
+    return post_one_sided(<fi_lane_t *> lane, destination, handle, offset, length, flags, True)
 
 
 cdef int fabric_send(lane_t *lane, const iovec *vector, void **handles, size_t count,

@@ -138,26 +138,27 @@ cdef inline void fill_one_sided(verbs_lane_t *own, ibv_send_wr *request, int opc
     request.wr.rdma.rkey = own.remote_key
 
 
-cdef int verbs_write(lane_t *lane, const void *source, void *handle, uint64_t offset,
-                     uint64_t length, uint32_t flags) noexcept nogil:
-    cdef verbs_lane_t *own = <verbs_lane_t *> lane
+cdef inline int post_one_sided(verbs_lane_t *own, int opcode, const void *local, void *handle,
+                               uint64_t offset, uint64_t length, uint64_t kind,
+                               uint32_t flags, uint64_t to_copy) noexcept nogil:
     cdef int rc = 0
     cdef ibv_send_wr *request = claim(own, &rc)
     if request == NULL:
         return rc
-    fill_one_sided(own, request, IBV_WR_RDMA_WRITE, source, handle, offset, length)
-    return post(own, request, COMPLETED_WRITE, flags, length)
+    fill_one_sided(own, request, opcode, local, handle, offset, length)
+    return post(own, request, kind, flags, to_copy)
+
+
+cdef int verbs_write(lane_t *lane, const void *source, void *handle, uint64_t offset,
+                     uint64_t length, uint32_t flags) noexcept nogil:
+    return post_one_sided(<verbs_lane_t *> lane, IBV_WR_RDMA_WRITE, source, handle, offset, length,
+                          COMPLETED_WRITE, flags, length)
 
 
 cdef int verbs_read(lane_t *lane, void *destination, void *handle, uint64_t offset,
                     uint64_t length, uint32_t flags) noexcept nogil:
-    cdef verbs_lane_t *own = <verbs_lane_t *> lane
-    cdef int rc = 0
-    cdef ibv_send_wr *request = claim(own, &rc)
-    if request == NULL:
-        return rc
-    fill_one_sided(own, request, IBV_WR_RDMA_READ, destination, handle, offset, length)
-    return post(own, request, COMPLETED_READ, flags, NEVER)
+    return post_one_sided(<verbs_lane_t *> lane, IBV_WR_RDMA_READ, destination, handle, offset,
+                          length, COMPLETED_READ, flags, NEVER)
 
 
 cdef inline int place(verbs_lane_t *own, int opcode, const void *source, uint64_t offset,
