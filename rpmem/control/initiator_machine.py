@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import enum
 import os
-from abc import ABC, abstractmethod
-from typing import ClassVar, Final
+from abc import abstractmethod
+from typing import Final
 
 from rpmem.control.events import (
     AttributesSet,
@@ -15,7 +15,8 @@ from rpmem.control.events import (
     Refused,
     SessionFailed,
 )
-from rpmem.control.handshake import STATUS_SIZE, Protocol, unpack_status
+from rpmem.control.handshake import STATUS_SIZE, unpack_status
+from rpmem.control.machine import Machine
 from rpmem.control.messages import Close, Create, Message, Open, Ready, SetAttributes
 from rpmem.errors import (
     ClosedError,
@@ -49,17 +50,7 @@ class InitiatorState(enum.Enum):
     LEGACY = "ended: the target speaks PMDK's protocol"
 
 
-_FINAL: Final = frozenset(
-    {
-        InitiatorState.CLOSED,
-        InitiatorState.FAILED,
-        InitiatorState.LOST,
-        InitiatorState.LEGACY,
-    }
-)
-
-
-class InitiatorMachine(ABC):
+class InitiatorMachine(Machine[InitiatorState]):
     """A control session at the initiator: commands in, bytes out, bytes in, events out.
 
     The caller writes what `data_to_send` returns after every call, passes what it reads to
@@ -82,34 +73,23 @@ class InitiatorMachine(ABC):
         login script printed.
     """
 
-    protocol: ClassVar[Protocol]
+    final = frozenset(
+        {
+            InitiatorState.CLOSED,
+            InitiatorState.FAILED,
+            InitiatorState.LOST,
+            InitiatorState.LEGACY,
+        }
+    )
 
     def __init__(self, where: str) -> None:
-        self.state = InitiatorState.STARTING
-        self.broken: RpmemError | None = None
+        super().__init__(InitiatorState.STARTING)
         self.stray = b""
         self._where = where
         self._status = bytearray()
-        self._output = bytearray()
         self._request: Message | None = None
 
-    @property
-    def ended(self) -> bool:
-        """Whether nothing more will be received or sent."""
-        return self.state in _FINAL
-
-    @property
-    @abstractmethod
-    def buffered(self) -> int:
-        """Bytes received that wait for the rest of their message."""
-
-    # --- bytes ----------------------------------------------------------------------------
-
-    def receive(self, data: bytes) -> list[Event]:
-        """Take bytes from the target and return what they mean."""
-        events: list[Event] = []
-        if self.state in _FINAL:
-            return events
+    def _consume(self, data: bytes, events: list[Event]) -> None:
         try:
             if self.state is InitiatorState.STARTING:
                 data = self._take_status(data, events)
@@ -117,23 +97,6 @@ class InitiatorMachine(ABC):
                 self._decode(data, events)
         except RpmemError as error:
             events.append(self._fail(error))
-        if self.state in _FINAL:
-            self._clear()
-        return events
-
-    def receive_eof(self) -> list[Event]:
-        """Take notice that the target's bytes have ended."""
-        if self.state in _FINAL:
-            return []
-        event = self._end()
-        self._clear()
-        return [event]
-
-    def data_to_send(self) -> bytes:
-        """Return what is to be written to the target now, and forget it."""
-        data = bytes(self._output)
-        self._output.clear()
-        return data
 
     # --- commands -------------------------------------------------------------------------
 
@@ -155,7 +118,7 @@ class InitiatorMachine(ABC):
         self._issue(Close(remove=remove), InitiatorState.OPEN, InitiatorState.CLOSING)
 
     def _issue(self, request: Message, fits: InitiatorState, then: InitiatorState) -> None:
-        if self.state in _FINAL:
+        if self.ended:
             if self.broken is not None:
                 raise self.broken
             raise ClosedError("the control session has ended", where=self._where)
@@ -178,15 +141,10 @@ class InitiatorMachine(ABC):
         """Append the events in `data`; raise `ProtocolError` at a breach."""
 
     @abstractmethod
-    def _clear(self) -> None:
-        """Forget buffered input."""
-
-    @abstractmethod
     def _send_request(self, request: Message) -> Message:
         """Queue a request and return it as it was sent."""
 
     def _end(self) -> Event:
-        """Change state at the end of the target's bytes."""
         if self.state is InitiatorState.STARTING:
             self.stray = bytes(self._status)
             return self._fail(

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import enum
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Iterator
-from typing import ClassVar, Final
+from typing import Final
 
 from rpmem.control.events import (
     CloseRequested,
@@ -16,7 +16,7 @@ from rpmem.control.events import (
     SessionFailed,
     SetAttributesRequested,
 )
-from rpmem.control.handshake import Protocol
+from rpmem.control.machine import Machine
 from rpmem.control.messages import (
     ATTRIBUTES_SIZE,
     Close,
@@ -26,7 +26,7 @@ from rpmem.control.messages import (
     Ready,
     SetAttributes,
 )
-from rpmem.errors import AttributesRefused, ProtocolError, RpmemError, UnexpectedMessage, UsageError
+from rpmem.errors import AttributesRefused, ProtocolError, UnexpectedMessage, UsageError
 
 _NO_ATTRIBUTES: Final = bytes(ATTRIBUTES_SIZE)
 
@@ -45,10 +45,7 @@ class TargetState(enum.Enum):
     LOST = "ended without a close"
 
 
-_FINAL: Final = frozenset({TargetState.CLOSED, TargetState.FAILED, TargetState.LOST})
-
-
-class TargetMachine(ABC):
+class TargetMachine(Machine[TargetState]):
     """A control session at the target: bytes in, events out, commands in, bytes out.
 
     The caller passes what it reads to `receive` and the end of it to `receive_eof`, carries out
@@ -63,59 +60,28 @@ class TargetMachine(ABC):
         Why the session failed.
     """
 
-    protocol: ClassVar[Protocol]
+    final = frozenset({TargetState.CLOSED, TargetState.FAILED, TargetState.LOST})
 
     def __init__(self, first: TargetState) -> None:
-        self.state = first
-        self.broken: RpmemError | None = None
-        self._output = bytearray()
+        super().__init__(first)
         self._has_attributes = False
         self._request: Create | Open | None = None
 
-    @property
-    def ended(self) -> bool:
-        """Whether nothing more will be received or answered."""
-        return self.state in _FINAL
-
-    @property
-    @abstractmethod
-    def buffered(self) -> int:
-        """Bytes received that wait for the rest of their message."""
-
-    # --- bytes ----------------------------------------------------------------------------
-
-    def receive(self, data: bytes) -> list[Event]:
-        """Take bytes from the initiator and return what they mean."""
-        events: list[Event] = []
-        if self.state in _FINAL:
-            return events
+    def _consume(self, data: bytes, events: list[Event]) -> None:
         try:
             for event in self._decode(data):
                 events.append(event)
-                if self.state in _FINAL:
+                if self.ended:
                     break
         except ProtocolError as error:
             self._reject(error)
             self.broken = error
             self.state = TargetState.FAILED
             events.append(SessionFailed(error))
-        if self.state in _FINAL:
-            self._clear()
-        return events
 
-    def receive_eof(self) -> list[Event]:
-        """Take notice that the initiator's bytes have ended."""
-        if self.state in _FINAL:
-            return []
+    def _end(self) -> Event:
         self.state = TargetState.LOST
-        self._clear()
-        return [InitiatorGone()]
-
-    def data_to_send(self) -> bytes:
-        """Return what is to be written to the initiator now, and forget it."""
-        data = bytes(self._output)
-        self._output.clear()
-        return data
+        return InitiatorGone()
 
     # --- commands -------------------------------------------------------------------------
 
@@ -159,10 +125,6 @@ class TargetMachine(ABC):
     @abstractmethod
     def _decode(self, data: bytes) -> Iterator[Event]:
         """Yield the events in `data`; raise `ProtocolError` at a breach."""
-
-    @abstractmethod
-    def _clear(self) -> None:
-        """Forget buffered input."""
 
     @abstractmethod
     def _reject(self, error: ProtocolError) -> None:
@@ -219,7 +181,7 @@ class TargetMachine(ABC):
             )
 
     def _may(self, *states: TargetState, command: str) -> bool:
-        if self.state in _FINAL:
+        if self.ended:
             return False
         if self.state not in states:
             raise UsageError(f"{command} is not possible now: the target is {self.state.value}")
