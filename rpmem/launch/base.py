@@ -8,6 +8,7 @@ descriptors at once, so that the target still sees the end of the session when t
 from __future__ import annotations
 
 import os
+import threading
 import time
 import weakref
 from abc import ABC, abstractmethod
@@ -116,6 +117,11 @@ class Transport(Closing, ABC):
         self.timeout_s = timeout_s
         self.forced = False
         self._owner = os.getpid()
+        self._is_closed = False
+        self._at_end = False
+        self._state_lock = threading.Lock()
+        self._send_lock = threading.Lock()
+        self._receive_lock = threading.Lock()
         _open_transports.add(self)
 
     @property
@@ -133,16 +139,15 @@ class Transport(Closing, ABC):
         return {self.peer_host}
 
     @property
-    @abstractmethod
     def closed(self) -> bool:
         """Whether `close` was called."""
+        return self._is_closed
 
     @property
-    @abstractmethod
     def at_end(self) -> bool:
         """Whether the far side has closed its stdout (`receive` has returned ``b""``)."""
+        return self._at_end
 
-    @abstractmethod
     def send(self, data: bytes | bytearray | memoryview, timeout_s: float | None = None) -> None:
         """Send all of `data`.
 
@@ -163,6 +168,14 @@ class Transport(Closing, ABC):
         ClosedError
             The transport was closed, before or during the call.
         """
+        self._check_owner()
+        deadline = Deadline(self.timeout_s if timeout_s is None else timeout_s)
+        rest = memoryview(data).cast("B")
+        with self._send_lock:
+            while rest:
+                if self._is_closed:
+                    raise self._closed_error()
+                rest = rest[self._send_some(rest, deadline) :]
 
     @abstractmethod
     def receive(self, limit: int, timeout_s: float | None) -> bytes:
@@ -220,7 +233,6 @@ class Transport(Closing, ABC):
     def kill(self) -> None:
         """End the far side at once and without ceremony; `close` is still to be called."""
 
-    @abstractmethod
     def close(self, timeout_s: float = CLOSE_GRACE_S) -> None:
         """Let rpmemd end, by the end of its stdin, and release everything.
 
@@ -229,6 +241,28 @@ class Transport(Closing, ABC):
         timeout_s : float
             Seconds until it is ended by force.
         """
+        if self._owner != os.getpid():
+            self._drop()
+            return
+        with self._state_lock:
+            if self._is_closed:
+                return
+            self._is_closed = True
+        self._finish(timeout_s)
+
+    @abstractmethod
+    def _send_some(self, data: memoryview, deadline: Deadline) -> int:
+        """Send what is taken now, which may be nothing if it was waited for; return how much.
+
+        Raises
+        ------
+        DeadlineExceeded, ReplicaLost
+            As for `send`.
+        """
+
+    @abstractmethod
+    def _finish(self, timeout_s: float) -> None:
+        """Carry out `close`, once."""
 
     @abstractmethod
     def _drop(self) -> None:

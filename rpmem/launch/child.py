@@ -23,7 +23,7 @@ from collections.abc import Mapping, Sequence
 from rpmem.base import interrupts
 from rpmem.base.target import Target
 from rpmem.errors import LaunchFailed, remedy_for, shortage
-from rpmem.launch.base import CLOSE_GRACE_S, Deadline, Tail, Transport
+from rpmem.launch.base import Deadline, Tail, Transport
 
 _CHUNK = 64 * 1024
 _LONGEST_NAP_S = 0.02
@@ -132,14 +132,9 @@ class ChildTransport(Transport):
         timeout_s: float,
         environment: Mapping[str, str] | None = None,
     ) -> None:
-        self._is_closed = False
         super().__init__(target, command, timeout_s)
         self.argv = tuple(argv)
-        self._state_lock = threading.Lock()
         self._reap_lock = threading.Lock()
-        self._send_lock = threading.Lock()
-        self._receive_lock = threading.Lock()
-        self._at_end = False
         self._status: int | None = None
         self._process: subprocess.Popen[bytes]
         with contextlib.ExitStack() as ours, contextlib.ExitStack() as theirs:
@@ -193,33 +188,17 @@ class ChildTransport(Transport):
         """Process id of the child."""
         return self._process.pid
 
-    @property
-    def closed(self) -> bool:  # noqa: D102 - see Transport
-        return self._is_closed
+    def _send_some(self, data: memoryview, deadline: Deadline) -> int:
+        try:
+            return self._stdin.send(data, socket.MSG_NOSIGNAL)
+        except BlockingIOError:
+            if not self._wait(self._stdin.fileno(), select.POLLOUT, deadline):
+                raise self._late(deadline, "took no data") from None
+            return 0
+        except OSError as error:
+            raise self._lost_error() from error
 
-    @property
-    def at_end(self) -> bool:  # noqa: D102
-        return self._at_end
-
-    def send(  # noqa: D102
-        self, data: bytes | bytearray | memoryview, timeout_s: float | None = None
-    ) -> None:
-        self._check_owner()
-        deadline = Deadline(self.timeout_s if timeout_s is None else timeout_s)
-        rest = memoryview(data).cast("B")
-        with self._send_lock:
-            while rest:
-                if self._is_closed:
-                    raise self._closed_error()
-                try:
-                    rest = rest[self._stdin.send(rest, socket.MSG_NOSIGNAL) :]
-                except BlockingIOError:
-                    if not self._wait(self._stdin.fileno(), select.POLLOUT, deadline):
-                        raise self._late(deadline, "took no data") from None
-                except OSError as error:
-                    raise self._lost_error() from error
-
-    def receive(self, limit: int, timeout_s: float | None) -> bytes:  # noqa: D102
+    def receive(self, limit: int, timeout_s: float | None) -> bytes:  # noqa: D102 - see Transport
         self._check_owner()
         deadline = Deadline(timeout_s)
         with self._receive_lock:
@@ -285,14 +264,7 @@ class ChildTransport(Transport):
                 with contextlib.suppress(ProcessLookupError, PermissionError):
                     os.killpg(self._process.pid, number)
 
-    def close(self, timeout_s: float = CLOSE_GRACE_S) -> None:  # noqa: D102
-        if self._owner != os.getpid():
-            self._drop()
-            return
-        with self._state_lock:
-            if self._is_closed:
-                return
-            self._is_closed = True
+    def _finish(self, timeout_s: float) -> None:
         os.eventfd_write(self._wake, 1)
         with contextlib.suppress(OSError):
             self._stdin.shutdown(socket.SHUT_WR)

@@ -16,7 +16,7 @@ import paramiko
 from rpmem.base import interrupts
 from rpmem.base.target import Target
 from rpmem.errors import LaunchFailed
-from rpmem.launch.base import CLOSE_GRACE_S, Deadline, Tail, Transport
+from rpmem.launch.base import Deadline, Tail, Transport
 from rpmem.launch.paramiko_client import Connection
 
 # A channel has one time-out for both directions, so every call waits in slices of it; paramiko's
@@ -51,15 +51,10 @@ class InProcessTransport(Transport):
         command: str,
         timeout_s: float,
     ) -> None:
-        self._is_closed = False
         super().__init__(target, command, timeout_s)
         self._connection = connection
         self._channel = channel
-        self._at_end = False
         self._tail = Tail()
-        self._state_lock = threading.Lock()
-        self._send_lock = threading.Lock()
-        self._receive_lock = threading.Lock()
         channel.settimeout(_SLICE_S)
         self._drain = threading.Thread(
             target=_drain,
@@ -76,36 +71,19 @@ class InProcessTransport(Transport):
     def session_hosts(self) -> set[str]:  # noqa: D102
         return {self.peer_host, *self._connection.addresses()}
 
-    @property
-    def closed(self) -> bool:  # noqa: D102
-        return self._is_closed
-
-    @property
-    def at_end(self) -> bool:  # noqa: D102
-        return self._at_end
-
-    def send(  # noqa: D102
-        self, data: bytes | bytearray | memoryview, timeout_s: float | None = None
-    ) -> None:
-        self._check_owner()
-        deadline = Deadline(self.timeout_s if timeout_s is None else timeout_s)
-        rest = memoryview(data).cast("B")
-        with self._send_lock:
-            while rest:
-                if self._is_closed:
-                    raise self._closed_error()
-                try:
-                    sent = self._channel.send(bytes(rest[:_CHUNK]))
-                except TimeoutError:
-                    interrupts.check()
-                    if deadline.passed:
-                        raise self._late(deadline, "took no data") from None
-                    continue
-                except (OSError, EOFError, paramiko.SSHException) as error:
-                    raise self._lost_error() from error
-                if sent == 0:
-                    raise self._lost_error()
-                rest = rest[sent:]
+    def _send_some(self, data: memoryview, deadline: Deadline) -> int:
+        try:
+            sent: int = self._channel.send(bytes(data[:_CHUNK]))
+        except TimeoutError:
+            interrupts.check()
+            if deadline.passed:
+                raise self._late(deadline, "took no data") from None
+            return 0
+        except (OSError, EOFError, paramiko.SSHException) as error:
+            raise self._lost_error() from error
+        if sent == 0:
+            raise self._lost_error()
+        return sent
 
     def receive(self, limit: int, timeout_s: float | None) -> bytes:  # noqa: D102
         self._check_owner()
@@ -146,14 +124,7 @@ class InProcessTransport(Transport):
         self._check_owner()
         self._connection.abort()
 
-    def close(self, timeout_s: float = CLOSE_GRACE_S) -> None:  # noqa: D102
-        if self._owner != os.getpid():
-            self._drop()
-            return
-        with self._state_lock:
-            if self._is_closed:
-                return
-            self._is_closed = True
+    def _finish(self, timeout_s: float) -> None:
         # Even saying goodbye can block when the connection is dead.
         deadline = Deadline(timeout_s)
         watchdog = threading.Timer(deadline.left() or 0, self._force)

@@ -202,9 +202,9 @@ MUTANTS = (
     ),
     Mutant(
         "what a pipe did not take at once is lost",
-        "ChildTransport.send",
-        "rest = rest[self._stdin.send(rest, socket.MSG_NOSIGNAL) :]",
-        "self._stdin.send(rest, socket.MSG_NOSIGNAL)\n                    break",
+        "Transport.send",
+        "rest = rest[self._send_some(rest, deadline) :]",
+        "self._send_some(rest, deadline)\n                break",
         _CHILD,
     ),
     Mutant(

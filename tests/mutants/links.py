@@ -192,7 +192,7 @@ MUTANTS = (
     ),
     Mutant(
         "a child outlives its transport",
-        "ChildTransport.close",
+        "ChildTransport._finish",
         "self._signal(signal.SIGTERM)",
         "return",
         _CHILD,

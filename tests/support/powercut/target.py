@@ -15,7 +15,7 @@ from typing import Any
 from rpmem.base.target import Target
 from rpmem.errors import PoolSetError
 from rpmem.launch import local
-from rpmem.launch.base import CLOSE_GRACE_S, Deadline, Transport
+from rpmem.launch.base import Deadline, Transport
 from rpmemd import config as configuration
 from rpmemd.__main__ import remove
 from rpmemd.database import Database
@@ -30,8 +30,6 @@ class ThreadTransport(Transport):
     pid = 0
 
     def __init__(self, target: Target, arguments: Sequence[str], timeout_s: float) -> None:
-        self._is_closed = False
-        self._at_end = False
         super().__init__(target, "a thread", timeout_s)
         self._ours, self._theirs = socket.socketpair()
         self._said = io.StringIO()
@@ -66,19 +64,9 @@ class ThreadTransport(Transport):
     def peer_host(self) -> str:
         return "127.0.0.1"
 
-    @property
-    def closed(self) -> bool:
-        return self._is_closed
-
-    @property
-    def at_end(self) -> bool:
-        return self._at_end
-
-    def send(self, data: Any, timeout_s: float | None = None) -> None:
-        if self._is_closed:
-            raise self._closed_error()
+    def _send_some(self, data: memoryview, deadline: Deadline) -> int:
         try:
-            self._ours.sendall(data)
+            return self._ours.send(data)
         except OSError as error:
             raise self._lost_error() from error
 
@@ -111,10 +99,7 @@ class ThreadTransport(Transport):
     def kill(self) -> None:
         self._ours.shutdown(socket.SHUT_RDWR)
 
-    def close(self, timeout_s: float = CLOSE_GRACE_S) -> None:
-        if self._is_closed:
-            return
-        self._is_closed = True
+    def _finish(self, timeout_s: float) -> None:
         try:
             # Both ways: it wakes a thread that waits in `receive`, too.
             self._ours.shutdown(socket.SHUT_RDWR)

@@ -56,7 +56,7 @@ class Recorded(Transport):
     def at_end(self):
         return self._ends and not self._stdout
 
-    def send(self, data, timeout_s=None):
+    def _send_some(self, data, deadline):
         raise NotImplementedError
 
     def receive(self, limit, timeout_s):
@@ -74,7 +74,7 @@ class Recorded(Transport):
     def kill(self):
         raise NotImplementedError
 
-    def close(self, timeout_s=5.0):
+    def _finish(self, timeout_s):
         raise NotImplementedError
 
     def _drop(self):
