@@ -46,7 +46,32 @@ class _Uuid(Protocol):  # uuid.UUID, without importing uuid
     def bytes_le(self) -> bytes: ...
 
 
-class PoolAttributes(Record):
+class Beginning(Record):
+    """What attributes and the headers of parts begin with, in this order."""
+
+    signature: bytes = bytes(8)
+    major: int = 0
+    compat: int = 0
+    incompat: int = 0
+    ro_compat: int = 0
+    poolset_uuid: bytes = NO_UUID
+    uuid: bytes = NO_UUID
+
+    @property
+    def beginning(self) -> tuple[bytes, int, int, int, int, bytes, bytes]:
+        """These fields, as they are packed."""
+        return (
+            self.signature,
+            self.major,
+            self.compat,
+            self.incompat,
+            self.ro_compat,
+            self.poolset_uuid,
+            self.uuid,
+        )
+
+
+class PoolAttributes(Beginning):
     """What a user of librpmem says about a pool when creating it, and reads when opening it.
 
     All fields zero means that the pool has no attributes and no header.
@@ -74,13 +99,6 @@ class PoolAttributes(Record):
         A field does not fit.
     """
 
-    signature: bytes = bytes(8)
-    major: int = 0
-    compat: int = 0
-    incompat: int = 0
-    ro_compat: int = 0
-    poolset_uuid: bytes = NO_UUID
-    uuid: bytes = NO_UUID
     next_uuid: bytes = NO_UUID
     prev_uuid: bytes = NO_UUID
     user_flags: bytes = NO_UUID
@@ -150,13 +168,7 @@ class PoolAttributes(Record):
     def pack(self) -> bytes:
         """Return the attributes as on the wire: 104 bytes, integers big-endian."""
         return _ATTRIBUTES.pack(
-            self.signature,
-            self.major,
-            self.compat,
-            self.incompat,
-            self.ro_compat,
-            self.poolset_uuid,
-            self.uuid,
+            *self.beginning,
             self.next_uuid,
             self.prev_uuid,
             self.user_flags,

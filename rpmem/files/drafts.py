@@ -15,8 +15,8 @@ import os
 import re
 import secrets
 import stat
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from hashlib import blake2b
 
 from rpmem import errors
@@ -220,8 +220,15 @@ def unlink(path: str, descriptor: int) -> None:
     """
     if not leads_to(path, descriptor):
         return
-    try:
+    with removing(path):
         os.unlink(path)
+
+
+@contextmanager
+def removing(path: str) -> Iterator[None]:
+    """Take it well that a name is gone already; say what else keeps it from being removed."""
+    try:
+        yield
     except FileNotFoundError:
         return
     except OSError as error:

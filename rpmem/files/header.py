@@ -13,7 +13,7 @@ import struct
 from collections.abc import Callable, Iterable, Sequence
 
 from rpmem.base.pool_format import HEADER_SIZE
-from rpmem.base.values import Record, replace
+from rpmem.base.values import replace
 from rpmem.errors import HeaderError
 from rpmem.files.attributes import (
     ATTRIBUTES_SIZE,
@@ -23,6 +23,7 @@ from rpmem.files.attributes import (
     MAJOR,
     NO_UUID,
     SIGNATURE,
+    Beginning,
     Options,
     PoolAttributes,
     check_attributes,
@@ -59,19 +60,12 @@ _CHECKSUM_OFFSET = 4088
 _CHECKSUM_2K_END = 2048
 
 
-class Header(Record):
+class Header(Beginning):
     """The 4096 bytes at the start of a part, field by field in the order of the medium.
 
     `checksum` is what the medium says; `pack` writes the right one, whatever it is.
     """
 
-    signature: bytes = bytes(8)
-    major: int = 0
-    compat: int = 0
-    incompat: int = 0
-    ro_compat: int = 0
-    poolset_uuid: bytes = NO_UUID
-    uuid: bytes = NO_UUID
     prev_part_uuid: bytes = NO_UUID
     next_part_uuid: bytes = NO_UUID
     prev_repl_uuid: bytes = NO_UUID
@@ -131,13 +125,7 @@ class Header(Record):
     def attributes(self) -> PoolAttributes:
         """The attributes that the first part's header holds."""
         return PoolAttributes(
-            self.signature,
-            self.major,
-            self.compat,
-            self.incompat,
-            self.ro_compat,
-            self.poolset_uuid,
-            self.uuid,
+            *self.beginning,
             self.next_repl_uuid,
             self.prev_repl_uuid,
             self.arch_flags,
@@ -145,13 +133,7 @@ class Header(Record):
 
     def _packed(self, checksum: int) -> bytes:
         return _HEADER.pack(
-            self.signature,
-            self.major,
-            self.compat,
-            self.incompat,
-            self.ro_compat,
-            self.poolset_uuid,
-            self.uuid,
+            *self.beginning,
             self.prev_part_uuid,
             self.next_part_uuid,
             self.prev_repl_uuid,

@@ -34,6 +34,15 @@ def _device_value(information: os.stat_result, name: str) -> int | None:
     return None
 
 
+@contextmanager
+def _closed_if_it_fails(part: PartFile) -> Iterator[None]:
+    try:
+        yield
+    except BaseException:
+        part.close()
+        raise
+
+
 class PartFile(Handle):
     """An open part, and a locked one unless it is read-only.
 
@@ -154,7 +163,7 @@ class PartFile(Handle):
     @classmethod
     def _adopt(cls, path: str, size: int | None) -> Self:
         part = cls.open(path, size, allocate=False)
-        try:
+        with _closed_if_it_fails(part):
             if any(part.read_header()):
                 raise errors.PoolSetExists(
                     "it is not empty: its first 4096 bytes are not zero",
@@ -163,9 +172,6 @@ class PartFile(Handle):
                     "whole), or use another pool set",
                 )
             part.fill()
-        except BaseException:
-            part.close()
-            raise
         return part
 
     @classmethod
@@ -182,25 +188,19 @@ class PartFile(Handle):
             Fill the holes that it has, see `fill`.
         """
         part = cls(path, _open(path, os.O_RDWR))
-        try:
+        with _closed_if_it_fails(part):
             part.require_lock()
             part._require_size(size)
             if allocate:
                 part.fill()
-        except BaseException:
-            part.close()
-            raise
         return part
 
     @classmethod
     def look(cls, path: str, size: int | None = None) -> Self:
         """Open a part to look at it: needs no write permission, takes no lock, changes nothing."""
         part = cls(path, _open(path, os.O_RDONLY | os.O_NONBLOCK), readonly=True)
-        try:
+        with _closed_if_it_fails(part):
             part._require_size(size)
-        except BaseException:
-            part.close()
-            raise
         return part
 
     def require_lock(self) -> None:

@@ -15,7 +15,7 @@ from contextlib import suppress
 
 from rpmem import errors
 from rpmem.base.pool_format import HEADER_SIZE
-from rpmem.files.drafts import PRIVATE, sync_directory
+from rpmem.files.drafts import PRIVATE, removing, sync_directory
 from rpmem.files.partfile import PartFile
 
 SUFFIX = ".rpmem-redo"
@@ -112,12 +112,8 @@ def forget(first_part: str) -> None:
 
 
 def _remove(path: str) -> None:
-    try:
+    with removing(path):
         os.unlink(path)
-    except FileNotFoundError:
-        return
-    except OSError as error:
-        raise errors.from_oserror(error, "cannot be removed", where=path) from error
 
 
 def _write_note(parts: Sequence[PartFile], old: list[bytes], new: Sequence[bytes]) -> bool:
