@@ -254,14 +254,11 @@ def create(
 
     def work() -> Replica:
         with _logs.call(f"create {target} {pool_set_name}"):
+            place = Target.of(target)
+            options = SessionOptions(nlanes=nlanes, **session)
+            creation = _Creation(attributes, parts)
             return _start(
-                Target.of(target),
-                pool_set_name,
-                buffer,
-                SessionOptions(nlanes=nlanes, **session),
-                pool_size=pool_size,
-                shared=shared,
-                creation=_Creation(attributes, parts),
+                place, pool_set_name, buffer, options, creation, pool_size=pool_size, shared=shared
             )
 
     return interrupts.guarded(
@@ -290,13 +287,10 @@ def open(
 
     def work() -> Replica:
         with _logs.call(f"open {target} {pool_set_name}"):
+            place = Target.of(target)
+            options = SessionOptions(nlanes=nlanes, **session)
             return _start(
-                Target.of(target),
-                pool_set_name,
-                buffer,
-                SessionOptions(nlanes=nlanes, **session),
-                pool_size=pool_size,
-                shared=shared,
+                place, pool_set_name, buffer, options, None, pool_size=pool_size, shared=shared
             )
 
     return interrupts.guarded(work, lambda replica: replica.close())
@@ -333,10 +327,10 @@ def _start(
     pool_set_name: str,
     buffer: Buffer | Region,
     options: SessionOptions,
+    creation: _Creation | None,
     *,
     pool_size: int | None,
     shared: object,
-    creation: _Creation | None = None,
 ) -> Replica:
     environment = _environment.current()
     protocol = _protocol(options.protocol, environment)

@@ -27,9 +27,9 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
+from rpmem.base.handles import Closing
 from tests.support.failing import SIDES, Control, build, environment_of, errors_of
 from tests.support.storage_case import Case, Verdict
 from tests.support.storage_cases import Bench
@@ -51,7 +51,7 @@ _IMPORTED = (
 )
 
 
-class Runner:
+class Runner(Closing):
     """The process with the shim, and the tmpfs directory in which it works.
 
     Parameters
@@ -91,15 +91,8 @@ class Runner:
         fields = json.loads(line)
         return Verdict(**{**fields, "case": case})
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def close(self) -> None:
+        """End the process that acts."""
         assert self._process.stdin is not None
         self._process.stdin.close()
         self._process.wait()

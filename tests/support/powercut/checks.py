@@ -228,6 +228,12 @@ class Checker:
         promise.arrays["more"] = [np.full(64, 7, np.uint64)]
         return promise
 
+    def _allow(self, error: RpmemError, options: Sequence[Promise | None], moment: Moment) -> None:
+        """Count that there is no pool, if there may be none."""
+        if None not in options:
+            raise error
+        self.counts[f"{moment.what}: {type(error).__name__}"] += 1
+
     def _look_there(
         self, options: Sequence[Promise | None], where: str, moment: Moment, position: int
     ) -> None:
@@ -237,9 +243,7 @@ class Checker:
         try:
             pool = rpmem.Pool.open(self._parts_there(), [])
         except _INCOMPLETE as error:
-            if None not in options:
-                raise
-            self.counts[f"{moment.what}: {type(error).__name__}"] += 1
+            self._allow(error, options, moment)
             return
         with pool:
             if not any(options):
@@ -258,9 +262,7 @@ class Checker:
             self.counts["a mixture"] += 1
             return
         except _INCOMPLETE as error:
-            if None not in options:
-                raise
-            self.counts[f"{moment.what}: {type(error).__name__}"] += 1
+            self._allow(error, options, moment)
             return
         with pool:
             check_words(options, contents(pool), where)
