@@ -113,11 +113,6 @@ class PoolSet(Record):
             raise PoolSetMalformed("the pool set has no parts", where=self.source)
 
     @property
-    def remote_replicas(self) -> tuple[RemoteReplica, ...]:
-        """The replicas on other machines, in the order of the file."""
-        return tuple(each for each in self.replicas if isinstance(each, RemoteReplica))
-
-    @property
     def local_copies(self) -> tuple[tuple[Part, ...], ...]:
         """The parts of every copy on this machine, the first copy first."""
         further = (tuple(each.parts) for each in self.replicas if isinstance(each, LocalReplica))

@@ -58,7 +58,6 @@ __all__ = [
     "RemoteReplica",
     "Segment",
     "format_size",
-    "load",
     "load_any",
     "parse",
     "parse_size",
@@ -234,41 +233,6 @@ def parse(text: str, *, source: str = "pool set") -> PoolSet:
     return _Parser(source).parse(text)
 
 
-def load(path: str | os.PathLike[str], *, lock: bool = True) -> PoolSet:
-    """Read a pool set file.
-
-    Parameters
-    ----------
-    path : str or os.PathLike
-        The file.
-    lock : bool
-        Hold a shared lock while reading, so that a pool set that rpmemd or pmempool has locked is
-        reported as busy. It need not be writable.
-
-    Returns
-    -------
-    PoolSet
-        Whose `source` is `path`.
-
-    Raises
-    ------
-    PoolSetMalformed
-        When it is not a pool set file, or breaks the rules.
-    PoolSetNotFound, PoolSetDenied, PoolSetBusy, PoolSetError
-        When it cannot be read.
-    """
-    name = os.fspath(path)
-    data = _read(name, _LARGEST_FILE, lock=lock)
-    if data is None:
-        raise PoolSetMalformed(
-            f"this is not a pool set file: it does not begin with {SIGNATURE}",
-            where=name,
-            hint="Name the pool set file, not one of the parts",
-        )
-    # As Python decodes file names, so that paths reach the kernel as the bytes of the file.
-    return parse(os.fsdecode(data), source=name)
-
-
 def load_any(path: str | os.PathLike[str], *, lock: bool = True) -> PoolSet:
     """Read a pool set file, or take any other existing file or device DAX for a pool of one part.
 
@@ -277,21 +241,25 @@ def load_any(path: str | os.PathLike[str], *, lock: bool = True) -> PoolSet:
     path : str or os.PathLike
         A pool set file, or a part.
     lock : bool
-        See `load`.
+        Hold a shared lock while reading, so that a pool set that rpmemd or pmempool has locked is
+        reported as busy. It need not be writable.
 
     Returns
     -------
     PoolSet
-        See `load` and `single`.
+        Whose `source` is `path`, or as `single` makes it.
 
     Raises
     ------
-    PoolSetError
-        As `load` does.
+    PoolSetMalformed
+        When it breaks the rules of pool set files, or is no file.
+    PoolSetNotFound, PoolSetDenied, PoolSetBusy, PoolSetError
+        When it cannot be read.
     """
     name = os.fspath(path)
     data = _read(name, _LARGEST_FILE, lock=lock)
     if data is not None:
+        # As Python decodes file names, so that paths reach the kernel as the bytes of the file.
         return parse(os.fsdecode(data), source=name)
     try:
         about = os.stat(name)
@@ -306,7 +274,7 @@ def open_locked(name: str) -> int:
     Raises
     ------
     PoolSetError
-        As `load` does.
+        As `load_any` does.
     """
     descriptor = _open(name)
     try:

@@ -22,7 +22,7 @@ from rpmem.base.environment import Environment
 from rpmem.control.initiator import InitiatorSession
 from rpmem.control.messages import Create, Hello, Ready
 from rpmem.files.poolfiles import PoolFiles
-from rpmem.files.poolset import Part, PoolSet, load
+from rpmem.files.poolset import Part, PoolSet, load_any
 from rpmem.files.removal import remove_parts
 from rpmem.launch import launch
 from rpmem.pool.local import FilePlace
@@ -111,7 +111,7 @@ def test_one_of_several_daemons_wins(tmp_path, rounds):
         for daemon in daemons:
             daemon.transport.close()
         assert names(tmp_path) == [name, f"{name}.part0", f"{name}.part1"]
-        assert [part.size for part in load(tmp_path / name).parts] == [SIZE, SIZE]
+        assert [part.size for part in load_any(tmp_path / name).parts] == [SIZE, SIZE]
         database = Database(str(tmp_path))
         database.open(name).close()
         database.remove(name, pool_set=True)
@@ -320,7 +320,7 @@ def test_a_restore_that_was_killed_can_be_begun_again(folder, count):
         named = (folder / "part0").exists()
         if named:
             # Whatever has its first name has all of them, and all of the data.
-            with PoolFiles.open(load(file)) as pool, memoryview(pool.region) as view:
+            with PoolFiles.open(load_any(file)) as pool, memoryview(pool.region) as view:
                 assert bytes(view[8192:8197]) == b"hello"
             with pytest.raises(errors.PoolSetExists):
                 restore()
@@ -328,7 +328,7 @@ def test_a_restore_that_was_killed_can_be_begun_again(folder, count):
         else:
             restore().close()
         assert names(folder) == ["p.set", *parts], nth
-        remove_parts(load(file))
+        remove_parts(load_any(file))
     assert 0 < complete < 10
 
 

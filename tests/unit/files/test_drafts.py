@@ -11,7 +11,7 @@ import pytest
 from rpmem import errors
 from rpmem.files import drafts
 from rpmem.files.drafts import Draft, clear, publish, sweep
-from rpmem.files.poolset import load
+from rpmem.files.poolset import load_any
 from rpmem.files.setfile import SetFile
 from tests.support.descriptors import few_descriptors
 
@@ -279,7 +279,7 @@ def test_a_set_file_is_whole_and_held_from_the_first_moment(tmp_path, monkeypatc
         real(*arguments)
         seen.append((tmp_path / "a.set").read_text())
         with pytest.raises(errors.PoolSetBusy):
-            load(path)
+            load_any(path)
 
     monkeypatch.setattr(os, "link", watched)
     with SetFile.write(path, TEXT) as file:
@@ -287,7 +287,7 @@ def test_a_set_file_is_whole_and_held_from_the_first_moment(tmp_path, monkeypatc
         with pytest.raises(errors.PoolSetBusy):
             SetFile.hold(path)
         file.release()
-        load(path)
+        load_any(path)
         file.remove()
     assert os.listdir(tmp_path) == []
 
