@@ -25,6 +25,7 @@ from rpmem.files.poolfiles import PoolFiles
 from rpmem.files.poolset import Part, PoolSet, load_any
 from rpmem.files.removal import remove_parts
 from rpmem.launch import launch
+from rpmem.pool.catalogue import Catalogue
 from rpmem.pool.local import FilePlace
 from rpmem.session.channel import Channel
 from rpmemd.database import Database
@@ -416,7 +417,7 @@ def test_a_pool_that_was_killed_before_it_was_one_can_be_created_again(folder):
         def format(*_):
             os.kill(os.getpid(), signal.SIGKILL)
 
-        rpmem.pool.catalogue.Catalogue.format = format
+        Catalogue.format = format
         rpmem.Pool.create(folder / "p", SIZE)
 
     assert killed_at(-1, create)
