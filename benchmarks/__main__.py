@@ -21,7 +21,7 @@ from benchmarks.contest import Arena, Plan
 from benchmarks.room import BUILD, PROJECT, Absent, Room
 from benchmarks.workloads import WORKLOADS
 
-# Many short turns: on a machine with other work to do, most of them are undisturbed.
+# Many short turns: on a machine with other work, most of them are undisturbed.
 QUICK = Plan(quick=True, rounds=9, turn=0.004, patience=2.5)
 FULL = Plan(quick=False, rounds=31, turn=0.015, patience=30.0, samples=True)
 FIGURES = "costs"
@@ -65,7 +65,7 @@ def _names(text: str, known: Sequence[str], what: str) -> list[str]:
 
 
 def _figures(room: Room, backends: dict[str, Backend]) -> list[dict[str, Any]]:
-    """Measure what is no contest."""
+    """Take the measurements that are not contests."""
     found: list[dict[str, Any]] = []
     parts: list[Callable[[], list[dict[str, Any]]]] = [
         lambda: costs.overhead(room),
@@ -174,7 +174,7 @@ def _summary(data: dict[str, Any]) -> None:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Measure, write the JSON, write the report."""
     options = _parser().parse_args(arguments)
-    # Ended from outside, too, it leaves nothing running and no pools on tmpfs.
+    # If terminated, it also leaves nothing running and no pools on tmpfs.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     known = [FIGURES, *WORKLOADS]
     if options.list:

@@ -15,14 +15,14 @@ from benchmarks.driver import DriverLost, Job
 from benchmarks.machine import ForeignLoad, descendants, scheduled
 from benchmarks.room import Absent, Room, Setting
 
-#: After a turn targets poll a little longer; nobody measures meanwhile.
+#: After a turn, targets poll a little longer; no measurement starts meanwhile.
 _GAP = 0.008
 _MOST = 4000
 
 
 @dataclass(frozen=True)
 class Contestant:
-    """Who does what, and how it is called in the report."""
+    """A rival with a job and a setting, and its name in the report."""
 
     key: str
     backend: str
@@ -32,22 +32,22 @@ class Contestant:
 
 @dataclass(frozen=True)
 class Contest:
-    """One question: who is how fast at this `x`.
+    """One question: how fast each contestant is at this `x`.
 
     Attributes
     ----------
     workload, x : str, number
-        Which plot, and where on it.
+        The plot, and the position on it.
     title : str
-        The question in words.
+        The question, as text.
     contestants : list
-        In the order of their turns.
+        In order of their turns.
     measure : {"latency", "bandwidth", "rate"}
-        What a reader wants to see first.
+        The result that matters most to a reader.
     rounds, turn : int, float, optional
-        Instead of the plan's.
+        Override those of the plan.
     crowded : bool
-        There are more pollers than processors: being kept waiting is part of the matter.
+        There are more pollers than processors, so waiting for one is to be expected.
     """
 
     workload: str
@@ -62,7 +62,7 @@ class Contest:
 
 @dataclass(frozen=True)
 class Plan:
-    """How much of everything.
+    """The amount of measuring.
 
     Attributes
     ----------
@@ -71,9 +71,9 @@ class Plan:
     rounds : int
         Turns of each contestant.
     turn : float
-        Seconds of a turn, about.
+        Approximate seconds per turn.
     patience : float
-        Seconds for which disturbed rounds of one contest are held again.
+        Seconds during which disturbed rounds of a contest are repeated.
     samples : bool
         Keep every sample, not only the order statistics.
     """
@@ -86,7 +86,7 @@ class Plan:
 
 
 def is_disturbed(entry: dict[str, Any]) -> bool:
-    """Tell whether the contestant's processes were kept from running for a twentieth of a turn."""
+    """Return whether the contestant's processes waited to run for a twentieth of a turn."""
     return bool(entry["waited"] > 0.05 * entry["wall"])
 
 
@@ -127,7 +127,7 @@ class Arena:
         return self._open[key]
 
     def hold(self, contest: Contest) -> dict[str, Any] | None:
-        """Hold a contest; returns what goes into the JSON, None when nobody was there."""
+        """Hold a contest; return its entry for the JSON, or None if all contestants are absent."""
         rounds = contest.rounds or self._plan.rounds
         turn = contest.turn or self._plan.turn
         ready: list[tuple[Contestant, Opened, Job]] = []
@@ -150,10 +150,10 @@ class Arena:
         calm = number = 0
         deadline = time.monotonic() + self._plan.patience
         with ForeignLoad(pids) as load:
-            # Which rounds are held again depends on the scheduler's word alone, not on a figure.
+            # Which rounds are repeated depends only on the scheduler's counters, not on results.
             while calm < rounds and (number < rounds or time.monotonic() < deadline):
                 disturbed = False
-                # Everyone starts a round once in a while: being first is no merit.
+                # Rotate the starters, as being first should not be an advantage.
                 shift = number % len(ready)
                 for one, opened, job in (*ready[shift:], *ready[:shift]):
                     if one.key in missing:
@@ -203,7 +203,7 @@ class Arena:
             opened.close()
 
     def _sized(self, opened: Opened, job: Job, turn: float) -> Job:
-        """Return the job with as many operations as fit into a turn; that also warms up."""
+        """Return the job with as many operations as fit into a turn; this also warms up."""
         if job.count > 1:
             return job
         count = 3
@@ -215,7 +215,7 @@ class Arena:
         return replace(job, count=wanted, warmup=max(wanted // 20, 1))
 
     def _typical(self, opened: Opened, job: Job) -> float:
-        """Return seconds per operation; the median, as one interruption says nothing."""
+        """Return seconds per operation: the median, to ignore single interruptions."""
         samples = opened.driver.run(job)
         if job.op == "stream":
             return samples.wall / 1e9 / job.count
@@ -227,14 +227,14 @@ class Arena:
         ran, waited = scheduled(family)
         samples = opened.driver.run(job)
         ran_after, waited_after = scheduled(family)
-        # What reading the clock takes: less in C than in Python, and no part of a call.
+        # The time to read the clock: less in C than in Python, and not part of a call.
         clock = np.uint64(opened.driver.hello.get("clock_ns", 0))
         taken = np.maximum(samples.nanoseconds, clock) - clock
         entry = statistics.describe(taken)
         entry |= {
             "wall": samples.wall,
             "bytes": samples.bytes,
-            # what the driver and its target used, and how long they were kept waiting
+            # CPU time of the driver and its target, and how long they waited for a processor
             "processor": ran_after - ran,
             "waited": waited_after - waited,
         }

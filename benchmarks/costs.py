@@ -1,4 +1,4 @@
-"""Costs that are paid once or all the time: starting, waiting for work, memory."""
+"""One-time and permanent costs: starting, waiting for work, memory."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from benchmarks.room import MIB, PROJECT, Absent, Room, Setting, python_module, 
 _REPEATS = 7
 _IDLE = 2.0
 
-#: A session in a process of its own, without numpy: what rpmem alone makes resident.
+#: A session in a separate process without numpy, to see the memory of rpmem alone.
 _SESSION = """
 import mmap, sys, rpmem
 memory = mmap.mmap(-1, 64 << 20)
@@ -47,7 +47,8 @@ def figure(
 def _processor_ms(words: Sequence[str], stdin: int, read: int = 0) -> float:
     """Run a program to its end; return its CPU time in ms.
 
-    With `read` the program serves: it is ended, by closing its input, once it has written so much.
+    With `read` the program is a server: once it has written so many bytes, its input is closed to
+    end it.
     """
     process = subprocess.Popen(
         words,
@@ -70,7 +71,7 @@ def _processor_ms(words: Sequence[str], stdin: int, read: int = 0) -> float:
 
 
 def starting(room: Room) -> list[dict[str, Any]]:
-    """CPU time of starts."""
+    """Measure the CPU time of starts."""
     folder = room.place("start")
     python = [sys.executable, "-P", "-c"]
     daemon = python_module("rpmemd", "--poolset-dir", folder, "--log-file", folder / "log")
@@ -88,7 +89,7 @@ def starting(room: Room) -> list[dict[str, Any]]:
 
 
 def _resident(pid: int) -> float:
-    """Return MiB resident, shared memory (the target's pool on tmpfs) not counted."""
+    """Return resident MiB without shared memory (the target's pool on tmpfs)."""
     fields = dict(
         line.split(":", 1) for line in Path(f"/proc/{pid}/status").read_text().splitlines()
     )
@@ -96,7 +97,7 @@ def _resident(pid: int) -> float:
 
 
 def idle(room: Room) -> list[dict[str, Any]]:
-    """Measure a session that does nothing: CPU time per second, and memory."""
+    """Measure an idle session: CPU time per second, and memory."""
     folder = room.place("idle")
     process = subprocess.Popen(
         [sys.executable, "-P", "-c", _SESSION, f"local:{folder}"],
@@ -135,7 +136,7 @@ def idle(room: Room) -> list[dict[str, Any]]:
 
 
 def overhead(room: Room) -> list[dict[str, Any]]:
-    """Measure calls over a fabric that completes everything at once."""
+    """Measure calls over a fabric that completes everything immediately."""
     result = subprocess.run(
         python_module("benchmarks.overhead"),
         capture_output=True,
@@ -159,7 +160,7 @@ def overhead(room: Room) -> list[dict[str, Any]]:
 
 
 def memory_per_pool(room: Room, backend: Backend) -> list[dict[str, Any]]:
-    """Measure the target's private memory by pool: untouched pages should cost nothing."""
+    """Measure the target's private memory by pool size: untouched pages should cost none."""
     figures = []
     for size in (64 * MIB, 1024 * MIB):
         opened = backend.open(room, Setting(pool=size))

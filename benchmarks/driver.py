@@ -1,8 +1,8 @@
-"""The process that does the measured work of one contestant, and the talk with it.
+"""The process that does the measured work of one contestant, and communication with it.
 
 Every contestant, in C or in Python, is a process that takes jobs as lines on its standard input
 and answers each with a line of JSON and its samples. So all are measured by the same rules: the
-clock is read in the process that makes the call, and whoever is not at work waits for a line.
+clock is read in the process that makes the call, and idle contestants wait for a line.
 """
 
 from __future__ import annotations
@@ -25,29 +25,29 @@ _PATIENCE = 120.0
 
 
 class DriverLost(Exception):
-    """A contestant's process ended, or does not answer; the text holds its last words."""
+    """A contestant's process ended, or does not answer; the text contains its last output."""
 
 
 @dataclass(frozen=True)
 class Job:
-    """One thing to do again and again.
+    """An operation to repeat.
 
     Attributes
     ----------
     op : str
-        What, in the contestant's own words.
+        The operation, by the contestant's name for it.
     size : int
         Bytes of one operation.
     count, warmup : int
-        How often, and how often before that without being timed; per thread.
+        Timed repetitions, and untimed ones before them; per thread.
     threads : int
-        How many at once.
+        How many threads at the same time.
     depth : int
         Operations in a batch, or in flight.
     chunk : int
-        Pieces into which large operations are cut, where a contestant leaves that open.
+        Size of pieces into which large operations are cut, if the contestant allows a choice.
     span : int
-        Bytes over which the places of the operations move, per thread; 0: always one place.
+        Bytes over which the operations are spread, per thread; 0: always the same place.
     """
 
     op: str
@@ -69,7 +69,7 @@ class Job:
 
 @dataclass(frozen=True)
 class Samples:
-    """What a job took: nanoseconds of every operation, and of all together."""
+    """The times of a job, in nanoseconds: of every operation, and in total."""
 
     nanoseconds: NDArray[np.uint64]
     wall: int
@@ -83,9 +83,9 @@ class Driver:
     Parameters
     ----------
     words : list of str
-        Its command.
+        Its command line.
     log : Path
-        Where its standard error goes.
+        The file for its standard error.
     variables : mapping
         Added to its environment.
     companions : list of int
@@ -121,18 +121,18 @@ class Driver:
         return self._process.pid
 
     def run(self, job: Job, patience: float = _PATIENCE) -> Samples:
-        """Let it do a job.
+        """Have it do a job.
 
         Raises
         ------
         DriverLost
-            It ended, or took longer than `patience` seconds.
+            The process ended, or took longer than `patience` seconds.
         """
         assert self._process.stdin is not None
         try:
             self._process.stdin.write(job.line().encode())
             self._process.stdin.flush()
-        except (OSError, ValueError) as error:  # ValueError: closed after it was lost
+        except (OSError, ValueError) as error:  # ValueError: closed after being lost
             raise self._lost() from error
         answer = json.loads(self._line(patience))
         if not answer["count"]:
@@ -141,7 +141,7 @@ class Driver:
         return Samples(np.frombuffer(data, dtype=np.uint64), answer["wall_ns"], answer["bytes"])
 
     def close(self, patience: float = 30.0) -> None:
-        """End it; it notices that there are no more jobs."""
+        """End it by closing its input."""
         assert self._process.stdin is not None
         with contextlib.suppress(BrokenPipeError):  # it may have ended already
             self._process.stdin.close()

@@ -10,13 +10,13 @@ from array import array
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-#: Most places that one job goes through.
+#: Most places that one job visits.
 PLACES = 1024
 
 
 @dataclass(frozen=True)
 class Order:
-    """A job as it came in; see `benchmarks.driver.Job`."""
+    """A job as received; see `benchmarks.driver.Job`."""
 
     op: str
     size: int
@@ -33,10 +33,10 @@ class Order:
         return cls(op, *map(int, numbers))
 
     def places(self, thread: int, start: int) -> list[int]:
-        """Return the offsets that a thread goes through, again and again.
+        """Return the offsets that a thread visits repeatedly.
 
-        At most `PLACES`, all over the span: so the number of cache lines and pages touched does
-        not grow with the span.
+        There are at most `PLACES`, spread over the span, so that the number of cache lines and
+        pages touched does not grow with the span.
         """
         stride = max(self.size, 64)
         slots = max(self.span // stride, 1)
@@ -51,7 +51,7 @@ Call = tuple[Callable[..., object], Sequence[tuple[object, ...]]]
 
 
 def clock_cost(count: int = 1001) -> int:
-    """Return the nanoseconds between two looks at the clock, one right after the other."""
+    """Return the nanoseconds between two successive readings of the clock."""
     clock = time.perf_counter_ns
     taken = array("Q", bytes(8 * count))
     for index in range(count):
@@ -61,7 +61,7 @@ def clock_cost(count: int = 1001) -> int:
 
 
 def measure(call: Callable[..., object], arguments: Sequence[tuple[object, ...]], count: int):
-    """Call with one tuple of arguments after the other; return the nanoseconds of each call."""
+    """Call with each tuple of arguments in turn; return the nanoseconds of each call."""
     clock = time.perf_counter_ns
     turns = len(arguments)
     taken = array("Q", bytes(8 * count))
@@ -94,7 +94,7 @@ def _work(call: Call, order: Order, gate: threading.Barrier, out: list, index: i
 
 
 def perform(order: Order, calls: Sequence[Call]) -> tuple[array, int]:
-    """Run an order's calls, one thread for each; return the samples and the time in all."""
+    """Run an order's calls, each in a thread; return the samples and the total time."""
     gate = threading.Barrier(len(calls))
     out: list = [None] * len(calls)
     threads = [
@@ -117,7 +117,7 @@ def perform(order: Order, calls: Sequence[Call]) -> tuple[array, int]:
 
 
 def answer(order: Order, samples: array, wall: int, size: int | None = None) -> None:
-    """Send what a job took."""
+    """Send the times of a job."""
     each = order.size if size is None else size
     head = {
         "exchange": order.op,
@@ -133,7 +133,7 @@ def answer(order: Order, samples: array, wall: int, size: int | None = None) -> 
 
 
 def serve(hello: dict, handle: Callable[[Order], tuple[array, int]]) -> None:
-    """Say hello, then take jobs until there are no more."""
+    """Send the hello, then take jobs until there are no more."""
     print(json.dumps(hello), flush=True)
     for line in sys.stdin:
         order = Order.parse(line)

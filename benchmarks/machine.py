@@ -1,4 +1,4 @@
-"""What the figures were measured on, and what else the machine was doing meanwhile."""
+"""The machine of the measurements, and its other work during them."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def describe() -> dict[str, Any]:
 
 
 def processor_seconds(pids: Iterable[int]) -> float:
-    """Return what these processes and the children they have waited for have used so far."""
+    """Return the CPU time so far of these processes and the children they have waited for."""
     ticks = 0
     for pid in pids:
         fields = _text(f"/proc/{pid}/stat").rpartition(")")[2].split()
@@ -72,7 +72,7 @@ def processor_seconds(pids: Iterable[int]) -> float:
 
 
 def descendants(pids: Iterable[int]) -> set[int]:
-    """Return these processes with all that they have started."""
+    """Return these processes and all their descendants."""
     parents: dict[int, int] = {}
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit():
@@ -100,9 +100,9 @@ def scheduled(pids: Iterable[int]) -> tuple[int, int]:
 
 
 class ForeignLoad:
-    """How busy the processors were with anything but the benchmark, while it ran.
+    """How busy the processors were with other work while the benchmark ran.
 
-    Used as ``with ForeignLoad(pids) as load: ...``; `report` tells afterwards.
+    Used as ``with ForeignLoad(pids) as load: ...``, then `report`.
     """
 
     def __init__(self, pids: Iterable[int]) -> None:
@@ -128,7 +128,7 @@ class ForeignLoad:
         self._end = self._now()
 
     def report(self) -> dict[str, Any]:
-        """Return shares of all processors: foreign work, and time the hypervisor took away."""
+        """Return shares of all processors: foreign work, and time stolen by the hypervisor."""
         wall, busy, stolen, own = (b - a for a, b in zip(self._begin, self._end, strict=True))
         capacity = max(wall * (os.cpu_count() or 1), 1e-9)
         return {

@@ -1,6 +1,6 @@
-"""What a call costs when the fabric costs nothing; run as a process of its own.
+"""The cost of a call when the fabric costs nothing; run as a separate process.
 
-Prints one JSON object: nanoseconds per call, the loop around it taken off.
+Prints one JSON object: nanoseconds per call, without the loop around it.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class _Owner:
 
 
 def _per_call(call: Callable[..., object], *arguments: Any, calls: int = _CALLS) -> list[float]:
-    """Return nanoseconds per call of every repeat, the least first."""
+    """Return nanoseconds per call for every repetition, in ascending order."""
     clock = time.perf_counter_ns
     empty, full = [], []
     for _ in range(_REPEATS):
@@ -64,7 +64,7 @@ def main() -> None:
     pool = rpmem.Pool.create(np.zeros(8 << 20, dtype=np.uint8), replicas=[])
     view = pool.array("bench", 1 << 16, "u1")[:64]
     offset = pool.entry("bench").offset
-    # The pool's own machinery, over the instant fabric instead of over none.
+    # The pool's own code, over the instant fabric instead of without one.
     pool._copies.core = _replicator(pool._region)
 
     def nothing(x: object) -> None:

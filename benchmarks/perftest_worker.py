@@ -1,6 +1,6 @@
-"""A pair of perftest's programs for every job; the samples are what -U prints.
+"""A pair of perftest's programs for every job; the samples are the output of -U.
 
-ib_write_lat tells half a round trip of WRITEs to and fro, ib_read_lat a whole READ.
+ib_write_lat reports half a round trip of WRITEs back and forth, ib_read_lat a whole READ.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ def _free_port() -> int:
 
 
 def _asked(words: Sequence[str], server: subprocess.Popen[bytes]) -> str:
-    """Run the client until the server is there, and return what it printed."""
+    """Run the client, again until the server is ready, and return its output."""
     deadline = time.monotonic() + _PATIENCE
     while True:
         time.sleep(_AGAIN)

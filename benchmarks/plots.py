@@ -1,4 +1,4 @@
-"""The report's pictures, from the JSON."""
+"""The report's pictures, made from the JSON."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ _COLOURS = {
     "Redis SET+WAIT": "#a03a6e",
     "msync to disk": "#8a6d3b",
 }
-#: Of keys that are not above: by their first word.
+#: Colours of keys not listed above, by their first word.
 _FAMILIES = {"rpmem": "#0b6fa4", "raw": "#555555", "TCP,": "#7a9a3a", "librpmem,": "#c4512d"}
 _DASHED = ("relaxed", "strict")
 
@@ -56,7 +56,7 @@ def _axes(title: str) -> tuple[plt.Figure, Axes]:
 
 def _save(figure: plt.Figure, path: Path) -> Path:
     figure.tight_layout()
-    # No date and no version inside: the same JSON gives the same bytes.
+    # Without date and version, so that the same JSON gives the same bytes.
     figure.savefig(path, metadata={"Software": None})
     plt.close(figure)
     return path
@@ -111,7 +111,7 @@ def by_size(contests: Sequence[Contest], title: str, path: Path, value: str = "p
 
 
 def distribution(contest: Contest, path: Path, keys: Sequence[str]) -> Path:
-    """Draw the latencies of one contest: which share took longer than that."""
+    """Draw the latencies of one contest: the share of calls that took longer."""
     figure, axes = _axes(f"{contest['title']}: how many took longer")
     beyond = 1 - np.asarray(statistics.QUANTILES)
     for key in keys:
@@ -150,7 +150,7 @@ def against_count(
 
 
 def bars(contest: Contest, path: Path, unit: str = "us") -> Path:
-    """Draw the contestants of one contest beside each other."""
+    """Draw the contestants of one contest side by side."""
     figure, axes = _axes(contest["title"])
     divisor = {"us": 1e3, "ms": 1e6}[unit]
     keys = list(contest["contestants"])

@@ -20,21 +20,21 @@ class Ratio:
     Attributes
     ----------
     what, reference : str
-        In words.
+        The two sides, as text.
     workload, x : str, number
-        Which contest.
+        The contest.
     ours : str
         Key of our contestant.
     against : str or list of str
-        Keys of the reference; of several the fastest counts.
+        Keys of the reference; if several, the fastest counts.
     reach : float or None
         The ratio to reach; None: only reported.
     at_least : bool
-        Reached when the ratio is at least that, not at most.
+        Reached if the ratio is at least `reach`, instead of at most.
     value : function
-        What is compared: of a round's entry.
+        Takes the compared value from a round's entry.
     floor : str, optional
-        Key of the raw contestant that does what ours does: as far as anyone can get.
+        Key of the raw contestant that does the same as ours: the best that is possible.
     """
 
     what: str
@@ -60,7 +60,7 @@ def p99(entry: dict[str, Any]) -> float:
 
 
 def bandwidth(entry: dict[str, Any]) -> float:
-    """Return bytes per nanosecond, all turns of the round together."""
+    """Return bytes per nanosecond, over all turns of the round."""
     return float(entry["bytes"]) / float(entry["wall"])
 
 
@@ -179,10 +179,10 @@ RATIOS = (
 
 
 def calm_rounds(contest: Contest, keys: Sequence[str]) -> tuple[list[int], bool]:
-    """Return the rounds in which none of these contestants was kept waiting.
+    """Return the rounds in which none of these contestants had to wait.
 
-    When fewer than three are left, or in a crowded contest, all rounds count; the second value
-    tells whether disturbed rounds are among them.
+    If fewer than three are left, or in a crowded contest, all rounds count; the second value tells
+    whether that includes disturbed rounds.
     """
     entries = [contest["contestants"][key]["rounds"] for key in keys]
     every = list(range(min(len(rounds) for rounds in entries)))
@@ -199,7 +199,7 @@ def values(contest: Contest, key: str, value: str, rounds: Sequence[int]) -> lis
 
 
 def judge(line: Ratio, contests: Sequence[Contest]) -> dict[str, Any] | None:
-    """Return what became of a ratio; None when one of the two was not there."""
+    """Return the result for a ratio; None if one of the two was absent."""
     contest = next(
         (c for c in contests if c["workload"] == line.workload and c["x"] == line.x), None
     )

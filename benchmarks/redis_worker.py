@@ -1,4 +1,4 @@
-"""A Redis client that does one thing: SET, WAIT 1, both in one write."""
+"""A Redis client that does only one thing: SET and WAIT 1 in one write."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class Client:
         self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
     def lines(self, request: bytes, count: int) -> bytes:
-        """Send, and read until so many lines are there."""
+        """Send, and read until `count` lines have arrived."""
         self._socket.sendall(request)
         got = b""
         while got.count(b"\r\n") < count:
@@ -30,7 +30,7 @@ class Client:
             raise SystemExit("the replica did not acknowledge")
 
     def await_replica(self) -> None:
-        """Wait until the replica follows."""
+        """Wait until the replica is connected."""
         deadline = time.monotonic() + 30
         request = b"SET ready 1\r\nWAIT 1 100\r\n"
         while not self.lines(request, 2).endswith(b":1\r\n"):

@@ -1,4 +1,4 @@
-"""The report: Markdown and pictures, made from the JSON of a run and nothing else."""
+"""The report: Markdown and pictures, made only from the JSON of a run."""
 
 from __future__ import annotations
 
@@ -268,7 +268,7 @@ def markdown(data: dict[str, Any], pictures: dict[str, list[str]]) -> str:
 
 
 def write(data: dict[str, Any], page: Path) -> None:
-    """Write the page, its pictures into ``images`` beside it, and the JSON without samples."""
+    """Write the page, its pictures into ``images`` next to it, and the JSON without samples."""
     folder = page.parent / "images"
     folder.mkdir(parents=True, exist_ok=True)
     for old in folder.glob("benchmarks-*.png"):

@@ -1,4 +1,4 @@
-"""Where a run lives: its folders, the programs it builds, what of the outside world there is."""
+"""The surroundings of a run: its folders, the programs it builds, and external servers."""
 
 from __future__ import annotations
 
@@ -25,20 +25,20 @@ class Absent(Exception):
 
 @dataclass(frozen=True)
 class Setting:
-    """How a contestant is set up; a rival that cannot do one of them says so by `Absent`.
+    """How a contestant is set up; a rival that does not support a setting raises `Absent`.
 
     Attributes
     ----------
     pool : int
         Bytes of the pool.
     lanes : int
-        Connections; as many threads can be at work.
+        Connections; as many threads can work at the same time.
     polling : {"spin", "auto", "sleep"}
-        Both sides poll; poll for a bounded time, then sleep; sleep at once.
+        Both sides poll; poll for a limited time, then sleep; sleep immediately.
     medium : {"memory", "pmem"}
-        The target's pool lies on tmpfs; treat it as plain memory, or as persistent memory.
+        The target's pool is on tmpfs; treat it as plain memory, or as persistent memory.
     step : str
-        The durability step, where there is a choice.
+        The durability step, if there is a choice.
     replicas : int
         How many targets.
     ssh : bool
@@ -56,7 +56,7 @@ class Setting:
 
 @dataclass
 class Room:
-    """The folders of one run, and what it has started."""
+    """The folders of one run, and the servers it has started."""
 
     provider: str = "tcp"
     pinned: bool = True
@@ -79,10 +79,10 @@ class Room:
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def pin(self, setting: Setting, side: str) -> list[str]:
-        """Return the words that keep a side of a contestant on a processor of its own.
+        """Return the words that pin a side of a contestant to a separate processor.
 
-        Two processes that poll may otherwise share one, each waiting for the other's time slice
-        to end. Only where there is one process on each side: not where ssh comes between.
+        Otherwise two polling processes may share one, each waiting for the other's time slice to
+        end. Only used if there is one process on each side, so not with ssh.
         """
         processors = sorted(os.sched_getaffinity(0))
         alone = setting.lanes == 1 and setting.replicas == 1 and not setting.ssh
@@ -92,7 +92,7 @@ class Room:
         return ["taskset", "-c", str(which)]
 
     def place(self, name: str) -> Path:
-        """Return a new folder, on tmpfs where there is one."""
+        """Return a new folder, on tmpfs if there is one."""
         self._serial += 1
         path = self.folder / f"{name}-{self._serial}"
         path.mkdir()
@@ -110,9 +110,9 @@ class Room:
         return self._sshd
 
     def no_ssh(self) -> Path:
-        """Return a program to be taken for ssh, which runs the command right here.
+        """Return a replacement for ssh, which runs the command on this machine.
 
-        Only the start differs; what is measured afterwards does not pass through ssh.
+        Only the start differs; the measured operations do not pass through ssh.
         """
         script = self.folder / "no-ssh"
         if not script.exists():
@@ -130,7 +130,7 @@ class Room:
 def compiled(
     name: str, sources: tuple[str, ...], packages: tuple[str, ...] = (), flags: tuple[str, ...] = ()
 ) -> Path:
-    """Compile a program of ``raw/`` when it is out of date, and return where it is.
+    """Compile a program of ``raw/`` if it is out of date, and return its path.
 
     Raises
     ------
@@ -183,7 +183,7 @@ def first_line(process: subprocess.Popen[bytes], log: Path) -> bytes:
     Raises
     ------
     Absent
-        It ended instead.
+        The server ended instead.
     """
     assert process.stdout is not None
     line = process.stdout.readline()
@@ -195,7 +195,7 @@ def first_line(process: subprocess.Popen[bytes], log: Path) -> bytes:
 
 
 def serve(words: Sequence[object], log: Path, variables: dict[str, str]) -> subprocess.Popen[bytes]:
-    """Start a server that tells where it listens, and ends with its standard input."""
+    """Start a server that prints where it listens, and ends with its standard input."""
     with log.open("ab") as stream:
         return subprocess.Popen(
             list(map(str, words)),

@@ -25,7 +25,7 @@ def main() -> None:
         turn += 1
         with source.open("r+b") as stream:
             stream.write(bytes([turn & 0xFF]) * size)
-        # The delta algorithm, as between two machines; times differ by less than their unit here.
+        # The delta algorithm, as between machines; modification times are too coarse here.
         command = ["rsync", "--inplace", "--no-whole-file", "--ignore-times", "-q", source, copy]
         subprocess.run(command, check=True)
 

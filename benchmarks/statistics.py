@@ -1,4 +1,4 @@
-"""The few statistics that the report stands on: order statistics, and no means of anything."""
+"""The few statistics behind the report: only order statistics, no means."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-#: Kept of every distribution: finer towards the slow end, where the trouble is.
+#: Quantiles kept for every distribution: finer towards the slow end, where the problems are.
 QUANTILES = (
     *(round(q / 100, 2) for q in range(0, 90, 5)),
     *(round(q / 100, 2) for q in range(90, 100)),
@@ -48,8 +48,8 @@ def median(values: Sequence[float]) -> float:
 def interval(values: Sequence[float], level: float = 0.95, seed: int = 1) -> tuple[float, float]:
     """Return a bootstrap interval for the median of `values` (one per round).
 
-    The rounds are drawn again, with replacement: each is a fresh look at the machine, whereas
-    the operations within one share its mood.
+    Rounds are resampled with replacement: each is an independent sample of the machine's state,
+    which the operations within one share.
     """
     data: NDArray[np.float64] = np.asarray(values, dtype=np.float64)
     if data.size < 2:
@@ -63,7 +63,7 @@ def interval(values: Sequence[float], level: float = 0.95, seed: int = 1) -> tup
 def ratio(ours: Sequence[float], reference: Sequence[float]) -> tuple[float, float, float]:
     """Return the median of the ratios round by round, and its interval.
 
-    Two contestants are neighbours in a round, so what slows the machine slows both.
+    Contestants take their turns close together in a round, so a slower machine slows both.
     """
     pairs = [a / b for a, b in zip(ours, reference, strict=False) if b]
     return (median(pairs), *interval(pairs))

@@ -1,4 +1,4 @@
-"""The words of the report: for every workload a title and what its reader has to know."""
+"""The texts of the report: a title and an explanation for every workload."""
 
 from __future__ import annotations
 
@@ -107,5 +107,5 @@ WORKLOADS: Final[dict[str, tuple[str, str]]] = {
 
 
 def flowing(text: str) -> str:
-    """Return a text without the line breaks and indents it has here."""
+    """Return a text without its line breaks and indentation in the source."""
     return " ".join(text.split())

@@ -3,7 +3,7 @@
 Ops: persist, persist-relaxed, persist-array (an ndarray instead of offset and length),
 flush-drain (DEPTH flushes, one drain), persist-many (DEPTH ranges at once), persist-each (DEPTH
 calls), read, deep; create, open and remove (a whole life cycle each; the named call is timed);
-resident (not a time: bytes resident beyond the pool, here and in the target).
+resident (not a time: resident bytes besides the pool, here and in the target).
 """
 
 from __future__ import annotations
@@ -74,7 +74,7 @@ class LowTier:
     def hello(self) -> dict:
         replica = self.replica
         assert replica is not None
-        # Python's part of a call: a range without bytes posts nothing.
+        # Python's share of a call: an empty range posts nothing.
         empty = measure(replica.persist, [(self.start, 0)], 1000)
         return {
             "call_ns": sorted(empty)[500] - clock_cost(),
@@ -181,7 +181,7 @@ def scattered(
     persist: Callable[[int, int], object],
     persist_many: Callable[..., object],
 ) -> Call:
-    """Return the call for DEPTH ranges with gaps between them: in one call, or in DEPTH calls."""
+    """Return the call for DEPTH ranges with gaps between them, in one call or in DEPTH calls."""
     size = order.size
     ranges = np.empty((order.depth, 2), dtype=np.uint64)
     ranges[:, 0] = start + np.arange(order.depth, dtype=np.uint64) * (2 * size)
@@ -200,7 +200,7 @@ def scattered(
 
 
 def life_cycle(tier: LowTier, order: Order) -> tuple[array, int]:
-    """Go through whole life cycles; time the call the op names."""
+    """Run whole life cycles, and time the call named by the op."""
     tier.close(remove=True)
     every = array("Q")
     begun = time.perf_counter_ns()

@@ -27,7 +27,7 @@ def create(target: str, pool_set: str, size: int) -> None:
 def open_again(target: str, pool_set: str, size: int) -> None:
     memory = bytearray(size)
     with rpmem.open(target, pool_set, memory) as replica:
-        replica.read(memory, 0)  # opening copies nothing, in neither direction
+        replica.read(memory, 0)  # opening copies nothing, in either direction
         found = replica.attributes
         if found is not None:
             name = found.signature.rstrip(b"\0").decode()

@@ -5,8 +5,8 @@
     python examples/checkpoint.py heat.pool "local: heat.set" 100
     python examples/checkpoint.py heat.pool "user@node2 heat.set" 100
 
-Kill it whenever you like and start it again: it goes on at the step it had reached. Delete
-LOCAL_FILE: it goes on as well, from the replica.
+Kill it at any time and start it again: it continues at the step it had reached. Delete LOCAL_FILE:
+it still continues, from the replica.
 """
 
 import argparse
@@ -21,7 +21,7 @@ EDGE = 256
 
 
 def open_or_restore(path: str, replica: str) -> rpmem.Pool:
-    """Take the local copy, else the replica's, else begin."""
+    """Open the local copy, else restore it from the replica, else create a new pool."""
     if os.path.exists(path):
         return rpmem.Pool.open(path, replica)
     try:
@@ -31,7 +31,7 @@ def open_or_restore(path: str, replica: str) -> rpmem.Pool:
 
 
 def diffuse(old: np.ndarray, new: np.ndarray) -> None:
-    """One step of the heat equation, from one grid into the other."""
+    """Compute one step of the heat equation, from one grid into the other."""
     new[:] = old
     flow = old[:-2, 1:-1] + old[2:, 1:-1] + old[1:-1, :-2] + old[1:-1, 2:]
     new[1:-1, 1:-1] += 0.2 * (flow - 4 * old[1:-1, 1:-1])
@@ -47,7 +47,7 @@ def main(path: str, replica: str, steps: int) -> None:
         print(f"at step {step[0]} of {steps}, heat {grids[step[0] % 2].sum():.6f}")
 
         for number in range(int(step[0]) + 1, steps + 1):
-            # The grid of the last step stays as it is until the new one is durable.
+            # The grid of the last step stays unchanged until the new one is durable.
             diffuse(grids[(number - 1) % 2], grids[number % 2])
             pool.persist(grids[number % 2])
             step[0] = number

@@ -2,9 +2,9 @@
 
     python examples/fibonacci.py [TARGET [POOL_SET]]
 
-Two slots hold a state each; one 8-byte word says which of them counts. A run writes the slot that
-does not count, makes it durable, and then turns the word over: a strict persist, the default,
-leaves the old word or the new one on the target, whatever crashes when.
+Each of two slots holds a state; one 8-byte word says which of them is valid. A run writes the other
+slot, makes it durable, and then changes the word: after any crash, a strict persist, the default,
+leaves either the old word or the new one on the target.
 """
 
 import argparse
@@ -29,7 +29,7 @@ def connect(target: str, pool_set: str, memory: np.ndarray) -> rpmem.Replica:
 
 def main(target: str, pool_set: str) -> None:
     memory = np.zeros(2 << 20, "u1")
-    which = memory[HEADER : HEADER + 8].view("<u8")  # 0: nothing yet, else 1 + the slot
+    which = memory[HEADER : HEADER + 8].view("<u8")  # 0: no state yet, else 1 + the slot
     slots = memory[HEADER + 64 : HEADER + 64 + 2 * STATE.itemsize].view(STATE)
 
     with connect(target, pool_set, memory) as replica:

@@ -1,4 +1,4 @@
-"""Say hello to the next run: every run shows what the one before left on the target.
+"""Say hello to the next run: every run shows the message that the one before left on the target.
 
     python examples/hello.py [TARGET [POOL_SET]]
 

@@ -2,8 +2,8 @@
 
     python examples/manual_page.py [TARGET [POOL_SET]]
 
-TARGET is [user@]host[:port]; without one, rpmemd runs as a child process on this machine, and
-the pool lies in the home directory.
+TARGET is [user@]host[:port]; without one, rpmemd runs as a child process on this machine, and the
+pool is in the home directory.
 """
 
 import argparse
@@ -13,14 +13,14 @@ import sys
 import rpmem
 
 SIZE = 4 << 20
-HEADER = 4096  # the first page of a pool is its header, and nobody's to write
+HEADER = 4096  # the first page of a pool is its header; do not write to it
 
 
 def main(target: str, pool_set: str) -> None:
-    memory = mmap.mmap(-1, SIZE)  # any writable buffer will do: a bytearray, a numpy array
+    memory = mmap.mmap(-1, SIZE)  # any writable buffer: a bytearray, a numpy array
     attributes = rpmem.PoolAttributes(signature=b"MANPAGE", major=1)
 
-    # parts=1: let the target write the pool set file, if it does not exist.
+    # parts=1: let the target write the pool set file if it does not exist.
     with rpmem.create(
         target, pool_set, memory, nlanes=4, attributes=attributes, parts=1
     ) as replica:

@@ -3,7 +3,7 @@
     python examples/trades.py LOCAL_FILE REPLICA [HOW_MANY]
     python examples/trades.py trades.pool "local: trades.set" 1000
 
-Each run adds trades to those of the runs before, and shows the newest.
+Each run adds trades to those of earlier runs, and shows the newest.
 """
 
 import argparse
@@ -21,9 +21,9 @@ TRADE = np.dtype([("time", "M8[us]"), ("symbol", "S8"), ("price", "f8"), ("size"
 
 
 class Ring:
-    """The newest trades, and how many there ever were.
+    """The newest trades, and the total number of trades.
 
-    The oldest `AT_ONCE` rows of a full ring are nobody's: the next trades may be half in them.
+    The oldest `AT_ONCE` rows of a full ring do not count: new trades may be half written there.
     """
 
     def __init__(self, pool: rpmem.Pool) -> None:
@@ -38,12 +38,12 @@ class Ring:
         for row, trade in zip(rows, trades, strict=True):
             self.trades[row] = trade
         self.pool.persist_many(self.trades[row : row + 1] for row in rows)
-        # Until this word is durable, the rows above belong to nobody.
+        # Until this word is durable, the rows above do not count.
         self.count[0] = first + len(trades)
         self.pool.persist(self.count)
 
     def newest(self, how_many: int) -> np.ndarray:
-        """Return the newest trades, the oldest of them first."""
+        """Return the newest trades, oldest first."""
         count = int(self.count[0])
         how_many = min(how_many, count, ROOM - AT_ONCE)
         return self.trades[np.arange(count - how_many, count) % ROOM]

@@ -21,7 +21,7 @@ cdef class Replicator:
     cdef unsigned int born       # fork generation
     cdef object closed_error
     cdef Py_ssize_t busy         # calls in progress
-    cdef object idle             # a condition, once somebody has waited for their end
+    cdef object idle             # a condition, once a thread has waited for their end
     # the hot path
     cdef outcome_t run(self, const range_t *ranges, size_t count, uint32_t flags,
                        int32_t lane) noexcept nogil

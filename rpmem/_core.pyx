@@ -1,7 +1,7 @@
-"""One call, every replica, on a free lane: posts, flushes here meanwhile, waits for all.
+"""One call on a free lane of every replica: post, flush here meanwhile, wait for all.
 
-Nothing here knows which fabric carries a lane, which step makes it durable, or how the
-session came about.
+Nothing here knows which fabric carries a lane, which step makes data durable, or how the session
+was set up.
 """
 
 import os
@@ -55,16 +55,16 @@ cdef class Replicator:
     floor : int
         Bytes at the start that calls may not touch (the pool's header).
     size : int, optional
-        Replicated bytes, when fewer than the region has.
+        Bytes to replicate, if fewer than the region has.
     spin_s : float
         How long to poll before sleeping.
     timeout_s : float
-        How long without any progress after which a replica counts as lost.
+        How long a replica may make no progress before it counts as lost.
 
     Notes
     -----
     All methods may be called from several threads at once; the GIL is released while
-    they wait.  A call takes one lane, the same number on every replica, and waits for
+    they wait. A call takes one lane, the same number on every replica, and waits for
     one when all are taken.
     """
 
@@ -142,14 +142,14 @@ cdef class Replicator:
         return 0
 
     cdef int finish(self, outcome_t outcome) except -1:
-        """Raise what ended a call, if anything did."""
+        """Raise the error that ended a call, if any."""
         if outcome.fault == 0 and outcome.local == 0:
             return 0
         if outcome.raised != NULL:
             error = <object> outcome.raised
             Py_DECREF(error)
             if outcome.group >= 0:
-                self.remote_error(outcome)  # the replica takes note of it
+                self.remote_error(outcome)  # the replica records it
             raise error
         remote = self.remote_error(outcome)
         if outcome.local == 0:
@@ -158,7 +158,7 @@ cdef class Replicator:
             raise UsageError(
                 "the pool was opened with readonly=True: nothing in it can be made durable",
                 where=self.region.label, errno=outcome.local)
-        # First: whoever reads that a replica was lost relies on the local copy.
+        # First: a caller who reads that a replica was lost relies on the local copy.
         raise FlushFailed(
             f"the local medium refused the data: {os.strerror(outcome.local)}",
             where=self.region.label, errno=outcome.local,
@@ -167,7 +167,7 @@ cdef class Replicator:
         ) from remote
 
     cdef object remote_error(self, outcome_t outcome):
-        """The error of what a replica refused, or None."""
+        """The error of a replica that refused something, or None."""
         cdef LaneGroup group
         if outcome.fault == 0:
             return None
@@ -180,14 +180,14 @@ cdef class Replicator:
 
     cdef int checked_run(self, const range_t *ranges, size_t count, uint32_t flags,
                          int32_t lane) except -1:
-        """Check the ranges, run without the GIL, raise what ended it."""
+        """Check the ranges, run without the GIL, raise the error that ended it."""
         cdef outcome_t outcome
         cdef size_t i
         if count == 0:
             return 0
         if self.check(ranges, count) >= 0:
             self.outside(ranges, count)
-        # Turning objects into ranges may have run Python, and that a close.
+        # Turning objects into ranges may have run Python code, which may have closed the pool.
         self.usable()
         self.busy += 1
         with nogil:
@@ -281,7 +281,7 @@ cdef class Replicator:
                 if number == <int32_t> i or number < 0 and self.needs_drain(i):
                     with nogil:
                         outcome = self.run(NULL, 0, OPERATION_DRAIN, <int32_t> i)
-                    # What one replica refused does not keep the others from finishing.
+                    # A refusal by one replica does not keep the others from finishing.
                     if first.fault == 0:
                         first = outcome
                     first.raised = outcome.raised
@@ -295,7 +295,7 @@ cdef class Replicator:
         return self.finish(first)
 
     cdef bint needs_drain(self, uint32_t lane) noexcept:
-        """Whether a replica has something on that lane that nobody waited for, or is lost."""
+        """Whether a replica has undrained flushes on that lane, or is lost."""
         cdef const group_t *group
         cdef uint32_t g
         for g in range(self.engine.group_count):
@@ -305,7 +305,7 @@ cdef class Replicator:
         return False
 
     def put(self, uint64_t offset, const unsigned char[::1] word not None):
-        """Make an aligned word durable on every replica that the region does not hold.
+        """Make an aligned word that is not in the region durable on every replica.
 
         Parameters
         ----------
@@ -324,7 +324,7 @@ cdef class Replicator:
         place.offset, place.length = offset, 8
         operation.ranges = &place
         operation.count = 1
-        # So that this address and the offset are the word's.
+        # So that this address plus the offset is the word's.
         operation.source = <const char *> (<size_t> &word[0] - offset)
         self.busy += 1
         with nogil:
@@ -334,10 +334,10 @@ cdef class Replicator:
         self.finish(outcome)
 
     def persist_many(self, ranges, *, bint relaxed=False, lane=None):
-        """Make many ranges durable in as few messages as they fit into.
+        """Make many ranges durable in as few messages as possible.
 
         `ranges` is a C-contiguous ``uint64`` array of shape (n, 2), offset and length, or
-        any iterable of what `persist` takes.
+        any iterable of arguments for `persist`.
         """
         cdef uint32_t flags = OPERATION_RELAXED if relaxed else 0
         cdef int32_t number = self.lane_number(lane)
@@ -356,7 +356,7 @@ cdef class Replicator:
                     return
             finally:
                 PyBuffer_Release(&view)
-            # No step has to think of empty ranges.
+            # So that steps need not handle empty ranges.
             ranges = [(int(offset), int(length)) for offset, length in ranges]
         elif isinstance(ranges, memoryview) and ranges.ndim != 1:
             raise BufferRefused(
@@ -382,9 +382,9 @@ cdef class Replicator:
                        object register) except -1:
         """Read; `number` is the lane's, or -1.
 
-        `register` is called with address and length of a large buffer, and returns what posts
-        need to write to it directly: a Memory, or None where nothing is needed.  What is not
-        registered and has to be, is read by way of the lane's own memory.
+        `register` is called with the address and length of a large buffer, and returns what posts
+        need to write to it directly: a Memory, or None if nothing is needed. A buffer that would
+        have to be registered but is not is read by way of the lane's own memory.
         """
         cdef operation_t operation
         cdef range_t wanted
@@ -440,14 +440,14 @@ cdef class Replicator:
             PyBuffer_Release(&view)
 
     cdef uint32_t scratch_of(self, uint32_t index) noexcept:
-        """Up to so many bytes copying costs less than registering."""
+        """The size up to which copying costs less than registering."""
         cdef const group_t *group = self.engine.groups[index]
         return group.links[0].lane.scratch_size if group.lanes else 0
 
     def ranges_of(self, x, *, uint64_t floor=0):
-        """The ``(offset, length)`` pairs that `x` means, as `persist` would take them.
+        """The ``(offset, length)`` pairs that `x` stands for, as in `persist`.
 
-        RangeError where one lies outside the pool or begins below `floor`.
+        RangeError if one is outside the pool or begins below `floor`.
         """
         cdef ranges_t ranges
         cdef size_t i
@@ -467,7 +467,7 @@ cdef class Replicator:
 
     @property
     def lanes(self):
-        """How many calls can be on their way at once."""
+        """How many calls can be under way at once."""
         return self.engine.lanes
 
     @property
@@ -476,9 +476,9 @@ cdef class Replicator:
         return self.busy
 
     def wait_for_calls(self, seconds=None):
-        """Wait until no call is in progress; False when some were after so many seconds.
+        """Wait until no call is in progress; False if some still are after so many seconds.
 
-        The end of a wait that has one is brought nearer by an interrupt (`rpmem.base.interrupts`).
+        An interrupt shortens a limited wait (`rpmem.base.interrupts`).
         """
         end = None if seconds is None else time.monotonic() + seconds
         if self.busy and self.idle is None:
@@ -494,7 +494,7 @@ cdef class Replicator:
         return True
 
     def check_usable(self):
-        """Raise ClosedError or ForkedError when calls would."""
+        """Raise ClosedError or ForkedError if calls would."""
         self.usable()
 
     def close(self, what="the pool is closed"):

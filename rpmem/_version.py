@@ -1,3 +1,3 @@
-"""The version of rpmem, for those who cannot ask the face."""
+"""The version of rpmem, for modules that cannot import the package's public face."""
 
 __version__ = "0.1.0"

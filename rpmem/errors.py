@@ -1,8 +1,8 @@
-"""Everything rpmem raises on purpose.
+"""All exceptions that rpmem raises on purpose.
 
 An error is a sentence with a place, a cause and a remedy. Each kind has a code that never
 changes (it travels over the control session and is safe to test for), an ``errno`` for callers
-that think in C, and the exit status of the ``rpmem`` command. Kinds that have a counterpart among
+that think in C, and an exit status for the ``rpmem`` command. Kinds with a counterpart among
 Python's own exceptions are also instances of it, so ``except FileNotFoundError`` works.
 """
 
@@ -13,7 +13,7 @@ import os
 from collections.abc import Iterator, Mapping
 from types import MappingProxyType
 
-# What a peer may put into an error of ours: enough for any honest message.
+# Most text from a peer in an error of ours: enough for any genuine message.
 _REMOTE_TEXT_LIMIT = 2000
 _LARGEST_ERRNO = 4095
 
@@ -30,7 +30,7 @@ class RpmemError(Exception):
     hint : str, optional
         What the user can do about it. Kinds may have a hint of their own.
     errno : int, optional
-        Instead of the kind's own `errno`.
+        Replaces the kind's own `errno`.
 
     Attributes
     ----------
@@ -66,7 +66,7 @@ class RpmemError(Exception):
         _fill_oserror(self, what, self.where)
 
     def at(self, place: str) -> None:
-        """Put a place before the one that is named, if any.
+        """Put a place before the one in the message, if any.
 
         For layers that know more about where something happened than those below.
         """
@@ -92,7 +92,7 @@ def _as_sentence(text: str) -> str:
     return text if text.endswith((".", "!", "?", "\n")) else text + "."
 
 
-# --- the caller asked for something that cannot be --------------------------------------------
+# --- the caller asked for something impossible ------------------------------------------------
 
 
 class UsageError(RpmemError, ValueError):
@@ -387,7 +387,7 @@ class RemoteError(RpmemError):
     Attributes
     ----------
     remote_code : str or None
-        The code the target gave, when it is not one of ours.
+        The target's code, if it is not one of ours.
     """
 
     code = "remote"
@@ -486,14 +486,13 @@ def from_code(
 ) -> RpmemError:
     """Make the error that a peer reported over the control session.
 
-    The texts come from another machine and may end up on a terminal: control characters are
-    shown as escapes and the length is bounded.
+    The texts come from another machine and may end up on a terminal: control characters are shown
+    as escapes and the length is limited.
 
     Parameters
     ----------
     code : str
-        The peer's code. One that is not known here gives a `RemoteError` that keeps it in
-        ``remote_code``.
+        The peer's code. An unknown one gives a `RemoteError` that keeps it in ``remote_code``.
     what, hint : str
         The peer's words.
     where : str or os.PathLike, optional
@@ -579,18 +578,18 @@ def from_oserror(
     Parameters
     ----------
     error : OSError
-        What the system said.
+        The error from the system.
     what : str
         What could not be done, for example "cannot open the part".
     where : str or os.PathLike, optional
         The file.
     hint : str, optional
-        What the user can do about it, where more is known than the errno.
+        What the user can do about it, if more is known than the errno.
 
     Returns
     -------
     PoolSetError
-        Of the kind for the errno, to be raised ``from error``.
+        An error of the kind for the errno, to be raised ``from error``.
     """
     number = error.errno or _errno.EIO
     kind = _OSERROR_KINDS.get(number, PoolSetError)
@@ -615,12 +614,12 @@ _REMEDIES: Mapping[int, str] = MappingProxyType(
 
 
 def remedy_for(number: int | None) -> str | None:
-    """Return what to do where something has run out, by its errno; None for anything else."""
+    """Return the remedy for a resource that has run out, by its errno; None for other errors."""
     return _REMEDIES.get(number or 0)
 
 
 def shortage(error: BaseException) -> int | None:
-    """Return the errno of what has run out, if that is what `error` says.
+    """Return the errno of the resource that has run out, if that is what `error` means.
 
     Parameters
     ----------
@@ -633,7 +632,7 @@ def shortage(error: BaseException) -> int | None:
     if isinstance(error, RuntimeError) and "start new thread" in str(error):
         return _errno.EAGAIN
     if isinstance(error, ImportError):
-        # The dynamic loader's words end with the system's.
+        # The dynamic loader's message ends with the system's.
         return next((n for n in _REMEDIES if str(error).endswith(os.strerror(n))), None)
     number = error.errno if isinstance(error, OSError) else None
     return number if number in _REMEDIES else None
@@ -647,12 +646,13 @@ def printable(text: str, limit: int = _REMOTE_TEXT_LIMIT) -> str:
     text : str
         Anything, for example what ssh wrote on stderr.
     limit : int
-        Longest result, in characters; what is cut is shown as ``...``.
+        Longest result, in characters; ``...`` marks omitted text.
 
     Returns
     -------
     str
-        `text` without surrounding blanks, with every non-printing character escaped, on one line.
+        `text` without surrounding white space, with every non-printing character escaped, on one
+        line.
     """
     text = text.strip()
     shown: list[str] = []

@@ -1,4 +1,4 @@
-"""``rpmemd``: what ssh starts on the target."""
+"""``rpmemd``: the program that ssh starts on the target."""
 
 from __future__ import annotations
 
@@ -32,10 +32,10 @@ def main() -> int:
 
 
 def refuse(error: RpmemError, log: Log, status: int) -> int:
-    """Tell the initiator why there will be no session; return the exit status."""
+    """Tell the initiator why there is no session; return the exit status."""
     log.err(str(error))
     if not log.on_stderr:
-        # The initiator reads it there and nowhere else.
+        # The only place where the initiator reads it.
         print(f"rpmemd: {error}", file=sys.stderr)
     from rpmem.control.handshake import pack_status
 
@@ -44,7 +44,7 @@ def refuse(error: RpmemError, log: Log, status: int) -> int:
 
 
 def remove(config: configuration.Config, log: Log) -> int:
-    """Remove a pool; the exit status is what librpmem reports as errno."""
+    """Remove a pool; librpmem reports the exit status as errno."""
     assert config.remove is not None
     try:
         Database(config.poolset_dir).remove(
@@ -65,11 +65,11 @@ def serve(config: configuration.Config, log: Log, database: Database) -> int:
         return refuse(error, log, error.errno)
 
     _raise_limits()
-    # sshd says where the initiator reached us: "client port server port".
+    # Set by sshd to show where the initiator reached us: "client port server port".
     words = os.environ.get("SSH_CONNECTION", "").split()
     peer, address = (words[0], words[2]) if len(words) == 4 else ("127.0.0.1", "127.0.0.1")
     try:
-        # Whatever a library prints on stdout must not end up between the messages.
+        # Anything that a library prints to stdout must not end up between the messages.
         sink = os.dup(1)
         session = Session(config, log, Stream(0, sink), database, address=address, peer=peer)
         os.dup2(2, 1)
@@ -84,14 +84,14 @@ def serve(config: configuration.Config, log: Log, database: Database) -> int:
 
 
 def _has_streams() -> bool:
-    """Make sure of the standard streams: a file opened later must not become one of them."""
+    """Check the standard streams, and fill gaps so that no other file becomes one of them."""
     missing = []
     for number in range(3):
         try:
             os.fstat(number)
         except OSError:
             missing.append(number)
-            os.open(os.devnull, os.O_RDWR)  # takes the lowest that is free: this one
+            os.open(os.devnull, os.O_RDWR)  # takes the lowest free descriptor: this one
     if 2 in missing:
         sys.stderr = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
     if 0 in missing or 1 in missing:
@@ -101,7 +101,7 @@ def _has_streams() -> bool:
 
 
 def _raise_limits() -> None:
-    """Take what the system allows: a lane has several descriptors, and there may be a thousand."""
+    """Raise limits as far as allowed: a thousand lanes need several descriptors each."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = _ENOUGH if hard == resource.RLIM_INFINITY else min(hard, _ENOUGH)
     if soft != resource.RLIM_INFINITY and soft < wanted:

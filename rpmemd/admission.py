@@ -1,4 +1,4 @@
-"""Who may have a lane: the connection requests that a session lets in."""
+"""Admission of lanes: which connection requests a session accepts."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from rpmem.control.proof import Tokens
 from rpmemd.log import Log
 
 _MAPPED = bytes(10) + b"\xff\xff"
-#: Refusals that are logged; a stranger must not be able to fill a log.
+#: Most refusals that are logged; strangers must not be able to fill a log.
 MOST_LOGGED = 10
 
 
 class Refusals:
-    """Logs the first refusals of a session, and says when it stops.
+    """Logs the first refusals of a session, and notes in the log when it stops.
 
     Parameters
     ----------
@@ -26,7 +26,7 @@ class Refusals:
         self._count = 0
 
     def note(self, what: str) -> None:
-        """Take notice of a refusal."""
+        """Record a refusal."""
         self._count += 1
         if self._count <= MOST_LOGGED:
             self._log.warn(what)
@@ -38,7 +38,7 @@ class Admission(Protocol):
     """Decides which connection requests become lanes."""
 
     def admit(self, private_data: bytes, peer: tuple[str, int]) -> int | None:
-        """Return the number of the lane a request is for, None to turn it down."""
+        """Return the number of the lane a request is for, or None to reject it."""
 
 
 class TokenAdmission:
@@ -49,7 +49,7 @@ class TokenAdmission:
     tokens : sequence of bytes
         One per lane.
     log : Log
-        Told of every refusal.
+        Receives every refusal.
     """
 
     def __init__(self, tokens: tuple[bytes, ...], log: Log) -> None:
@@ -57,7 +57,7 @@ class TokenAdmission:
         self._refusals = Refusals(log)
 
     def admit(self, private_data: bytes, peer: tuple[str, int]) -> int | None:
-        """Return the number of the lane whose token this is."""
+        """Return the number of the lane with this token."""
         number = self._tokens.redeem(private_data)
         if number is None:
             self._refusals.note(f"a connection from {peer[0]} without a valid token was refused")
@@ -65,18 +65,18 @@ class TokenAdmission:
 
 
 class PeerAdmission:
-    """Admits lanes of PMDK's protocol: all it can check is where they come from.
+    """Admits lanes of PMDK's protocol, which can only be checked by their origin.
 
     Lanes are numbered in the order in which they connect.
 
     Parameters
     ----------
     address : str
-        Where the control session comes from.
+        The address the control session comes from.
     lanes : int
-        How many there are.
+        Number of lanes.
     log : Log
-        Told of every refusal.
+        Receives every refusal.
     """
 
     def __init__(self, address: str, lanes: int, log: Log) -> None:
@@ -100,7 +100,7 @@ class PeerAdmission:
 
 
 def _binary(address: str) -> bytes | None:
-    """Return an address in network order; an IPv4 one also where an IPv6 socket saw it."""
+    """Return an address in network order; an IPv4-mapped one as IPv4."""
     # A zone names an interface of this machine, not the peer.
     address = address.partition("%")[0]
     for family in (socket.AF_INET, socket.AF_INET6):

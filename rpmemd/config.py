@@ -55,7 +55,7 @@ All long options except the first five, help, version and forced-command may als
 
 
 class Config(Record):
-    """What rpmemd was told.
+    """rpmemd's settings.
 
     Attributes
     ----------
@@ -68,15 +68,15 @@ class Config(Record):
     nthreads : int
         Worker threads; 0: half the cores, 1 to 4, at most one per lane.
     persist_apm, persist_general : bool
-        Persistency methods that are allowed.
+        Which persistency methods are allowed.
     use_syslog, log_file, log_level
-        Where messages go and which do.
+        Where messages go, and from which level.
     protocol : {"native", "pmdk", "both"}
-        Who may speak.
+        Which protocols are accepted.
     providers : tuple of str
         libfabric providers to offer; empty means any.
     file_mode : int
-        Permissions of pool set files, parts and logs that are made; no umask changes them.
+        Permissions of new pool set files, parts and logs, regardless of the umask.
     spin_us : int or None
         How long to poll before sleeping; None leaves the choice to the service.
     forced_command : bool
@@ -106,22 +106,22 @@ def read(
     environ: Mapping[str, str] | None = None,
     global_file: str = GLOBAL_FILE,
 ) -> Config:
-    """Read the command line, then the files it leaves in force.
+    """Read the command line, then the configuration files that apply.
 
     Parameters
     ----------
     arguments : sequence of str
         Without the program's name.
     environ : mapping, optional
-        Instead of ``os.environ``.
+        Default: ``os.environ``.
     global_file : str
-        Instead of the system's configuration file.
+        The system's configuration file.
 
     Raises
     ------
     SystemExit
-        Help or version were asked for (0), or the command line is wrong (255). What there is to
-        say was said on stderr.
+        Help or version were requested (0), or the command line is wrong (255). The message is
+        already on stderr.
     ConfigError
         A configuration file is wrong.
     """
@@ -234,7 +234,7 @@ def _with(config: Config, name: str, value: str) -> Config:
 def _read_command_line(
     arguments: Sequence[str], config: Config
 ) -> tuple[Config, str | None, frozenset[str]]:
-    """Return the configuration, the file named by --config, and the fields that are settled."""
+    """Return the configuration, the file named by --config, and the fields set."""
     try:
         options, _ = getopt.gnu_getopt(list(arguments), _SHORT, _LONG)
     except getopt.GetoptError as error:
@@ -273,7 +273,7 @@ def _with_flag(config: Config, name: str) -> Config:
 
 
 def _obey_client(config: Config, command: str) -> Config:
-    """Take what a client behind a forced command may ask for: to serve, or to remove one set."""
+    """Apply the request of a client behind a forced command: to serve, or to remove one set."""
     try:
         words = shlex.split(command)
         options, rest = getopt.gnu_getopt(words[1:], "r:fs", ["remove=", "force", "pool-set"])
@@ -314,7 +314,7 @@ def _read_file(path: str, config: Config, given: frozenset[str], *, required: bo
     except OSError as error:
         if required:
             raise ConfigError(f"cannot be read: {error.strerror}", where=path) from error
-        # As PMDK's: a file that nobody asked for by name may be missing or private.
+        # As in PMDK: a file not named explicitly may be missing or unreadable.
         return config
     except UnicodeDecodeError as error:
         raise ConfigError("is not UTF-8 text", where=path) from error
@@ -326,7 +326,7 @@ def _read_file(path: str, config: Config, given: frozenset[str], *, required: bo
             continue
         try:
             name, value = _split(content)
-            # Checked even where the command line has settled it: a wrong file is wrong.
+            # Checked even if the command line overrides it: a wrong file is an error.
             changed = _with(config, name, value)
         except ValueError as error:
             raise ConfigError(str(error), where=f"{path}:{number}") from error
@@ -347,7 +347,7 @@ def _split(content: str) -> tuple[str, str]:
 
 
 def _keep_settled(changed: Config, config: Config, given: frozenset[str]) -> Config:
-    """Do not let a log file from a file undo a --use-syslog of the command line."""
+    """Keep a log file from a configuration file from undoing --use-syslog."""
     if "use-syslog" in given:
         return replace(changed, use_syslog=config.use_syslog)
     return changed

@@ -1,9 +1,8 @@
-"""The pool set directory: what an initiator can name, and nothing beside it.
+"""The pool set directory: all that an initiator can name.
 
-An initiator says the name of a pool set; it never says a path. Names are relative to the pool set
-directory and cannot leave it. Where the parts lie is what the pool set file says, which is the
-administrator's word; files that are written here on an initiator's behalf (:meth:`Database.create`
-with `parts`) lie beside it.
+An initiator names a pool set, never a path. Names are relative to the pool set directory and cannot
+point outside. The pool set file, written by the administrator, says where the parts are; files that
+are written here on an initiator's behalf (:meth:`Database.create` with `parts`) are next to it.
 """
 
 from __future__ import annotations
@@ -34,7 +33,7 @@ class Database:
     directory : str
         Absolute path.
     file_mode : int
-        Permissions of the files that are made.
+        Permissions of new files.
 
     Raises
     ------
@@ -64,19 +63,19 @@ class Database:
         Parameters
         ----------
         name : str
-            Of the pool set file.
+            Name of the pool set file.
         pool_size : int
-            Bytes that the pool must have at least.
+            Minimum size of the pool in bytes.
         attributes : PoolAttributes, optional
-            What the headers say.
+            The content of the headers.
         parts : int
-            More than 0: where there is no such pool set file, write one with that many parts.
-            It is removed again when the pool cannot be created, and together with the pool.
+            More than 0: if there is no such pool set file, write one with that many parts. It is
+            removed again if the pool cannot be created, and together with the pool.
 
         Raises
         ------
         PoolSetError
-            Of the kind that says why.
+            The kind of error says why.
         """
         set_file = self._held_or_written(name, pool_size, parts, attributes)
         try:
@@ -109,9 +108,9 @@ class Database:
         Parameters
         ----------
         name : str
-            Of the pool set file, or of a file that is a pool by itself.
+            Name of the pool set file, or of a file that is a pool by itself.
         pool_size : int
-            Bytes that the pool must have at least.
+            Minimum size of the pool in bytes.
         """
         return PoolFiles.open(self._read(name), pool_size=pool_size)
 
@@ -121,17 +120,17 @@ class Database:
         Parameters
         ----------
         name : str
-            Of the pool set file.
+            Name of the pool set file.
         force : bool
-            Remove what can be removed, and say nothing of the rest.
+            Remove what can be removed, and do not report the rest.
         pool_set : bool
             Remove the pool set file as well.
 
         Raises
         ------
         PoolSetError
-            Of the kind that says why; with `force` only when the name is refused. Without it,
-            `PoolSetNotFound` when a part was missing: the rest was removed nevertheless.
+            The kind of error says why; with `force` only if the name is refused. Without `force`,
+            `PoolSetNotFound` if a part was missing: the rest was removed nevertheless.
         """
         self._resolve(name)
         try:
@@ -145,7 +144,7 @@ class Database:
         with held(path if pool_set else None) as set_file:
             found = self._read(name, replicas_too=force, lock=set_file is None)
             if _is_whole_pool(found, path):
-                # A file that is a pool by itself: nothing here said that it may go.
+                # A file that is a pool by itself: its removal was not permitted here.
                 raise errors.PoolSetMalformed("it is not a pool set file", where=name)
             missing, in_use = None, False
             try:
@@ -184,8 +183,8 @@ class Database:
         path = self._resolve(name)
         found = load_any(path, lock=lock)
         if not _is_whole_pool(found, path) and _size_of(path) >= MINIMUM_SIZE:
-            # A part's header holds what an initiator chose. It must not pass for a pool set file,
-            # which may name any path; no honest one is as large as the smallest part.
+            # An initiator chooses the content of a part's header. A part must not pass for a pool
+            # set file, which may name any path; no genuine one is as large as the smallest part.
             raise errors.PoolSetMalformed("it is too large to be a pool set file", where=name)
         if not replicas_too:
             found.check_for_target()
@@ -194,9 +193,9 @@ class Database:
     def _held_or_written(
         self, name: str, pool_size: int, parts: int, attributes: PoolAttributes | None
     ) -> SetFile | None:
-        """Hold the pool set file, after writing one where there is none and `parts` says so.
+        """Hold the pool set file, after writing one if it is missing and `parts` allows it.
 
-        None for a name that leads to a file that is a pool by itself.
+        None for the name of a file that is a pool by itself.
         """
         path = self._resolve(name)
         for _ in range(_ATTEMPTS):
@@ -206,7 +205,7 @@ class Database:
             except errors.PoolSetNotFound:
                 if not parts:
                     raise
-            with suppress(errors.PoolSetExists):  # somebody was quicker
+            with suppress(errors.PoolSetExists):  # another process was quicker
                 text = self._text_for(name, pool_size, parts, attributes)
                 return SetFile.write(path, text, self._file_mode)
         raise errors.PoolSetBusy("other processes keep making and removing it", where=name)
@@ -219,7 +218,7 @@ class Database:
             raise errors.UsageError(f"a pool set cannot have {parts} parts")
         path = self._resolve(name)
         if any(piece.startswith(".") for piece in name.split("/")):
-            # The default directory is the home directory, where such names configure programs.
+            # The default directory is the home directory, where hidden files configure programs.
             raise errors.PoolSetNameRefused("a new pool set file must not be hidden", where=name)
         options = _options_for(attributes)
         headers = header_count(parts, options)
@@ -233,14 +232,14 @@ class Database:
 
 
 def removal_status(error: errors.RpmemError, name: str) -> int:
-    """Return the exit code with which PMDK's rpmemd says why it removed nothing.
+    """Return the exit code with which PMDK's rpmemd reports a failed removal.
 
     Parameters
     ----------
     error : RpmemError
-        What :meth:`Database.remove` raised.
+        The error from :meth:`Database.remove`.
     name : str
-        What it was asked to remove.
+        The name of the pool set that was to be removed.
     """
     if isinstance(error, errors.PoolSetNameRefused) and name.startswith("/"):
         return errno.EBADF

@@ -1,7 +1,7 @@
 """The lanes of one session: listen, admit, serve, stop.
 
-An accept thread admits connections until every lane is there, then the listener closes for
-good; from then on service threads serve them. Who may connect is the admission's business.
+An accept thread admits connections until all lanes have come, then the listener closes for good;
+from then on service threads serve them. The admission decides who may connect.
 """
 
 from __future__ import annotations
@@ -49,21 +49,21 @@ ACCEPT_TIMEOUT_S = 30.0
 _SLICE_S = 0.02
 _REPLY_SIZE = 64
 _REPLY_SLOTS = 8
-# Per lane, where the pool cannot be registered: a READ of more takes several turns.
+# Per lane, if the pool cannot be registered: longer READs take several round trips.
 _STAGING = 256 << 10
 _PACED_MESSAGE, _MESSAGE = 1 << 20, 65 << 12
 _DEFAULT_SPIN_S = 200e-6
 
 
 class Dialect(Record):
-    """What differs between the in-band protocols.
+    """The differences between the in-band protocols.
 
     Attributes
     ----------
     name : str
-        As the service knows it.
+        Its name for the service.
     window : int
-        Messages a lane may have unanswered.
+        Most unanswered messages of a lane.
     one_key : bool
         All lanes reach the pool through the same key and address.
     """
@@ -73,10 +73,10 @@ class Dialect(Record):
     one_key: bool
 
     def buffer_size(self, message_size: int) -> int:
-        """Return the size of a receive buffer for messages of so many bytes of data."""
+        """Return the size of a receive buffer for messages with so many bytes of data."""
         if self.name == "native":
             return message_size
-        # The request comes on top, and rpmemd's buffers lie 64 bytes apart.
+        # The request comes on top, and rpmemd's buffers are aligned to 64 bytes.
         return -(-(REQUEST_SIZE + message_size) // 64) * 64
 
 
@@ -92,37 +92,37 @@ class LaneServer:
     region : Region
         The pool, from its first byte.
     size : int
-        How much of it is served.
+        How many bytes of it are served.
     floor : int
         Bytes at its start that messages may not touch.
     providers : sequence of str
-        Providers, in the order of preference; the first that works is taken.
+        Providers, in order of preference; the first that works is used.
     address : str
         Where to listen.
     lanes : int
-        How many lanes are wanted; fewer are granted where the provider has a limit.
+        How many lanes are requested; fewer are granted if the provider has a limit.
     message_size : int
-        Largest in-band message that is wanted.
+        Largest in-band message requested.
     dialect : Dialect
         The in-band protocol.
     may_stage : bool
-        The initiator knows what to do where it does not reach the pool.
+        The initiator can handle a pool that it does not reach directly.
     threads : int
-        Service threads; 0 chooses.
+        Service threads; 0: chosen automatically.
     spin_s : float or None
-        Seconds to poll before sleeping; None chooses.
+        Seconds to poll before sleeping; None: chosen automatically.
     report : callable
-        ``report(error)``: the lanes are no longer served, for this reason (None: the initiator
-        hung up). Called from other threads.
+        ``report(error)`` is called from other threads when the lanes are no longer served, with the
+        reason (None: the initiator hung up).
 
     Attributes
     ----------
     message_size : int
-        Largest in-band message that is taken.
+        Largest in-band message accepted.
     unreachable : RegistrationFailed or None
-        Why one-sided operations do not reach the pool, if they do not.
+        The reason if one-sided operations do not reach the pool.
     service_class : type
-        Of the class: what serves the lanes.
+        Of the class: the type that serves the lanes.
 
     Raises
     ------
@@ -165,8 +165,8 @@ class LaneServer:
         self.refused = 0
         self._module, self.fabric = _first_that_works(providers, address)
         self.granted = min(lanes, self.fabric.lane_limit)
-        # Where messages do not wait in the connection, each lane has a buffer for every message
-        # that may be on its way, and all of it is pinned.
+        # If messages do not wait in the connection, each lane has a buffer for every message that
+        # may be under way, and all of them are pinned.
         self.message_size = min(message_size, _PACED_MESSAGE if self.fabric.paces else _MESSAGE)
         self._domains: list[Domain] = []
         self._memories: list[Memory] = []
@@ -181,7 +181,7 @@ class LaneServer:
             raise
 
     def _register(self, threads: int) -> None:
-        """One queue per thread; the pool once where that pins it, else once per thread."""
+        """Make one queue per thread; register the pool once if that pins it, else per thread."""
         shared = self.fabric.pins or self._dialect.one_key
         for _ in range(min(threads, self.granted)):
             if not self._domains or not shared:
@@ -191,9 +191,9 @@ class LaneServer:
             self._queues.append(self._module.Queue(self._domains[-1]))
 
     def _pool_or_staging(self, domain: Domain) -> Memory:
-        """Register the pool, or where that is refused, memory by way of which it can be read.
+        """Register the pool or, if that is refused, memory through which it can be read.
 
-        Kernels refuse to pin the memory of files whose pages or blocks they have to keep track of.
+        Kernels refuse to pin memory of files whose pages or blocks they have to track.
         """
         if self.unreachable is None:
             fabric = self.fabric
@@ -217,25 +217,25 @@ class LaneServer:
             size,
             remote=True,
             persistent=persistent,
-            # Chosen at random where we may choose: a key of an older session is dead.
+            # Random if we may choose, so that the key of an older session is useless.
             key=int.from_bytes(os.urandom(8), "little") >> 2,
             keep=region,
         )
 
     @property
     def staging(self) -> int:
-        """Bytes of the buffer that a lane reaches instead of the pool; 0: it reaches the pool."""
+        """Size of the buffer that a lane reaches instead of the pool; 0: it reaches the pool."""
         return 0 if self.unreachable is None else _STAGING
 
     @property
     def listener(self) -> Listener:
-        """Where lanes are waited for."""
+        """The listener for the lanes."""
         assert self._listener is not None
         return self._listener
 
     @property
     def port(self) -> int:
-        """Where lanes are to connect to."""
+        """The port that lanes connect to."""
         return self.listener.port
 
     def reach(self, lane: int) -> tuple[int, int]:
@@ -245,23 +245,23 @@ class LaneServer:
 
     @property
     def complete(self) -> bool:
-        """Whether every lane has come."""
+        """Whether every lane has connected."""
         return self._service is not None
 
     def steps(self, *, apm: bool) -> tuple[str, ...]:
-        """Return the durability steps that are possible here, the best first.
+        """Return the durability steps that are possible here, best first.
 
         Parameters
         ----------
         apm : bool
-            The administrator says that writes of the fabric bypass this machine's caches.
+            The administrator states that writes of the fabric bypass this machine's caches.
         """
         reached = self.unreachable is None
         medium = self._region.medium
         possible = {
             SEND_AFTER_WRITE: True,
             COMMIT: reached and medium == "pmem" and self.fabric.commits,
-            # Device and kernel found that they can flush this memory.
+            # Device and kernel have accepted this memory for flushing.
             FLUSH: reached
             and self.fabric.flushes
             and all(memory.flushes for memory in self._memories),
@@ -269,10 +269,11 @@ class LaneServer:
         }
         return tuple(step.name for step in STEPS.values() if possible[step])
 
-    # --- lanes come ---------------------------------------------------------------------------
+    # --- connecting lanes ---------------------------------------------------------------------
+    # ---------------------------------------------------------------------------
 
     def start(self, admission: Admission) -> None:
-        """Admit lanes, then serve them; returns at once."""
+        """Admit lanes, then serve them; returns immediately."""
         thread = threading.Thread(
             target=self._guarded, args=(self._accept, admission), name="accept", daemon=True
         )
@@ -302,7 +303,7 @@ class LaneServer:
         try:
             self._await_lanes(admission, lanes)
         finally:
-            # Whoever comes now comes too late.
+            # Requests from now on are too late.
             self.listener.close()
             self._lanes = [lanes[number] for number in sorted(lanes)]
         if not self._stopping:
@@ -358,7 +359,7 @@ class LaneServer:
             self._region,
             self._size,
             self._floor,
-            cast("list[wire.Lane]", self._lanes),  # as those of every fabric are
+            cast("list[wire.Lane]", self._lanes),  # which the lanes of every fabric are
             self._queues,
             spin_s=self._spin_s,
             on_drop=self._on_drop,
@@ -379,14 +380,14 @@ class LaneServer:
             self._report(None)
             return
         if self._dialect is PMDK:
-            # Its replies have no room for a failure: without this its initiator waits for ever.
+            # Its replies cannot express a failure: without this, its initiator would wait forever.
             self._lanes[lane].hang_up()
         text = f"lane {lane} was given up: {reason}"
         if number:
             text += f" ({os.strerror(number)})"
         self._report(service.error_for(reason, text, number))
 
-    # --- lanes go -----------------------------------------------------------------------------
+    # --- closing ------------------------------------------------------------------------------
 
     def close(self) -> None:
         """Stop serving, disconnect, deregister. Idempotent."""
@@ -424,5 +425,5 @@ def _first_that_works(providers: tuple[str, ...], address: str) -> tuple[FabricM
 
 
 def _threads_for(lanes: int) -> int:
-    """Leave cores to the rest of the machine: service threads poll while there is traffic."""
+    """Choose the threads so as to leave cores to others, as service threads poll."""
     return max(1, min(lanes, (os.cpu_count() or 1) // 2, 4))

@@ -1,6 +1,6 @@
-"""rpmemd's own log: a file, syslog, or stderr until it is known which; never stdout.
+"""rpmemd's own log: a file or syslog, or stderr until that is decided; never stdout.
 
-``logging`` would cost more start-up time than everything else here together.
+``logging`` would take more start-up time than everything else here together.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _LONGEST = 4000
 
 
 def _open_private(path: str, mode: int) -> int:
-    """Open a log to append to it; one that is made has `mode`, whatever the umask is."""
+    """Open a log for appending; a new one gets `mode`, regardless of the umask."""
     flags = os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC
     try:
         return os.open(path, flags)
@@ -32,18 +32,17 @@ def _open_private(path: str, mode: int) -> int:
 
 
 class Log:
-    """Where messages go.
+    """The destination of messages.
 
-    A new log writes to stderr, which a person or an initiator sees; :meth:`configure` sends it
-    to where the configuration says. Messages are one line each: what a peer sent cannot forge
-    another.
+    A new log writes to stderr, which a person or an initiator sees; :meth:`configure` redirects it
+    as configured. Messages are one line each: text from a peer cannot forge another line.
 
     Attributes
     ----------
     level : str
         Messages less severe than this are dropped.
     sink : callable or None
-        Gets (level, message) as well; a session sends them home to its initiator with it.
+        Also gets (level, message); a session uses it to send them to its initiator.
     """
 
     def __init__(self, level: str = "err", file: TextIO | None = None) -> None:
@@ -99,7 +98,7 @@ class Log:
         return self._file is sys.stderr
 
     def write(self, level: str, message: str) -> None:
-        """Log a message, if its level is wanted."""
+        """Log a message, if its level is enabled."""
         if LEVELS.index(level) > LEVELS.index(self.level):
             return
         line = printable(message, _LONGEST)
@@ -133,11 +132,11 @@ class Log:
             self.write(level, message)
 
     def info(self, message: str) -> None:
-        """Log what is done."""
+        """Log an activity."""
         self.write("info", message)
 
     def debug(self, message: str) -> None:
-        """Log what helps to find a fault."""
+        """Log a detail that helps to find a fault."""
         self.write("debug", message)
 
     def close(self) -> None:

@@ -1,4 +1,4 @@
-"""What PMDK's rpmemd logs of a session, in its words: scripts look for them."""
+"""The log lines of PMDK's rpmemd about a session, in its wording: scripts look for them."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from rpmem.files.attributes import PoolAttributes
 
 
 def request_lines(request: Create | Open) -> Iterator[str]:
-    """Yield what is logged of a request."""
+    """Yield the lines about a request."""
     yield f"{type(request).__name__.lower()} request:"
     yield f"pool descriptor: '{request.pool_set}'"
     yield f"pool size: {request.pool_size}"
@@ -21,7 +21,7 @@ def request_lines(request: Create | Open) -> Iterator[str]:
 
 
 def attribute_lines(packed: bytes) -> Iterator[str]:
-    """Yield what is logged of a pool's attributes."""
+    """Yield the lines about a pool's attributes."""
     attributes = PoolAttributes.unpack(packed)
     signature = attributes.signature.rstrip(b"\0").decode("ascii", "backslashreplace")
     yield "pool attributes:"
@@ -35,7 +35,7 @@ def attribute_lines(packed: bytes) -> Iterator[str]:
 
 
 def policy_lines(answer: Ready) -> Iterator[str]:
-    """Yield how data become durable."""
+    """Yield the lines about how data becomes durable."""
     apm = answer.steps[0] == READ_AFTER_WRITE.name
     method = "Appliance" if apm else "General Purpose Server"
     flush = "none" if apm else "pmem_persist" if answer.medium == "pmem" else "pmem_msync"

@@ -1,5 +1,5 @@
 # cython: language_level=3
-"""The target's in-band service: what it does with each message of each lane."""
+"""The target's in-band service: how it handles each message of each lane."""
 
 from libc.stdint cimport int32_t, uint8_t, uint32_t, uint64_t
 
@@ -12,14 +12,14 @@ cdef enum:
     DROP_NONE = 0
     DROP_LOST = 1            # the initiator is gone
     DROP_GARBLED = 2         # it broke the protocol
-    DROP_RANGE = 3           # it named bytes outside the pool
+    DROP_RANGE = 3           # it referred to bytes outside the pool
     DROP_MEDIUM = 4          # the medium refused a flush
 
 ctypedef struct served_t:
     lane_t *lane
     uint32_t number           # of the lane in its session
     uint32_t sequence         # of the last message
-    uint64_t low              # bytes waiting for a flush on media that flush in one go
+    uint64_t low              # bytes waiting for a flush, on media with a single flush
     uint64_t high
     bint deep
     bint owes_reply
@@ -27,9 +27,9 @@ ctypedef struct served_t:
     uint32_t reply_size
     uint32_t dropped
     int32_t medium_error      # errno behind DROP_MEDIUM
-    char *staging             # what the initiator can READ, where it cannot reach the pool
+    char *staging             # what the initiator can READ if it cannot reach the pool
 
-# One message in `message`: 0, or a DROP_ reason.
+# Handle the message in `message`: 0, or a DROP_ reason.
 ctypedef int (*handler_t)(Service service, served_t *served, const char *message,
                           uint64_t length) noexcept nogil
 
@@ -37,9 +37,9 @@ ctypedef int (*handler_t)(Service service, served_t *served, const char *message
 cdef class Service:
     cdef Region region
     cdef Region staging          # a piece for each lane, or None
-    cdef uint64_t staged         # bytes of a piece
+    cdef uint64_t staged         # size of a piece
     cdef uint64_t size           # bytes that the initiator may touch
-    cdef uint64_t base           # what PMDK's initiators add to offsets
+    cdef uint64_t base           # added to offsets by PMDK's initiators
     cdef uint64_t floor          # bytes at the start that messages may not touch
     cdef bint spans              # medium: one flush over all ranges since the last answer
     cdef handler_t handler

@@ -1,8 +1,8 @@
 """The target's in-band service loop.
 
 Initiators are not trusted: every length, offset and sequence number of a message is
-checked before a byte of it is used.  A lane that breaks a rule is answered with a reason,
-given up, and reported to the session; its data since the last answer were never promised.
+checked before a byte of it is used. A lane that breaks a rule gets an answer with the reason, is
+given up, and is reported to the session; its data since the last answer was never acknowledged.
 """
 
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
@@ -31,8 +31,8 @@ from rpmem.errors import FlushFailed, MalformedMessage, RangeError
 
 cdef enum:
     BATCH = 16
-    LOOK_AT_CLOCK = 32        # empty polls between two looks
-    SLICE_MS = 500               # ms asleep at most; `stop` wakes the queue
+    LOOK_AT_CLOCK = 32        # empty polls between two readings
+    SLICE_MS = 500               # longest sleep in ms; `stop` wakes the queue
 
 LOST = "the initiator hung up"
 
@@ -56,7 +56,7 @@ def error_for(str reason, str text, int number):
 # --- native messages ---------------------------------------------------------------
 
 cdef void reply_native(served_t *served, uint8_t status, uint32_t number) noexcept nogil:
-    """Owe the initiator an answer for everything up to the last message."""
+    """Prepare an answer to the initiator for everything up to the last message."""
     cdef reply_t *reply = <reply_t *> served.reply
     memset(reply, 0, sizeof(reply_t))
     reply.kind = MESSAGE_REPLY
@@ -84,7 +84,7 @@ cdef inline int settle_native(Service service, served_t *served) noexcept nogil:
 
 cdef int fetch(Service service, served_t *served, const char *message,
                uint64_t length) noexcept nogil:
-    """Check a FETCH, copy its range to where the initiator can READ it, answer."""
+    """Check a FETCH, copy its range to the staging buffer, answer."""
     cdef const header_t *header = <const header_t *> message
     cdef const descriptor_t *wanted = <const descriptor_t *> (message + sizeof(header_t))
     if (header.flags != UPDATE_ANSWER or header.count != 1
@@ -161,7 +161,7 @@ cdef int pmdk_handler(Service service, served_t *served, const char *message,
                       uint64_t length) noexcept nogil:
     """Check a request of PMDK 0.1, carry it out, reply.
 
-    Its replies cannot say that something failed: the lane is given up instead.
+    Its replies cannot report a failure: the lane is given up instead.
     """
     cdef const pmdk_request_t *request = <const pmdk_request_t *> message
     cdef pmdk_reply_t *reply = <pmdk_reply_t *> served.reply
@@ -204,11 +204,11 @@ cdef class Service:
     region : Region
         The pool.
     size : int
-        How much of it the initiator asked for.
+        How many bytes of it the initiator asked for.
     floor : int
         Bytes at the start (the header) that messages may not touch.
     lanes : list of Lane
-        Connected lanes, receives posted.
+        Connected lanes with their receives posted.
     queues : list
         The queue objects, one per service thread; every lane's queue is one of them.
     spin_s : float
@@ -216,10 +216,10 @@ cdef class Service:
     dialect : {"native", "pmdk"}
         The in-band protocol.
     base : int
-        With PMDK's protocol, the address that initiators were told the pool has.
+        With PMDK's protocol, the address of the pool as reported to initiators.
     staging : Region, optional
-        Where the fabric cannot reach the pool: registered memory, an equal piece of it for each
-        lane, into which ranges are copied on demand.
+        Registered memory, an equal piece for each lane, into which ranges are copied on demand if
+        the fabric cannot reach the pool.
     on_drop : callable
         ``on_drop(lane, reason, errno)``, called from service threads.
     """
@@ -259,7 +259,7 @@ cdef class Service:
         free(self.served)
 
     cdef int note(self, served_t *served, uint64_t offset, uint64_t length) noexcept nogil:
-        """A range has new bytes: start its write-back, or remember it for the next answer."""
+        """Start the write-back of a changed range, or remember it for the next answer."""
         if self.spans:
             served.low = min(served.low, offset)
             served.high = max(served.high, offset + length)
@@ -269,7 +269,7 @@ cdef class Service:
         return self.region.c_flush(offset, length)
 
     cdef int settle(self, served_t *served) noexcept nogil:
-        """Everything noted on this lane is durable when this returns 0."""
+        """Make everything noted on this lane durable; 0 on success."""
         cdef uint64_t low = served.low, high = served.high
         cdef bint deep = served.deep
         served.low = <uint64_t> -1
@@ -285,7 +285,7 @@ cdef class Service:
         return self.region.c_persist(low, high - low)
 
     cdef int send_reply(self, served_t *served) noexcept nogil:
-        """Send the answer that is owed; stays owed while there is no room."""
+        """Send the pending answer; it stays pending while there is no room."""
         cdef lane_t *lane = served.lane
         cdef iovec vector
         cdef int rc
@@ -300,7 +300,7 @@ cdef class Service:
         return rc
 
     cdef int take(self, served_t *served, uint32_t slot, uint64_t length) noexcept nogil:
-        """One received message: handle it, give its buffer back, answer."""
+        """Handle one received message, release its buffer, answer."""
         cdef lane_t *lane = served.lane
         cdef int reason
         self.messages += 1
@@ -321,7 +321,7 @@ cdef class Service:
             self.on_drop(served.number, DROP_REASONS[reason], detail)
 
     cdef void serve(self, queue_t *queue, uint32_t alive) noexcept nogil:
-        """Serve every lane of `queue` until told to stop or none is left."""
+        """Serve every lane of `queue` until stopped or none is left."""
         cdef completion_t completions[BATCH]
         cdef served_t *served
         cdef uint64_t last = now()
@@ -396,7 +396,7 @@ cdef class Service:
 
     @property
     def dropped(self):
-        """Lanes given up, with the reason of each."""
+        """The lanes given up, each with the reason."""
         cdef uint32_t i
         return {i: DROP_REASONS[self.served[i].dropped]
                 for i in range(self.count) if self.served[i].dropped}

@@ -1,8 +1,8 @@
 """One control session at the target, from the status word to the last answer.
 
-The session reads requests from the initiator, one at a time, and carries them out: it opens
-the pool, has its lanes served, and takes both down in the order in which no lane can reach
-memory of a pool that is no longer locked.
+The session reads requests from the initiator, one at a time, and carries them out: it opens the
+pool, starts serving lanes, and closes both in an order in which no lane can reach the memory of a
+pool that is no longer locked.
 """
 
 from __future__ import annotations
@@ -50,19 +50,19 @@ class Stream:
         self._sink = sink
 
     def write(self, data: bytes) -> None:
-        """Write all of `data`; an initiator that is gone is found out by reading."""
+        """Write all of `data`; reading will show if the initiator is gone."""
         view = memoryview(data)
         while view:
             try:
                 view = view[os.write(self._sink, view) :]
             except BlockingIOError:
-                # Who started us shares it with somebody who does not wait.
+                # The process that started us shares it with one that made it non-blocking.
                 _wait_for(self._sink, select.POLLOUT)
             except OSError:
                 return
 
     def read(self) -> bytes:
-        """Wait for bytes; none: the initiator is gone."""
+        """Wait for bytes; an empty result means that the initiator is gone."""
         while True:
             try:
                 return os.read(self.source, _CHUNK)
@@ -86,11 +86,11 @@ class Session:
     config : Config
     log : Log
     stream : Stream
-        Where the initiator is.
+        The connection to the initiator.
     database : Database
         The pool sets it may use.
     address : str
-        Where lanes are to be accepted: the address the initiator reached us at.
+        Where to accept lanes: the address at which the initiator reached us.
     peer : str
         The address the initiator came from.
     """
@@ -154,7 +154,7 @@ class Session:
         self._handle(self._machine.receive(first))
 
     def _step(self) -> None:
-        """Wait for the initiator or the lanes, and do what they want."""
+        """Wait for the initiator or the lanes, and handle what they send."""
         assert self._machine is not None
         poll = select.poll()
         poll.register(self._stream.source, select.POLLIN)
@@ -176,7 +176,7 @@ class Session:
                 self._log.err(str(error))
                 self._machine.error(error)
             except (OSError, RuntimeError, MemoryError) as error:
-                # A thread that cannot be started is a RuntimeError; any other is a fault of ours.
+                # A thread that cannot be started raises RuntimeError; any other of these is a bug.
                 if not isinstance(error, OSError) and shortage(error) is None:
                     raise
                 self._log.err(f"{type(event).__name__}: {error}")
@@ -230,7 +230,7 @@ class Session:
             raise
 
     def _check_protocol(self) -> None:
-        """Refuse a protocol that the administrator does not want."""
+        """Refuse a protocol that the administrator has excluded."""
         if self._config.protocol not in ("both", self._dialect.name):
             raise VersionMismatch(
                 f"this rpmemd is configured to speak only the {self._config.protocol} protocol",
@@ -300,12 +300,12 @@ class Session:
     def _steps(self, lanes: LaneServer) -> tuple[str, ...]:
         if self._dialect is NATIVE:
             return lanes.steps(apm=self._config.persist_apm)
-        # As the original: APM where it is allowed and the pool is persistent memory.
+        # As in the original: APM if it is allowed and the pool is persistent memory.
         apm = self._config.persist_apm and self._pool.region.medium == "pmem"
         return (READ_AFTER_WRITE.name if apm else SEND_AFTER_WRITE.name,)
 
     def _log_request(self, request: Create | Open) -> None:
-        """Say what a PMDK's initiator wants, in the words of its own rpmemd."""
+        """Log the request of a PMDK initiator, in the wording of its own rpmemd."""
         if self._dialect is not PMDK:
             return
         from rpmemd.pmdk_log import attribute_lines, request_lines
@@ -315,19 +315,20 @@ class Session:
             self._log.lines("info", attribute_lines(request.attributes))
 
     def _log_policy(self, answer: Ready) -> None:
-        """Say how data becomes durable in the words of PMDK's rpmemd."""
+        """Log how data becomes durable, in the wording of PMDK's rpmemd."""
         from rpmemd.pmdk_log import policy_lines
 
         self._log.lines("notice", policy_lines(answer))
 
     def _stop(self, *, remove: bool, orderly: bool = False) -> None:
-        """Lanes first, then the pool: nothing can write to it once it is unlocked."""
+        """Stop the lanes, then close the pool: nothing may write to it once it is unlocked."""
         lanes, self._lanes = self._lanes, None
         if lanes is not None:
             never_came = not lanes.complete
             lanes.close()
-            # As the original: a pool nobody ever connected to was not created. Who closes it in
-            # order was connected, even where the last lane has not been looked at yet.
+            # As in the original: a pool that was never connected to counts as not created. An
+            # initiator that closes it properly was connected, even if the last lane has not been
+            # processed yet.
             remove = remove or (self._created and never_came and not orderly)
             if lanes.refused:
                 self._log.notice(f"{lanes.refused} connections were refused")

@@ -1,4 +1,4 @@
-"""The rivals. Each module has a class with the same four things; nothing else knows a rival.
+"""The rivals. Each module has a class with the same four members; no other code knows a rival.
 
 ``name``        in the JSON and on the command line
 ``label``       in the report
@@ -19,7 +19,7 @@ from benchmarks.room import Absent, Room, Setting
 
 @dataclass
 class Opened:
-    """A contestant at work: its driver, and what has to end with it."""
+    """A contestant at work: its driver, and the processes that have to end with it."""
 
     driver: Driver
     servers: list[subprocess.Popen[bytes]] = field(default_factory=list)
@@ -48,7 +48,7 @@ class Opened:
 
 
 class Backend(Protocol):
-    """What a rival's module offers."""
+    """The interface of a rival's class."""
 
     name: str
     label: str

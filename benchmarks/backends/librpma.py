@@ -1,4 +1,4 @@
-"""librpma, PMDK's later library for RDMA alone, where there is a verbs device."""
+"""librpma, PMDK's later library for RDMA only, if there is a verbs device."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""No copy anywhere else: a store to a mapped file and msync(2), on the disk of this tree."""
+"""No second copy: a store to a mapped file and msync(2), on the disk of this tree."""
 
 from __future__ import annotations
 

@@ -11,7 +11,7 @@ from benchmarks.backends import Opened
 from benchmarks.driver import Driver
 from benchmarks.room import PROJECT, Room, Setting, python_module, source_tree
 
-#: As the raw reference's target. Longer, and a contestant would still poll in another's turn.
+#: As for the raw reference's target. With more, a contestant would still poll in another's turn.
 SPIN_US = {"spin": 5_000, "sleep": 0}
 
 
@@ -29,7 +29,7 @@ def daemon(room: Room, setting: Setting, *options: str) -> str:
 
 
 def environment(setting: Setting, room: Room) -> dict[str, str]:
-    """Return the initiator's variables."""
+    """Return the initiator's environment variables."""
     variables = {**source_tree(), "RPMEM_PROVIDER": room.provider, "RPMEM_LAUNCHER": "openssh"}
     if setting.polling in SPIN_US:
         variables["RPMEM_SPIN_US"] = str(SPIN_US[setting.polling])
@@ -39,7 +39,7 @@ def environment(setting: Setting, room: Room) -> dict[str, str]:
 
 
 def start(tier: str, room: Room, setting: Setting) -> Opened:
-    """Start a worker for either tier, with its targets."""
+    """Start a worker for one of the tiers, with its targets."""
     place = room.place(tier)
     variables = {**environment(setting, room), "RPMEM_BENCH_PLACE": str(place)}
     targets: list[str] = []

@@ -1,4 +1,4 @@
-"""perftest's ib_write_lat, where there is a verbs device: the hardware's own floor."""
+"""perftest's ib_write_lat, if there is a verbs device: the lower limit of the hardware."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
-"""PMDK: the original librpmem and rpmemd, as ``make peers`` brings them, over ``sockets``.
+"""PMDK: the original librpmem and rpmemd, as built by ``make peers``, over ``sockets``.
 
-The original has no provider tcp; sockets is what it offers on a machine without RDMA hardware,
-and it blocks in the provider where verbs would poll. Nothing of it is tied to a processor: its
-sides do not fight for one.
+The original has no provider tcp; on a machine without RDMA hardware it offers sockets, and blocks
+in the provider where verbs would poll. It is not pinned to processors, as its sides do not compete
+for one.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ class Pmdk:
         place = room.place("pmdk")
         sets = place / "sets"
         sets.mkdir()
-        # A part is the pool's size: librpmem refuses one that is smaller, not one that is larger.
+        # The part has the pool's size: librpmem refuses smaller ones, not larger ones.
         (sets / "bench.set").write_text(f"PMEMPOOLSET\n{setting.pool} {place}/part0\n")
         words = [str(peers() / "bin" / "rpmemd"), "--poolset-dir", str(sets), "--log-file"]
         words.append(str(place / "rpmemd.log"))

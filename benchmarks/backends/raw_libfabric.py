@@ -1,4 +1,4 @@
-"""The floor: C over the same libfabric provider, with nothing around it."""
+"""The lower limit: bare C over the same libfabric provider."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class RawLibfabric:
             raise Absent("the raw reference has one target")
         server_program, client_program = programs()
         place = room.place("raw")
-        # On loopback nothing but the chosen provider is to be looked for.
+        # On loopback, look only for the chosen provider.
         variables = {"FI_PROVIDER": room.provider}
         host = address() if room.provider.startswith("verbs") else "127.0.0.1"
         if host is None:
@@ -50,7 +50,7 @@ class RawLibfabric:
         common += ["--inline", min(INLINE_LIMIT, setting.pool)]
         if setting.polling == "sleep":
             common += ["--wait"]
-        # a thread that blocks can serve one lane
+        # a blocking thread can serve only one lane
         serving = setting.lanes if setting.polling == "sleep" else 1
         persist = "pmem" if setting.medium == "pmem" else "none"
         server = serve(

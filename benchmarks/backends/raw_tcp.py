@@ -1,4 +1,4 @@
-"""Plain TCP: the data one way and eight bytes back, no fabric, nothing made durable."""
+"""Plain TCP: data one way and eight bytes back, without a fabric or durability."""
 
 from __future__ import annotations
 

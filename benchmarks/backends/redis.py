@@ -1,6 +1,6 @@
 """Redis with one replica, ``SET`` then ``WAIT 1``: acknowledged when the replica has it.
 
-Nothing is written to a disk (no append-only file), so this is Redis at its fastest.
+Nothing is written to disk (no append-only file), so this is Redis at its fastest.
 """
 
 from __future__ import annotations

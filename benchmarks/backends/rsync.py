@@ -1,4 +1,4 @@
-"""rsync of a file of the pool's size after a change of SIZE bytes in it."""
+"""rsync of a file of the pool's size after SIZE bytes of it have changed."""
 
 from __future__ import annotations
 

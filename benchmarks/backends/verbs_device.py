@@ -1,4 +1,4 @@
-"""Which verbs device there is, and under which address it is reached."""
+"""The verbs device of this machine, and the address to reach it."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def address() -> str | None:
     name = device()
     if name is None or shutil.which("ip") is None:
         return None
-    # soft-RoCE tells its interface in a file; hardware has a folder for each
+    # soft-RoCE names its interface in a file; hardware has a folder for each
     try:
         interfaces = [(_DEVICES / name / "parent").read_text().strip()]
     except OSError:

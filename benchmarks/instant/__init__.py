@@ -1,4 +1,4 @@
-"""A fabric that completes everything at once: what is left is the cost of a call."""
+"""A fabric that completes everything immediately, which leaves only the cost of a call."""
 
 from __future__ import annotations
 

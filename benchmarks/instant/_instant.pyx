@@ -1,5 +1,5 @@
 # cython: language_level=3
-"""Lanes whose other end answers before the call that asks has returned."""
+"""Lanes whose other end answers before the requesting call has returned."""
 
 from libc.stdint cimport uint32_t, uint64_t
 from libc.stdlib cimport calloc, free
@@ -92,7 +92,7 @@ OPS.wake = instant_wake
 
 
 cdef class InstantLane(Lane):
-    """A lane to nowhere."""
+    """A lane that leads nowhere."""
     cdef state_t *state
 
     def __cinit__(self):

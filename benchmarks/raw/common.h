@@ -1,4 +1,4 @@
-/* What both ends of the raw references share: clock, options, samples. */
+/* Shared by both ends of the raw references: clock, options, samples. */
 #ifndef RAW_COMMON_H
 #define RAW_COMMON_H
 
@@ -67,7 +67,7 @@ static inline int by_value(const void *a, const void *b)
 	return (x > y) - (x < y);
 }
 
-/* what passes between two looks at the clock, one right after the other */
+/* the time between two successive readings of the clock */
 static inline uint64_t clock_cost(void)
 {
 	uint64_t taken[1001];

@@ -3,7 +3,7 @@
  * Everything passes through one of two tables of functions, whatever library calls them: that of
  * the opened device (ibv_post_send and its like are inline calls of it) or that of a queue pair
  * (ibv_wr_*). Both are fetched by a call that a preloaded library sees, and get our functions
- * put in front. The numbers are in the file that VERBS_COUNTS names, for others to read.
+ * put in front. The numbers are in the file that VERBS_COUNTS names.
  */
 #include "common.h"
 
@@ -13,7 +13,7 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
-/* as `NAMES` in benchmarks/rdma/counting.py has them */
+/* as in `NAMES` in benchmarks/rdma/counting.py */
 enum { DOORBELLS, WRITES, READS, SENDS, FLUSHES, WORDS, OTHERS, RECEIVES, COMPLETIONS, COUNTERS };
 
 static uint64_t *counters;
@@ -27,7 +27,7 @@ static void add(int which, uint64_t n)
 
 static void *real(const char *name)
 {
-	/* Not RTLD_NEXT: an extension of Python brings the library along for itself alone. */
+	/* Not RTLD_NEXT: a Python extension loads the library for itself only. */
 	void *library = dlopen("libibverbs.so.1", RTLD_NOW | RTLD_NOLOAD);
 	void *found = library ? dlsym(library, name) : NULL;
 

@@ -148,7 +148,7 @@ static void send_piped(struct lane *lane, const struct job *job, uint64_t offset
 	while (done < job->size) {
 		uint64_t n = job->size - done < job->chunk ? job->size - done : job->chunk;
 		int last = done + n == job->size;
-		/* a header of its own for every chunk in flight */
+		/* a separate header for every chunk in flight */
 		uint8_t *header = lane->send_buffer + (slot++ % (fabric.send_size / HEADER)) * HEADER;
 		struct request r = {MODE_INLINE, last ? WANTS_REPLY : 0, offset + done, n};
 		struct iovec iov[2] = {{header, HEADER}, {fabric.pool + offset + done, n}};

@@ -147,7 +147,7 @@ void fabric_post_recv(struct lane *lane, int slot)
 	void *desc = fi_mr_desc(lane_mr(lane, 1));
 	struct fi_msg msg = {.msg_iov = &iov, .desc = &desc, .iov_count = 1, .context = buffer};
 
-	/* selective completion goes for receives as well: ask for it */
+	/* selective completion also applies to receives: ask for it */
 	check(fi_recvmsg(lane->ep, &msg, FI_COMPLETION), "fi_recvmsg");
 }
 
@@ -192,7 +192,7 @@ static struct fid *await_event(struct fabric *f, uint32_t kind, struct fi_info *
 
 	do {
 		n = fi_eq_sread(f->eq, &event, room, sizeof(room), 10000, 0);
-		/* AUTO progress is not delivered by every provider: push it along */
+		/* not every provider makes progress by itself: drive it */
 		for (int i = 0; n == -FI_EAGAIN && i < MAX_LANES; i++)
 			if (f->lanes[i].cq)
 				fi_cq_read(f->lanes[i].cq, NULL, 0);

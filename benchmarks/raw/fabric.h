@@ -16,7 +16,7 @@ enum mode { MODE_FLUSH = 0, MODE_INLINE = 1, MODE_ECHO = 2 };
 
 enum { WANTS_REPLY = 1 };
 
-/* What a SEND begins with; the data of MODE_INLINE follows it. */
+/* The beginning of a SEND; the data of MODE_INLINE follows. */
 struct request {
 	uint32_t mode;
 	uint32_t flags;
@@ -24,7 +24,7 @@ struct request {
 	uint64_t size;
 };
 
-/* What the server tells about its memory when it accepts. */
+/* The server's memory, as reported when it accepts. */
 struct grant {
 	uint64_t key;
 	uint64_t address;

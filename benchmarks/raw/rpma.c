@@ -165,7 +165,7 @@ static void serve(struct rpma *r, const char *address, bool persists, uint64_t s
 	if (descriptor_size > sizeof(descriptor))
 		die("the descriptor is too large");
 	ok(rpma_mr_get_descriptor(r->pool_mr, descriptor), "rpma_mr_get_descriptor");
-	/* It does not tell which port it was given: the first free one. */
+	/* It does not report its port, so use the first free one. */
 	for (number = 20000; number < 20100 && !ep; number++) {
 		snprintf(port, sizeof(port), "%d", number);
 		if (rpma_ep_listen(r->peer, address, port, &ep))
@@ -260,7 +260,7 @@ static void connect_to(struct rpma *r, const char *address, const char *port)
 	established(r);
 	ok(rpma_conn_get_private_data(r->conn, &told), "rpma_conn_get_private_data");
 	ok(rpma_mr_remote_from_descriptor(told.ptr, told.len, &r->remote), "rpma_mr_remote_from_descriptor");
-	/* The library wants to be told that WRITEs reach persistent memory; it does not look. */
+	/* The library has to be told that WRITEs reach persistent memory. */
 	ok(rpma_peer_cfg_new(&direct), "rpma_peer_cfg_new");
 	ok(rpma_peer_cfg_set_direct_write_to_pmem(direct, true), "rpma_peer_cfg_set_direct_write_to_pmem");
 	ok(rpma_conn_apply_remote_peer_cfg(r->conn, direct), "rpma_conn_apply_remote_peer_cfg");

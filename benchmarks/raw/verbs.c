@@ -28,7 +28,7 @@ uint8_t *pool_memory(const char *path, uint64_t offset, size_t size)
 	return p;
 }
 
-/* Waits for an event; returns how many READs at once the other side asks for. */
+/* Waits for an event; returns how many concurrent READs the other side asks for. */
 static uint64_t expect(struct connection *c, enum rdma_cm_event_type wanted, struct rdma_cm_id **id,
 		       struct grant *grant)
 {

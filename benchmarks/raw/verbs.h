@@ -1,4 +1,4 @@
-/* The raw reference over libibverbs: one connection, what both sides know of it. */
+/* The raw reference over libibverbs: one connection, as both sides know it. */
 #ifndef RAW_VERBS_H
 #define RAW_VERBS_H
 
@@ -12,7 +12,7 @@ enum {
 	MESSAGE = (64 << 10) + 64,
 	DEPTH = 128,
 	INLINE = 256,
-	SIGNAL_EVERY = 32, /* nobody waits for those: they make room */
+	SIGNAL_EVERY = 32, /* not waited for: they only make room */
 };
 enum { MODE_STORE = 1, MODE_FLUSH = 2 };
 enum { ID_RECEIVE = 1ull << 32, ID_WANTED = 2ull << 32 };
@@ -38,7 +38,7 @@ struct connection {
 	struct ibv_comp_channel *channel;
 	struct ibv_cq *cq;
 	struct ibv_qp *qp;
-	struct ibv_qp_ex *direct; /* NULL where the device has no FLUSH */
+	struct ibv_qp_ex *direct; /* NULL if the device has no FLUSH */
 	struct ibv_mr *pool_mr, *message_mr;
 	uint8_t *pool;
 	size_t pool_size;

@@ -1,9 +1,9 @@
-/* Raw libibverbs: what a persist comes to when it is written down directly.
+/* Raw libibverbs: the cost of a persist that is written directly in C.
  *
  *   verbs serve ADDRESS SIZE PATH OFFSET PERSIST SPIN_US   PATH "-": memory; PERSIST pmem or none
  *   verbs drive ADDRESS PORT SIZE                          job lines as drive.c
  *
- * Everything that belongs to one operation is handed over at once.
+ * All requests of one operation are handed over together.
  */
 #include "verbs.h"
 

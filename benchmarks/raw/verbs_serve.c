@@ -1,4 +1,4 @@
-/* The raw reference's target: stores or flushes what messages say, replies. */
+/* The raw reference's target: stores or flushes as messages ask, and replies. */
 #include "verbs.h"
 
 #include <immintrin.h>
@@ -83,7 +83,7 @@ void serve_forever(struct connection *c, const char *persist_how, uint64_t spin_
 			last = now_ns();
 		if (now_ns() - last < spin_us * 1000)
 			continue;
-		/* What arrives before the queue is armed rings nothing: look once more. */
+		/* Completions that arrive before the queue is armed do not ring: poll once more. */
 		if (!armed) {
 			must(ibv_req_notify_cq(c->cq, 0), "ibv_req_notify_cq");
 			armed = 1;

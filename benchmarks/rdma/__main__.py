@@ -20,7 +20,7 @@ from benchmarks.rdma.hosts import Hosts
 from benchmarks.rdma.rivals import rivals
 from benchmarks.room import Absent, Room
 
-#: Stands before the line of JSON.
+#: Precedes the line of JSON.
 MARK = "figures "
 
 
@@ -62,8 +62,8 @@ def measure(hosts: Hosts, options: argparse.Namespace) -> dict[str, Any]:
         "contests": [],
         "counts": [],
     }
-    # Not pinned: who polls would keep the device's own work, which is the kernel's, off its
-    # processor, where the device is emulated.
+    # Not pinned: an emulated device works in the kernel, and a polling process would keep that off
+    # its processor.
     with Room("verbs", pinned=False) as room:
         arena = Arena(room, plan, rivals(hosts), say)
         data["absent"] = arena.absent

@@ -1,4 +1,4 @@
-"""What is measured: who does the same thing, step by step and size by size."""
+"""The contests: contestants that do the same, by step and by size."""
 
 from __future__ import annotations
 
@@ -67,10 +67,10 @@ def _members(name: str, size: int, medium: str) -> Sequence[Contestant]:
 
 
 def contests(medium: str, wanted: Sequence[str], sizes: Sequence[int]) -> Iterator[Contest]:
-    """Yield the contests of the workloads that are wanted.
+    """Yield the contests of the requested workloads.
 
-    The processors are shared with the devices' own work, so a contestant that waits for one is
-    nothing out of the ordinary: every round counts.
+    The processors are shared with the devices' own work, so it is normal for a contestant to wait
+    for one: every round counts.
     """
     for name in wanted:
         if name == "flush" and medium != "pmem":
@@ -87,12 +87,12 @@ def contests(medium: str, wanted: Sequence[str], sizes: Sequence[int]) -> Iterat
 
 
 WORKLOADS = tuple(_TITLES)
-#: Without the one that needs a processor for each side.
+#: All except the one that needs a processor for each side.
 USUAL = WORKLOADS[:-1]
 
 
-#: librpma's own ways to persist, which rpmem must not be behind. It has none that keeps words
-#: whole, and reading is no persist: there the ratio is only reported.
+#: librpma's own ways to persist, for which rpmem must not be slower. For others the ratio is only
+#: reported: librpma has none that keeps words whole, and reading is not persisting.
 _LIBRPMA_PERSISTS = ("flush", "read-after-write", "relaxed")
 
 
@@ -111,5 +111,5 @@ def _ratios() -> Iterator[Ratio]:
             yield Ratio(ours, theirs, "perftest", size, f"rpmem, {ours}", theirs, None)
 
 
-#: Ours to the reference's, medians of turns; of several references the fastest counts.
+#: Ours to the reference's, as medians of turns; of several references, the fastest counts.
 RATIOS = tuple(_ratios())

@@ -1,4 +1,4 @@
-"""Work requests and doorbells of every contestant, counted below the library it uses."""
+"""Work requests and doorbells of every contestant, counted below its library."""
 
 from __future__ import annotations
 
@@ -15,24 +15,24 @@ from benchmarks.contest import Contest, Contestant
 from benchmarks.driver import DriverLost
 from benchmarks.room import Absent, Room, Setting, compiled
 
-#: As ``raw/count.c`` has them.
+#: As in ``raw/count.c``.
 NAMES = (
     *("doorbells", "writes", "reads", "sends", "flushes", "words", "others"),
     *("receives", "completions"),
 )
 _REQUESTS = NAMES[1:7]
-#: A multiple of every number of requests after which anyone asks for a completion.
+#: A multiple of every contestant's number of requests per signalled completion.
 _CALLS = 128
 
 
 @dataclass(frozen=True)
 class Counters:
-    """Where the two sides of a contestant count."""
+    """The counters of the two sides of a contestant."""
 
     folder: Path
 
     def variables(self, side: str) -> dict[str, str]:
-        """Return what makes a process of a side count."""
+        """Return the environment variables that make a process of a side count."""
         library = compiled("count.so", ("count.c",), flags=("-shared", "-fPIC"))
         return {"LD_PRELOAD": str(library), "VERBS_COUNTS": str(self.folder / side)}
 
@@ -45,7 +45,7 @@ class Counters:
 
 
 def per_call(before: dict[str, int], after: dict[str, int], calls: int) -> dict[str, float]:
-    """Return what one call took."""
+    """Return the counts per call."""
     each = {name: (after[name] - before[name]) / calls for name in NAMES}
     return {"requests": math.fsum(each[name] for name in _REQUESTS), **each}
 
@@ -56,7 +56,7 @@ def count_all(
     backends: Callable[[Counters], dict[str, Backend]],
     say: Callable[[str], None],
 ) -> list[dict[str, Any]]:
-    """Run every job of the contests once more, counted; nobody is timed here."""
+    """Run every job of the contests once more, counted instead of timed."""
     found: list[dict[str, Any]] = []
     for name, group in itertools.groupby(contests, lambda contest: contest.workload):
         started: dict[tuple[str, Setting], tuple[Opened, Counters]] = {}
@@ -79,7 +79,7 @@ def _counted(
     backends: Callable[[Counters], dict[str, Backend]],
     say: Callable[[str], None],
 ) -> dict[str, dict[str, float]] | None:
-    """Return what a call takes on both sides; None when the contestant is not there."""
+    """Return the counts per call on both sides; None if the contestant is absent."""
     key = (one.backend, one.setting)
     try:
         if key not in started:

@@ -1,4 +1,4 @@
-"""The two hosts that take part, both on this machine, and the target's memory."""
+"""The two hosts, both on this machine, and the target's memory."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 
 from benchmarks.room import MIB, PROJECT, Absent, Setting
 
-#: What of the device a rival uses, so that all can be there at once: rpmem's pool begins at 0.
+#: The part of the device for each rival, so that all fit at once: rpmem's pool begins at 0.
 POOL = 8 * MIB
 OFFSETS = {"verbs": 64 * MIB, "librpma": 96 * MIB}
 _HEADER = 4096
@@ -18,16 +18,16 @@ _HUGE = 2 * MIB
 
 @dataclass(frozen=True)
 class Hosts:
-    """Where the two ends are.
+    """The locations of the two ends.
 
     Attributes
     ----------
     initiator, target : str
         Addresses of RDMA devices.
     enter : tuple of str
-        Words that run a command on the target, such as ``ip netns exec b``; none: here.
+        Words that run a command on the target, such as ``ip netns exec b``; empty: run it here.
     device : str
-        A device DAX on which the target's pools lie; empty: memory.
+        A device DAX for the target's pools; empty: memory.
     """
 
     initiator: str
@@ -38,7 +38,7 @@ class Hosts:
 
     @classmethod
     def of_bench(cls) -> Hosts:
-        """Return those of the emulated machine.
+        """Return the hosts of the emulated machine.
 
         Raises
         ------
@@ -70,7 +70,7 @@ class Hosts:
         (folder / "bench.set").write_text(f"PMEMPOOLSET\n{line}\n")
 
     def ssh(self, folder: Path) -> Path:
-        """Return a program to be taken for ssh, which runs its last argument on the target."""
+        """Return a replacement for ssh, which runs its last argument on the target."""
         script = folder / "ssh"
         script.write_text(
             "#!/bin/sh\n"

@@ -1,4 +1,4 @@
-"""The page docs/benchmarks-rdma.md, from the JSON of a run and nothing else."""
+"""The page docs/benchmarks-rdma.md, made only from the JSON of a run."""
 
 from __future__ import annotations
 
@@ -143,7 +143,7 @@ def _ratio_tables(data: dict[str, Any]) -> Iterator[str]:
         mark = f"{verdict['ratio']:.2f}"
         if line.reach is not None:
             total += 1
-            # As it is shown: a hundredth is what a turn may differ by.
+            # Rounded as shown: turns may differ by a hundredth.
             good = round(verdict["ratio"], 2) <= line.reach
             reached += good
             mark = mark if good else f"**{mark}**"
@@ -176,7 +176,7 @@ def _contest_table(contests: Sequence[dict[str, Any]]) -> Iterator[str]:
 
 
 def _shown(counts: dict[str, float]) -> str:
-    """Return what a side posted, in words."""
+    """Return a side's counts as text."""
     names = ("writes", "reads", "sends", "flushes", "words", "others")
     what = ", ".join(f"{counts[name]:g} {name[:-1].upper()}" for name in names if counts[name])
     return what.replace("FLUSHE", "FLUSH") or "nothing"
@@ -224,7 +224,7 @@ def markdown(data: dict[str, Any], pictures: dict[str, str]) -> str:
 
 
 def write(data: dict[str, Any], page: Path) -> None:
-    """Write the page, its pictures into ``images`` beside it, and the JSON."""
+    """Write the page, its pictures into ``images`` next to it, and the JSON."""
     folder = page.parent / "images"
     folder.mkdir(parents=True, exist_ok=True)
     pictures: dict[str, str] = {}

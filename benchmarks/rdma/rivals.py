@@ -1,4 +1,4 @@
-"""The contestants over RDMA, each with its two ends on two hosts; see `benchmarks.backends`."""
+"""The contestants over RDMA, with their two ends on two hosts; see `benchmarks.backends`."""
 
 from __future__ import annotations
 
@@ -30,13 +30,13 @@ _RAW = ("verbs_drive.c", "verbs_serve.c", "verbs.c")
 
 @dataclass
 class _Rival:
-    """What all have in common.
+    """The base of all rivals.
 
     Attributes
     ----------
     hosts : Hosts
     counters : Counters, optional
-        Count what goes to the devices.
+        Count the requests to the devices.
     """
 
     hosts: Hosts
@@ -61,7 +61,7 @@ class Ours(_Rival):
         place = room.place("low")
         self.hosts.pool_set(place, setting)
         told = [f"{name}={value}" for name, value in self.variables("target").items()]
-        # "pmem" there makes memory count as persistent; here it is, or is not.
+        # "pmem" there makes memory count as persistent; here the memory itself decides.
         plain = replace(setting, medium="memory")
         command = shlex.join(["env", *told]) + " "
         command += daemon(room, plain, "--poolset-dir", str(place))
@@ -81,7 +81,7 @@ class Ours(_Rival):
 
 
 class _Program(_Rival):
-    """A C program with both ends in it: ``PROGRAM serve`` and ``PROGRAM drive``."""
+    """A C program that contains both ends: ``PROGRAM serve`` and ``PROGRAM drive``."""
 
     name: str
 

@@ -1,4 +1,4 @@
-"""What is measured. A workload is a generator of contests, or of single figures."""
+"""The measurements. A workload is a generator of contests, or of single figures."""
 
 from __future__ import annotations
 

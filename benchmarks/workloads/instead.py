@@ -1,4 +1,4 @@
-"""What people use instead. They promise other things; the report says what."""
+"""Common alternatives. Their guarantees differ; the report explains how."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from benchmarks.workloads.persist import KIB, say
 
 
 def instead(plan: Plan) -> Iterator[Contest]:
-    """Store and have it elsewhere, or on a disk."""
+    """Store data and have it copied elsewhere, or written to a disk."""
     for size in [4 * KIB] if plan.quick else [64, 4 * KIB, 64 * KIB, MIB]:
         contestants = [
             Contestant("rpmem Pool", "pool", Job("persist-array", size)),
@@ -19,7 +19,7 @@ def instead(plan: Plan) -> Iterator[Contest]:
             Contestant("msync to disk", "msync", Job("msync", size)),
         ]
         yield Contest("instead", size, f"{say(size)} made safe", contestants)
-    # One call takes as long as a hundred thousand of the others.
+    # One call takes as long as a hundred thousand calls of the others.
     rsync = Contestant("rsync", "rsync", Job("sync", 4 * KIB, count=2), Setting())
     ours = Contestant("rpmem Pool", "pool", Job("persist-array", 4 * KIB))
     title = "4 KiB changed in a file of 64 MiB"

@@ -10,7 +10,7 @@ from benchmarks.room import Setting
 
 
 def life(plan: Plan) -> Iterator[Contest]:
-    """create, open and remove of a pool of 64 MiB."""
+    """Create, open and remove a pool of 64 MiB."""
     rounds = 3 if plan.quick else 11
     for number, what in enumerate(("create", "open", "remove")):
         job = Job(what, 0, count=2, warmup=0)

@@ -10,13 +10,13 @@ from benchmarks.driver import Job
 from benchmarks.room import MIB, Setting
 
 KIB = 1 << 10
-#: The pieces of a WRITE with which the raw reference is fastest here; larger ones fall out of the
-#: processors' caches between the two copies.
+#: The size of the pieces of a WRITE with which the raw reference is fastest here; larger ones do
+#: not stay in the processors' caches between the two copies.
 PIECE = 512 * KIB
 
 
 def say(size: int) -> str:
-    """Return a size for people."""
+    """Return a size in readable form."""
     for unit, name in ((1 << 30, "GiB"), (MIB, "MiB"), (KIB, "KiB")):
         if size >= unit and size % unit == 0:
             return f"{size // unit} {name}"
@@ -49,7 +49,7 @@ def by_size(plan: Plan) -> Iterator[Contest]:
 
 
 def commit(plan: Plan) -> Iterator[Contest]:
-    """Use the commit step, with the target's pool taken for persistent memory."""
+    """Use the commit step, treating the target's pool as persistent memory."""
     sizes = [64, 4 * KIB, 64 * KIB]
     if not plan.quick:
         sizes = [8, 64, 512, 4 * KIB, 16 * KIB, 64 * KIB, 256 * KIB, MIB]
@@ -57,7 +57,7 @@ def commit(plan: Plan) -> Iterator[Contest]:
     raw = Setting(medium="pmem")
     for size in sizes:
         contestants = [
-            # strict data go through a message whatever the step; relaxed data use it
+            # strict data goes through a message with any step; relaxed data uses the step
             Contestant("rpmem low", "low", Job("persist-relaxed", size), setting),
             Contestant("raw delivery", "raw", Job("write-delivery", size), raw),
             Contestant("raw commit", "raw", Job("write-commit", size), raw),
@@ -66,7 +66,7 @@ def commit(plan: Plan) -> Iterator[Contest]:
 
 
 def read_after_write(plan: Plan) -> Iterator[Contest]:
-    """Use read-after-write (PMDK's APM), the target's pool taken for persistent memory."""
+    """Use read-after-write (PMDK's APM), treating the target's pool as persistent memory."""
     sizes = [64, 4 * KIB] if plan.quick else [8, 64, 512, 4 * KIB, 16 * KIB, 64 * KIB]
     setting = Setting(medium="pmem", step="read-after-write")
     raw = Setting(medium="pmem")

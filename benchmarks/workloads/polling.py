@@ -1,4 +1,4 @@
-"""What polling, sleeping and the choice between them cost, in time and in processor."""
+"""The cost of polling, of sleeping and of the mixture, in latency and CPU time."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from benchmarks.workloads.persist import KIB, say
 
 
 def polling(plan: Plan) -> Iterator[Contest]:
-    """spin: both sides poll; sleep: nobody does; auto: poll for a while, then sleep."""
+    """spin: both sides poll; sleep: neither does; auto: poll for a while, then sleep."""
     for size in [64] if plan.quick else [64, 4 * KIB, 64 * KIB]:
         contestants = [
             Contestant(f"rpmem low, {mode}", "low", Job("persist", size), Setting(polling=mode))

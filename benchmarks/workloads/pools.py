@@ -16,7 +16,7 @@ def pools(plan: Plan) -> Iterator[Contest]:
     contestants = []
     for size in sizes:
         setting = Setting(pool=size)
-        # Every place is visited before the clock runs: first touches are the system's business.
+        # Every place is visited before timing starts, as first touches cost page faults.
         job = Job("persist", 64, count=2048, warmup=2048, span=size - MIB)
         contestants.append(Contestant(say(size), "low", job, setting))
     yield Contest("pools", 64, "persist 64 B anywhere in the pool", contestants)

@@ -11,7 +11,7 @@ from benchmarks.workloads.persist import KIB, say
 
 
 def read(plan: Plan) -> Iterator[Contest]:
-    """Into memory that is registered where the fabric wants that."""
+    """Read into memory that is registered if the fabric needs that."""
     sizes = [4 * KIB, MIB] if plan.quick else [64, 4 * KIB, 64 * KIB, MIB, 16 * MIB]
     setting = Setting()
     for size in sizes:

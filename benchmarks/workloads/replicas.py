@@ -12,7 +12,7 @@ from benchmarks.workloads.persist import KIB, say
 
 
 def replicas(plan: Plan) -> Iterator[Contest]:
-    """1, 2 and 3 targets on this machine: its processors are shared by all of them."""
+    """1, 2 and 3 targets on this machine, which share its processors."""
     for size in [64] if plan.quick else [64, 4 * KIB, 64 * KIB]:
         contestants = []
         for count in (1, 2, 3):

@@ -1,4 +1,4 @@
-"""Beside the libraries that speak to RDMA devices directly."""
+"""Comparison with libraries that use RDMA devices directly."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from benchmarks.workloads.persist import KIB, say
 
 
 def verbs(plan: Plan) -> Iterator[Contest]:
-    """WRITE + flush in librpma, perftest's WRITE, and ours over the provider that was chosen."""
+    """WRITE + flush in librpma, perftest's WRITE, and ours over the chosen provider."""
     if device() is None:
         return
     for size in [64, 4 * KIB] if plan.quick else [8, 64, 512, 4 * KIB, 64 * KIB]:

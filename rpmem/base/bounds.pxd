@@ -1,10 +1,10 @@
 # cython: language_level=3
-"""Whether a range lies inside: the one comparison that every copy of bytes relies on."""
+"""Whether a range is inside another: the one check that every copy of bytes relies on."""
 
 from libc.stdint cimport uint64_t
 
 
 cdef inline bint is_outside(uint64_t offset, uint64_t length, uint64_t floor,
                             uint64_t size) noexcept nogil:
-    """True unless [offset, offset + length) lies in [floor, size); never wraps."""
+    """True unless [offset, offset + length) is in [floor, size); never wraps."""
     return offset < floor or length > size or offset > size - length

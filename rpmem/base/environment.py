@@ -1,8 +1,8 @@
 """Environment variables: librpmem's, with its reading of them, and a few of our own.
 
 librpmem(7) documents the variables down to ``RPMEM_LOG_FILE``. As there, the variables are read
-once per process. Unlike there, a value that makes no sense is an error and not a line in a log
-that nobody sees; what librpmem accepts is accepted with the same meaning.
+once per process. Unlike there, a value that makes no sense is an error instead of an unseen line in
+a log; what librpmem accepts is accepted with the same meaning.
 
 ======================== ============= ==========================================================
 variable                 default       meaning
@@ -11,7 +11,7 @@ RPMEM_SSH                ssh           program that is run as ssh(1), or a comma
 RPMEM_CMD                rpmemd        command on the target; several, separated by ``|``, are
                                        used in turn
 RPMEM_ENABLE_SOCKETS     0             offer the ``sockets`` provider to PMDK's rpmemd
-RPMEM_ENABLE_VERBS       1             use the ``verbs`` provider where there is one
+RPMEM_ENABLE_VERBS       1             use the ``verbs`` provider if there is one
 RPMEM_MAX_NLANES         no limit      most lanes per replica
 RPMEM_WORK_QUEUE_SIZE    automatic     operations a lane may have under way; towards PMDK's
                                        rpmemd 50
@@ -23,9 +23,9 @@ RPMEM_LAUNCHER           auto          ``auto``, ``openssh`` or ``paramiko``
 RPMEM_TIMEOUT            30            seconds that any answer may take
 RPMEM_SPIN_US            100           microseconds of polling before sleeping; 0: never poll
 RPMEM_PROTOCOL           auto          ``native``: never fall back to PMDK's protocol; ``pmdk``:
-                                       speak it at once
-RPMEM_LANE_HOSTS         none          hosts, addresses and networks, separated by commas, at
-                                       which a target may have its lanes beside where ssh went
+                                       use it immediately
+RPMEM_LANE_HOSTS         none          hosts, addresses and networks, separated by commas, where
+                                       a target may have its lanes, besides where ssh went
 ======================== ============= ==========================================================
 """
 
@@ -51,7 +51,7 @@ _LONG_MAX = (1 << 63) - 1
 _LONGEST_TIMEOUT_S = 1e6
 _LONGEST_SPIN = 10_000_000
 
-# What strtol takes in base 10: C's white space in front, a sign, digits, and nothing behind.
+# What strtol accepts in base 10: C's white space, a sign, digits, and nothing after them.
 _INTEGER = re.compile(r"[ \t\n\v\f\r]*([+-]?[0-9]{1,40})")
 _DECIMAL = re.compile(r"[0-9]{1,15}(\.[0-9]{0,15})?|\.[0-9]{1,15}")
 _HOST = re.compile(r"[A-Za-z0-9_.:%-]{1,255}(/[0-9]{1,3})?")
@@ -60,15 +60,15 @@ _PROVIDER = re.compile(r"[A-Za-z0-9_-]+(;[A-Za-z0-9_-]+)*")
 
 @dataclass(frozen=True, slots=True)
 class Environment:
-    """What the environment says, checked.
+    """The settings from the environment, checked.
 
     Attributes
     ----------
     ssh : str
-        ``RPMEM_SSH``: a program, found by PATH, or if there is none of that whole name a command
-        with arguments, split as a shell does.
+        ``RPMEM_SSH``: a program found by PATH or, if no program has that whole name, a command with
+        arguments, split as a shell does.
     ssh_is_set : bool
-        Whether it was given, and is not the default.
+        Whether it was given, rather than left at its default.
     commands : tuple of str
         ``RPMEM_CMD``, see `next_command`.
     enable_sockets, enable_verbs : bool
@@ -128,12 +128,12 @@ class Environment:
         Returns
         -------
         Environment
-            With defaults for what is not set.
+            With defaults for variables that are not set.
 
         Raises
         ------
         ConfigError
-            Naming the variable, its value and what it may be.
+            It names the variable, its value and the values allowed.
         """
         source = os.environ if variables is None else variables
         return cls(
@@ -155,10 +155,10 @@ class Environment:
         )
 
     def next_command(self) -> str:
-        """Return the command that the next target is started with.
+        """Return the command with which to start the next target.
 
-        Every start in this process, whether it creates, opens or removes, takes the next of
-        `commands`, and the first again after the last.
+        Every start in this process, whether to create, open or remove, takes the next of
+        `commands`, and after the last the first again.
         """
         return next(self._turns)
 
@@ -182,7 +182,7 @@ def current() -> Environment:
     Returns
     -------
     Environment
-        Always the same object, so that `Environment.next_command` goes around for the whole
+        Always the same object, so that `Environment.next_command` takes turns across the whole
         process. ``current.cache_clear()`` makes the next call read again.
 
     Raises
@@ -199,7 +199,7 @@ def hosts_in(text: str) -> tuple[str, ...]:
     Raises
     ------
     ValueError
-        Something in it is none of the three.
+        An item is neither host, address nor network.
     """
     hosts = tuple(host.strip() for host in text.split(","))
     for host in hosts:
@@ -213,12 +213,12 @@ def hosts_in(text: str) -> tuple[str, ...]:
 
 
 def timeout_of(given: object) -> float:
-    """Return a time-out in seconds: what the caller gave, or for None what the environment says.
+    """Return a time-out in seconds: the caller's, or the environment's if that is None.
 
     Raises
     ------
     UsageError
-        It is not a number above 0, and up to a million.
+        It is not a number above 0 and at most a million.
     """
     if given is None:
         return current().timeout_s
@@ -236,7 +236,7 @@ def timeout_of(given: object) -> float:
 
 
 def check_text(name: str, given: str | None) -> str | None:
-    """Return what was given for a word; `UsageError` when it is no str."""
+    """Return a text argument as given; `UsageError` if it is not a str."""
     if given is not None and not isinstance(given, str):
         raise UsageError(f"{name} is a str, not {type(given).__name__}")
     return given
@@ -261,7 +261,7 @@ def _integer(name: str, value: str, wanted: str) -> int:
 
 
 def _positive(source: Mapping[str, str], name: str) -> int | None:
-    """Read a count as librpmem does: empty is unset, and what is too large is the largest."""
+    """Read a count as librpmem does: empty means unset, and too large means the largest."""
     value = source.get(name, "")
     if not value:
         return None
@@ -272,7 +272,7 @@ def _positive(source: Mapping[str, str], name: str) -> int | None:
 
 
 def _flag(source: Mapping[str, str], name: str, *, default: bool) -> bool:
-    """Read a switch as librpmem does: any integer but 0 is on, and empty is 0."""
+    """Read a switch as librpmem does: any integer except 0 means on, and empty means 0."""
     value = source.get(name)
     if value is None:
         return default
@@ -286,7 +286,7 @@ def _flag(source: Mapping[str, str], name: str, *, default: bool) -> bool:
 
 def _level(source: Mapping[str, str], name: str) -> int:
     value = source.get(name, "")
-    # As in librpmem, less than nothing is nothing.
+    # As in librpmem, a negative level means 0.
     return max(_integer(name, value, "an integer from 0 to 4"), 0) if value else 0
 
 

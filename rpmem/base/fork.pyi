@@ -1,1 +1,1 @@
-"""Nothing of this module is seen by Python."""
+"""Nothing in this module is visible to Python."""

@@ -1,7 +1,7 @@
 """How an object knows that it was copied into a child by fork().
 
-A forked child shares sockets, devices and mappings with its parent: what it closed there would be
-gone for both. So a copy of an object is forgotten, not closed, and its calls are refused.
+A forked child shares sockets, devices and mappings with its parent: if the child closed them, they
+would be gone for both. So a copy of an object is dropped, not closed, and its calls are refused.
 """
 
 import os

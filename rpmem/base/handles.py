@@ -1,4 +1,4 @@
-"""Objects that stand for something open: a second one of the same thing would end it twice."""
+"""Objects that represent something open: a copy would close the same thing a second time."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from typing import ClassVar, NoReturn, Self
 
 
 def refuse_copy(handle: object, instead: str) -> NoReturn:
-    """Raise the TypeError of a copy or a pickle of a handle.
+    """Raise the TypeError for copying or pickling a handle.
 
     Parameters
     ----------
     handle : object
-        What somebody tried to copy.
+        The object that was to be copied.
     instead : str
-        What to do.
+        What to do instead of copying it.
     """
     raise TypeError(
         f"a handle such as {handle!r} cannot be copied or pickled: it stands for something that "
@@ -23,7 +23,7 @@ def refuse_copy(handle: object, instead: str) -> NoReturn:
 
 
 class Handle:
-    """Base of objects that `copy` and `pickle` have to leave alone."""
+    """Base of objects that `copy` and `pickle` refuse."""
 
     __slots__ = ()
     _instead: ClassVar[str] = "Open it where it is needed."
@@ -38,7 +38,7 @@ class Closing(Handle):
     __slots__ = ()
 
     def close(self) -> None:
-        """Let go of what is open."""
+        """Release what is open."""
         raise NotImplementedError
 
     def __enter__(self) -> Self:

@@ -1,4 +1,4 @@
-"""What hardware for lanes this machine has, as the kernel shows it."""
+"""Which hardware for lanes this machine has, according to the kernel."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ __all__ = ["has_node", "has_rdma_device"]
 
 
 def has_node(prefix: str) -> bool:
-    """Return whether /dev has a node whose name begins so."""
+    """Return whether /dev has a node whose name begins with `prefix`."""
     try:
         return any(name.startswith(prefix) for name in os.listdir("/dev"))
     except OSError:

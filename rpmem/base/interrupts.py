@@ -1,13 +1,13 @@
-"""Signals in the middle of a call: where they take effect, and what is done about them.
+"""Signals in the middle of a call: where they take effect and how the call is undone.
 
 The handler of a signal may raise between any two steps of the main thread: after a file was made
-and before anybody has noted that. So a call that makes, joins or ends something (`guarded`) is
-carried out by a thread of its own, where no handler runs. The main thread only waits for it, and
-what is raised there reaches the work as `Interrupted`, at the points where that waits (`check`).
-From then on its waits are short, so that a target that hangs does not hold up the undoing.
+and before that is recorded. So a call that makes, joins or ends something (`guarded`) runs in a
+separate thread, where no handler runs. The main thread only waits for it; an exception raised there
+reaches the work as `Interrupted`, at the points where the work waits (`check`). From then on its
+waits are short, so a target that hangs does not hold up the undoing.
 
-Calls that only wait, such as ``persist``, stay in the thread they were made in and look for
-signals now and then.
+Calls that only wait, such as ``persist``, stay in the calling thread and look for signals now and
+then.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any, Final, Generic, TypeVar
 
-#: Seconds between two looks for an interrupt, at most.
+#: Most seconds between two checks for an interrupt.
 SLICE_S: Final = 0.05
-#: Seconds that a target gets to undo what was made there.
+#: Seconds for a target to undo what was made there.
 UNDO_S: Final = 2.0
-#: Seconds that it gets to end a session, or a change of records, where nothing has to be undone.
+#: Seconds for it to end a session, or a change of records, if nothing has to be undone.
 FAREWELL_S: Final = 0.1
-# What is left to do here when the target has been given up: processes are reaped, memory unmapped.
+# For what remains to be done here after giving up the target: reap processes, unmap memory.
 _LAST_STEPS_S: Final = 1.0
 _SHORTEST_NAP_S: Final = 0.0001
 
@@ -75,9 +75,9 @@ class _Call(Generic[_T]):
         self._discarded.acquire()
 
     def begin(self) -> None:
-        """Start the thread; runs in one that is no `threading.Thread` and soon over.
+        """Start the thread; runs in a short-lived thread that is not a `threading.Thread`.
 
-        Starting that one is a single step, which a signal comes before or after.
+        Starting that one is a single step: a signal comes before it or after it.
         """
         if not self._claim.acquire(blocking=False):
             return
@@ -95,21 +95,21 @@ class _Call(Generic[_T]):
             self.result = self._context.run(self._work)
         except BaseException as error:
             self.error = error
-        # A pool that is in there must not outlive its last user.
+        # A pool referenced by the work must not outlive its last user.
         del self._work
         self.over = True
         self.done.release()
-        # However many signals come, and whenever: one of the two is said in the main thread.
+        # However many signals come, and whenever: the main thread sets one of these two.
         nap = _SHORTEST_NAP_S
         while not (self.taken or self.cancelled):
-            self._claim.acquire(timeout=nap)  # nobody gives it back: a sleep
+            self._claim.acquire(timeout=nap)  # never released: a sleep
             nap = min(nap * 2, SLICE_S)
         if not self.taken:
             self._run_discard()
         _unfinished.discard(self)
 
     def _run_discard(self) -> None:
-        """Undo what was complete already."""
+        """Undo work that was already complete."""
         result, self.result = self.result, None
         try:
             if self._discard is not None and result is not None:
@@ -120,19 +120,19 @@ class _Call(Generic[_T]):
         self._discarded.release()
 
     def cancel(self, interrupt: BaseException) -> None:
-        """Have the work undone and wait for that; `cancelled` is set already.
+        """Undo the work and wait for that; `cancelled` is already set.
 
-        Another signal may end this anywhere: the work looks at `cancelled` only.
+        Another signal may end this anywhere: the work only looks at `cancelled`.
         """
         self.patience()
         if self._claim.acquire(blocking=False):
-            return  # it has not begun, and will not
+            return  # it has not begun and never will
         for breaker in list(self.breakers):
             _in_thread(breaker)
-        # The caller may have got the lock, and the signal just then.
+        # The caller may have taken the lock just as the signal came.
         finished = self.over or self._got(self.done)
         if finished and self.error is None and not self.refused:
-            # It was over at the same moment, and nobody will ever see the result.
+            # It ended at the same moment, and its result will never be seen.
             finished = self._got(self._discarded)
         if not finished:
             self.left.append("an operation that is still being undone")
@@ -148,12 +148,12 @@ class _Call(Generic[_T]):
 
     @property
     def late(self) -> bool:
-        """Whether the moment is over that something may be finished in."""
+        """Whether the time for finishing something is over."""
         self.patience()
         return bool(self._cancelled_at) and time.monotonic() - self._cancelled_at > FAREWELL_S
 
     def patience(self) -> float | None:
-        """Return the seconds that a wait may take at most now, None for no limit."""
+        """Return the longest that a wait may take now, in seconds; None for no limit."""
         if not self.cancelled:
             return None
         if not self._cancelled_at:
@@ -161,11 +161,11 @@ class _Call(Generic[_T]):
         return max(self._cancelled_at + self._undo_s - time.monotonic(), 0.0)
 
     def wait_until_over(self) -> None:
-        """Wait for the end of the undoing, as far as it has one."""
+        """Wait until the undoing ends, unless it takes too long."""
         patience = self.patience()
         if patience is None:
             return
-        # A target is given up when that is over, and its process has still to be ended.
+        # The target is given up after that time, and its process still has to be ended.
         if self.over or self.done.acquire(timeout=patience + _LAST_STEPS_S):
             self._discarded.acquire(timeout=self._undo_s + _LAST_STEPS_S)
 
@@ -181,21 +181,21 @@ def guarded(
     Parameters
     ----------
     work : callable
-        Undoes what it has done when it ends with an exception, `Interrupted` included.
+        If it ends with an exception, `Interrupted` included, it undoes what it has done.
     discard : callable, optional
-        Undoes the whole, given the result of a `work` that was over at the moment of the signal.
+        Undoes everything, given the result of a `work` that had ended when the signal came.
     undo_s : float
         Seconds until a target that does not answer is given up.
 
     Returns
     -------
     object
-        What `work` returns; what it raises is raised.
+        The result of `work`. Its exceptions are passed on.
 
     Notes
     -----
-    What the handler of a signal raises is raised here, once all is undone. Notes of the exception
-    name what could not be. A second signal ends the waiting, not the undoing.
+    The exception of a signal handler is raised here, once everything is undone. Its notes name what
+    could not be undone. A second signal ends the waiting, not the undoing.
     """
     if _thread.get_ident() != threading.main_thread().ident:
         return work()  # handlers run in the main thread only
@@ -206,17 +206,17 @@ def guarded(
         while not call.done.acquire(True, SLICE_S):
             pass
     except RuntimeError:
-        return work()  # no thread is to be had
+        return work()  # no thread can be started
     except BaseException as interrupt:
         call.cancelled = True
         call.cancel(interrupt)
         raise
-    # No call from here to the return: so no handler runs, and the result is not lost.
+    # No call from here to the return, so no handler runs and the result is not lost.
     call.taken = True
     if call.refused:
         return work()
     if call.error is None:
-        # The thread may take a moment to end, and must not keep a view of memory alive for it.
+        # The thread may take a moment to end and must not keep a view of memory alive meanwhile.
         result, call.result = call.result, None
         return result  # type: ignore[return-value]
     try:
@@ -231,11 +231,11 @@ def _in_thread(work: Callable[[], object]) -> None:
     try:
         threading.Thread(target=work, name="rpmem call", daemon=True).start()
     except RuntimeError:
-        work()  # no thread is to be had
+        work()  # no thread can be started
 
 
 def check() -> None:
-    """Raise `Interrupted` when the call that this thread works for was; not while undoing."""
+    """Raise `Interrupted` if the call this thread works for was interrupted, unless undoing."""
     call = _local.call
     if call is None or not call.cancelled or _local.undoing:
         return
@@ -250,7 +250,7 @@ def interrupted() -> bool:
 
 
 def limited(seconds: float | None) -> float | None:
-    """Return how long a wait may take: as long as it says, or less after an interrupt."""
+    """Return how long a wait may take: `seconds`, or less after an interrupt."""
     call = _local.call
     limits = [seconds, None if call is None else call.patience()]
     if _local.end is not None:
@@ -259,7 +259,7 @@ def limited(seconds: float | None) -> float | None:
 
 
 def wait_for(condition: threading.Condition, met: Callable[[], object], seconds: float) -> bool:
-    """Wait for a condition, whose lock is held, but not beyond an interrupt; False when late."""
+    """Wait for a condition whose lock is held, less long after an interrupt; False if late."""
     end = time.monotonic() + seconds
     while not met():
         check()
@@ -272,18 +272,18 @@ def wait_for(condition: threading.Condition, met: Callable[[], object], seconds:
 
 
 def slice_s() -> float | None:
-    """Return how long a wait may be deaf: None where no interrupt can come."""
+    """Return how long a wait may ignore interrupts; None if none can come."""
     return None if _local.call is None else SLICE_S
 
 
 @contextlib.contextmanager
 def undoing(at_most_s: float | None = None) -> Iterator[None]:
-    """Undo, or end: what is done in here is not interrupted, only its waits are cut short.
+    """Undo or end something: the block is not interrupted, only its waits are cut short.
 
     Parameters
     ----------
     at_most_s : float, optional
-        Seconds that its waits may take together, interrupted or not.
+        Seconds that its waits may take in total, interrupted or not.
     """
     before = _local.end
     _local.undoing += 1
@@ -298,9 +298,9 @@ def undoing(at_most_s: float | None = None) -> Iterator[None]:
 
 @contextlib.contextmanager
 def finishing() -> Iterator[None]:
-    """Do something that is soon over, and better done than given up: an interrupt waits a moment.
+    """Do something short that is better finished than given up: an interrupt waits a moment.
 
-    When the moment is over, what is done in here is interrupted nevertheless.
+    After that moment the block is interrupted nevertheless.
     """
     _local.finishing += 1
     try:
@@ -311,7 +311,7 @@ def finishing() -> Iterator[None]:
 
 @contextlib.contextmanager
 def broken_by(breaker: Callable[[], object]) -> Iterator[None]:
-    """Have `breaker` called, from another thread, at an interrupt: it ends a wait of others."""
+    """On an interrupt, call `breaker` from another thread, to end a wait inside other code."""
     call = _local.call
     if call is None:
         yield
@@ -325,14 +325,14 @@ def broken_by(breaker: Callable[[], object]) -> Iterator[None]:
 
 
 def left_behind(what: str) -> None:
-    """Note something that could not be undone, for the exception that the caller gets."""
+    """Record something that could not be undone, for the exception that the caller gets."""
     call = _local.call
     if call is not None:
         call.left.append(what)
 
 
 def shared(work: Callable[..., _T]) -> Callable[..., _T]:
-    """Return `work` as a helper thread can do it for the call that this thread works for."""
+    """Return `work` so that a helper thread can do it on behalf of this thread's call."""
     call = _local.call
 
     def for_the_call(*arguments: Any, **keywords: Any) -> _T:
@@ -348,6 +348,6 @@ def shared(work: Callable[..., _T]) -> Callable[..., _T]:
 
 @atexit.register
 def _finish() -> None:
-    # Who was interrupted twice may end the process, and with it the undoing.
+    # A program interrupted twice may end, and the undoing with it.
     for call in list(_unfinished):
         call.wait_until_over()

@@ -1,16 +1,16 @@
 """The log that ``RPMEM_LOG_LEVEL`` and ``RPMEM_LOG_FILE`` ask for.
 
-Without them rpmem logs like any other library: to the logger ``rpmem``, which the application
-sets up or not. With them that logger is also written to the file, and with it what otherwise
-nobody is told, because the application gets it as an exception: every call that begins or ends
-a session, and how it failed.
+Without them rpmem logs like any other library: to the logger ``rpmem``, which the application may
+set up. With them that logger is also written to the file, together with what is otherwise not
+logged because the application gets it as an exception: every call that begins or ends a session,
+and how it failed.
 
 ======  ==================================================================
 level   what is written
 ======  ==================================================================
 0       nothing
 1       errors and warnings
-2       the calls as well, and what the target has to say
+2       calls as well, and messages from the target
 3, 4    everything
 ======  ==================================================================
 """
@@ -34,7 +34,7 @@ _LEVELS = (logging.CRITICAL + 1, logging.WARNING, logging.INFO, logging.DEBUG)
 _FORMAT = "%(asctime)s rpmem[%(process)d] %(levelname)s: %(message)s"
 
 _log = logging.getLogger("rpmem")
-# Not for the application's handlers: it has the same as an exception.
+# Not for the application's handlers: the application gets the same as an exception.
 _calls = logging.getLogger("rpmem.calls")
 _calls.propagate = False
 _calls.addHandler(logging.NullHandler())
@@ -45,7 +45,7 @@ _handler: logging.Handler | None = None
 
 
 class _PrivateFile(logging.FileHandler):
-    """A log file that, when it is made, is its owner's alone."""
+    """A log file that is created readable and writable by its owner only."""
 
     def _open(self) -> TextIOWrapper:
         flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC
@@ -56,7 +56,7 @@ class _PrivateFile(logging.FileHandler):
 
 
 def set_up(environment: Environment) -> None:
-    """Log as the environment says, from now on; cheap when nothing has changed.
+    """Set up logging as in the environment; cheap if nothing has changed.
 
     Raises
     ------
@@ -108,7 +108,7 @@ def _take_down() -> None:
 
 @contextmanager
 def call(what: str) -> Iterator[None]:
-    """Log that a call begins, and how it ends."""
+    """Log the beginning of a call and how it ends."""
     _calls.info("%s", what)
     try:
         yield
@@ -119,5 +119,5 @@ def call(what: str) -> Iterator[None]:
 
 
 def lost(error: RpmemError) -> None:
-    """Log that a replica is lost."""
+    """Log the loss of a replica."""
     _calls.error("%s", error)

@@ -1,8 +1,8 @@
-"""The compiled parts of rpmem: what an import of one that is not there, or cannot be loaded, says.
+"""The compiled parts of rpmem, and the error for a part that is missing or cannot be loaded.
 
-Parts are imported by their names, from Python and by each other. Where one was not built, or the
-library that it needs is not on this machine, each such import ends here, and raises
-`MissingExtension` with the name of the library's package.
+Parts are imported by name, from Python and by each other. If one was not built, or the library that
+it needs is not on this machine, every such import ends here and raises `MissingExtension` with the
+name of the library's package.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from rpmem.errors import MissingExtension, remedy_for, shortage
 
 __all__ = ["LIBRARIES", "install"]
 
-#: What parts need besides the C library, by pkg-config's names. setup.py reads this table, and
-#: leaves parts out where it does not find that.
+#: The libraries that parts need besides libc, by pkg-config's names. setup.py reads this table and
+#: leaves out parts whose libraries it does not find.
 LIBRARIES = {
     "rpmem.memory.device": ("libpmem2",),
     "rpmem.memory.mapping": ("libpmem2",),
@@ -46,7 +46,7 @@ LIBRARIES = {
     "rpmem.memkind.kinds": ("memkind",),
 }
 
-# Debian's and Ubuntu's packages of the libraries are called LIBRARY-dev, but for this one.
+# Debian and Ubuntu call the libraries' packages LIBRARY-dev, with this exception.
 _PACKAGES = {"memkind": "libmemkind-dev"}
 _REMARKS = {
     "memkind": ". Debian 13 does not have this package. Everything else works without it",
@@ -54,7 +54,7 @@ _REMARKS = {
 
 
 def _missing(name: str, what: str) -> MissingExtension:
-    """Make the error for a part."""
+    """Make the error for a missing part."""
     libraries = LIBRARIES.get(name, ())
     again = (
         "run `make build` in a source tree, else "
@@ -69,7 +69,7 @@ def _missing(name: str, what: str) -> MissingExtension:
 
 
 class _Loader(ExtensionFileLoader):
-    """Loads a part; what the dynamic loader complains about becomes an error of ours."""
+    """Loads a part; turns the dynamic loader's complaint into an error of ours."""
 
     def create_module(self, spec: ModuleSpec) -> ModuleType:
         try:
@@ -84,7 +84,7 @@ class _Loader(ExtensionFileLoader):
 
 
 class _Finder:
-    """Finds parts as Python does, and knows what to say when there is nothing to find."""
+    """Finds parts as Python does, and explains why one cannot be found."""
 
     @staticmethod
     def find_spec(
@@ -96,7 +96,7 @@ class _Finder:
         last = last.rpartition(".")[2]
         spec = PathFinder.find_spec(name, path, target)
         if spec is None:
-            # The description of a part comes with every installation, the part itself may not.
+            # Every installation has the .pyi of a part, but perhaps not the part itself.
             if any(os.path.exists(os.path.join(each, f"{last}.pyi")) for each in path or ()):
                 raise _missing(name, "this part of rpmem was not built, or not for this Python")
         elif isinstance(spec.loader, ExtensionFileLoader):
@@ -105,6 +105,6 @@ class _Finder:
 
 
 def install() -> None:
-    """Have the parts found in this way from now on."""
+    """Use this finder for the parts from now on."""
     if _Finder not in sys.meta_path:
         sys.meta_path.insert(0, _Finder)

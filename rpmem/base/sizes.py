@@ -38,7 +38,7 @@ def parse_size(text: str) -> int:
     Raises
     ------
     UsageError
-        When `text` is not such a size, or the size is 0 or more than 63 bits can count.
+        `text` is not such a size, or the size is 0 or does not fit into 63 bits.
     """
     match = _SIZE.fullmatch(text)
     factor = None if match is None else _FACTORS.get(match[2])
@@ -54,7 +54,7 @@ def parse_size(text: str) -> int:
 
 
 def format_size(size: int) -> str:
-    """Write a size in the shortest exact form that every PMDK reads.
+    """Write a size in the shortest exact form that every version of PMDK reads.
 
     Parameters
     ----------

@@ -1,6 +1,6 @@
-"""The durability steps: how what was sent becomes durable, one line each, the best first.
+"""The durability steps: how data that was sent becomes durable; one line each, best first.
 
-What a step posts is in `rpmem.steps`; what it promises, and to whom, in docs/concepts.md.
+The posts of a step are in `rpmem.steps`; its guarantees are described in docs/concepts.md.
 """
 
 from __future__ import annotations
@@ -13,21 +13,21 @@ __all__ = ["COMMIT", "FLUSH", "READ_AFTER_WRITE", "SEND_AFTER_WRITE", "STEPS", "
 
 
 class Step(Value):
-    """A durability step, and what follows from it elsewhere.
+    """A durability step, and its consequences elsewhere.
 
     Parameters
     ----------
     name : str
         As users and the control protocol write it.
     needs : str
-        What a fabric has to be able to do, by the name of its attribute; empty: nothing special.
+        The attribute that says a fabric can do it; empty: nothing special is needed.
     automatic : bool
-        It is chosen where nobody asks for a step.
+        It may be chosen when no step is asked for.
     answered : bool
-        The target's service answers every call, so there are messages for it to send.
+        The target's service answers every call, so it has messages to send.
     proved : bool
-        The target saw to it itself that the bytes are durable. Otherwise its administrator says
-        that they are, which is worth nothing where no device has written them.
+        The target itself made the bytes durable. Otherwise only its administrator's word says so,
+        which is worth nothing if no device wrote them.
     """
 
     name: str

@@ -1,12 +1,12 @@
-"""Where a replica lives: ``[user@]host[:port]`` and its relatives.
+"""The place of a replica: ``[user@]host[:port]`` and related forms.
 
 The syntax is librpmem's (its manual calls the string *target*), with two additions: ``local:``
-starts rpmemd as a child process on this machine, and a pool set name may follow after a blank, as
+starts rpmemd as a child process on this machine, and a pool set name may follow after a space, as
 in a ``REPLICA`` line of poolset(5).
 
-A target ends up in the argument list of ssh and in file names. Everything that ssh could read as
-an option, and everything that a ``ProxyCommand`` would hand to a shell, is refused here, so that
-no caller has to think of it.
+A target ends up in the argument list of ssh and in file names. Everything that ssh could read as an
+option, or that a ``ProxyCommand`` would hand to a shell, is refused here, so callers need not
+check.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ _LARGEST_PORT = 65535
 _LONGEST_NAME = 1024  # NI_MAXHOST is 1025 with its NUL
 _LONGEST_POOL_SET = 4095  # PATH_MAX without its NUL
 
-# What a shell gives a meaning; OpenSSH itself refuses most of it since 9.6 (CVE-2023-51385). The
-# colon and the slash are never in a login name, and would make the string ambiguous.
+# Characters special to a shell; OpenSSH refuses most of them since 9.6 (CVE-2023-51385). Login
+# names never contain a colon or a slash, which would make the string ambiguous.
 _NOT_IN_USER = frozenset("'`\"$;&<>|(){}*?!:/")
 _HOST = re.compile(r"[\w.+-]+")
 _SCOPE = re.compile(r"[A-Za-z0-9_.-]+")
@@ -35,14 +35,14 @@ _OPTIONS = "Put options into ssh_config(5), and use the alias of their Host sect
 
 
 class Target(Record):
-    """A machine, or this machine, that holds a replica.
+    """A machine, perhaps this one, that holds a replica.
 
     Parameters
     ----------
     user : str, optional
         Login name; without one ssh decides.
     host : str
-        Host name, alias of ssh_config(5), or address without brackets.
+        Host name, alias from ssh_config(5), or address without brackets.
     port : int, optional
         Port of the ssh server, 1 to 65535; without one ssh decides.
     local_directory : str, optional
@@ -53,7 +53,7 @@ class Target(Record):
     Raises
     ------
     TargetSyntaxError
-        When a field could not be part of a safe target string.
+        A field cannot be part of a safe target string.
     """
 
     user: str | None = None
@@ -99,7 +99,7 @@ class Target(Record):
         Raises
         ------
         TargetSyntaxError
-            When `text` is none of these.
+            `text` is none of these.
         """
         if not isinstance(text, str):
             raise TargetSyntaxError(f"a target is a string, not {type(text).__name__}")
@@ -119,7 +119,7 @@ class Target(Record):
 
     @classmethod
     def of(cls, target: str | Target) -> Target:
-        """Return the target that a string or a target means."""
+        """Return a target, parsed if it is a string."""
         return target if isinstance(target, Target) else cls.parse(target)
 
     @property
@@ -149,14 +149,14 @@ class ReplicaSpec(Record):
     pool_set : str
         Name of the pool set file, relative to the target's pool set directory.
     parts : int
-        Make the pool set with so many parts when the target does not have it; 0: it must be there.
+        Create the pool set with so many parts if the target does not have it; 0: it must exist.
 
     Raises
     ------
     PoolSetNameRefused
-        When `pool_set` is absolute, leaves the pool set directory, or is no file name.
+        `pool_set` is absolute, points outside the pool set directory, or is not a file name.
     UsageError
-        When `parts` is negative, or no integer.
+        `parts` is negative or not an integer.
     """
 
     target: Target
@@ -174,12 +174,12 @@ class ReplicaSpec(Record):
 
     @classmethod
     def parse(cls, text: str) -> ReplicaSpec:
-        """Read ``TARGET NAME.set``, what follows ``REPLICA`` in poolset(5).
+        """Read ``TARGET NAME.set``, as it follows ``REPLICA`` in poolset(5).
 
         Parameters
         ----------
         text : str
-            A target and a relative pool set name with blanks between.
+            A target and a relative pool set name, separated by spaces.
 
         Returns
         -------
@@ -189,9 +189,9 @@ class ReplicaSpec(Record):
         Raises
         ------
         TargetSyntaxError
-            When there are not two words, or the first is no target.
+            There are not two words, or the first is not a target.
         PoolSetNameRefused
-            When the second is no pool set name.
+            The second word is not a pool set name.
         """
         words = [word for word in re.split("[ \t]+", text) if word]
         if len(words) != 2:
@@ -207,7 +207,7 @@ class ReplicaSpec(Record):
 
 
 def require_name(name: str) -> str:
-    """Return a pool set's name if it is text at all; what it may be, its target knows best."""
+    """Return a pool set's name if it is a str; which names are valid is up to the target."""
     if not isinstance(name, str):
         raise PoolSetNameRefused(f"the name of a pool set is a str, not {type(name).__name__}")
     return name
@@ -216,8 +216,8 @@ def require_name(name: str) -> str:
 def check_pool_set_name(name: str) -> str:
     """Check the name of a pool set on a target.
 
-    The original rpmemd refuses only a leading slash, so ``../x.set`` leaves its pool set
-    directory; here both sides refuse that, too.
+    The original rpmemd refuses only a leading slash, so ``../x.set`` points outside its pool set
+    directory; here both sides refuse that too.
 
     Parameters
     ----------
@@ -232,8 +232,8 @@ def check_pool_set_name(name: str) -> str:
     Raises
     ------
     PoolSetNameRefused
-        When it is empty, absolute, too long, has a ``..`` component, begins with ``-`` or holds
-        blanks or control characters.
+        It is empty, absolute or too long, has a ``..`` component, begins with ``-``, or contains
+        spaces or control characters.
     """
     require_name(name)
     shown = _quoted(name, "pool set")
@@ -335,7 +335,7 @@ def _check_host(host: str, shown: str) -> None:
 
 
 def _check_ipv6(host: str, shown: str) -> None:
-    from ipaddress import AddressValueError, IPv6Address  # 3 ms that most targets do not need
+    from ipaddress import AddressValueError, IPv6Address  # takes 3 ms; seldom needed
 
     try:
         scope = IPv6Address(host).scope_id

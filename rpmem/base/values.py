@@ -1,7 +1,7 @@
 """Small immutable objects with named fields.
 
-What ``dataclasses`` would give, without generating code for each class: rpmemd is started anew
-for every session and its start is part of every open.
+Like ``dataclasses``, but without generating code for each class: rpmemd is started anew for every
+session, and its start is part of every open.
 """
 
 from __future__ import annotations
@@ -12,13 +12,13 @@ from typing import Any, ClassVar, NoReturn, Self, TypeVar, dataclass_transform
 class Value:
     """Base of immutable objects that are equal when their fields are.
 
-    A subclass lists its fields as annotations; a value beside one is its default. It may check, and
-    set, its fields in `_check`.
+    A subclass lists its fields as annotations; an assigned value is the default. It may check and
+    set its fields in `_check`.
 
     Attributes
     ----------
     _hidden, _aside : frozenset of str
-        Fields that are not shown, and that make no difference.
+        Fields left out of the repr, and fields ignored in comparisons.
     """
 
     _fields: ClassVar[tuple[str, ...]] = ()
@@ -45,7 +45,7 @@ class Value:
         self._check()
 
     def _check(self) -> None:
-        """Raise what is wrong with the fields."""
+        """Raise an error if something is wrong with the fields."""
 
     def replaced(self, **changes: Any) -> Self:
         """Return a copy with other values in some fields."""
@@ -75,7 +75,7 @@ class Value:
 
 @dataclass_transform(frozen_default=True)
 class Record(Value):
-    """A Value of which type checkers know that its fields can be given by position."""
+    """A Value whose fields, as type checkers know, can be given by position."""
 
 
 _V = TypeVar("_V", bound=Value)

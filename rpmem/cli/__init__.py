@@ -25,7 +25,7 @@ class Verbs(click.Group):
     """A group that finds its commands in modules of this package."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        """Return the verbs in the order of a pool's life."""
+        """Return the verbs in the order of a pool's life cycle."""
         return list(VERBS)
 
     def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
@@ -60,7 +60,7 @@ def main(arguments: list[str] | None = None) -> NoReturn:
     Parameters
     ----------
     arguments : list of str, optional
-        Instead of those of the process.
+        Default: those of the process.
     """
     given = sys.argv[1:] if arguments is None else arguments
     sys.exit(_run(given, debug="--debug" in given))
@@ -83,12 +83,12 @@ def _run(arguments: list[str], *, debug: bool) -> int:
 
 
 def _explain(error: Exception) -> int:
-    """Print what ended the command; return its exit status."""
+    """Print the error that ended the command; return its exit status."""
     if isinstance(error, RpmemError):
         click.echo(f"rpmem: {error}", err=True)
         return error.exit_status
     if isinstance(error, OSError):
-        # Such as Python's own, when it cannot load what a command needs.
+        # For instance Python's own errors, if it cannot load a module.
         remedy = remedy_for(error.errno)
         place = error.filename or "this command"
         said = error.strerror or str(error)

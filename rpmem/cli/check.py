@@ -55,7 +55,7 @@ def command(target: str, talk_only: bool, **session: Unpack[SessionKeywords]) ->
 
 @contextmanager
 def _step(out: Console, what: str) -> Iterator[list[str]]:
-    """Show a step, and what it found out or that it failed."""
+    """Show a step, and its findings or its failure."""
     found: list[str] = []
     started = time.perf_counter()
     try:
@@ -68,7 +68,7 @@ def _step(out: Console, what: str) -> Iterator[list[str]]:
 
 
 def _devices(out: Console) -> None:
-    """Show what RDMA devices this side has, if any."""
+    """Show the RDMA devices of this side, if any."""
     from rpmem.base import hardware
     from rpmem.errors import MissingExtension
     from rpmem.fabric import providers
@@ -92,7 +92,7 @@ def _devices(out: Console) -> None:
 
 
 def _greet(out: Console, target: Target, session: SessionKeywords) -> bool:
-    """Start rpmemd and learn who it is; return whether it speaks our protocol."""
+    """Start rpmemd and show its greeting; return whether it speaks our protocol."""
     from rpmem._version import __version__
     from rpmem.base import environment
     from rpmem.control.initiator import InitiatorSession
@@ -121,7 +121,7 @@ def _greet(out: Console, target: Target, session: SessionKeywords) -> bool:
 
 
 def _nothing(error: RpmemError) -> None:
-    """Leave a failure to the call that waits for the answer."""
+    """Ignore a failure: the call that waits for the answer reports it."""
 
 
 def _probe(out: Console, target: Target, session: SessionKeywords) -> None:

@@ -1,4 +1,4 @@
-"""What an open pool and its replicas are, as tables."""
+"""Facts about an open pool and its replicas, as tables."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ __all__ = ["pool_facts", "raise_loss", "replica_facts", "show_and_close"]
 
 
 def pool_facts(pool: Pool) -> Table:
-    """Return what a pool is, as a table of two columns."""
+    """Return the facts about a pool, as a table of two columns."""
     facts = table("pool", pool.where)
     attributes = pool.attributes
     facts.add_row("size", f"{readable(pool.size)} ({pool.size} bytes)")
@@ -30,7 +30,7 @@ def pool_facts(pool: Pool) -> Table:
 
 
 def replica_facts(replicas: list[Replica]) -> Table:
-    """Return what the replicas of an open pool are, one row each."""
+    """Return a table of the replicas of an open pool, one row each."""
     facts = table("replica", "provider", "lanes", "step", "medium", "level", right=("lanes",))
     for replica in replicas:
         facts.add_row(
@@ -45,14 +45,14 @@ def replica_facts(replicas: list[Replica]) -> Table:
 
 
 def raise_loss(replicas: list[Replica]) -> None:
-    """Raise why a replica was lost while its pool was closed: it is not marked as complete."""
+    """Raise the error of a replica lost while closing: it is not marked as complete."""
     for replica in replicas:
         if replica.failure is not None:
             raise replica.failure
 
 
 def show_and_close(pool: Pool) -> None:
-    """Print what an open pool and its replicas are, and close it; raise why one was lost then."""
+    """Print the facts about an open pool and its replicas and close it; raise as `raise_loss`."""
     with pool:
         out, replicas = console(), pool.replicas
         out.print(pool_facts(pool))

@@ -1,4 +1,4 @@
-"""Options that several commands have in common."""
+"""Options that several commands share."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ local_argument = click.argument("local", type=click.Path(path_type=str))
 
 
 def session_options(command: _Command) -> _Command:
-    """Add the options that say how replicas are reached: those of `SessionKeywords`."""
+    """Add the options for reaching replicas: those of `SessionKeywords`."""
     for option in reversed(_SESSION):
         command = option(command)
     return command

@@ -1,4 +1,4 @@
-"""JSON from the other side: one object, with bounds on everything a parser could choke on."""
+"""JSON from the other side: one object, with limits on everything that could harm a parser."""
 
 from __future__ import annotations
 
@@ -7,16 +7,16 @@ from typing import Any, NoReturn
 
 from rpmem.errors import MalformedMessage
 
-# A 64-bit integer has at most 20 digits; Python would parse thousands, at quadratic cost.
+# A 64-bit integer has at most 20 digits; Python would parse thousands, in quadratic time.
 _LONGEST_NUMBER = 20
 
 
 def parse_object(payload: bytes | bytearray) -> dict[str, Any]:
     """Parse `payload` as one JSON object.
 
-    The caller has bounded the size. Refused are invalid UTF-8, anything that is not an object,
-    nesting deeper than the parser goes, numbers of more than 20 characters, ``NaN`` and its
-    relatives, and an object that has a key twice.
+    The caller has limited the size. Invalid UTF-8, anything but an object, nesting too deep for the
+    parser, numbers of more than 20 characters, ``NaN`` and infinities, and objects with duplicate
+    keys are refused.
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""What control sessions report, in both directions and for both protocols."""
+"""The events of control sessions, on both sides and for both protocols."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class Event(Value):
 
 
 class Greeted(Event):
-    """The other side is there and a version was agreed on.
+    """The other side has answered and a version is agreed on.
 
     ``peer`` is None with PMDK's protocol, which has no such message.
     """
@@ -28,7 +28,7 @@ class Greeted(Event):
 
 
 class SessionFailed(Event):
-    """The session is over: the protocol was broken, or the connection. Always the last event."""
+    """The session has failed: the protocol or the connection broke. Always the last event."""
 
     error: RpmemError
 
@@ -55,13 +55,13 @@ class SetAttributesRequested(Event):
 
 
 class CloseRequested(Event):
-    """Stop serving, remove the pool if asked to and if created here; then `done` or `error`."""
+    """Stop serving; remove the pool if requested and created here; answer `done` or `error`."""
 
     remove: bool
 
 
 class InitiatorGone(Event):
-    """The initiator's bytes ended without a Close. The last event."""
+    """The initiator's stream ended without a Close. The last event."""
 
 
 # --- at the initiator -------------------------------------------------------------------------
@@ -78,7 +78,7 @@ class AttributesSet(Event):
 
 
 class Closed(Event):
-    """The target closed the pool in order. The last event."""
+    """The target closed the pool properly. The last event."""
 
 
 class Refused(Event):
@@ -95,7 +95,7 @@ class LogReceived(Event):
 
 
 class TargetFailed(Event):
-    """The target can no longer serve the lanes; only `close` is left."""
+    """The target can no longer serve the lanes; only `close` is still possible."""
 
     error: RpmemError
 

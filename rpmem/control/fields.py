@@ -1,8 +1,8 @@
-"""Rules for single fields, and records made of them.
+"""Rules for single fields, and records made from them.
 
-A record is a `Value` whose fields each carry a `Rule`. The same rule checks a value
-given by our own code (a breach is a `UsageError`) and one that came from the other side (a breach
-is a `MalformedMessage`), and translates between Python and JSON.
+A record is a `Value` whose fields each carry a `Rule`. The same rule checks values from our own
+code (violations are `UsageError`) and values from the other side (`MalformedMessage`), and
+translates between Python and JSON.
 """
 
 from __future__ import annotations
@@ -18,22 +18,22 @@ _TOKEN: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.:;+-]{0,63}")
 
 
 class FieldError(ValueError):
-    """A value breaks a rule; the text has no subject, the field's name goes before it."""
+    """A value breaks a rule; the text has no subject, as the field's name precedes it."""
 
 
 class Rule:
-    """What a field may hold. This one accepts nothing: see the subclasses."""
+    """The values that a field may hold. This one accepts none: see the subclasses."""
 
     def check(self, value: Any) -> Any:
         """Return `value` in its canonical form or raise `FieldError`."""
         raise FieldError(f"cannot hold {type(value).__name__}")
 
     def to_json(self, value: Any) -> Any:
-        """Translate a checked value."""
+        """Translate a checked value to JSON."""
         return value
 
     def from_json(self, value: Any) -> Any:
-        """Translate and check what came from the other side."""
+        """Translate and check a value from the other side."""
         return self.check(value)
 
 
@@ -57,7 +57,7 @@ class Integer(Rule):
 
 
 class Boolean(Rule):
-    """True or false and nothing that merely resembles them."""
+    """True or false, and nothing that merely resembles them."""
 
     def check(self, value: Any) -> bool:  # noqa: D102
         if not isinstance(value, bool):
@@ -66,7 +66,7 @@ class Boolean(Rule):
 
 
 class Text(Rule):
-    """Words for people. What comes in is made safe to print; what goes out is cut to fit."""
+    """Text for people: incoming text is made safe to print, outgoing text is cut to fit."""
 
     def __init__(self, limit: int) -> None:
         self.limit = limit
@@ -102,7 +102,7 @@ class Address(Rule):
 
 
 class PoolSetName(Rule):
-    """A pool set's name: what a file system takes, as UTF-8. Its meaning is the target's affair."""
+    """A pool set's name: a file name in UTF-8. Its meaning is up to the target."""
 
     LIMIT: Final = 4096
 
@@ -138,7 +138,7 @@ class Binary(Rule):
         return value.hex()
 
     def from_json(self, value: Any) -> bytes:  # noqa: D102
-        # fromhex would skip blanks: bound the text, not only what comes out of it.
+        # fromhex would skip spaces: limit the text, not only the result.
         if len(_string(value)) > 2 * max(self.sizes):
             raise FieldError(f"has {len(value)} characters, more than {2 * max(self.sizes)}")
         try:
@@ -232,7 +232,7 @@ class Record(Value):
             raise UsageError(f"{type(self).__name__} {complaint}")
 
     def complaint(self) -> str | None:
-        """Say what is wrong between fields that are each right, or return None."""
+        """Say how fields that are each valid contradict one another, or return None."""
         return None
 
     def to_json(self) -> dict[str, Any]:
@@ -241,7 +241,7 @@ class Record(Value):
 
     @classmethod
     def from_json(cls, value: Any) -> Self:
-        """Make a record of what came from the other side; fields nobody knows are ignored.
+        """Make a record from the other side's JSON; unknown fields are ignored.
 
         Raises
         ------

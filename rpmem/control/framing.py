@@ -1,7 +1,7 @@
 """Frames of the native control protocol: a 16-byte header, then the payload.
 
 The header is big-endian ``magic[4] kind:u16 flags:u16 serial:u32 length:u32``. A decoder never
-holds more than one incomplete frame, and looks at a header's bytes as they come: the first byte
+holds more than one incomplete frame, and checks a header's bytes as they arrive: the first byte
 that cannot be part of one ends the session.
 """
 
@@ -14,7 +14,7 @@ from typing import Final, NamedTuple
 from rpmem.errors import MalformedMessage, UsageError
 
 MAGIC: Final = b"RPMf"
-#: Payload limits, by who sends.
+#: Payload limits by sender.
 INITIATOR_LIMIT: Final = 64 * 1024
 TARGET_LIMIT: Final = 1024 * 1024
 
@@ -23,7 +23,7 @@ HEADER_SIZE: Final = _HEADER.size
 
 
 class Frame(NamedTuple):
-    """One frame as it came."""
+    """One frame as received."""
 
     kind: int
     serial: int
@@ -49,7 +49,7 @@ class FrameDecoder:
     Parameters
     ----------
     limit : int
-        Largest payload that is accepted.
+        Largest payload to accept.
     """
 
     __slots__ = ("_buffer", "_limit")
@@ -73,7 +73,7 @@ class FrameDecoder:
         Raises
         ------
         MalformedMessage
-            At the first header that is not one; nothing after it can be understood.
+            At the first invalid header; nothing after it can be understood.
         """
         self._buffer += data
         while (frame := self._next()) is not None:

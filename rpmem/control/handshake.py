@@ -1,7 +1,7 @@
-"""How a control session begins: the status word, which protocol, which version.
+"""The beginning of a control session: status word, protocol, version.
 
-The target says four bytes, the status word, before it has read anything. A native initiator
-sends its Hello without waiting; the first bytes a target reads tell the protocol.
+The target sends four bytes, the status word, before it has read anything. A native initiator sends
+its Hello without waiting; the first bytes that a target reads show the protocol.
 """
 
 from __future__ import annotations
@@ -14,43 +14,43 @@ from rpmem.control.framing import MAGIC
 from rpmem.control.messages import MAX_ERRNO, Hello
 from rpmem.errors import VersionMismatch
 
-# Native order, as PMDK has it: a peer of the other byte order is found out here.
+# Native byte order, as in PMDK: a peer with the other byte order is detected here.
 _STATUS: Final = struct.Struct("=I")
 STATUS_SIZE: Final = _STATUS.size
 
 
 class Protocol(enum.Enum):
-    """What is spoken on the control session."""
+    """The protocols of a control session."""
 
     NATIVE = "native"
     PMDK = "PMDK 0.1"
 
 
 class Agreement(NamedTuple):
-    """What two Hellos have in common."""
+    """The version and features that two Hellos have in common."""
 
     version: int
     features: frozenset[str]
 
 
 def pack_status(errno: int) -> bytes:
-    """Return the status word: 0 when the target is ready, else why it is not."""
+    """Return the status word: 0 if the target is ready, else the errno of the reason."""
     return _STATUS.pack(errno)
 
 
 def unpack_status(word: bytes) -> int | None:
-    """Return the errno in a status word; None if these bytes are no status word."""
+    """Return the errno in a status word; None if these bytes are not a status word."""
     (number,) = _STATUS.unpack(word)
     return number if number <= MAX_ERRNO else None
 
 
 def detect(first_bytes: bytes) -> Protocol | None:
-    """Return which protocol an initiator speaks; None if more bytes are needed to tell.
+    """Return the protocol that an initiator speaks; None if more bytes are needed to tell.
 
     Parameters
     ----------
     first_bytes : bytes
-        All that came so far. Four are always enough, and one is if it is not an ``R``.
+        All bytes received so far. Four are always enough, and one is if it is not an ``R``.
     """
     if first_bytes.startswith(MAGIC):
         return Protocol.NATIVE
@@ -63,7 +63,7 @@ def agree(initiator: Hello, target: Hello) -> Agreement:
     Raises
     ------
     VersionMismatch
-        There is no such version; the hint names the side to upgrade.
+        There is no common version; the hint names the side to upgrade.
     """
     version = min(initiator.version, target.version)
     if version < max(initiator.min_version, target.min_version):

@@ -25,22 +25,22 @@ from rpmem.errors import MalformedMessage, NoiseBeforeProtocol, UnexpectedMessag
 class InitiatorSession(InitiatorMachine):
     """A native session at the initiator, from the status word on.
 
-    The Hello is in `data_to_send` at once. A target that is PMDK's rpmemd answers it by ending:
-    that gives the event `LegacyTarget`.
+    The Hello is in `data_to_send` from the start. PMDK's rpmemd reacts to it by ending, which gives
+    the event `LegacyTarget`.
 
     Parameters
     ----------
     hello : Hello
-        What this side says of itself.
+        This side's description of itself.
     where : str
         The target as the user knows it; errors carry it.
 
     Attributes
     ----------
     peer : Hello or None
-        What the target said of itself.
+        The target's description of itself.
     features : frozenset of str
-        What both sides have.
+        The features that both sides have.
     """
 
     protocol: ClassVar[Protocol] = Protocol.NATIVE
@@ -74,7 +74,7 @@ class InitiatorSession(InitiatorMachine):
                 break
 
     def _past_prelude(self, prelude: bytearray, data: bytes) -> bytes:
-        """Hold back the first bytes until they are a frame's, or something else's."""
+        """Hold back the first bytes until it is clear whether they belong to a frame."""
         prelude += data
         first = bytes(prelude[: len(MAGIC)])
         if not MAGIC.startswith(first):
@@ -91,8 +91,8 @@ class InitiatorSession(InitiatorMachine):
         return bytes(prelude)
 
     def _end(self) -> Event:
-        # PMDK's rpmemd takes our Hello for a broken request: it prints a second status word
-        # and ends. Nothing else of ours looks like that.
+        # PMDK's rpmemd takes our Hello for a broken request: it sends a second status word and
+        # ends. Our own rpmemd never does that.
         prelude = self._prelude
         if (
             self.state is InitiatorState.GREETING

@@ -1,4 +1,4 @@
-"""What both protocols have in common at the initiator: states, status word, command order."""
+"""The common part of both protocols at the initiator: states, status word, command order."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ _STRAY_LIMIT: Final = 4096
 
 
 class InitiatorState(enum.Enum):
-    """Where a session stands, seen from the initiator."""
+    """The state of a session, seen from the initiator."""
 
     STARTING = "waiting for the target's status word"
     GREETING = "waiting for the target's Hello"
@@ -54,9 +54,9 @@ class InitiatorMachine(Machine[InitiatorState]):
     """A control session at the initiator: commands in, bytes out, bytes in, events out.
 
     The caller writes what `data_to_send` returns after every call, passes what it reads to
-    `receive` and the end of it to `receive_eof`. After `Greeted` one of `create` and `open` is
-    allowed, after `Opened` `set_attributes` and `close`; each waits for the answer to the one
-    before.
+    `receive`, and reports the end of input by `receive_eof`. After `Greeted`, `create` or `open` is
+    allowed once; after `Opened`, `set_attributes` and `close`; each only after the answer to the
+    one before.
 
     Parameters
     ----------
@@ -69,8 +69,8 @@ class InitiatorMachine(Machine[InitiatorState]):
     broken : RpmemError or None
         Why the session failed.
     stray : bytes
-        The first bytes that were not the protocol's (at most 4096), for diagnosis: mostly what a
-        login script printed.
+        The first bytes that did not belong to the protocol (at most 4096), for diagnosis: mostly
+        the output of a login script.
     """
 
     final = frozenset(
@@ -109,7 +109,7 @@ class InitiatorMachine(Machine[InitiatorState]):
         self._issue(request, InitiatorState.IDLE, InitiatorState.OPENING)
 
     def set_attributes(self, attributes: bytes) -> None:
-        """Ask for other pool attributes."""
+        """Ask for the pool's attributes to be replaced."""
         request = SetAttributes(attributes=attributes)
         self._issue(request, InitiatorState.OPEN, InitiatorState.SETTING)
 
@@ -134,15 +134,15 @@ class InitiatorMachine(Machine[InitiatorState]):
 
     @abstractmethod
     def _started(self, events: list[Event]) -> None:
-        """React to a good status word: leave the state STARTING."""
+        """React to a good status word by leaving the state STARTING."""
 
     @abstractmethod
     def _decode(self, data: bytes, events: list[Event]) -> None:
-        """Append the events in `data`; raise `ProtocolError` at a breach."""
+        """Append the events in `data`; raise `ProtocolError` on a violation."""
 
     @abstractmethod
     def _send_request(self, request: Message) -> Message:
-        """Queue a request and return it as it was sent."""
+        """Queue a request and return it as sent."""
 
     def _end(self) -> Event:
         if self.state is InitiatorState.STARTING:
@@ -186,7 +186,7 @@ class InitiatorMachine(Machine[InitiatorState]):
         raise self._out_of_turn("Done")
 
     def _refused(self, error: RpmemError) -> Event:
-        # A target that calls us wrong has ended the session, whatever the request was.
+        # A target that reports a violation of ours has ended the session, whatever the request was.
         if self._request is None or isinstance(error, ProtocolError):
             return self._fail(error)
         setting = isinstance(self._request, SetAttributes)

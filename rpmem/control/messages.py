@@ -1,7 +1,7 @@
 """The messages of the native control protocol, as validated records.
 
-A message is a frame whose payload is one JSON object. Fields that are not known are ignored, so
-that a later version can add some; `features` in `Hello` says what both sides really do.
+A message is a frame whose payload is one JSON object. Unknown fields are ignored, so that a later
+version can add some; `features` in `Hello` lists what each side really supports.
 """
 
 from __future__ import annotations
@@ -43,17 +43,17 @@ from rpmem.errors import (
     shortage,
 )
 
-#: Versions of the native protocol that this code speaks.
+#: Versions of the native protocol that this code supports.
 VERSION: Final = 1
 MIN_VERSION: Final = 1
 
 ATTRIBUTES_SIZE: Final = 104
 TOKEN_SIZE: Final = 32
 MAX_LANES: Final = 1024
-#: Pieces of strict data end at multiples of 64 bytes: one has to fit beside its descriptor.
+#: Pieces of strict data end at multiples of 64 bytes: one has to fit, with its descriptor.
 MIN_MESSAGE_SIZE: Final = 128
 MAX_MESSAGE_SIZE: Final = 16 << 20
-#: A pool that the fabric cannot reach may be served by way of staging buffers.
+#: A pool that the fabric cannot reach may be served through staging buffers.
 STAGING: Final = "staging"
 MAX_POOL_SIZE: Final = (1 << 63) - 1
 MAX_ERRNO: Final = 4095
@@ -86,7 +86,7 @@ _ATTRIBUTES: Final = Binary(ATTRIBUTES_SIZE)
 
 
 class Message(Record):
-    """Base of everything that travels in a frame of its own."""
+    """Base of everything that is sent as a frame."""
 
     KIND: ClassVar[Kind]
 
@@ -96,7 +96,7 @@ class Message(Record):
 
 
 class Hello(Message):
-    """Who speaks, and which versions and features it can. The first message both ways."""
+    """Who speaks, with which versions and features. The first message in both directions."""
 
     KIND: ClassVar[Kind] = Kind.HELLO
     software: str = wire(Text(128))
@@ -123,9 +123,9 @@ class Hello(Message):
 class Create(Message):
     """Create the pool in a pool set and serve it.
 
-    ``parts`` > 0 lets the target write the pool set file, with that many parts, if it is missing.
-    ``attributes`` None is for pool sets without headers. ``message_size`` is the largest in-band
-    message the initiator will send; ``threads`` 0 leaves the number to the target.
+    ``parts`` > 0: the target may write the pool set file, with that many parts, if it is missing.
+    ``attributes`` is None for pool sets without headers. ``message_size`` is the largest in-band
+    message the initiator will send; ``threads`` 0 leaves their number to the target.
     """
 
     KIND: ClassVar[Kind] = Kind.CREATE
@@ -141,7 +141,7 @@ class Create(Message):
 
 
 class Open(Message):
-    """Serve the pool that is in a pool set; ``pool_size`` 0 takes it as large as it is."""
+    """Serve the pool in a pool set; ``pool_size`` 0 accepts any size."""
 
     KIND: ClassVar[Kind] = Kind.OPEN
     pool_set: str = wire(PoolSetName())
@@ -161,16 +161,16 @@ class SetAttributes(Message):
 
 
 class Close(Message):
-    """End the session in order; ``remove`` also removes a pool that this session created."""
+    """End the session properly; ``remove`` also removes a pool that this session created."""
 
     KIND: ClassVar[Kind] = Kind.CLOSE
     remove: bool = wire(Boolean(), default=False)
 
 
 class LaneGrant(Record):
-    """What one lane needs: its one-time token, and the key and address of the pool for it.
+    """What one lane needs: its one-time token, and its key and address for the pool.
 
-    PMDK's protocol has no tokens: there the token is empty.
+    PMDK's protocol has no tokens, so there the token is empty.
     """
 
     token: bytes = wire(Binary(TOKEN_SIZE, 0), repr=False)
@@ -182,10 +182,10 @@ class Ready(Message):
     """The pool is registered and the target listens: how to connect, and what was granted.
 
     ``address`` empty means the host that the control session reached. ``steps`` are the durability
-    steps the target can do, best first; ``window`` the in-band messages a lane may have
-    unanswered; ``medium`` what the pool lies on ("pmem", "page", "volatile" or "unknown").
-    With ``staging`` above 0 the lanes' keys and addresses are those of buffers of that size, and
-    the pool is reached through messages only.
+    steps the target supports, best first; ``window`` is the number of in-band messages a lane may
+    have unanswered; ``medium`` is what the pool is stored on ("pmem", "page", "volatile" or
+    "unknown"). With ``staging`` above 0, the lanes' keys and addresses are those of buffers of that
+    size, and the pool is reached only through messages.
     """
 
     KIND: ClassVar[Kind] = Kind.READY
@@ -208,7 +208,7 @@ class Ready(Message):
         return None
 
     def mismatch(self, request: Create | Open) -> str | None:
-        """Say why this is no answer to `request`, or return None."""
+        """Say why this does not answer `request`, or return None."""
         if len(self.lanes) > request.lanes:
             return f"grants {len(self.lanes)} lanes where {request.lanes} were asked for"
         if self.provider not in request.providers:
@@ -257,7 +257,7 @@ class Log(Message):
 
 
 class Failure(Message):
-    """The target can no longer serve the lanes; only closing is left."""
+    """The target can no longer serve the lanes; only closing is still possible."""
 
     KIND: ClassVar[Kind] = Kind.FAILURE
     code: str = wire(Token())
@@ -275,7 +275,7 @@ class Failure(Message):
         return _reported(self.code, self.message, where, remedy_for(self.errno), self.errno)
 
 
-# Kinds that are about this side's calls, objects and launchers.
+# Kinds of error about this side's calls, objects and launchers.
 _OURS_ALONE: Final = (
     BufferRefused,
     CatalogueError,
@@ -304,7 +304,7 @@ def decode_from_initiator(frame: Frame) -> Message:
 
 
 def decode_from_target(frame: Frame) -> Message | None:
-    """Return the message in `frame`; None for an advisory one that is not known here.
+    """Return the message in `frame`; None for an advisory one that is unknown here.
 
     Raises
     ------
@@ -327,9 +327,9 @@ def _decode(frame: Frame, kinds: dict[int, type[Message]]) -> Message:
 
 
 def _reported(code: str, message: str, where: str, hint: str | None, errno: int) -> RpmemError:
-    """Return the error that a target reports; one that is this side's own affair as a RemoteError.
+    """Return the error that a target reports; as a RemoteError if its kind is for this side only.
 
-    What code of ours does about its own errors, a target must not be able to set off.
+    A target must not be able to trigger our handling of our own errors.
     """
     if issubclass(KINDS.get(code, RemoteError), _OURS_ALONE):
         error = from_code(RemoteError.code, message, where=where, hint=hint, errno=errno or None)
@@ -355,7 +355,7 @@ def _describe(error: BaseException) -> tuple[str, int, str, str | None]:
 
 
 def _file_name(name: object) -> str:
-    # Calls on descriptors put a number there.
+    # For calls on descriptors it is a number.
     return os.fsdecode(name) if isinstance(name, str | bytes | os.PathLike) else str(name)
 
 

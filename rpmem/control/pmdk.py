@@ -1,11 +1,11 @@
 """PMDK 0.1: the bytes of librpmem's and rpmemd's out-of-band messages, both directions.
 
-Integers are big-endian and nothing is padded. Three fields were never converted to that order
-by either side and are in the sender's native order: the status word, the lanes granted, and the
-flags of close.
+Integers are big-endian and nothing is padded. Three fields are never converted to that order by
+either side and have the sender's native order: the status word, the lanes granted, and the flags of
+close.
 
-A request translates into the records of the native protocol, so that the target's daemon sees
-one vocabulary.
+Requests are translated into the records of the native protocol, so that the target's daemon sees
+only one vocabulary.
 """
 
 from __future__ import annotations
@@ -35,9 +35,9 @@ from rpmem.errors import MalformedMessage, UsageError, VersionMismatch
 MAJOR: Final = 0
 MINOR: Final = 1
 VERSION: Final = f"{MAJOR}.{MINOR}"
-#: What both libraries always use; other sizes are accepted between these bounds.
+#: The size that both libraries always use, and the bounds of other accepted sizes.
 MESSAGE_SIZE: Final = 8192
-#: Bytes of an in-band request before its data.
+#: Size of an in-band request without its data.
 REQUEST_SIZE: Final = 24
 _SMALLEST_MESSAGE: Final = 64
 _LARGEST_MESSAGE: Final = 1 << 20
@@ -87,7 +87,7 @@ REQUEST_SIZES: Final = {
     Kind.CLOSE: (_REQUEST.size + 4, _REQUEST.size + 4),
     Kind.SET_ATTRIBUTES: (_REQUEST.size + ATTRIBUTES_SIZE,) * 2,
 }
-#: Size of each answer, the same whether it is good or bad.
+#: Size of each answer, whether good or bad.
 ANSWER_SIZES: Final = {
     Kind.CREATE_ANSWER: _ANSWER.size + _IN_BAND_SIZE,
     Kind.OPEN_ANSWER: _ANSWER.size + _IN_BAND_SIZE + ATTRIBUTES_SIZE,
@@ -104,7 +104,7 @@ def answer_to(request: Kind) -> Kind:
 
 
 class Breach(MalformedMessage):
-    """A request that is whole but wrong: it gets an answer with this status."""
+    """A request that is complete but wrong: it gets an answer with this status."""
 
     def __init__(self, what: str, status: Status) -> None:
         super().__init__(what)
@@ -146,8 +146,8 @@ def kind_of(request: Message) -> Kind:
 def encode_request(request: Message) -> bytes:
     """Return a request's bytes.
 
-    Of `Create` and `Open`, ``providers`` must hold exactly one; ``parts``, ``step`` and
-    ``threads`` have no place in these messages and are left out.
+    In `Create` and `Open`, ``providers`` must contain exactly one; ``parts``, ``step`` and
+    ``threads`` do not exist in these messages and are left out.
     """
     match request:
         case Create():
@@ -169,7 +169,7 @@ def decode_request_header(header: bytes | bytearray) -> RequestHeader:
     Raises
     ------
     MalformedMessage
-        No request has this number, or this size: what follows cannot be understood.
+        No request has this number or this size, so the rest cannot be understood.
     """
     number, size = _REQUEST.unpack_from(header)
     try:
@@ -183,12 +183,12 @@ def decode_request_header(header: bytes | bytearray) -> RequestHeader:
 
 
 def decode_request(kind: Kind, body: bytes) -> Message:
-    """Read what follows a request's header, of a length that fits the kind.
+    """Read the body of a request, whose length fits the kind.
 
     Raises
     ------
     MalformedMessage, VersionMismatch
-        A `Breach` among them says which status to answer with.
+        A `Breach` contains the status to answer with.
     """
     if kind is Kind.CLOSE:
         (flags,) = _NATIVE_U32.unpack(body)
@@ -261,7 +261,7 @@ def _pool_set(descriptor: bytes) -> str:
 
 
 def encode_error(kind: Kind, status: Status) -> bytes:
-    """Return a bad answer of this kind: full length, everything but the header zero."""
+    """Return a bad answer of this kind, of full length, with only zeros after the header."""
     return _answer(kind, status, bytes(ANSWER_SIZES[kind] - _ANSWER.size))
 
 
@@ -273,8 +273,8 @@ def encode_done(kind: Kind) -> bytes:
 def encode_ready(kind: Kind, ready: Ready) -> bytes:
     """Return the good answer to create or open.
 
-    All lanes must have the same key and address, and the best step must be one of the two that
-    PMDK knows. Tokens, window, medium and address have no place in it.
+    All lanes must have the same key and address, and the best step must be one of the two that PMDK
+    knows. Tokens, window, medium and address are left out.
     """
     first = ready.lanes[0]
     if any((lane.key, lane.address) != (first.key, first.address) for lane in ready.lanes):
@@ -295,7 +295,7 @@ def decode_answer_header(header: bytes | bytearray, expected: Kind) -> AnswerHea
     Raises
     ------
     MalformedMessage
-        It is not the answer that is due.
+        It is not the expected answer.
     """
     number, kind, size = _ANSWER.unpack_from(header)
     if kind != expected:
@@ -312,7 +312,7 @@ def decode_answer_header(header: bytes | bytearray, expected: Kind) -> AnswerHea
 
 
 def decode_ready(request: Create | Open, body: bytes) -> Ready:
-    """Read what follows the header of a good answer to create or open.
+    """Read the body of a good answer to create or open.
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""PMDK 0.1 at the initiator: what librpmem is to an unmodified rpmemd."""
+"""PMDK 0.1 at the initiator: the part of librpmem, towards an unmodified rpmemd."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ _STEPS: Final = ("auto", SEND_AFTER_WRITE.name, READ_AFTER_WRITE.name)
 class PmdkInitiatorSession(InitiatorMachine):
     """A PMDK 0.1 session at the initiator, from the status word on.
 
-    Of the providers in `Create` and `Open` the first that this protocol can name (verbs,
-    sockets) is used; ``parts`` and ``threads`` have no place in it and are left out. Lanes are
-    granted without tokens.
+    Of the providers in `Create` and `Open`, the first that this protocol can name (verbs, sockets)
+    is used; ``parts`` and ``threads`` do not exist in it and are left out. Lanes are granted
+    without tokens.
 
     Parameters
     ----------
@@ -92,7 +92,8 @@ class PmdkInitiatorSession(InitiatorMachine):
         return self._done()
 
     def _end(self) -> Event:
-        # A second status word in place of an answer is how rpmemd says that it understood nothing.
+        # A second status word in place of an answer means that rpmemd did not understand the
+        # request.
         if len(self._buffer) == STATUS_SIZE and self._request is not None:
             return self._fail(
                 ReplicaLost(

@@ -27,7 +27,7 @@ from rpmem.errors import (
 
 
 class Status(enum.IntEnum):
-    """What an answer says; the names are PMDK's."""
+    """The status in an answer; the names are PMDK's."""
 
     SUCCESS = 0
     BADPROTO = 1
@@ -45,7 +45,7 @@ class Status(enum.IntEnum):
     POOL_CFG = 13
 
 
-# What librpmem's callers find in errno, and the kind that says the same here.
+# The errno that librpmem's callers get, and the kind of error that means the same here.
 _MEANING: Final[dict[Status, tuple[type[RpmemError], int, str]]] = {
     Status.BADPROTO: (VersionMismatch, errno.EPROTONOSUPPORT, "it does not speak this protocol"),
     Status.BADNAME: (PoolSetNameRefused, errno.EINVAL, "the pool set's name is not allowed"),
@@ -95,7 +95,7 @@ _OF_ERRNO: Final[dict[int | None, Status]] = {
 
 
 def status_of(error: BaseException) -> Status:
-    """Return the status a target answers with when `error` stopped it."""
+    """Return the status with which a target reports `error`."""
     if isinstance(error, RpmemError):
         return next((status for kind, status in _OF_KIND if isinstance(error, kind)), Status.FATAL)
     if isinstance(error, OSError):
@@ -104,7 +104,7 @@ def status_of(error: BaseException) -> Status:
 
 
 def error_of(status: Status, request: Message, *, where: str) -> RpmemError:
-    """Return what a bad status in the answer to `request` means, with librpmem's errno."""
+    """Return the error for a bad status in the answer to `request`, with librpmem's errno."""
     kind, number, what = _MEANING[status]
     if status is Status.POOL_CFG and isinstance(request, SetAttributes):
         kind, what = AttributesRefused, "the attributes do not go together with the pool set"

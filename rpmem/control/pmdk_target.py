@@ -1,4 +1,4 @@
-"""PMDK 0.1 at the target: what rpmemd is to an unmodified librpmem."""
+"""PMDK 0.1 at the target: the part of rpmemd, towards an unmodified librpmem."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ from rpmem.errors import ProtocolError
 class PmdkTargetSession(TargetMachine):
     """A PMDK 0.1 session at the target, from the first request on.
 
-    PMDK's rpmemd trusts what it reads: it overruns its heap, aborts or allocates without limit
-    on sizes that lie, on zero lanes and on attributes set too early. Here every such request
-    is refused: with an answer when the request is whole, else, as rpmemd does, with a second status
-    word and the end.
+    PMDK's rpmemd trusts its input: false sizes, zero lanes and attributes set too early make it
+    overrun its heap, abort or allocate without limit. Here every such request is refused: with an
+    answer if the request is complete, else, like rpmemd, with a second status word, and the session
+    ends.
     """
 
     protocol: ClassVar[Protocol] = Protocol.PMDK
@@ -39,10 +39,10 @@ class PmdkTargetSession(TargetMachine):
         return len(self._buffer)
 
     def log(self, level: str, message: str) -> None:
-        """Do nothing: this protocol has no place for it."""
+        """Do nothing: this protocol cannot express it."""
 
     def failure(self, error: BaseException) -> None:
-        """Do nothing: an initiator of this protocol learns it from its lanes' connections."""
+        """Do nothing: in this protocol an initiator notices it by its lanes' connections."""
 
     def _decode(self, data: bytes) -> Iterator[Event]:
         self._buffer += data

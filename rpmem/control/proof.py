@@ -1,7 +1,7 @@
-"""The proof that a lane belongs to a session: what travels in its connection request.
+"""The proof that a lane belongs to a session, sent in its connection request.
 
-The control session hands out one token per lane; the connection request carries it once.
-40 bytes: RDMA-CM leaves 56 for private data.
+The control session hands out one token per lane; the connection request carries it once. The proof
+has 40 bytes, as RDMA-CM leaves 56 for private data.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ PROOF_SIZE: Final = _PROOF.size
 
 
 def new_token() -> bytes:
-    """Return a token nobody can guess."""
+    """Return a token that cannot be guessed."""
     return os.urandom(TOKEN_SIZE)
 
 
@@ -47,7 +47,7 @@ class Tokens:
     def redeem(self, proof: bytes) -> int | None:
         """Return the number of the lane that `proof` is for, and forget its token.
 
-        None when it proves nothing: too short, of another protocol, wrong, or used before.
+        None if it is not valid: too short, of another protocol, wrong, or used before.
         """
         if len(proof) < _PROOF.size:
             return None
@@ -63,9 +63,9 @@ class Tokens:
 
 
 def _equal(one: bytes, other: bytes) -> bool:
-    """Compare in a time that does not depend on where they differ.
+    """Compare in a time that does not depend on where the two differ.
 
-    As hmac.compare_digest, whose module would bring OpenSSL into every rpmemd.
+    Like hmac.compare_digest, whose module would load OpenSSL into every rpmemd.
     """
     difference = len(one) ^ len(other)
     for a, b in zip(one, other, strict=False):

@@ -26,20 +26,20 @@ from rpmem.errors import ProtocolError, UnexpectedMessage, UsageError
 class TargetSession(TargetMachine):
     """A native session at the target, from the initiator's Hello on.
 
-    The status word goes before it and is not part of it: it is written before anybody knows the
-    protocol (see `rpmem.control.handshake`).
+    The status word precedes it and is not part of it: it is written before the protocol is known
+    (see `rpmem.control.handshake`).
 
     Parameters
     ----------
     hello : Hello
-        What this side says of itself.
+        This side's description of itself.
 
     Attributes
     ----------
     peer : Hello or None
-        What the initiator said of itself.
+        The initiator's description of itself.
     features : frozenset of str
-        What both sides have.
+        The features that both sides have.
     """
 
     protocol: ClassVar[Protocol] = Protocol.NATIVE
@@ -58,7 +58,7 @@ class TargetSession(TargetMachine):
         return self._decoder.buffered
 
     def log(self, level: str, message: str) -> None:
-        """Tell the initiator's user something."""
+        """Send a log record to the initiator's user."""
         if not self.ended:
             self._send(Log(level=level, message=message), serial=0)
 
@@ -69,7 +69,7 @@ class TargetSession(TargetMachine):
 
     def _decode(self, data: bytes) -> Iterator[Event]:
         for frame in self._decoder.feed(data):
-            # A breach is answered under the serial of the frame that made it.
+            # A violation is answered with the serial of the frame at fault.
             self._serial = frame.serial
             message = decode_from_initiator(frame)
             if isinstance(message, Hello):

@@ -1,4 +1,4 @@
-"""What both protocols have in common at the target: the states, and which command fits when."""
+"""The common part of both protocols at the target: states, and the commands allowed in each."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ _NO_ATTRIBUTES: Final = bytes(ATTRIBUTES_SIZE)
 
 
 class TargetState(enum.Enum):
-    """Where a session stands, seen from the target."""
+    """The state of a session, seen from the target."""
 
     GREETING = "waiting for the initiator's Hello"
     IDLE = "waiting for create or open"
@@ -48,8 +48,8 @@ class TargetState(enum.Enum):
 class TargetMachine(Machine[TargetState]):
     """A control session at the target: bytes in, events out, commands in, bytes out.
 
-    The caller passes what it reads to `receive` and the end of it to `receive_eof`, carries out
-    the requests among the events, and writes what `data_to_send` returns after every call. Each
+    The caller passes what it reads to `receive`, reports the end of input by `receive_eof`, carries
+    out the requests among the events, and writes what `data_to_send` returns after every call. Each
     request is answered by exactly one of `ready`, `done` and `error` before the initiator may send
     the next. Once the session has ended, input is dropped and commands do nothing.
 
@@ -86,7 +86,7 @@ class TargetMachine(Machine[TargetState]):
     # --- commands -------------------------------------------------------------------------
 
     def ready(self, answer: Ready) -> None:
-        """Answer create or open: the pool is registered and the listener listens."""
+        """Answer create or open: the pool is registered and the listener is ready."""
         if not self._may(TargetState.OPENING, command="ready"):
             return
         assert self._request is not None
@@ -114,21 +114,21 @@ class TargetMachine(Machine[TargetState]):
 
     @abstractmethod
     def log(self, level: str, message: str) -> None:
-        """Tell the initiator's user something, where the protocol can."""
+        """Send a log record to the initiator's user, if the protocol can."""
 
     @abstractmethod
     def failure(self, error: BaseException) -> None:
-        """Tell the initiator that the lanes are no longer served, where the protocol can."""
+        """Tell the initiator that the lanes are no longer served, if the protocol can."""
 
     # --- for the subclasses ---------------------------------------------------------------
 
     @abstractmethod
     def _decode(self, data: bytes) -> Iterator[Event]:
-        """Yield the events in `data`; raise `ProtocolError` at a breach."""
+        """Yield the events in `data`; raise `ProtocolError` on a violation."""
 
     @abstractmethod
     def _reject(self, error: ProtocolError) -> None:
-        """Send what the protocol has for an initiator that broke it."""
+        """Send the protocol's answer to an initiator that violated it."""
 
     @abstractmethod
     def _send_ready(self, answer: Ready) -> None: ...
@@ -140,7 +140,7 @@ class TargetMachine(Machine[TargetState]):
     def _send_error(self, error: BaseException) -> None: ...
 
     def _accept(self, request: Message) -> Event | None:
-        """Change state for a request; None when it was answered on the spot."""
+        """Change state for a request; None if it was answered immediately."""
         match request:
             case Create():
                 self._expect(TargetState.IDLE, request)
@@ -166,7 +166,7 @@ class TargetMachine(Machine[TargetState]):
         raise UnexpectedMessage(f"{type(request).__name__} is not allowed here")
 
     def _answer_zero(self) -> None:
-        # "No attributes" fits a pool without headers and nothing else; either way nothing is done.
+        # Only a pool without headers can have no attributes; either way there is nothing to do.
         if self._has_attributes:
             self.error(
                 AttributesRefused("the pool has a header, so its attributes cannot be all zero")

@@ -1,4 +1,4 @@
-"""Latencies of `Pool.persist` beside a local msync, measured in turns."""
+"""Latencies of `Pool.persist` and of a local msync, measured in turns."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from rpmem.pool.pool import Pool
 
 SIZES = (64, 256, 1024, 4096, 16384, 65536, 262144, 1048576)
 
-_SECONDS, _PATIENCE = 0.4, 1.0  # per size: wanted, and allowed for the fewest calls
+_SECONDS, _PATIENCE = 0.4, 1.0  # seconds per size: usual, and at most
 _FEWEST, _ENOUGH, _MOST = 5, 50, 400
 _WARM_UP = 3
 
 
 @dataclass(frozen=True, slots=True)
 class Latencies:
-    """What was measured for one size, in microseconds.
+    """The measurements for one size, in microseconds.
 
     Parameters
     ----------
@@ -39,12 +39,12 @@ class Latencies:
 
 
 class Msync:
-    """A plain mapped file beside the pool's, made durable with msync alone.
+    """A plain mapped file next to the pool's, made durable with msync alone.
 
     Parameters
     ----------
     directory : Path
-        Where the file is made; it is removed at once, its mapping lives on.
+        Where the file is made; it is removed immediately, but its mapping lives on.
     """
 
     def __init__(self, directory: Path) -> None:
@@ -75,13 +75,13 @@ def measure(pool: Pool, directory: Path) -> list[Latencies]:
     pool : Pool
         Gets an array ``scratch`` of 1 MiB.
     directory : Path
-        For the file that is only msync'ed: the directory of the local pool.
+        For the file that is only msync'ed: use the directory of the local pool.
 
     Returns
     -------
     list of Latencies
-        In the order of `SIZES`. Within a size the two are measured in turns, so that a disturbance
-        of the machine meets both.
+        In the order of `SIZES`. Within a size the two are measured in turns, so that disturbances
+        affect both.
     """
     scratch = pool.array("scratch", SIZES[-1], "u1")
     plain = Msync(directory)
@@ -107,7 +107,7 @@ def _measure_size(pool: Pool, scratch: Any, plain: Msync, size: int) -> Latencie
 
 
 def _goes_on(turn: int, seconds: float) -> bool:
-    """Measure until there is enough; on a slow disk, until patience ends."""
+    """Whether to measure on: until there is enough or, on a slow disk, until time is up."""
     if turn < _WARM_UP + _ENOUGH:
         return seconds < _PATIENCE
     return turn < _MOST and seconds < _SECONDS

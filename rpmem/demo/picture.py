@@ -11,7 +11,7 @@ from rpmem.demo.measure import Latencies
 from rpmem.errors import MissingExtension
 from rpmem.terminal.tables import readable
 
-#: Of ink on white: told apart in print and by the colour-blind.
+#: Colours on white that can be told apart in print and by the colour-blind.
 _PERSIST, _MSYNC = "#0b62a4", "#d95f02"
 
 
@@ -21,7 +21,7 @@ def save(latencies: Sequence[Latencies], path: str, title: str) -> None:
     Parameters
     ----------
     latencies : sequence of Latencies
-        What `rpmem.demo.measure.measure` returned.
+        The result of `rpmem.demo.measure.measure`.
     path : str
         File to write.
     title : str

@@ -1,4 +1,4 @@
-"""What ``rpmem demo`` tells, from an empty directory to every byte back."""
+"""The course of ``rpmem demo``, from an empty directory to every byte restored."""
 
 from __future__ import annotations
 
@@ -36,25 +36,25 @@ _PARTICLE = np.dtype([("id", "<u4"), ("position", "<f4", (3,)), ("energy", "<f8"
 
 
 def run(console: Console, target: str | None, directory: str | None, size: str, image: str) -> bool:
-    """Tell the whole story.
+    """Run the whole demonstration.
 
     Parameters
     ----------
     console : Console
-        Where.
+        Where to print.
     target : str or None
-        Where the replica is; None: a child process of this one, no ssh.
+        Where the replica is; None: a child process of this one, without ssh.
     directory : str or None
         For the files; None: a temporary one, removed at the end.
     size : str
-        Of the pool.
+        Size of the pool.
     image : str
         The picture to write.
 
     Returns
     -------
     bool
-        Whether everything held that was promised.
+        Whether all promises were kept.
     """
     with _workplace(directory) as place:
         spec = _replica(target, place)
@@ -229,7 +229,7 @@ def _place_name(target: Target) -> str:
 
 
 def _remove(spec: ReplicaSpec) -> None:
-    """Take the replica away, whatever became of the story."""
+    """Remove the replica, whatever the outcome."""
     try:
         session.remove(spec.target, spec.pool_set, force=True, pool_set=True)
     except RpmemError:

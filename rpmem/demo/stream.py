@@ -1,4 +1,4 @@
-"""A stream of persists with a model of what was acknowledged, and the end of its target."""
+"""A stream of persists with a model of the acknowledged data, and the killing of its target."""
 
 from __future__ import annotations
 
@@ -29,22 +29,22 @@ _GIVE_UP = 60.0
 
 @dataclass
 class Stream:
-    """Records written one after the other, each durable before the next.
+    """Records written one after another, each durable before the next.
 
     Attributes
     ----------
     model : ndarray
-        What the ledger must hold: changed only after an acknowledgement.
+        The expected content of the ledger: changed only after an acknowledgement.
     acknowledged : int
         How many persists returned.
     in_flight : int or None
         The record whose persist did not return.
     attempted : ndarray
-        What it was to become.
+        The new content of that record.
     error : RpmemError or None
-        What it raised instead.
+        The error from that persist.
     silence : float
-        Seconds from the last acknowledgement, or the kill when that came later, to the error.
+        Seconds from the last acknowledgement, or from the kill if later, to the error.
     """
 
     model: NDArray[Any] = field(default_factory=lambda: np.zeros(RECORDS, RECORD))
@@ -55,7 +55,7 @@ class Stream:
     silence: float = 0.0
 
     def run(self, pool: Pool, killer: Killer) -> None:
-        """Write records until persist raises, while `killer` ends the target."""
+        """Write records until persist raises, while `killer` kills the target."""
         ledger = pool.array("ledger", RECORDS, RECORD)
         dice = random.Random(1)
         killer.start()
@@ -78,7 +78,7 @@ class Stream:
         killer.join()
 
     def check(self, ledger: NDArray[Any]) -> int:
-        """Compare what came back with the model; return how many bytes are wrong.
+        """Compare the restored ledger with the model; return how many bytes are wrong.
 
         Each 8-byte word of the record in flight may be old or new, as `persist` promises.
         """
@@ -95,19 +95,19 @@ def _words(records: NDArray[Any]) -> NDArray[np.uint64]:
 
 
 class Killer(threading.Thread):
-    """Ends the rpmemd of a replica with SIGKILL after a while.
+    """Kills the rpmemd of a replica with SIGKILL after a delay.
 
     Parameters
     ----------
     replica : Replica
-        Whose.
+        The replica whose rpmemd to kill.
     delay : float
         Seconds.
 
     Attributes
     ----------
     done_at : float or None
-        When the signal had been sent (``time.monotonic``); None when that is not known.
+        When the signal had been sent (``time.monotonic``); None if that is not known.
     failure : Exception or None
         Why it could not be sent.
     """

@@ -1,6 +1,6 @@
-"""librpmem's calls on one replica: offset and length, straight to the core.
+"""librpmem's calls on one replica, by offset and length, straight to the core.
 
-A call of 64 bytes takes some microseconds on a fast fabric, so what Python adds shows.
+A call of 64 bytes takes a few microseconds on a fast fabric, so Python's overhead shows.
 """
 
 from libc.stdint cimport uint32_t
@@ -11,10 +11,10 @@ from rpmem.steps.step cimport OPERATION_DEEP, OPERATION_FLUSH, OPERATION_RELAXED
 
 
 cdef class Calls:
-    """The calls that `rpmem.Replica` inherits."""
+    """The base of `rpmem.Replica`."""
 
     def through(self, Replicator core, uint32_t index=0, *, bint lent=False, register=None):
-        """Let calls go through a Replicator, in which the replica has a number.
+        """Direct calls to a Replicator, in which the replica has a number.
 
         Parameters
         ----------
@@ -23,7 +23,7 @@ cdef class Calls:
         index : int
             The replica's number there.
         lent : bool
-            It belongs to a pool: only reading is left here.
+            The replica belongs to a pool: only reading is allowed here.
         register : callable, optional
             See `Replicator.read`.
         """
@@ -33,7 +33,7 @@ cdef class Calls:
         self.register = register
 
     def refusal(self, *, bint lent):
-        """The error of calls that are not possible; subclasses say it better."""
+        """The error for calls that are not possible; subclasses refine it."""
         return RuntimeError("no calls are possible")
 
     cdef Replicator own(self):
@@ -43,7 +43,7 @@ cdef class Calls:
 
     cdef int run(self, object offset, object length, uint32_t flags, object lane) except -1:
         cdef range_t wanted
-        # A reference of this call's own: another thread may end the session meanwhile.
+        # A separate reference for this call: another thread may end the session meanwhile.
         cdef Replicator core = self.own()
         core.usable()
         range_of(&wanted, offset, length, core.size)
@@ -57,17 +57,17 @@ cdef class Calls:
         offset, length : int
             Bytes, from the start of the pool.
         lane : int, optional
-            A certain lane; without it a free one is taken.
+            A specific lane; by default a free one.
         relaxed : bool
-            Give up the promise that each aligned 8-byte word over there is old or new,
-            never a mixture, whatever crashes when.
+            Give up the guarantee that each aligned 8-byte word on the target is either old or new
+            after any crash, never a mixture.
 
         Raises
         ------
         RangeError
-            The range is not in the pool, or in its header.
+            The range is outside the pool, or in its header.
         ReplicaLost, FlushFailed, DeadlineExceeded
-            It is not known to be durable.
+            The range is not known to be durable.
         """
         self.run(offset, length, OPERATION_RELAXED if relaxed else 0, lane)
 
@@ -76,14 +76,14 @@ cdef class Calls:
         self.run(offset, length, OPERATION_DEEP, lane)
 
     def flush(self, offset, length, lane=None, bint relaxed=False):
-        """Start making a range durable; it is when a later `drain` returns.
+        """Start making a range durable; it is durable once a later `drain` returns.
 
         The range must not change in between.
         """
         self.run(offset, length, OPERATION_FLUSH | (OPERATION_RELAXED if relaxed else 0), lane)
 
     def drain(self, lane=None):
-        """Wait until all that was flushed before (on `lane`, or at all) is durable."""
+        """Wait until everything flushed before (on `lane`, or on any lane) is durable."""
         self.own().drain(lane=lane)
 
     def persist_many(self, ranges, bint relaxed=False, lane=None):
@@ -100,7 +100,7 @@ cdef class Calls:
         offset : int
             Where in the pool to begin; the header may be read.
         lane : int, optional
-            A certain lane; without it a free one is taken.
+            A specific lane; by default a free one.
         """
         cdef Replicator core = self.core
         if core is None:

@@ -10,7 +10,7 @@ from rpmem.steps.step cimport link_t, operation_t
 
 
 cdef enum:
-    FAULT_NO_LANE = -101      # none came free in time
+    FAULT_NO_LANE = -101      # none became free in time
     FAULT_INTERRUPTED = -102  # see `raised`
     EVERY_GROUP = -1
 
@@ -18,38 +18,38 @@ cdef enum:
 ctypedef struct group_t:
     link_t *links
     uint32_t lanes
-    int failed                # set from any thread; every waiter looks at it
+    int failed                # set from any thread; every waiter checks it
 
-# How an operation goes, and what ended it if not success.
+# The state of an operation, and what ended it if it failed.
 ctypedef struct outcome_t:
     int32_t lane              # the one it took
-    uint32_t pending          # replicas that have not ended it
+    uint32_t pending          # replicas that have not finished it
     int32_t fault             # 0, LANE_..., FAULT_...
     int32_t group             # the replica that failed first
     int32_t detail
     int32_t refusal
-    int32_t local             # 0, or why the local medium refused
-    bint reading              # a READ that was given up may still write to its destination
+    int32_t local             # 0, or the errno of the local medium's refusal
+    bint reading              # an abandoned READ may still write to its destination
     void *raised              # an exception that ended the wait, owned, or NULL
 
 ctypedef struct engine_t:
     group_t **groups
     uint32_t group_count
-    uint32_t lanes            # that every group has
+    uint32_t lanes            # the number that every group has
     operation_t *operations   # lanes x groups
     handout_t handout
     overlaps_t overlaps
-    uint64_t spin_ns          # to poll before sleeping
-    uint32_t cores            # of this machine: more waiters than that only sleep
+    uint64_t spin_ns          # polling time before sleeping
+    uint32_t cores            # of this machine: waiters beyond that only sleep
     politeness_t politeness
-    uint32_t active           # calls on their way
-    uint64_t patience_ns      # without any progress
+    uint32_t active           # calls under way
+    uint64_t patience_ns      # the limit without progress
 
 
 cdef int engine_init(engine_t *engine, uint32_t groups, uint32_t lanes) noexcept
 cdef void engine_free(engine_t *engine) noexcept
-# Take `lane` (or any: -1), start a copy of `wanted` on one group or on every group.
+# Take `lane` (-1: any) and start a copy of `wanted` on one group or on every group.
 cdef void engine_begin(engine_t *engine, const operation_t *wanted, int32_t lane, int32_t group,
                        outcome_t *outcome) noexcept nogil
-# Wait for what is pending and give the lane back.
+# Wait for pending operations and release the lane.
 cdef void engine_end(engine_t *engine, outcome_t *outcome) noexcept nogil

@@ -1,7 +1,7 @@
 """The engine's loop: poll, advance, yield the core, sleep, give up.
 
-Everything here is nogil, allocates nothing and knows neither steps nor fabrics by name. Only who
-has waited for long takes the GIL for a moment, to see whether a signal has come.
+Everything here is nogil, allocates nothing and knows neither steps nor fabrics by name. Only a
+thread that has waited for long takes the GIL briefly, to check for a signal.
 """
 
 from cpython.exc cimport PyErr_CheckSignals
@@ -35,16 +35,16 @@ cdef extern from * nogil:
 cdef enum:
     OPERATION_FINISHED = 1 << 16
     BATCH = 8
-    LOOK_AT_CLOCK = 32           # empty polls between two looks
-    LOOK_AT_ALL = 64             # rounds between two looks, however much is going on
-    SLICE_ONE_MS = 50            # ms asleep at most, for one replica
-    SLICE_MANY_MS = 1            # ms, when others may need service meanwhile
-    LISTEN_NS = 50000000         # ns between two looks for a signal
-    LATE_NS = 100000000          # ns that an interrupted read waits for what it asked for
+    LOOK_AT_CLOCK = 32           # empty polls between two readings
+    LOOK_AT_ALL = 64             # rounds between two readings, even if completions keep coming
+    SLICE_ONE_MS = 50            # longest sleep in ms, for one replica
+    SLICE_MANY_MS = 1            # the same if other replicas may need service meanwhile
+    LISTEN_NS = 50000000         # ns between two checks for a signal
+    LATE_NS = 100000000          # ns that an interrupted read waits for its data
 
 
 cdef int engine_init(engine_t *engine, uint32_t groups, uint32_t lanes) noexcept:
-    """Allocate for so many groups and lanes; 0, or -1 without memory."""
+    """Allocate for so many groups and lanes; 0, or -1 if out of memory."""
     engine.group_count = groups
     engine.lanes = lanes
     engine.active = 0
@@ -70,7 +70,7 @@ cdef void engine_free(engine_t *engine) noexcept:
 
 cdef void lose(engine_t *engine, uint32_t g, link_t *link, operation_t *operation, int fault,
                outcome_t *outcome) noexcept nogil:
-    """The replica `g` failed: remember the first cause; whoever waits for it will notice."""
+    """The replica `g` failed: keep the first cause; all that wait for it will notice."""
     if link.lane.state == LANE_UP and fault != LANE_ABORTED:
         link.lane.state = fault
     operation.flags |= OPERATION_FINISHED
@@ -86,7 +86,7 @@ cdef void lose(engine_t *engine, uint32_t g, link_t *link, operation_t *operatio
 
 cdef void settle(engine_t *engine, uint32_t g, link_t *link, operation_t *operation, int rc,
                  outcome_t *outcome) noexcept nogil:
-    """What an advance said: over, lost, or still pending."""
+    """Process the result of an advance: done, lost, or still pending."""
     if rc == OPERATION_DONE:
         operation.flags |= OPERATION_FINISHED
     elif rc < 0:
@@ -102,7 +102,7 @@ cdef inline int advance(link_t *link, operation_t *operation) noexcept nogil:
 
 
 cdef void *interruption() noexcept with gil:
-    """What a signal's handler has raised, or NULL; the caller owns it."""
+    """The exception that a signal's handler raised, or NULL; the caller owns it."""
     try:
         PyErr_CheckSignals()
         check()
@@ -113,7 +113,7 @@ cdef void *interruption() noexcept with gil:
 
 
 cdef int32_t take_lane(engine_t *engine, int32_t wanted, outcome_t *outcome) noexcept nogil:
-    """A free lane, or -1 and why there is none."""
+    """Return a free lane, or -1 and the reason."""
     cdef uint64_t since
     cdef int32_t lane = handout_acquire(&engine.handout, wanted, 0)
     if lane >= 0:
@@ -133,7 +133,7 @@ cdef int32_t take_lane(engine_t *engine, int32_t wanted, outcome_t *outcome) noe
 
 
 cdef void drain(engine_t *engine, int32_t lane, outcome_t *outcome) noexcept nogil:
-    """Wait for what was left behind on a lane, so that it cannot overtake what is sent next."""
+    """Wait for operations left behind on a lane, so that they cannot overtake later ones."""
     cdef operation_t operation
     cdef outcome_t drained
     memset(&operation, 0, sizeof(operation))
@@ -150,7 +150,7 @@ cdef void drain(engine_t *engine, int32_t lane, outcome_t *outcome) noexcept nog
 
 cdef int32_t enter(engine_t *engine, const operation_t *wanted, int32_t number,
                    outcome_t *outcome) noexcept nogil:
-    """A lane for an operation that overtakes nothing, or -1 and why there is none."""
+    """Return a lane on which the operation overtakes nothing, or -1 and the reason."""
     cdef uint64_t since = 0
     cdef int32_t lane, other
     while True:
@@ -164,7 +164,7 @@ cdef int32_t enter(engine_t *engine, const operation_t *wanted, int32_t number,
         handout_release(&engine.handout, <uint32_t> lane)
         if overlaps_wait(&engine.overlaps, <uint32_t> other, LISTEN_NS):
             drain(engine, other, outcome)
-            since = 0  # which had its own time
+            since = 0  # the drain had its own time limit
         else:
             outcome.raised = interruption()
             if outcome.raised != NULL:
@@ -178,14 +178,14 @@ cdef int32_t enter(engine_t *engine, const operation_t *wanted, int32_t number,
 
 
 cdef void leave(engine_t *engine, const operation_t *operation, outcome_t *outcome) noexcept nogil:
-    """The lane is free again; what has not arrived is left behind on it."""
+    """Release the lane; data that has not arrived is left behind on it."""
     cdef bint broken = outcome.raised != NULL
     cdef bint leaves = broken or operation.flags & OPERATION_FLUSH != 0
     cdef bint drained = operation.flags & OPERATION_DRAIN != 0 and not broken
     cdef uint32_t g
     if operation.destination == NULL:
         if leaves or drained:
-            # Lanes may outlive this engine, and what is left on them has to be drained by the next.
+            # Lanes may outlive this engine; the next one has to drain what is left on them.
             for g in range(engine.group_count):
                 engine.groups[g].links[outcome.lane].undrained = leaves
         overlaps_leave(&engine.overlaps, <uint32_t> outcome.lane, leaves,
@@ -227,7 +227,7 @@ cdef void engine_begin(engine_t *engine, const operation_t *wanted, int32_t lane
 
 
 cdef int serve(link_t *link, operation_t *operation, bint *moved) noexcept nogil:
-    """Take the lane's completions and go on with its operation."""
+    """Take the lane's completions and advance its operation."""
     cdef completion_t completions[BATCH]
     cdef int n = link.lane.ops.poll(link.lane.queue, completions, BATCH)
     cdef int i, rc
@@ -243,7 +243,7 @@ cdef int serve(link_t *link, operation_t *operation, bint *moved) noexcept nogil
 
 cdef void give_up(engine_t *engine, operation_t *operations, int32_t lane, bint expired,
                   outcome_t *outcome) noexcept nogil:
-    """End the operations of replicas that are lost, or of all when time is up."""
+    """End the operations of lost replicas, or of all when time is up."""
     cdef uint32_t g
     for g in range(engine.group_count):
         if operations[g].flags & OPERATION_FINISHED:
@@ -255,7 +255,7 @@ cdef void give_up(engine_t *engine, operation_t *operations, int32_t lane, bint 
 
 
 cdef int collect(link_t *link, uint64_t patience_ns) noexcept nogil:
-    """Wait until what was posted one-sided is complete: 0, or a fault."""
+    """Wait until one-sided posts are complete: 0, or a fault."""
     cdef completion_t completions[BATCH]
     cdef uint64_t since = now()
     cdef int n, i, rc
@@ -278,9 +278,9 @@ cdef void interrupt(engine_t *engine, operation_t *operations, int32_t lane,
                     outcome_t *outcome) noexcept nogil:
     """Leave the operations as they are.
 
-    The lane can be used again: answers say to which message they are, and an operation waits for
-    all that was posted before it.  Only what is read goes to memory that the caller may take back:
-    that has to come now, or the replica is lost.
+    The lane can be used again: answers name their message, and an operation waits for everything
+    posted before it. Only a read writes to memory that the caller may free: its data has to arrive
+    now, or the replica is lost.
     """
     cdef link_t *link
     cdef uint32_t g

@@ -21,7 +21,7 @@ cdef extern from *:
         pthread_cond_t freed;
     } handout_t;
 
-    /* A thread comes back to the lane it had last: its memory is warm. */
+    /* A thread returns to the lane it had last: its memory is in the cache. */
     static _Thread_local uint32_t handout_last;
     static uint32_t handout_next_thread;
     static _Thread_local int handout_known;
@@ -66,7 +66,7 @@ cdef extern from *:
         return -1;
     }
 
-    /* The lane `wanted`, or any for -1; -1 when none came free by `deadline` (CLOCK_MONOTONIC). */
+    /* The lane `wanted`, or any for -1; -1 if none became free within `patience_ns`. */
     static int32_t handout_acquire(handout_t *h, int32_t wanted, uint64_t patience_ns) {
         int32_t lane;
         struct timespec until;

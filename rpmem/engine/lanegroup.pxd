@@ -8,6 +8,6 @@ cdef class LaneGroup:
     """The lanes of one replica."""
     cdef group_t c
     cdef list lanes
-    cdef list kept               # what an interrupted read may still write to
+    cdef list kept               # buffers that an interrupted read may still write to
     cdef readonly object owner   # has explain(fault, refusal, detail) -> RpmemError
     cdef readonly str step

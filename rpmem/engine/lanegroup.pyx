@@ -12,20 +12,20 @@ from rpmem.wire.lane cimport Lane, lane_t
 from rpmem.base.handles import refuse_copy
 
 cdef enum:
-    COPY_LIMIT = 2048      # bytes of a last range that are copied rather than gathered
-    PUT_LIMIT = 16384      # bytes of a relaxed range that go faster inside a message
-    ROOM_BESIDE_DATA = 64  # bytes of a message that data up to `put_limit` leave
+    COPY_LIMIT = 2048      # a last range up to this size is copied, not gathered
+    PUT_LIMIT = 16384      # a relaxed range up to this size is faster in a message
+    ROOM_BESIDE_DATA = 64  # bytes of a message beyond data up to `put_limit`
 
 
 cdef void fit_lane(limits_t *limits, const lane_t *lane, bint native) noexcept:
-    """Bring the limits of a session down to what a lane can do."""
+    """Lower the limits of a session to those of a lane."""
     limits.message_size = min(limits.message_size, lane.send_size)
     limits.window = min(limits.window, lane.send_slots)
     if not native:
         return
     limits.put_limit = min(limits.put_limit, <uint64_t> limits.message_size - ROOM_BESIDE_DATA)
     if lane.needs_handles and lane.pool_handle == NULL:
-        # Memory that is not registered cannot be posted: all data are copied.
+        # Memory that is not registered cannot be posted: all data is copied.
         limits.copy_limit = <uint32_t> -1
         limits.put_limit = <uint64_t> -1
     if limits.staging:
@@ -44,9 +44,9 @@ cdef class LaneGroup:
     pool : Region
         The local memory; its offset 0 is the pool's.
     message_size, window : int
-        What the target granted: bytes of a message, messages without an answer.
+        The limits granted by the target: bytes of a message, unanswered messages.
     remote_base : int
-        The target's own address of the pool, where messages name it.
+        The address of the pool on the target, if messages contain it.
     dialect : {"native", "pmdk"}
         The in-band protocol.
     put_limit, put_most : int, optional
@@ -101,7 +101,7 @@ cdef class LaneGroup:
         refuse_copy(self, "It belongs to one session.")
 
     def abort(self):
-        """Mark the replica as lost; every waiter returns with its error at once."""
+        """Mark the replica as lost; every waiter returns immediately with its error."""
         self.c.failed = 1
 
     @property
@@ -110,7 +110,7 @@ cdef class LaneGroup:
         return self.c.failed != 0
 
     def close(self):
-        """Disconnect all lanes.  No call may be in progress."""
+        """Disconnect all lanes. No call may be in progress."""
         cdef Lane lane
         self.c.failed = 1
         for lane in self.lanes:

@@ -1,1 +1,1 @@
-# Nothing here is visible to Python: rpmem._core flushes by way of it.
+# Nothing here is visible to Python: rpmem._core uses it for local flushes.

@@ -1,4 +1,4 @@
-"""The local copy of what a call makes durable: ranges, and the medium below them."""
+"""Making a call's ranges durable in the local copy."""
 
 from libc.stdint cimport uint32_t, uint64_t
 
@@ -17,7 +17,7 @@ cdef int local_durable(Region region, const range_t *ranges, size_t count,
             return region.c_deep(ranges[0].offset, ranges[0].length)
         return region.c_persist(ranges[0].offset, ranges[0].length)
     if region.spans or flags & OPERATION_DEEP:
-        # one write-back over all: the medium writes only the pages that are dirty
+        # one write-back over all: the medium writes only dirty pages
         low, high = ranges[0].offset, ranges[0].offset + ranges[0].length
         for i in range(1, count):
             low = min(low, ranges[i].offset)
@@ -29,6 +29,6 @@ cdef int local_durable(Region region, const range_t *ranges, size_t count,
         rc = region.c_flush(ranges[i].offset, ranges[i].length)
         if rc:
             return rc
-    # Now, whatever the call: a fence orders what its own thread has flushed, and the drain that
-    # follows a flush may be another thread's.
+    # Now, even for a flush: a fence orders only the flushes of its own thread, and the later drain
+    # may run in another one.
     return region.c_drain()

@@ -1,12 +1,11 @@
 # cython: language_level=3
-"""What may be under way to the replicas on each lane, and how no other lane can overtake it.
+"""Data under way to the replicas on each lane, kept from being overtaken on other lanes.
 
-A lane keeps its order, two lanes have none: a message that was filled with old bytes may be carried
-out at a target after one of another lane that has newer bytes of the same range, and was
-acknowledged. So calls whose ranges overlap go one after the other: a call enters what it is about
-to send, which is refused while another lane has something of it. Flushes, and calls that were
-interrupted, come back before their bytes have arrived: these are left behind on their lane until
-it is drained.
+Messages on one lane stay in order, those on two lanes do not: a target may carry out a message with
+old bytes after one from another lane with newer bytes of the same range, already acknowledged. So
+calls whose ranges overlap run one after the other: a call enters the ranges it is about to send,
+which is refused while another lane has some of them under way. Flushes and interrupted calls return
+before their bytes have arrived: these bytes are left behind on the lane until it is drained.
 """
 
 from libc.stdint cimport int32_t, uint32_t, uint64_t
@@ -22,7 +21,7 @@ cdef extern from * nogil:
     #include <stdlib.h>
     #include <time.h>
 
-    #define RPMEM_COMPARED 4096  /* pairs of ranges; more are taken for overlapping */
+    #define RPMEM_COMPARED 4096  /* pairs of ranges; more are assumed to overlap */
 
     typedef struct { uint64_t offset, length; } rpmem_range;
 
@@ -30,7 +29,7 @@ cdef extern from * nogil:
         const rpmem_range *ranges;      /* of the call in progress */
         size_t count;
         uint64_t low, high;             /* their hull */
-        uint64_t left_low, left_high;   /* the hull of what earlier calls left behind */
+        uint64_t left_low, left_high;   /* the hull of ranges that earlier calls left behind */
         int called, loose, listed;
         struct rpmem_way *before, *after;
     } rpmem_way;
@@ -104,7 +103,7 @@ cdef extern from * nogil:
         return 0;
     }
 
-    /* Whether something on a lane may not be overtaken by these ranges. */
+    /* Whether these ranges must not overtake something on a lane. */
     static inline int rpmem_overlaps_with(const rpmem_way *way, const rpmem_way *wanted)
     {
         return rpmem_overlaps_calls(way, wanted)
@@ -123,7 +122,7 @@ cdef extern from * nogil:
         rpmem_overlaps_hull(&wanted, wanted.ranges, count);
         pthread_mutex_lock(&o->lock);
         for (way = count ? o->first : NULL; way && found < 0; way = way->after)
-            /* One-sided data do overtake messages of their own lane. */
+            /* One-sided data does overtake messages of its own lane. */
             if ((way != mine || relaxed || way->loose) && rpmem_overlaps_with(way, &wanted))
                 found = (int32_t) (way - o->ways);
         if (found < 0) {
@@ -169,7 +168,7 @@ cdef extern from * nogil:
         pthread_mutex_unlock(&o->lock);
     }
 
-    /* Returns once no call is in progress on a lane, or after a while; 1: none was. */
+    /* Wait until no call is in progress on a lane, or for a while; 1 if none was. */
     static inline int rpmem_overlaps_wait(rpmem_overlaps *o, uint32_t lane, uint64_t patience_ns)
     {
         struct timespec until;
@@ -192,16 +191,16 @@ cdef extern from * nogil:
     ctypedef struct overlaps_t "rpmem_overlaps":
         pass
 
-    # 0, or -1 without memory.
+    # 0, or ENOMEM.
     int overlaps_init "rpmem_overlaps_init"(overlaps_t *overlaps, uint32_t lanes)
     void overlaps_free "rpmem_overlaps_free"(overlaps_t *overlaps)
-    # Enter what a call is to send on its lane: -1, or a lane that has something of it under way.
+    # Enter a call's ranges on its lane: -1, or a lane that still has some of them under way.
     int32_t overlaps_enter "rpmem_overlaps_enter"(
         overlaps_t *overlaps, uint32_t lane, const void *ranges, size_t count, bint relaxed)
-    # The call ends. `leaves`: what it sent may not have arrived, by one-sided operations or in any
-    # order if `loose`; `drained`: everything on the lane has.
+    # The call ends. `leaves`: its data may not have arrived, and if `loose` may arrive in any
+    # order, as by one-sided operations; `drained`: everything on the lane has arrived.
     void overlaps_leave "rpmem_overlaps_leave"(
         overlaps_t *overlaps, uint32_t lane, bint leaves, bint loose, bint drained)
-    # Wait a while (ns) for the call on a lane; true where there is none: the lane is to be drained.
+    # Wait a while for the call on a lane; true if there is none, so the lane has to be drained.
     bint overlaps_wait "rpmem_overlaps_wait"(
         overlaps_t *overlaps, uint32_t lane, uint64_t patience_ns)

@@ -10,7 +10,7 @@ cdef enum:
     RANGES_INLINE = 4
 
 ctypedef struct ranges_t:
-    range_t few[RANGES_INLINE]   # the usual case needs no allocation
+    range_t few[RANGES_INLINE]   # so that the usual case needs no allocation
     range_t *items
     size_t count
     size_t capacity
@@ -19,7 +19,7 @@ ctypedef struct ranges_t:
 cdef void ranges_init(ranges_t *ranges) noexcept
 cdef void ranges_free(ranges_t *ranges) noexcept
 cdef int ranges_of(ranges_t *ranges, object x, const char *pool, uint64_t size) except -1
-# Take a C-contiguous array of uint64, shape (n, 2), as it lies in memory; `view` is to be released.
+# Use a C-contiguous uint64 array of shape (n, 2) in place; the caller releases `view`.
 cdef int array_of_ranges(Py_buffer *view, object x) except -1
 cdef bint any_empty(const range_t *ranges, size_t count) noexcept nogil
 cdef uint64_t offset_of(object offset, uint64_t size) except? <uint64_t> -1

@@ -1,1 +1,1 @@
-# Nothing here is visible to Python: rpmem._core turns objects into ranges with it.
+# Nothing here is visible to Python: rpmem._core uses it to turn objects into ranges.

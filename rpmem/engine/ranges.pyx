@@ -1,4 +1,4 @@
-"""Which bytes of a pool an object means: a pair, a buffer, or a strided view."""
+"""The bytes of a pool that an object stands for: a pair, a buffer, or a strided view."""
 
 cimport cython
 from cpython.buffer cimport (
@@ -14,7 +14,7 @@ from rpmem.base.bounds cimport is_outside
 
 from rpmem.errors import BufferRefused, RangeError
 
-# Gaps up to a cache line are not worth a range of their own: the line is flushed anyway.
+# Gaps up to a cache line are not worth a separate range: the line is flushed anyway.
 cdef enum:
     GAP = 64
     MOST_DIMENSIONS = 64
@@ -58,10 +58,10 @@ cdef int outside(object x) except -1:
              "(offset, length)")
 
 
-# A view as numbers of steps over one block of bytes, the smallest step first.
+# A view as repeated steps from one block of bytes to the next, the smallest step first.
 ctypedef struct walk_t:
     const char *base              # the first byte
-    int64_t block                 # bytes that are covered at once
+    int64_t block                 # contiguous bytes
     int count
     int64_t extent[MOST_DIMENSIONS]
     int64_t step[MOST_DIMENSIONS]
@@ -69,7 +69,7 @@ ctypedef struct walk_t:
 
 cdef int walk_of(walk_t *walk, int dimensions, const Py_ssize_t *shape, const Py_ssize_t *strides,
                  uint64_t size, object x) except -1:
-    """Sort the dimensions that matter; 0 when the view has no elements."""
+    """Sort the dimensions that matter; 0 if the view has no elements."""
     cdef int64_t e, s
     cdef uint64_t span
     cdef int i, j
@@ -80,7 +80,7 @@ cdef int walk_of(walk_t *walk, int dimensions, const Py_ssize_t *shape, const Py
         if shape[i] == 1 or strides[i] == 0:
             continue
         e, s = shape[i], strides[i]
-        # As an unsigned number: the smallest stride has no positive one.
+        # Unsigned: the most negative stride has no signed absolute value.
         span = <uint64_t> s if s > 0 else 0 - <uint64_t> s
         if span > size // <uint64_t> (e - 1):
             outside(x)
@@ -98,7 +98,7 @@ cdef int walk_of(walk_t *walk, int dimensions, const Py_ssize_t *shape, const Py
 
 
 cdef void append_runs(ranges_t *ranges, const walk_t *walk, int first, uint64_t low) noexcept:
-    """Append a range for each block, in the steps from `first` on; there is room for them."""
+    """Append a range for each block, for the steps from `first` on; there is room for them."""
     cdef int64_t counter[MOST_DIMENSIONS]
     cdef int64_t offset = <int64_t> low
     cdef int i
@@ -124,7 +124,7 @@ cdef void append_runs(ranges_t *ranges, const walk_t *walk, int first, uint64_t 
 cdef int strided(ranges_t *ranges, const char *base, Py_ssize_t itemsize, int dimensions,
                  const Py_ssize_t *shape, const Py_ssize_t *strides, const char *pool,
                  uint64_t size, object x) except -1:
-    """Append the ranges of a strided view: as few as cover it without gaps over a line."""
+    """Append the ranges of a strided view: as few as possible, with gaps up to a line."""
     cdef walk_t walk
     cdef int64_t last
     cdef uint64_t low
@@ -136,7 +136,7 @@ cdef int strided(ranges_t *ranges, const char *base, Py_ssize_t itemsize, int di
     walk.block = itemsize
     if not walk_of(&walk, dimensions, shape, strides, size, x):
         return 0
-    # Runs of items, or of runs, that nearly touch are one range.
+    # Runs of items, or of runs, that nearly touch become one range.
     while first < walk.count and walk.step[first] <= walk.block + GAP:
         walk.block = (walk.extent[first] - 1) * walk.step[first] + walk.block
         first += 1
@@ -149,7 +149,7 @@ cdef int strided(ranges_t *ranges, const char *base, Py_ssize_t itemsize, int di
     if <uint64_t> walk.base < <uint64_t> pool or is_outside(low, <uint64_t> last, 0, size):
         outside(x)
     if total > size // sizeof(range_t):
-        # More runs than lie apart from each other: they overlap, and all of them cost less.
+        # More runs than fit without overlapping: one range over all of them costs less.
         reserve(ranges, ranges.count + 1)
         ranges.items[ranges.count].offset = low
         ranges.items[ranges.count].length = <uint64_t> last
@@ -160,10 +160,10 @@ cdef int strided(ranges_t *ranges, const char *base, Py_ssize_t itemsize, int di
     return 0
 
 
-# The interface is somebody else's: its sequences are as long as they are.
+# The interface comes from foreign code, so the lengths of its sequences are not trusted.
 @cython.boundscheck(True)
 cdef int from_interface(ranges_t *ranges, object x, const char *pool, uint64_t size) except -1:
-    """Arrays whose dtype the buffer protocol cannot describe (datetime64, for one)."""
+    """Arrays whose dtype the buffer protocol cannot describe, such as datetime64."""
     cdef Py_ssize_t shape[MOST_DIMENSIONS]
     cdef Py_ssize_t strides[MOST_DIMENSIONS]
     cdef Py_ssize_t step
@@ -200,12 +200,12 @@ cdef int from_interface(ranges_t *ranges, object x, const char *pool, uint64_t s
 
 
 cdef extern from "Python.h":
-    # Declared without an exception: who calls it looks for one.
+    # Declared without an exception: its caller checks for one.
     unsigned long long plain_number "PyLong_AsUnsignedLongLong"(object number) noexcept
 
 
 cdef bint plain_pair(range_t *out, object offset, object length) noexcept:
-    """The usual case, two ints that fit; False when it is anything else."""
+    """The usual case, two ints that fit; False for anything else."""
     cdef uint64_t most = <uint64_t> -1
     if type(offset) is not int or type(length) is not int:
         return False
@@ -218,13 +218,13 @@ cdef bint plain_pair(range_t *out, object offset, object length) noexcept:
 
 
 cdef int natural(object number, uint64_t *out) except -1:
-    """An integer of any type, but no float: half a byte is a mistake."""
+    """An integer of any type, but not a float: half a byte is a mistake."""
     out[0] = number if type(number) is int else PyNumber_Index(number)
     return 0
 
 
 cdef int range_of(range_t *out, object offset, object length, uint64_t size) except -1:
-    """The range of two integers; RangeError when one is none, or cannot lie in any pool."""
+    """Make a range of two integers; RangeError if one is not, or cannot be in any pool."""
     if plain_pair(out, offset, length):
         return 0
     try:
@@ -240,7 +240,7 @@ cdef int range_of(range_t *out, object offset, object length, uint64_t size) exc
 
 
 cdef int ranges_of(ranges_t *ranges, object x, const char *pool, uint64_t size) except -1:
-    """Append the ranges that `x` means; RangeError or BufferRefused when it means none."""
+    """Append the ranges that `x` stands for; RangeError or BufferRefused if there are none."""
     cdef Py_buffer view
     cdef uint64_t low
     cdef int i
@@ -267,12 +267,12 @@ cdef int ranges_of(ranges_t *ranges, object x, const char *pool, uint64_t size) 
         if view.len == 0:
             return 0
         if view.suboffsets != NULL:
-            # Exporters that follow pointers owe us a refusal; not all of them pay.
+            # Exporters with suboffsets should have refused the request; not all of them do.
             for i in range(view.ndim):
                 if view.suboffsets[i] >= 0:
                     raise BufferRefused(
                         f"the memory of the {type(x).__name__} is not in one piece")
-        # Without strides, as ctypes exports, or without a shape: one behind the other.
+        # Without strides, like ctypes exports, or without a shape: the items are contiguous.
         if (view.ndim == 0 or view.shape == NULL or view.strides == NULL
                 or view.ndim == 1 and view.strides[0] == view.itemsize):
             low = <uint64_t> view.buf - <uint64_t> pool

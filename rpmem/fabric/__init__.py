@@ -1,1 +1,1 @@
-"""Connections and one-sided operations; knows no pool and no ssh."""
+"""Connections and one-sided operations; independent of pools and ssh."""

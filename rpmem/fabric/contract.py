@@ -1,11 +1,11 @@
-"""What a fabric is, to those who use one: the classes of its module, and what each promises.
+"""The contract of a fabric with its users: the classes of its module, and their promises.
 
-The objects of one module belong together, which no signature here says: a Domain that is given
-another module's Fabric raises TypeError. What lanes do once they are connected is no business of
-Python's; that is the table of functions in ``rpmem/wire/lane.pxd``.
+The objects of one module belong together, which the signatures here do not express: a Domain that
+is given another module's Fabric raises TypeError. Once lanes are connected, they are driven from C,
+through the table of functions in ``rpmem/wire/lane.pxd``.
 
-Nothing here is there at run time but names: what mypy makes of them it checks where fabrics are
-used, and at the end of this file, where they are made.
+At run time these are only names: mypy checks them where fabrics are used and, at the end of this
+file, against each fabric.
 """
 
 from __future__ import annotations
@@ -30,19 +30,19 @@ __all__ = [
 
 
 class Fabric(Protocol):
-    """One provider, towards one address."""
+    """One provider, for one address."""
 
     @property
     def provider(self) -> str:
-        """Its name."""
+        """The provider's name."""
 
     @property
     def pins(self) -> bool:
-        """Whether registering memory pins it; then it is registered once per session."""
+        """Whether registering memory pins it; if so, it is registered once per session."""
 
     @property
     def paces(self) -> bool:
-        """Whether a message that no buffer waits for waits in the connection, not failing it."""
+        """Whether a message without a receive buffer waits in the connection, not failing it."""
 
     @property
     def commits(self) -> bool:
@@ -54,36 +54,36 @@ class Fabric(Protocol):
 
     @property
     def lane_limit(self) -> int:
-        """The most lanes that a session can have."""
+        """The highest number of lanes that a session can have."""
 
     @property
     def description(self) -> dict[str, object]:
-        """What is known of it, for diagnostics."""
+        """What is known about it, for diagnostics."""
 
     def await_lanes(
         self, lanes: list[Lane], timeout: float, check: Callable[[], None] | None = None
     ) -> None:
         """Wait until all of `lanes` are connected.
 
-        `check` is called now and then meanwhile, and may raise to end the wait.
+        `check` is called now and then, and may raise to end the wait.
 
         Raises
         ------
         ConnectFailed
-            The target refused one, or hung up.
+            The target refused a lane, or hung up.
         DeadlineExceeded
-            It did not answer within `timeout` seconds.
+            The target did not answer within `timeout` seconds.
         """
 
     def close(self) -> None:
-        """Free everything; what was made of it has to be closed before. Idempotent."""
+        """Free everything; objects made from it have to be closed first. Idempotent."""
 
 
 class Domain(Protocol):
-    """Where memory is registered and lanes are made."""
+    """A domain in which memory is registered and lanes are made."""
 
     def close(self) -> None:
-        """Free it; its lanes, queues and memory have to be closed before. Idempotent."""
+        """Free it; its lanes, queues and memory have to be closed first. Idempotent."""
 
 
 class Memory(Protocol):
@@ -91,15 +91,15 @@ class Memory(Protocol):
 
     @property
     def key(self) -> int:
-        """By which the other side reaches it."""
+        """The key by which the other side reaches it."""
 
     @property
     def address(self) -> int:
-        """What the other side adds its offsets to."""
+        """The address that the other side adds its offsets to."""
 
     @property
     def handle(self) -> int:
-        """What posts on lanes of the same domain pass along for this memory."""
+        """The handle that posts on lanes of the same domain need for this memory."""
 
     @property
     def flushes(self) -> bool:
@@ -110,10 +110,10 @@ class Memory(Protocol):
 
 
 class Queue(Protocol):
-    """Where completions arrive: one per lane (initiator), one per service thread (target)."""
+    """Receives completions: one per lane (initiator), one per service thread (target)."""
 
     def close(self) -> None:
-        """Free it; its lanes have to be closed before. Idempotent."""
+        """Free it; its lanes have to be closed first. Idempotent."""
 
 
 class Lane(Protocol):
@@ -125,18 +125,18 @@ class Lane(Protocol):
 
     @property
     def key(self) -> int:
-        """By which `Listener.next` knows it."""
+        """The key by which `Listener.next` identifies it."""
 
     @property
     def connected(self) -> bool:
-        """Whether the other side has agreed, and nobody has hung up since."""
+        """Whether the other side has agreed, and neither side has hung up since."""
 
     @property
     def fault(self) -> tuple[int, int]:
-        """``(state, detail)``: 0 while the lane is up, else the fault that ended it."""
+        """``(state, detail)``: state 0 while the lane is up, else the fault that ended it."""
 
     def aim(self, address: int, key: int, size: int) -> None:
-        """Set what one-sided operations reach."""
+        """Set the memory that one-sided operations reach."""
 
     def connect(self, data: bytes) -> None:
         """Start connecting, with `data` as proof; `Fabric.await_lanes` waits for it."""
@@ -148,7 +148,7 @@ class Lane(Protocol):
         """Accept the request that the lane was made for."""
 
     def hang_up(self) -> None:
-        """Tell the other side that the lane is over, from the thread that polls its queue."""
+        """Tell the other side that the lane has ended, from the thread that polls its queue."""
 
     def close(self) -> None:
         """Disconnect; the queue must not be polled meanwhile. Idempotent."""
@@ -159,33 +159,33 @@ class Request(Protocol):
 
     @property
     def data(self) -> bytes:
-        """The proof that came with it; some providers pad it."""
+        """The proof that came with the request; some providers pad it."""
 
     @property
     def peer(self) -> tuple[str, int]:
-        """Where it comes from: address and port."""
+        """Its origin: address and port."""
 
     def reject(self) -> None:
-        """Turn it down."""
+        """Reject the request."""
 
 
 class Listener(Protocol):
-    """Where lanes are waited for, at a port of the system's choice."""
+    """Waits for lanes, at a port chosen by the system."""
 
     @property
     def port(self) -> int:
-        """Where lanes are to connect to."""
+        """The port that lanes connect to."""
 
     def next(self, timeout: float, lanes: dict[int, Lane]) -> Request | Lane | None:
-        """Wait for what happens next: a request, a lane that is connected, or nothing.
+        """Wait for the next event: a request, a lane that is connected, or nothing.
 
         Parameters
         ----------
         timeout : float
             Seconds.
         lanes : dict
-            ``lane.key`` to lane, for those accepted and not yet connected; the one that is
-            reported (or failed) is taken out.
+            ``lane.key`` to lane, for lanes accepted and not yet connected; the one that is reported
+            (or has failed) is removed.
         """
 
     def close(self) -> None:
@@ -203,7 +203,7 @@ _Listener: TypeAlias = Listener
 
 
 class FabricModule(Protocol):
-    """What `rpmem.fabric.providers.load` returns: how each of the objects is made."""
+    """The return type of `rpmem.fabric.providers.load`: how each of the objects is made."""
 
     def Fabric(
         self,
@@ -214,9 +214,9 @@ class FabricModule(Protocol):
         listen: bool = False,
         queue_size: int = 0,
     ) -> _Fabric:
-        """Open a provider: towards `host` and `port`, or with `listen` at `host`.
+        """Open a provider: to connect to `host` and `port`, or with `listen` at `host`.
 
-        `queue_size` operations may be under way on a lane; 0 leaves it to the provider.
+        At most `queue_size` operations may be under way on a lane; 0: the provider decides.
         """
 
     def Domain(self, fabric: _Fabric) -> _Domain:
@@ -236,8 +236,8 @@ class FabricModule(Protocol):
     ) -> _Memory:
         """Register memory.
 
-        The other side reaches it if it is `remote`; nothing is read into a `source`; commits and
-        flushes reach what is `persistent`. `key` is a wish, and `keep` is pinned meanwhile.
+        The other side reaches it if it is `remote`; data is never read into a `source`; commits and
+        flushes reach `persistent` memory. `key` is a preference, and `keep` is pinned meanwhile.
 
         Raises
         ------
@@ -246,7 +246,7 @@ class FabricModule(Protocol):
         """
 
     def Queue(self, domain: _Domain, size: int = 0, *, answers: bool = True) -> _Queue:
-        """Make a queue for `size` completions, on which mostly messages (`answers`) are awaited."""
+        """Make a queue for `size` completions; with `answers`, waits are mostly for messages."""
 
     def FabricLane(
         self,
@@ -258,18 +258,18 @@ class FabricModule(Protocol):
         pool: _Memory | None = None,
         request: _Request | None = None,
     ) -> _Lane:
-        """Make a lane, with number and size of its buffers; it answers the `request`, if any."""
+        """Make a lane, given number and size of its buffers; it answers the `request`, if any."""
 
     @property
     def Request(self) -> type[_Request]:
         """The class of requests; `Listener.next` makes them."""
 
     def Listener(self, fabric: _Fabric, *, lanes: int = 0) -> _Listener:
-        """Listen at the fabric's address for about so many lanes."""
+        """Listen at the fabric's address for about `lanes` lanes."""
 
 
 class VerbsModule(FabricModule, Protocol):
-    """What the fabric ``verbs`` has beside."""
+    """The additional functions of the fabric ``verbs``."""
 
     def Fabric(
         self,
@@ -281,19 +281,19 @@ class VerbsModule(FabricModule, Protocol):
         queue_size: int = 0,
         shared: object = None,
     ) -> _Fabric:
-        """Open a device, or use what is `shared` of a user's own objects."""
+        """Open a device, or use the user's own objects that are `shared`."""
 
     def share(self, given: object) -> object:
-        """Return what of a user's pyverbs objects lanes can be made in.
+        """Return the part of a user's pyverbs objects in which lanes can be made.
 
         Raises
         ------
         MissingExtension
-            There is no pyverbs, or not one that rpmem can look into.
+            pyverbs is missing, or rpmem cannot read its objects.
         """
 
     def devices(self) -> list[dict[str, object]]:
-        """Return what is known of each RDMA device of this machine."""
+        """Return what is known about each RDMA device of this machine."""
 
 
 if TYPE_CHECKING:

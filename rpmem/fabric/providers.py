@@ -32,19 +32,19 @@ def load(provider: Literal["verbs"]) -> VerbsModule: ...
 @overload
 def load(provider: str = "") -> FabricModule: ...
 def load(provider: str = "") -> FabricModule:
-    """Import what carries lanes of a provider.
+    """Import the fabric that carries lanes of a provider.
 
     Libfabric is loaded in the quickest way this machine allows.
 
     Parameters
     ----------
     provider : str
-        Its name; any other than ``verbs`` is libfabric's business.
+        Its name; all except ``verbs`` are libfabric's.
 
     Raises
     ------
     MissingExtension
-        The compiled part is not there, or the library it needs is not.
+        The compiled part or the library it needs is missing.
     """
     global _module
     if provider == VERBS:

@@ -1,4 +1,4 @@
-"""Pool attributes: what the creator of a pool says about it and everyone who opens it reads.
+"""Pool attributes, which describe a pool: set by its creator, read by everyone who opens it.
 
 This is ``struct rpmem_pool_attr`` of rpmem_create(3). On the wire it is 104 bytes, big-endian; in
 a pool its fields are spread over the header of the first part (see `rpmem.files.header`).
@@ -21,8 +21,8 @@ ATTRIBUTES_SIZE = 104
 SIGNATURE = b"RPMEMPY1"
 MAJOR = 1
 
-#: Incompatible features: the set has one header, the checksum covers 2 KiB, unsafe shutdowns are
-#: detected. Other bits belong to other libraries and are kept as they are.
+#: Incompatible features: a single header for the set, a checksum over 2 KiB, detection of unsafe
+#: shutdowns. Other bits belong to other libraries and are kept unchanged.
 INCOMPAT_SINGLEHDR = 1
 INCOMPAT_CKSUM_2K = 2
 INCOMPAT_SDS = 4
@@ -37,7 +37,7 @@ _ATTRIBUTES = struct.Struct(">8sIIII16s16s16s16s16s")
 # ELF machine numbers (elf.h) of the 64-bit little-endian machines PMDK was ported to.
 _ELF_MACHINES = {"x86_64": 62, "aarch64": 183, "ppc64le": 21, "riscv64": 243, "loongarch64": 258}
 # Alignments of char, short, int, long, long long, size_t, off_t, float, double, long double and
-# void *, each less one, four bits each from the lowest up: the same on all of those.
+# void *, each minus one, in four bits each from the lowest up: the same on all of those machines.
 _ALIGNMENTS = 0x7F737777310
 
 
@@ -72,14 +72,14 @@ class Beginning(Record):
 
 
 class PoolAttributes(Beginning):
-    """What a user of librpmem says about a pool when creating it, and reads when opening it.
+    """What an application states about a pool when creating it, and reads when opening it.
 
     All fields zero means that the pool has no attributes and no header.
 
     Parameters
     ----------
     signature : bytes
-        Up to 8 bytes, padded with zeros; says which library laid out the pool.
+        Up to 8 bytes, padded with zeros; identifies the library that laid out the pool.
     major : int
         Version of the layout.
     compat, incompat, ro_compat : int
@@ -96,7 +96,7 @@ class PoolAttributes(Beginning):
     Raises
     ------
     UsageError
-        A field does not fit.
+        A value does not fit into its field.
     """
 
     next_uuid: bytes = NO_UUID
@@ -159,14 +159,14 @@ class PoolAttributes(Beginning):
         Raises
         ------
         UsageError
-            When `data` has another length.
+            `data` has another length.
         """
         if len(data) != ATTRIBUTES_SIZE:
             raise UsageError(f"packed pool attributes are {ATTRIBUTES_SIZE} bytes, not {len(data)}")
         return cls(*_ATTRIBUTES.unpack(data))
 
     def pack(self) -> bytes:
-        """Return the attributes as on the wire: 104 bytes, integers big-endian."""
+        """Return the attributes in their wire format: 104 bytes, integers big-endian."""
         return _ATTRIBUTES.pack(
             *self.beginning,
             self.next_uuid,
@@ -176,11 +176,11 @@ class PoolAttributes(Beginning):
 
     @property
     def is_zero(self) -> bool:
-        """True when every byte is zero, which stands for "no attributes"."""
+        """True if every byte is zero, which stands for "no attributes"."""
         return not any(self.pack())
 
     def for_options(self, options: Options) -> PoolAttributes:
-        """Return these attributes with the feature bit for ``SINGLEHDR`` as `options` have it."""
+        """Return these attributes with the feature bit for ``SINGLEHDR`` set as in `options`."""
         incompat = self.incompat & ~INCOMPAT_SINGLEHDR
         if "SINGLEHDR" in options:
             incompat |= INCOMPAT_SINGLEHDR
@@ -259,7 +259,7 @@ def check_attributes(
     Raises
     ------
     AttributesRefused
-        When they do not, with the remedy.
+        They do not agree; the error has the remedy.
     """
     absent = attributes is None or attributes.is_zero
     if "NOHDRS" in options:
@@ -286,7 +286,7 @@ def check_attributes(
 
 
 def require_attributes(given: object) -> None:
-    """Raise `UsageError` unless it is `PoolAttributes` that was given."""
+    """Raise `UsageError` unless the argument is a `PoolAttributes`."""
     if not isinstance(given, PoolAttributes):
         raise UsageError(f"attributes are PoolAttributes, not {type(given).__name__}")
 
@@ -304,7 +304,7 @@ def singlehdr_mismatch(incompat: int, options: Options) -> str | None:
     Returns
     -------
     str or None
-        None when they agree.
+        None if they agree.
     """
     marked = bool(incompat & INCOMPAT_SINGLEHDR)
     if marked == ("SINGLEHDR" in options):

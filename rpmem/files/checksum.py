@@ -27,6 +27,6 @@ def checksum(data: bytes | bytearray | memoryview, position: int, end: int | Non
     if end is not None:
         words[end // 4 :] = [0] * (len(words) - end // 4)
     low = sum(words)
-    # The running sum is added up after every word, so the first word counts once per word.
+    # The running sum is added again after every word, so the first word counts once per word.
     high = sum(word * times for word, times in zip(words, range(len(words), 0, -1), strict=True))
     return (high & 0xFFFFFFFF) << 32 | low & 0xFFFFFFFF

@@ -1,10 +1,9 @@
-"""Directories and device DAX as parts: what poolset(5) leaves to be found on the machine.
+"""Directories and device DAX as parts: details that poolset(5) leaves to the machine.
 
-A directory in a pool set stands for the files in it that are called ``000000.pmem``,
-``000001.pmem`` and so on, numbered through all directories of one copy. PMDK adds files while a
-pool grows; rpmem makes one file per directory, of the size that the pool set reserves there, when
-it creates a pool.
-A device DAX has a size of its own, which ``AUTO`` asks for.
+A directory in a pool set stands for the files in it called ``000000.pmem``,
+``000001.pmem`` and so on, numbered consecutively across all directories of one copy. PMDK adds
+files while a pool grows; rpmem makes one file per directory, of the size that the pool set reserves
+there, when it creates a pool. A device DAX has a fixed size, which ``AUTO`` stands for.
 """
 
 from __future__ import annotations
@@ -29,20 +28,20 @@ def resolve(pool_set: PoolSet, *, create: bool = False) -> PoolSet:
     pool_set : PoolSet
         As it was read.
     create : bool
-        The pool is to be created: directories without parts get one each.
+        The pool is to be created: each directory without parts gets one.
 
     Returns
     -------
     PoolSet
-        Whose parts are files and devices with sizes. `pool_set` itself if it was so.
+        With files and devices of known size as parts; `pool_set` itself if that was so already.
 
     Raises
     ------
     PoolSetMalformed
-        When files and directories, or files and devices, are mixed, when directories are used
-        without ``SINGLEHDR``, or when ``AUTO`` is used for something that is no device DAX.
+        Files and directories, or files and devices, are mixed, directories are used without
+        ``SINGLEHDR``, or ``AUTO`` is used for something other than a device DAX.
     PoolSetNotFound
-        When a pool that is to be opened has no parts in its directories, or one is missing.
+        A pool that is to be opened has no parts in its directories, or one is missing.
     """
     copies = pool_set.local_copies
     kinds = {part.path: _kind(part) for parts in copies for part in parts}
@@ -63,7 +62,7 @@ def resolve(pool_set: PoolSet, *, create: bool = False) -> PoolSet:
 
 
 def present(pool_set: PoolSet) -> list[str]:
-    """Return the paths of a pool's own parts, in order, as far as its directories have them."""
+    """Return the paths of a pool's own parts, in order; in directories, those that exist."""
     numbered: list[tuple[int, str]] = []
     paths: list[str] = []
     for part in pool_set.parts:
@@ -84,7 +83,7 @@ def _kind(part: Part) -> str:
     try:
         mode = os.stat(part.path).st_mode
     except OSError:
-        return "file"  # whoever opens or creates it will say what is wrong
+        return "file"  # opening or creating it will report what is wrong
     if stat.S_ISDIR(mode):
         return "directory"
     return "device" if stat.S_ISCHR(mode) else "file"
@@ -123,7 +122,7 @@ def _check_alignment(pool_set: PoolSet, parts: Sequence[Part], kinds: dict[str, 
     if kinds[parts[0].path] != "device" or len(parts) == 1 or pool_set.options:
         return
     for part in parts:
-        # The header of a further part is skipped by mapping from its second page on.
+        # The header of a further part is skipped by mapping from the second page.
         alignment = _device_number(part.path, "align")
         if alignment is not None and alignment != PAGE:
             raise PoolSetMalformed(
@@ -152,7 +151,7 @@ def _with_size(pool_set: PoolSet, part: Part) -> Part:
 
 
 def _device_number(path: str, name: str) -> int | None:
-    """Return an attribute of a device DAX, None when there is none."""
+    """Return an attribute of a device DAX, or None if it does not have it."""
     try:
         about = os.stat(path)
         if not stat.S_ISCHR(about.st_mode):

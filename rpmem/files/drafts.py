@@ -1,11 +1,11 @@
-"""Files that do not count yet, and names that only their owner gives up.
+"""Files that do not count yet, and unlinking that only removes the file it means.
 
-A file is made under a hidden name beside its own, ``.NAME.rpmem-XXXXXXXX``, and locked by its
-maker. It is finished when its own name is there and the hidden one is gone. So what a process that
-was killed leaves behind can be told from what counts: nobody has it locked, and it has its hidden
-name still. A set of files counts as soon as its first one does.
+A file is made under a hidden name next to its final one, ``.NAME.rpmem-XXXXXXXX``, and locked by
+its maker. It is finished when it has its final name and the hidden one is gone. So the leftovers of
+a killed process can be told from files that count: they are not locked and still have their hidden
+names. A set of files counts as soon as its first one does.
 
-Nothing is unlinked here by its name alone: the name has to lead to the file that is meant.
+Nothing is unlinked here by name alone: the name has to lead to the intended file.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ from rpmem import errors
 from rpmem.base.handles import Handle
 from rpmem.files import locks
 
-#: Permissions of what is made: its owner's, unless somebody says otherwise.
+#: Default permissions of new files: for their owner only.
 PRIVATE = 0o600
 
 _HIDDEN = re.compile(r"\.rpmem-[0-9a-f]{8}")
 _ATTEMPTS = 100
-#: No descriptor is left, for this process or for anybody.
+#: No descriptor is left, in this process or on the machine.
 _STARVED = (errno.EMFILE, errno.ENFILE)
 _LONGEST_NAME = 255 - len("..rpmem-01234567")
 
@@ -39,24 +39,24 @@ class Draft(Handle):
     Parameters
     ----------
     path : str
-        The name that it is to get.
+        The final name it is to get.
     mode : int
-        Its permissions, whatever the umask is.
+        Its permissions, regardless of the umask.
 
     Attributes
     ----------
     fd : int
-        Descriptor, readable and writable; -1 once closed. Whoever made the draft closes it, unless
-        it is discarded.
+        Descriptor, readable and writable; -1 once closed. The draft's maker closes it, unless the
+        draft is discarded.
     hidden : str
         Its hidden name.
     named : bool
-        Whether it has its own name as well.
+        Whether it has its final name as well.
 
     Raises
     ------
     PoolSetError
-        Of the kind that says why there is none.
+        The draft cannot be made; the kind of error says why.
     """
 
     def __init__(self, path: str, mode: int = PRIVATE) -> None:
@@ -71,7 +71,7 @@ class Draft(Handle):
                     os.fchmod(self.fd, mode)
                     return
             except errors.PoolSetBusy:
-                pass  # somebody who clears up has looked at it, and takes it for left behind
+                pass  # a process that clears up is looking at it and takes it for a leftover
             except OSError as error:
                 self._give_up()
                 raise errors.from_oserror(error, "cannot be created", where=path) from error
@@ -84,15 +84,15 @@ class Draft(Handle):
         )
 
     def give_name(self) -> None:
-        """Let the file be found under its own name, unless there is one of that name.
+        """Give the file its final name, unless that name is taken.
 
         Raises
         ------
         PoolSetExists
-            There is; nothing has changed.
+            The name is taken; nothing has changed.
         """
         try:
-            # link() fails when the name is taken; rename() would replace what is there.
+            # link() fails if the name is taken; rename() would replace the existing file.
             os.link(self.hidden, self.path)
         except OSError as error:
             hint = None
@@ -108,21 +108,21 @@ class Draft(Handle):
         unlink(self.hidden, self.fd)
 
     def discard(self) -> None:
-        """Take both names away, and close the file."""
+        """Remove both names and close the file."""
         try:
             if self.named:
-                # Durably first: with this name alone the file would count.
+                # First and durably: with this name alone the file would count.
                 unlink_or_give_up(self.path, self.fd, self.close)
         finally:
             try:
                 if self.fd >= 0:
-                    # Where the first failed, nothing is to stay all the same.
+                    # Even if that failed, remove as much as possible.
                     unlink(self.hidden, self.fd)
             finally:
                 self.close()
 
     def close(self) -> None:
-        """Unlock and close the file; harmless when done twice."""
+        """Unlock and close the file; closing again is harmless."""
         fd, self.fd = self.fd, -1
         if fd >= 0:
             locks.close(fd, self.path)
@@ -134,19 +134,19 @@ class Draft(Handle):
 
 
 def publish(drafts: Sequence[Draft]) -> None:
-    """Finish files that belong together: durably, the first one decides.
+    """Finish files that belong together, durably; the first one decides.
 
     Parameters
     ----------
     drafts : sequence of Draft
-        Whose contents are durable. Those that have no name yet get it.
+        With durable contents. Those without a final name get it.
     """
     if not drafts:
         return
     first, *others = drafts
     unnamed = [draft for draft in others if not draft.named]
-    # Hidden names first: an own name that alone came through a power cut would be taken for the
-    # file of somebody else, and be in the way for ever. Of the first they are synced below.
+    # Hidden names first: if only a final name survived a power cut, it would be taken for an
+    # unrelated file and be in the way forever. Those of the first file are synced below.
     sync_directories(unnamed)
     for draft in unnamed:
         draft.give_name()
@@ -160,18 +160,17 @@ def publish(drafts: Sequence[Draft]) -> None:
 
 
 def clear(paths: Sequence[str]) -> None:
-    """Remove what a creation or a restore that was killed has left of a set of files.
+    """Remove what a killed creation or restore has left of a set of files.
 
     Parameters
     ----------
     paths : sequence of str
-        The files of the set, in order. Files that count, files of others and files that somebody
-        has locked stay.
+        The files of the set, in order. Files that count, unrelated files and locked files stay.
 
     Raises
     ------
     PoolSetBusy
-        Somebody is making this set.
+        Another process is making this set.
     """
     if not paths:
         return
@@ -183,18 +182,18 @@ def clear(paths: Sequence[str]) -> None:
 
 
 def sweep(path: str) -> None:
-    """Remove the files beside `path` that have only a hidden name, and no maker any more."""
+    """Remove the files next to `path` with only a hidden name and no maker any more."""
     for orphan in _hidden_names(path):
         _remove_orphan(orphan)
 
 
 def drop_twins(path: str, descriptor: int) -> bool:
-    """Drop the hidden names of a file whose maker was killed before it could; tell if there were.
+    """Drop the hidden names that a killed maker left on a file; return whether there were any.
 
     Parameters
     ----------
     path : str
-        Its own name, which may be gone.
+        Its final name, which may be gone.
     descriptor : int
         The file, open and locked.
     """
@@ -211,7 +210,7 @@ def drop_twins(path: str, descriptor: int) -> bool:
 
 
 def unlink(path: str, descriptor: int) -> None:
-    """Unlink a name if it leads to an open file; what else has that name stays.
+    """Unlink a name if it leads to this open file; another file of that name stays.
 
     Raises
     ------
@@ -236,16 +235,16 @@ def removing(path: str) -> Iterator[None]:
 
 
 def unlink_durably(path: str, descriptor: int) -> None:
-    """Unlink a name as `unlink` does; when this returns, a power cut does not bring it back."""
+    """Unlink a name as `unlink` does, and so that a power cut does not bring it back."""
     unlink(path, descriptor)
     sync_directory(os.path.dirname(path))
 
 
 def unlink_or_give_up(path: str, descriptor: int, give_up: Callable[[], None]) -> bool:
-    """Unlink a name as `unlink_durably` does, also where no descriptor is left for the directory.
+    """Unlink a name as `unlink_durably` does, even if no descriptor is left for the directory.
 
-    Then the file is given up, which leaves one. Until the end its hidden name tells that it does
-    not count; that one is removed last.
+    In that case the file is closed to free one. Its hidden name, which marks it as not counting, is
+    removed last.
 
     Parameters
     ----------
@@ -259,7 +258,7 @@ def unlink_or_give_up(path: str, descriptor: int, give_up: Callable[[], None]) -
     Returns
     -------
     bool
-        Whether the file is open still. Otherwise no hidden name of it is left.
+        Whether the file is still open. Otherwise no hidden name of it is left.
     """
     try:
         unlink_durably(path, descriptor)
@@ -274,7 +273,7 @@ def unlink_or_give_up(path: str, descriptor: int, give_up: Callable[[], None]) -
 
 
 def leads_to(path: str, descriptor: int) -> bool:
-    """Return whether a name leads to an open file."""
+    """Return whether a name leads to this open file."""
     try:
         return os.path.samestat(os.stat(path), os.fstat(descriptor))
     except FileNotFoundError:
@@ -327,13 +326,13 @@ def _hidden_name(path: str) -> str:
 
 
 def _hidden_names(path: str) -> list[str]:
-    """Return the hidden names beside a file's own."""
+    """Return the hidden names next to a file's final one."""
     directory = os.path.dirname(path)
     start = _hidden_stem(path)
     try:
         names = os.listdir(directory or ".")
     except (FileNotFoundError, NotADirectoryError, PermissionError):
-        # Not there, or not to be listed: whoever makes a file in it will say so.
+        # Missing, or it may not be listed: making a file in it will report that.
         return []
     except OSError as error:
         raise errors.from_oserror(error, "cannot be listed", where=directory) from error
@@ -345,7 +344,7 @@ def _hidden_names(path: str) -> list[str]:
 
 
 def _twins(path: str, about: os.stat_result) -> list[str]:
-    """Return the hidden names beside `path` of the file that `about` tells of."""
+    """Return the hidden names next to `path` of the file that `about` describes."""
     if not stat.S_ISREG(about.st_mode):
         return []
     found = []
@@ -377,7 +376,8 @@ def _remove_unfinished(path: str) -> None:
         if not leads_to(path, descriptor):
             raise errors.PoolSetBusy("it is being replaced by another process", where=path)
         if _has_twin(path):
-            # Its own name first: without a hidden one it would count, after a power cut as well.
+            # Its final name first: without a hidden one the file would count, even after a power
+            # cut.
             unlink_durably(path, descriptor)
             drop_twins(path, descriptor)
     finally:
@@ -385,7 +385,7 @@ def _remove_unfinished(path: str) -> None:
 
 
 def _remove_orphan(hidden: str) -> None:
-    """Remove a file that has only its hidden name, unless its maker is at work."""
+    """Remove a file that has only its hidden name, unless its maker is still at work."""
     descriptor = None
     with suppress(errors.PoolSetDenied):  # another user's
         descriptor = _open(hidden)

@@ -3,8 +3,8 @@
 The layout is that of ``struct pool_hdr`` in PMDK 1.12: 4096 bytes, little-endian, at the start of
 every part (of the first part only with ``SINGLEHDR``, nowhere with ``NOHDRS``).
 
-A header is kept byte for byte: what this module gives no meaning to survives unpacking and packing,
-so pools of other libraries pass through unharmed.
+A header is kept byte for byte: bytes without a meaning here survive unpacking and packing, so pools
+of other libraries pass through unharmed.
 """
 
 from __future__ import annotations
@@ -61,9 +61,9 @@ _CHECKSUM_2K_END = 2048
 
 
 class Header(Beginning):
-    """The 4096 bytes at the start of a part, field by field in the order of the medium.
+    """The 4096 bytes at the start of a part, field by field in the order on the medium.
 
-    `checksum` is what the medium says; `pack` writes the right one, whatever it is.
+    `checksum` is the one read from the medium; `pack` always writes the correct one.
     """
 
     prev_part_uuid: bytes = NO_UUID
@@ -79,7 +79,7 @@ class Header(Beginning):
 
     @classmethod
     def unpack(cls, data: bytes | bytearray | memoryview, where: str | None = None) -> Header:
-        """Read a header without judging it.
+        """Read a header without checking it.
 
         Parameters
         ----------
@@ -91,12 +91,12 @@ class Header(Beginning):
         Returns
         -------
         Header
-            To be judged by `verify`.
+            To be checked by `verify`.
 
         Raises
         ------
         HeaderError
-            When there are fewer bytes.
+            There are fewer bytes.
         """
         if len(data) < HEADER_SIZE:
             raise HeaderError(
@@ -107,18 +107,18 @@ class Header(Beginning):
         return cls(*_HEADER.unpack(memoryview(data)[:HEADER_SIZE]))
 
     def pack(self) -> bytes:
-        """Return the 4096 bytes with the checksum that they need."""
+        """Return the 4096 bytes with the correct checksum."""
         return self._packed(self.expected_checksum)
 
     @property
     def expected_checksum(self) -> int:
-        """The checksum of the other fields, over 2 KiB if the header says so."""
+        """The checksum of the other fields, over 2 KiB only if the header says so."""
         end = _CHECKSUM_2K_END if self.incompat & INCOMPAT_CKSUM_2K else _CHECKSUM_OFFSET
         return checksum(self._packed(0), _CHECKSUM_OFFSET, end)
 
     @property
     def is_zero(self) -> bool:
-        """True when no byte of the header was ever written."""
+        """True if no byte of the header was ever written."""
         return not any(self._packed(self.checksum))
 
     @property
@@ -169,7 +169,7 @@ def headers_for(
     Parameters
     ----------
     attributes : PoolAttributes or None
-        What the creator asked for; None, or all zero, for a pool without headers.
+        Those that the creator asked for; None, or all zero, for a pool without headers.
     n_parts : int
         Number of parts of the pool set.
     options : collection of str
@@ -181,12 +181,12 @@ def headers_for(
     where : str, optional
         The pool set, for messages.
     new_uuid : callable
-        Source of UUIDs where the attributes leave them zero.
+        Source of the UUIDs that the attributes leave zero.
 
     Returns
     -------
     list of Header
-        One per part, one in all with ``SINGLEHDR``, none with ``NOHDRS``.
+        One per part, just one with ``SINGLEHDR``, none with ``NOHDRS``.
 
     Raises
     ------
@@ -219,7 +219,7 @@ def headers_for(
 
 
 def _first_header(attributes: PoolAttributes, uuid: bytes, poolset_uuid: bytes) -> Header:
-    """Make what all headers of a new pool say; what the attributes leave open is given."""
+    """Make the content that all headers of a new pool share, with the UUIDs chosen for them."""
     return Header(
         signature=attributes.signature,
         major=attributes.major,
@@ -240,16 +240,16 @@ def with_attributes(
     options: Options = (),
     where: str | None = None,
 ) -> list[Header]:
-    """Return the headers of an existing pool with other attributes, as rpmem_set_attr(3) does it.
+    """Return the headers of an existing pool with new attributes, as rpmem_set_attr(3) sets them.
 
-    Unlike at creation, zero UUIDs and flags are taken as they are.
+    Unlike at creation, zero UUIDs and flags are stored as zero.
 
     Parameters
     ----------
     headers : sequence of Header
         As `headers_for` made them.
     attributes : PoolAttributes
-        What to store.
+        The attributes to store.
     options : collection of str
         Options of the pool set.
     where : str, optional
@@ -295,7 +295,7 @@ def verify(
     options: Options = (),
     where: Sequence[str] | None = None,
 ) -> PoolAttributes:
-    """Check the headers of a pool's parts, each by itself and against the others.
+    """Check the headers of a pool's parts, individually and against each other.
 
     Parameters
     ----------
@@ -309,12 +309,12 @@ def verify(
     Returns
     -------
     PoolAttributes
-        Of the pool; all zero when there are no headers.
+        The pool's; all zero if there are no headers.
 
     Raises
     ------
     HeaderError
-        With the part, the reason and the remedy, for the first thing that is wrong.
+        For the first fault, with the part, the reason and the remedy.
     """
     names = [f"part {index}" for index in range(len(headers))] if where is None else list(where)
     for header, name in zip(headers, names, strict=True):
@@ -356,7 +356,7 @@ def _signature_text(value: bytes) -> str:
     return repr(value.rstrip(b"\0"))[1:]
 
 
-# What all headers of a pool have in common, and how to show it when one of them is foreign.
+# What all headers of a pool have in common, and how to show it if one of them is foreign.
 _COMMON: tuple[tuple[str, str, Callable[..., str]], ...] = (
     ("signature", "signature", _signature_text),
     ("major", "major version", str),
@@ -400,7 +400,7 @@ def _check_links(headers: Sequence[Header], names: Sequence[str]) -> None:
                 where=names[index],
                 hint="A part is missing from the pool set file, or comes from another pool",
             )
-    # The links form a ring that has no beginning. Replicas are known by their first parts.
+    # The links form a ring without a beginning. Replicas are identified by their first parts.
     for linked in (headers[0].prev_repl_uuid, headers[0].next_repl_uuid):
         if known.get(linked, names[0]) != names[0]:
             raise HeaderError(f"the first part is {known[linked]}", where=names[0], hint=_ORDER)

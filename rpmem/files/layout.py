@@ -1,7 +1,7 @@
-"""What a pool set consists of, and where in its parts the bytes of the pool lie.
+"""The contents of a pool set, and where in its parts the bytes of the pool are.
 
-The rules are those of PMDK 1.12; the words are those of poolset(5). Reading the file is the
-business of `rpmem.files.poolset`.
+The rules are those of PMDK 1.12, the terms those of poolset(5). `rpmem.files.poolset` reads the
+file.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ SIGNATURE = "PMEMPOOLSET"
 OPTIONS = frozenset({"SINGLEHDR", "NOHDRS"})
 #: Parts are mapped in whole pages of this size; a header takes one.
 PAGE = 4096
-#: Smallest part that PMDK works with.
+#: Smallest part that PMDK accepts.
 MIN_PART = 2 * 1024 * 1024
 
 
 class Part(Record):
-    """One part: a file, a device DAX, or a directory that parts are made in.
+    """One part: a file, a device DAX, or a directory in which parts are made.
 
     Parameters
     ----------
@@ -35,7 +35,7 @@ class Part(Record):
     path : str
         Absolute path.
     line : int
-        Line of the pool set file, 0 when there is none.
+        Line of the pool set file; 0 if there is no file.
     """
 
     _aside: ClassVar[frozenset[str]] = frozenset({"line"})
@@ -65,7 +65,7 @@ class RemoteReplica(Record):
 
 
 class Segment(Record):
-    """Where a stretch of the pool lies in a part.
+    """The place of a piece of the pool in a part.
 
     Parameters
     ----------
@@ -74,7 +74,7 @@ class Segment(Record):
     file_offset, length : int
         Bytes of the part, both multiples of the page size.
     pool_offset : int
-        Where they appear in the pool.
+        Their place in the pool.
     """
 
     part: Part
@@ -95,7 +95,7 @@ class PoolSet(Record):
     options : frozenset of str
         ``SINGLEHDR``, ``NOHDRS`` or nothing.
     source : str
-        Where the pool set was read, for messages.
+        Where the pool set was read from, for messages.
     """
 
     _aside: ClassVar[frozenset[str]] = frozenset({"source"})
@@ -120,10 +120,10 @@ class PoolSet(Record):
 
     @property
     def pool_size(self) -> int:
-        """Bytes of the pool: those of the smallest copy on this machine.
+        """Bytes of the pool: the size of its smallest copy on this machine.
 
-        A copy is the sum of its parts, each without its last partial page, less a page for every
-        header but the first. Raises `PoolSetMalformed` while a size is still ``AUTO``.
+        The size of a copy is the sum of its parts, each without its last partial page, minus a page
+        for every header except the first. Raises `PoolSetMalformed` while a size is still ``AUTO``.
         """
         return min(self.copy_size(parts) for parts in self.local_copies)
 
@@ -134,8 +134,8 @@ class PoolSet(Record):
     def segments(self, parts: Sequence[Part] | None = None) -> list[Segment]:
         """Say which bytes of which part make up the pool.
 
-        The first part counts from its beginning, header included. From every further part the
-        page of its header is left out, if it has one.
+        The first part counts from its beginning, header included. Every further part is without the
+        page of its header, if it has one.
 
         Parameters
         ----------
@@ -150,7 +150,7 @@ class PoolSet(Record):
         Raises
         ------
         PoolSetMalformed
-            When a size is still ``AUTO``, or a part has not even a page for its header.
+            A size is still ``AUTO``, or a part is too small for its header's page.
         """
         skipped = 0 if self.options else PAGE
         segments: list[Segment] = []
@@ -203,7 +203,7 @@ class PoolSet(Record):
         return f"{self.source}:{item.line}" if item.line else self.source
 
     def called(self, part: Part) -> str:
-        """Return what to call a part in a message whose place is `where`."""
+        """Return how to refer to a part in a message about `where`."""
         return part.path if part.line else "it"
 
     def format(self) -> str:
@@ -212,12 +212,12 @@ class PoolSet(Record):
         Returns
         -------
         str
-            For which ``parse(text) == self``; paths that are no UTF-8 keep their surrogates.
+            For which ``parse(text) == self``; paths that are not UTF-8 keep their surrogates.
 
         Raises
         ------
         PoolSetMalformed
-            When a path cannot be written in a pool set file.
+            A path cannot be written in a pool set file.
         """
         return "\n".join(self._lines()) + "\n"
 
@@ -245,14 +245,14 @@ class PoolSet(Record):
 
 
 def single(path: str | os.PathLike[str], size: int | None) -> PoolSet:
-    """Return the pool set that stands for a pool in one plain file.
+    """Return a pool set that stands for a pool in one plain file.
 
     Parameters
     ----------
     path : str or os.PathLike
         The file; it need not exist.
     size : int or None
-        Bytes of it; None for those of a device DAX.
+        Its size in bytes; None for that of a device DAX.
 
     Returns
     -------
@@ -264,7 +264,7 @@ def single(path: str | os.PathLike[str], size: int | None) -> PoolSet:
 
 
 def check_options(options: frozenset[str] | set[str], where: str) -> None:
-    """Raise `PoolSetMalformed` unless a pool set can have these options together."""
+    """Raise `PoolSetMalformed` unless a pool set can combine these options."""
     unknown = sorted(set(options) - OPTIONS)
     if unknown:
         raise PoolSetMalformed(

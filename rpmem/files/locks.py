@@ -1,9 +1,9 @@
-"""The locks on files: taken at once or not at all, and given up by name.
+"""The locks on files: taken immediately or not at all, and released explicitly.
 
-A part in use has two locks. ``flock`` is the one that PMDK's programs take and look at; whoever can
-read a file can take it. The other is a write lock of the open file (``F_OFD_SETLK``): it needs
-write permission, so where it is seen, a writer is at work. Neither is looked at by taking it:
-reading a pool disturbs nobody.
+A part in use has two locks. ``flock`` is the one that PMDK's programs take and check; any process
+that can read a file can take it. The other is a write lock of the open file (``F_OFD_SETLK``): it
+needs write permission, so its presence means that a writer is at work. Neither is checked by taking
+it, so reading a pool disturbs no other process.
 """
 
 from __future__ import annotations
@@ -23,19 +23,19 @@ _Read = TypeVar("_Read")
 _LOOKS = 200
 _LOOK_AGAIN_S = 0.005
 
-# struct flock: type, whence, start, length (0: to the end), pid (0, as the kernel demands)
+# struct flock: type, whence, start, length (0: to the end), pid (0, as the kernel requires)
 _FLOCK = struct.Struct("hhqqi4x")
 _WHOLE_FILE = (os.SEEK_SET, 0, 0, 0)
 _NO_SUCH_LOCKS = (errno.EINVAL, errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
 
 
 def lock(descriptor: int, where: str) -> None:
-    """Take the exclusive locks of a file that is open for writing, or fail at once.
+    """Take the exclusive locks of a file that is open for writing, or fail immediately.
 
     Raises
     ------
     PoolSetBusy
-        Someone else has one.
+        Another process holds one.
     """
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -46,17 +46,17 @@ def lock(descriptor: int, where: str) -> None:
     try:
         fcntl.fcntl(descriptor, fcntl.F_OFD_SETLK, _FLOCK.pack(fcntl.F_WRLCK, *_WHOLE_FILE))
     except (BlockingIOError, PermissionError):
-        with suppress(OSError):  # whoever called closes the file, which gives it up as well
+        with suppress(OSError):  # the caller closes the file, which also releases it
             fcntl.flock(descriptor, fcntl.LOCK_UN)
         raise _busy(descriptor, where) from None
     except OSError as error:
-        # Some file systems have only the first kind, which is the one that excludes.
+        # Some file systems have only the first kind, which is the exclusive one.
         if error.errno not in _NO_SUCH_LOCKS:
             raise errors.from_oserror(error, "cannot be locked", where=where) from error
 
 
 def close(descriptor: int, where: str, *, locked: bool = True) -> None:
-    """Close a file, and unlock it before; see `unlock`."""
+    """Unlock a file, see `unlock`, and close it."""
     try:
         try:
             if locked:
@@ -68,7 +68,7 @@ def close(descriptor: int, where: str, *, locked: bool = True) -> None:
 
 
 def unlock(descriptor: int) -> None:
-    """Give the locks up, whoever else has the same open file: a forked child, a mapping."""
+    """Release the locks, even if a forked child or a mapping holds the same open file."""
     try:
         fcntl.fcntl(descriptor, fcntl.F_OFD_SETLK, _FLOCK.pack(fcntl.F_UNLCK, *_WHOLE_FILE))
     except OSError as error:
@@ -79,10 +79,10 @@ def unlock(descriptor: int) -> None:
 
 
 def let_go(descriptor: int) -> None:
-    """Close a file that nothing was written to by this descriptor.
+    """Close a file that was not written to through this descriptor.
 
-    What close() complains about is no business of such a caller's: it tells of bytes that were
-    written and not flushed, and takes the descriptor away whatever it says.
+    Errors of close() do not concern such a caller: they are about bytes that were written and not
+    flushed, and the descriptor is closed in any case.
     """
     try:
         os.close(descriptor)
@@ -92,11 +92,11 @@ def let_go(descriptor: int) -> None:
 
 
 def has_writer(descriptor: int) -> bool:
-    """Whether a writer that follows our rules has the file open; takes no lock to find out."""
+    """Whether a writer that follows our rules has the file open; found out without a lock."""
     try:
         found = fcntl.fcntl(descriptor, fcntl.F_OFD_GETLK, _FLOCK.pack(fcntl.F_RDLCK, *_WHOLE_FILE))
     except OSError as error:
-        # A file system without such locks, mostly: then nothing is known of writers.
+        # Mostly a file system without such locks: then nothing is known about writers.
         if error.errno in _NO_SUCH_LOCKS:
             return False
         raise errors.from_oserror(error, "its locks cannot be examined") from error
@@ -105,10 +105,10 @@ def has_writer(descriptor: int) -> bool:
 
 
 def undisturbed(read: Callable[[], _Read], has_writer: Callable[[], bool]) -> _Read:
-    """Return what `read` finds in a pool that somebody may be writing to.
+    """Return what `read` finds in a pool that another process may be writing to.
 
-    What it finds damaged may have been on its way from old to new. So it is read again while there
-    is a writer, and once more when there is none any longer.
+    Apparent damage may be an update in progress. So it is read again while there is a writer, and
+    once more after that.
     """
     alone = 0
     for _ in range(_LOOKS):
@@ -146,9 +146,9 @@ def _busy(descriptor: int, where: str) -> errors.PoolSetBusy:
 
 
 def _holder(descriptor: int) -> int | None:
-    """Return the number of the process that has taken the flock of a file, where the kernel tells.
+    """Return the id of the process that took the flock of a file, if the kernel tells.
 
-    It is the one that took it, also where only a forked child has the open file still.
+    It is the one that took it, even if only a forked child still has the open file.
     """
     information = os.fstat(descriptor)
     major, minor = os.major(information.st_dev), os.minor(information.st_dev)

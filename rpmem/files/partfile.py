@@ -1,8 +1,8 @@
-"""One part of a pool set: a file or a device DAX, opened, locked and given back.
+"""One part of a pool set: a file or a device DAX, opened, locked and closed.
 
-A part is locked from the moment it is opened until it is closed, so whoever has a
-:class:`PartFile` is alone with it among all who follow the same rule; PMDK's programs do. Only a
-part that is opened to be looked at is not: it is neither locked nor changed.
+A part is locked from the moment it is opened until it is closed, so the owner of a
+:class:`PartFile` has it exclusively among all programs that follow the same rule, as PMDK's do. The
+exception is a part opened read-only: it is neither locked nor changed.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 
 def _device_value(information: os.stat_result, name: str) -> int | None:
-    """Read a number that sysfs has about a character device."""
+    """Read a number about a character device from sysfs."""
     device = f"{os.major(information.st_rdev)}:{os.minor(information.st_rdev)}"
     for place in (name, f"device/{name}"):
         with suppress(OSError, ValueError), open(f"/sys/dev/char/{device}/{place}") as file:
@@ -44,7 +44,7 @@ def _closed_if_it_fails(part: PartFile) -> Iterator[None]:
 
 
 class PartFile(Handle):
-    """An open part, and a locked one unless it is read-only.
+    """An open part, locked unless it is read-only.
 
     Attributes
     ----------
@@ -55,9 +55,9 @@ class PartFile(Handle):
     size : int
         Length of the file or device.
     draft : Draft or None
-        For a file that this object made, what is left to do until it counts.
+        For a file that this object made, what remains to be done before it counts.
     readonly : bool
-        Whether it was opened only to be looked at.
+        Whether it was opened read-only, by `look`.
     is_device : bool
         Whether it is a device DAX.
     change_time : int
@@ -102,30 +102,30 @@ class PartFile(Handle):
     def create(
         cls, path: str, size: int | None, mode: int = PRIVATE, *, hidden: bool = False
     ) -> Self:
-        """Make a part file, or take one that is there and still empty.
+        """Make a part file, or use an existing one that is still empty.
 
         Parameters
         ----------
         path : str
             Absolute path; its directory exists.
         size : int or None
-            Bytes to allocate; None takes what a device has.
+            Bytes to allocate; None: the size of a device.
         mode : int
-            Permissions of a new file, whatever the umask is.
+            Permissions of a new file, regardless of the umask.
         hidden : bool
-            Do not let it have its name yet, and take no file that is there.
+            Do not give it its name yet, and use no existing file.
 
         Returns
         -------
         PartFile
-            Which counts once its `draft` is published.
+            It counts once its `draft` is published.
 
         Raises
         ------
         PoolSetExists
-            The file is there and holds something already.
+            The file exists and is not empty.
         PoolSetMalformed
-            The file is there with another size.
+            The file exists with another size.
         NoSpace
             The file system is full; nothing was left behind.
         """
@@ -135,14 +135,14 @@ class PartFile(Handle):
         part = None
         try:
             if not hidden:
-                # At once: who comes second finds it locked, and does not ask for room as well.
+                # Immediately: a second creator finds it locked, and does not ask for space as well.
                 sync_directories([draft])
                 draft.give_name()
             part = cls(path, draft.fd, draft=draft)
             part.allocate(size)
         except BaseException as error:
             if part is not None:
-                part.fd = -1  # which the draft closes
+                part.fd = -1  # the draft closes it
             draft.discard()
             if isinstance(error, errors.PoolSetExists):
                 return cls._present(path, size, hidden=hidden)
@@ -151,7 +151,7 @@ class PartFile(Handle):
 
     @classmethod
     def _present(cls, path: str, size: int | None, *, hidden: bool) -> Self:
-        """Take what is at `path` as a new part, if it can be one."""
+        """Use the file at `path` as a new part, if possible."""
         if hidden and not is_device(path):
             raise errors.PoolSetExists(
                 "the file exists",
@@ -176,16 +176,16 @@ class PartFile(Handle):
 
     @classmethod
     def open(cls, path: str, size: int | None = None, *, allocate: bool = True) -> Self:
-        """Open and lock a part that exists.
+        """Open and lock an existing part.
 
         Parameters
         ----------
         path : str
             Absolute path.
         size : int or None
-            What its size must be; None accepts any.
+            The size that it must have; None accepts any.
         allocate : bool
-            Fill the holes that it has, see `fill`.
+            Fill its holes, see `fill`.
         """
         part = cls(path, _open(path, os.O_RDWR))
         with _closed_if_it_fails(part):
@@ -197,7 +197,7 @@ class PartFile(Handle):
 
     @classmethod
     def look(cls, path: str, size: int | None = None) -> Self:
-        """Open a part to look at it: needs no write permission, takes no lock, changes nothing."""
+        """Open a part read-only: needs no write permission, takes no lock, changes nothing."""
         part = cls(path, _open(path, os.O_RDONLY | os.O_NONBLOCK), readonly=True)
         with _closed_if_it_fails(part):
             part._require_size(size)
@@ -206,7 +206,7 @@ class PartFile(Handle):
     def require_lock(self) -> None:
         """Lock the part or raise :class:`PoolSetBusy`."""
         locks.lock(self.fd, self.path)
-        # Whoever had it locked before us may have removed it.
+        # The previous owner of the lock may have removed it.
         if not drafts.leads_to(self.path, self.fd):
             raise errors.PoolSetBusy("it is being replaced by another process", where=self.path)
 
@@ -217,12 +217,12 @@ class PartFile(Handle):
 
     @property
     def has_writer(self) -> bool:
-        """Whether somebody has it open for writing; for one that is looked at."""
+        """Whether another process has it open for writing; for a part opened read-only."""
         return locks.has_writer(self.fd)
 
     def _require_size(self, size: int | None) -> None:
         if not self.is_device:
-            self.size = self._stat().st_size  # now that nobody is making it
+            self.size = self._stat().st_size  # now that it is complete
         if size is not None and self.size != size:
             raise errors.PoolSetMalformed(
                 f"it has {self.size} bytes, but the pool set says {size}", where=self.path
@@ -235,17 +235,17 @@ class PartFile(Handle):
             raise errors.from_oserror(error, "cannot be examined", where=self.path) from error
 
     def fill(self) -> None:
-        """Give a file the blocks that it lacks where it has holes."""
+        """Allocate the blocks that are missing where a file has holes."""
         if not self.is_device and self._has_holes():
             self.allocate(self.size)
 
     def _has_holes(self) -> bool:
-        # Neither is enough: blocks are counted that hold no data, and not every file system tells
-        # its holes.
+        # Neither is enough: the count includes blocks without data, and not every file system
+        # reports its holes.
         return self._stat().st_blocks * 512 < self.size or self._holes() > 0
 
     def _holes(self) -> int:
-        """Return how many bytes the file system does not call data."""
+        """Return how many bytes are holes according to the file system."""
         total = end = 0
         try:
             while end < self.size:
@@ -262,10 +262,10 @@ class PartFile(Handle):
         except OSError as error:
             if error.errno != errno.ENXIO:
                 raise
-            return self.size  # none any more
+            return self.size  # no data after this
 
     def allocate(self, size: int | None) -> None:
-        """Give a file all its blocks: a store into a hole of a full file system is fatal."""
+        """Allocate all blocks of a file: a store into a hole on a full file system is fatal."""
         if size is None:
             raise errors.PoolSetMalformed(
                 "its size is AUTO, but there is no such device", where=self.path
@@ -273,10 +273,10 @@ class PartFile(Handle):
         about = self._stat()
         lacking = size - about.st_blocks * 512
         if about.st_size == size:
-            # Compressed data take fewer blocks, and allocated ones may count as holes.
+            # Compressed data takes fewer blocks, and allocated blocks may count as holes.
             lacking = min(lacking, self._holes())
         try:
-            # Asked first: a file system fills up to the brim before it says that it has no room.
+            # Checked first: a file system fills up completely before it reports a lack of space.
             room = os.fstatvfs(self.fd)
             if lacking > room.f_bavail * room.f_frsize > 0:
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
@@ -295,7 +295,7 @@ class PartFile(Handle):
         return self.read_beginning(HEADER_SIZE).ljust(HEADER_SIZE, b"\0")
 
     def read_beginning(self, length: int) -> bytes:
-        """Return the first bytes of a file, as many as it has."""
+        """Return the first `length` bytes of a file, or fewer if it is shorter."""
         try:
             return os.pread(self.fd, length, 0)
         except OSError as error:
@@ -309,7 +309,7 @@ class PartFile(Handle):
                 window.deep_persist(offset, len(header))
             return
         try:
-            # One call: a process that is killed leaves the old bytes or the new ones.
+            # One call: if the process is killed, either the old bytes or the new ones remain.
             written = os.pwrite(self.fd, header, offset)
             os.fdatasync(self.fd)
         except OSError as error:
@@ -333,9 +333,9 @@ class PartFile(Handle):
             raise errors.from_oserror(error, "cannot be made durable", where=self.path) from error
 
     def drop_cache(self, length: int = 0) -> None:
-        """Let the next look at a file be one at its disk.
+        """Make the next read of a file read from its disk.
 
-        After a write that failed the kernel keeps the page, and takes it for what is on the disk.
+        After a failed write the kernel keeps the page and considers it identical to the disk.
 
         Parameters
         ----------
@@ -347,7 +347,7 @@ class PartFile(Handle):
                 os.posix_fadvise(self.fd, 0, length, os.POSIX_FADV_DONTNEED)
 
     def remove(self) -> None:
-        """Unlink the file; a device cannot go, so its header is cleared."""
+        """Unlink the file; a device cannot be removed, so its header is cleared."""
         if self.is_device:
             self.write_header(bytes(HEADER_SIZE))
             return
@@ -355,12 +355,12 @@ class PartFile(Handle):
             self.settle()
 
     def settle(self) -> None:
-        """Drop the hidden name of a file whose maker was killed before it could, durably."""
+        """Durably drop the hidden name that a killed maker left on the file."""
         if drafts.drop_twins(self.path, self.fd):
             drafts.sync_directory(os.path.dirname(self.path))
 
     def undo(self) -> None:
-        """Put things back as they were before :meth:`create`; a file that was made is closed."""
+        """Restore the state before :meth:`create`; a file that was made is closed."""
         if self.draft is None:
             self.write_header(bytes(HEADER_SIZE))
             return
@@ -371,15 +371,15 @@ class PartFile(Handle):
 
     @contextmanager
     def unlocked(self) -> Iterator[int]:
-        """Open the file once more, to be mapped, and give the descriptor.
+        """Open the file once more, to be mapped, and yield the descriptor.
 
-        A mapping has its open file for as long as it lasts, in forked children, too. If that had
-        the locks, they would outlive a parent that was killed.
+        A mapping keeps its open file for as long as it exists, even in forked children. If that
+        file held the locks, they would outlive a killed parent.
         """
         try:
             fd = os.open(f"/proc/self/fd/{self.fd}", self._flags | os.O_CLOEXEC | os.O_NOCTTY)
         except OSError:
-            yield self.fd  # without /proc the locks last a little longer
+            yield self.fd  # without /proc the locks may be held a little longer
             return
         try:
             yield fd
@@ -391,19 +391,19 @@ class PartFile(Handle):
         return os.O_RDONLY if self.readonly else os.O_RDWR
 
     def close(self) -> None:
-        """Unlock and close; harmless when done twice."""
+        """Unlock and close; closing again is harmless."""
         if self.fd < 0:
             return
         fd, self.fd = self.fd, -1
         if self.draft is not None:
             self.draft.fd = -1
-        # By name: closing is not enough where a mapping or a forked child has the file still. In
-        # that child nothing is unlocked, as it would be unlocked for the parent.
+        # Explicitly: closing is not enough if a mapping or a forked child still has the file. The
+        # child itself must not unlock, as that would unlock it for the parent.
         locked = not self.readonly and os.getpid() == self._owner
         locks.close(fd, self.path, locked=locked)
 
 
-# A forked child has no use for them, and would keep the locks after its parent was killed.
+# A forked child has no use for these, and would keep the locks after its parent was killed.
 _open_parts: weakref.WeakSet[PartFile] = weakref.WeakSet()
 
 
@@ -420,7 +420,7 @@ def is_device(path: str) -> bool:
     try:
         return stat.S_ISCHR(os.stat(path).st_mode)
     except OSError:
-        return False  # whoever opens it will say what is wrong
+        return False  # opening it will report what is wrong
 
 
 def _open(path: str, flags: int) -> int:

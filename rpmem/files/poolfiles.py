@@ -1,8 +1,8 @@
 """A pool as files: the parts of a pool set, created, opened, mapped and described.
 
-Both sides use this: the initiator for its own pools, rpmemd for those it keeps for others. The
+Both sides use this: the initiator for its own pools, rpmemd for those of initiators. The
 layout is PMDK's: part 0 from its first byte, every further part without its header, all of them
-one contiguous range of memory. What maps them is imported when something is mapped: looking at
+one contiguous range of memory. The mapping code is imported when something is mapped: reading
 headers does not need it.
 """
 
@@ -29,14 +29,14 @@ if TYPE_CHECKING:
     from rpmem.files.setfile import SetFile
     from rpmem.memory.region import Region
 
-#: Where a pool says in what state it was left.
+#: Bytes at the beginning that include the record of the state a pool was left in.
 LOOKED_AT = 8192
-#: What the kernel says of pages that it could not write.
+#: The kernel's errors for pages that it could not write.
 _NOT_WRITTEN = (errno.EIO, errno.ENOSPC, errno.EDQUOT)
 
 
 def map_parts(spans: Sequence[tuple[int, int, int]]) -> Region:
-    """Map pieces of open files as what they are; see :meth:`Region.map_parts`."""
+    """Map pieces of open files, finding out their media; see :meth:`Region.map_parts`."""
     from rpmem.memory.region import Region
 
     return Region.map_parts(spans)
@@ -60,9 +60,9 @@ class PoolFiles(Closing):
     created : bool
         Whether this object created the pool.
     belongings : list of SetFile
-        Other files that go when the pool is removed at closing, and are closed with it.
+        Other files that are closed with the pool, and removed if it is removed at closing.
     mapper : callable
-        Of the class: makes a Region of (fd, file offset, length) for each part.
+        Of the class: makes a Region from the (fd, file offset, length) of each part.
     """
 
     mapper: ClassVar[Callable[[Sequence[tuple[int, int, int]]], Region]] = staticmethod(map_parts)
@@ -102,26 +102,26 @@ class PoolFiles(Closing):
         Parameters
         ----------
         pool_set : PoolSet
-            Where; its replicas are not looked at.
+            The pool set; its replicas are ignored.
         pool_size : int, optional
-            Bytes that the pool must have at least.
+            Minimum size of the pool in bytes.
         attributes : PoolAttributes, optional
-            What the headers say; none for a set with ``OPTION NOHDRS``, and only for that.
+            The content of the headers; none for a set with ``OPTION NOHDRS``, and only for that.
         mode : int
-            Permissions of new files, whatever the umask is.
+            Permissions of new files, regardless of the umask.
         hidden : bool
             Leave new files without their names until `publish` is called.
         finished : bool
-            Let the pool count when this returns. Otherwise it does once `publish` was called: what
-            is there if the process is killed before is cleared away by the next creation.
+            Let the pool count when this returns. Otherwise it counts after `publish`: if the
+            process is killed before, the next creation clears the leftovers.
 
         Raises
         ------
         AttributesRefused, PoolSetTooSmall, PoolSetMalformed
-            The arguments do not go together.
+            The arguments do not fit together.
         PoolSetExists, PoolSetBusy, NoSpace, PoolSetDenied
-            The file system does not allow it. In every case no file that this call made is left
-            behind, and no other was removed.
+            The file system does not allow it. In any case, files made by this call are gone, and no
+            others were removed.
         """
         header.check_attributes(attributes, pool_set.options)
         drafts.clear(present(pool_set))
@@ -142,7 +142,7 @@ class PoolFiles(Closing):
             if finished and not hidden:
                 pool.publish()
         except BaseException:
-            # The traceback would keep the mapping.
+            # The traceback would keep the mapping alive.
             if region is not None:
                 region.close()
             _undo(parts)
@@ -159,25 +159,25 @@ class PoolFiles(Closing):
     ) -> Self:
         """Open a pool that exists, after checking every header.
 
-        What is opened is what lies on the disks: what a writer stored that could not be written
-        may still be in the kernel's cache, where nothing would ever write it again.
+        The pool is read from the disks: stores of an earlier writer that could not be written back
+        may still be in the kernel's cache, and would never be written again.
 
         Parameters
         ----------
         pool_set : PoolSet
-            Where; its replicas are not looked at.
+            The pool set; its replicas are ignored.
         pool_size : int, optional
-            Bytes that the pool must have at least.
+            Minimum size of the pool in bytes.
         was_closed : callable, optional
-            Takes the first `LOOKED_AT` bytes and returns whether they are those of a pool all of
-            which was written before: then the cache may stay.
+            Takes the first `LOOKED_AT` bytes and returns whether they show that the whole pool was
+            written back: then the cache may stay.
 
         Raises
         ------
         HeaderError
-            A part is damaged, foreign, in the wrong place or was never part of a pool.
+            A part is damaged, foreign or in the wrong place, or was never part of a pool.
         PoolSetNotFound, PoolSetBusy, PoolSetDenied, PoolSetMalformed, PoolSetTooSmall
-            The parts are not as the pool set says, or not to be had.
+            The parts differ from the pool set, or are not available.
         """
         pool_set = poolset.resolve(pool_set)
         _check_sizes(pool_set, pool_size)
@@ -196,7 +196,7 @@ class PoolFiles(Closing):
             for part in parts:
                 part.settle()
         except BaseException:
-            # The traceback would keep the mapping, and the mapping the locks.
+            # The traceback would keep the mapping alive, and the mapping the locks.
             if region is not None:
                 region.close()
             for part in parts:
@@ -206,14 +206,14 @@ class PoolFiles(Closing):
 
     @classmethod
     def look(cls, pool_set: PoolSet) -> Self:
-        """Open a pool only to look at it, beside a writer if there is one.
+        """Open a pool read-only, even while it has a writer.
 
         Needs no write permission, takes no lock and changes nothing.
 
         Parameters
         ----------
         pool_set : PoolSet
-            Where; its replicas are not looked at.
+            The pool set; its replicas are ignored.
 
         Raises
         ------
@@ -240,27 +240,27 @@ class PoolFiles(Closing):
 
     @property
     def has_writer(self) -> bool:
-        """Whether somebody has a pool open for writing that this object only looks at."""
+        """Whether another process has the pool, read-only here, open for writing."""
         return any(part.has_writer for part in self.parts if part.readonly)
 
     def publish(self) -> None:
-        """Let the new files count, all of them or none, durably.
+        """Make the new files count, all or none of them, durably.
 
         Raises
         ------
         PoolSetExists
-            Somebody made one of that name meanwhile.
+            Another process made a file of that name meanwhile.
         """
         drafts.publish([part.draft for part in self.parts if part.draft is not None])
 
     @property
     def attributes(self) -> PoolAttributes | None:
-        """What the headers say; None for a pool without headers."""
+        """The attributes in the headers; None for a pool without headers."""
         return self._headers[0].attributes if self._headers else None
 
     @property
     def closed(self) -> bool:
-        """Whether :meth:`close` was successful."""
+        """Whether :meth:`close` has succeeded."""
         return self.region.closed
 
     def set_attributes(self, attributes: PoolAttributes) -> None:
@@ -269,7 +269,7 @@ class PoolFiles(Closing):
         Raises
         ------
         AttributesRefused
-            They do not go together with the pool set's options.
+            They do not fit the pool set's options.
         """
         if self.closed:
             raise errors.ClosedError("the pool is closed", where=self.parts[0].path)
@@ -278,12 +278,13 @@ class PoolFiles(Closing):
         )
         if not changed:
             return
-        # Until all of it is done, a note beside the parts knows better than this object.
+        # Until all of it is done, this object may be out of date, unlike the note next to the
+        # parts.
         self._headers_doubtful = True
         try:
             redo.replace_headers(self.parts, [content.pack() for content in changed])
         except errors.PoolSetError as error:
-            # An fsync of a part may have been told of a page of the region.
+            # An fsync of a part may have reported a page of the region.
             if error.errno in _NOT_WRITTEN:
                 self.region.refuse(error.errno)
             raise
@@ -291,18 +292,18 @@ class PoolFiles(Closing):
         self._headers_doubtful = False
 
     def close(self, *, remove: bool = False) -> None:
-        """Unmap and unlock; harmless when done twice.
+        """Unmap and unlock; closing again is harmless.
 
         Parameters
         ----------
         remove : bool
-            Remove the parts as well. Files that were there before :meth:`create` stay, emptied
-            of their headers.
+            Remove the parts as well. Files that existed before :meth:`create` stay, without their
+            headers.
 
         Raises
         ------
         BufferError
-            Someone still uses the memory; nothing was closed.
+            The memory is still in use; nothing was closed.
         """
         if self.closed:
             return
@@ -311,7 +312,7 @@ class PoolFiles(Closing):
             if remove:
                 self._remove()
             elif self.region.refused:
-                # Not shut down in order; and nobody is to see what the disks do not have.
+                # Not shut down cleanly; data that the disks do not have must not be seen any more.
                 for part in self.parts:
                     part.drop_cache()
             elif self._detects_shutdowns and not (self._headers_doubtful or self._readonly):
@@ -320,7 +321,7 @@ class PoolFiles(Closing):
             _each([each.close for each in self.belongings] + [each.close for each in self.parts])
 
     def _remove(self) -> None:
-        """Remove all that can be removed; raise the first thing that could not."""
+        """Remove all that can be removed; raise the first error."""
         redo.forget(self.parts[0].path)
         steps = [part.undo if self.created else part.remove for part in self.parts]
         _each(steps + [each.remove for each in self.belongings])
@@ -332,12 +333,12 @@ class PoolFiles(Closing):
     def _note_shutdown_state(self, state: ShutdownState | None) -> None:
         content = bytes(64) if state is None else state.pack()
         self._headers[0] = replace(self._headers[0], shutdown_state=content)
-        # Its checksum changes with it: half of it written, the pool could not be opened any more.
+        # Its checksum changes too: after a half-done write, the pool could not be opened any more.
         redo.replace_headers(self.parts, [self._headers[0].pack()])
 
 
 def _each(steps: Sequence[Callable[[], None]]) -> None:
-    """Take every step, whatever becomes of the others; raise the first thing that went wrong."""
+    """Take every step, even if others fail; raise the first error."""
     failure: errors.PoolSetError | None = None
     for step in steps:
         try:
@@ -367,7 +368,7 @@ def _write_headers(
 
 
 def _undo(parts: Sequence[PartFile]) -> None:
-    """Take a creation back that failed; what cannot be is told by its hidden name later."""
+    """Undo a failed creation; leftovers can be recognized by their hidden names later."""
     for part in parts:
         with suppress(errors.PoolSetError):
             part.undo()
@@ -388,7 +389,7 @@ def _check_sizes(pool_set: PoolSet, wanted: int | None) -> None:
 def _believe_the_disks(
     parts: Sequence[PartFile], was_closed: Callable[[bytes], bool] | None
 ) -> None:
-    """Drop what the cache has of the parts and their disks may not have."""
+    """Drop cached data of the parts that their disks may not have."""
     for part in parts:
         part.sync()
     if was_closed is not None and not parts[0].is_device:
@@ -428,7 +429,7 @@ def _map_to_look(spans: Sequence[tuple[int, int, int]]) -> Region:
 def _verified_headers(
     pool_set: PoolSet, parts: Sequence[PartFile], noted: Sequence[bytes] = ()
 ) -> list[Header]:
-    """Return the headers of the parts, those in `noted` in place of what they have."""
+    """Return the headers of the parts, replaced by those in `noted`."""
     with_header = parts[: header.header_count(len(parts), pool_set.options)]
     contents = [*noted, *(part.read_header() for part in with_header[len(noted) :])]
     where = [part.path for part in with_header]

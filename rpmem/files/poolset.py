@@ -1,13 +1,13 @@
 """Pool set files: poolset(5), read and written.
 
-A pool set names the parts of one pool, in order, and its replicas. This module knows the text; what
-the text means is in `rpmem.files.layout`, what directories and devices hold in
-`rpmem.files.directories`.
+A pool set names the parts of one pool, in order, and its replicas. This module reads and writes the
+text; its meaning is in `rpmem.files.layout`, and the contents of directories and devices are found
+by `rpmem.files.directories`.
 
-Everything PMDK 1.12 accepts is accepted with the same meaning, with these exceptions, which are
-refused because PMDK's reading of them surprises: ``SINGLEHDR`` together with ``NOHDRS``, keywords
-that run into the next word, a part that is listed twice, sizes of more than 63 bits. Blanks around
-a line are allowed here.
+Everything PMDK 1.12 accepts is accepted with the same meaning, with these exceptions, refused
+because PMDK's reading of them is surprising: ``SINGLEHDR`` together with ``NOHDRS``, keywords that
+run into the next word, a part that is listed twice, sizes of more than 63 bits. White space around
+a line is allowed here.
 """
 
 from __future__ import annotations
@@ -92,7 +92,7 @@ class _Parser:
         raise PoolSetMalformed(what, where=f"{self.source}:{line or self.line}", hint=hint)
 
     def parse(self, text: str) -> PoolSet:
-        # As PMDK, also with the line ends of another system.
+        # Like PMDK, also accept the line ends of other systems.
         first, *rest = (line.removesuffix("\r") for line in text.split("\n"))
         self.line = 1
         if first != SIGNATURE:
@@ -197,7 +197,7 @@ class _Parser:
             self.fail(error.what, f"{error.hint}; AUTO is for device DAX")
 
     def end_section(self) -> None:
-        """Refuse a section without parts where the next one begins."""
+        """Refuse a section that ends without parts."""
         if self.section is not None and not self.section:
             whose = "pool set" if self.section is self.first else "replica"
             self.fail(
@@ -228,13 +228,13 @@ def parse(text: str, *, source: str = "pool set") -> PoolSet:
     Raises
     ------
     PoolSetMalformed
-        With file, line, reason and remedy.
+        The error has file, line, reason and remedy.
     """
     return _Parser(source).parse(text)
 
 
 def load_any(path: str | os.PathLike[str], *, lock: bool = True) -> PoolSet:
-    """Read a pool set file, or take any other existing file or device DAX for a pool of one part.
+    """Read a pool set file, or treat any other file or device DAX as a pool of one part.
 
     Parameters
     ----------
@@ -325,7 +325,7 @@ def _read(name: str, limit: int, *, lock: bool) -> bytes | None:
 
 
 def _check_beginning(head: bytes, name: str) -> None:
-    """Refuse a file that was meant to be a pool set file, and is too small to be a part."""
+    """Refuse a file that seems meant as a pool set file, being too small to be a part."""
     what = None
     for mark, encoding in _BYTE_ORDER_MARKS:
         if head.startswith(mark) and SIGNATURE in head.decode(encoding, "replace"):
@@ -352,6 +352,6 @@ def _lock(descriptor: int, name: str) -> None:
             hint="Close the pool there first",
         ) from error
     except OSError as error:
-        # Some network file systems have no locks; what cannot be locked cannot be busy.
+        # Some network file systems have no locks; a file that cannot be locked cannot be busy.
         if error.errno not in (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS):
             raise

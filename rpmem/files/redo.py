@@ -1,8 +1,8 @@
 """Replace the headers of several parts so that a crash leaves all old or all new.
 
-A note of what is about to be written is put beside part 0 first. Whoever opens the pool next
-finishes what the note says, unless the headers have changed in another way since: then the note
-is out of date (a program that knows nothing of it was here) and is thrown away.
+A note of what is about to be written is first put next to part 0. The next open of the pool
+finishes that write, unless the headers have changed otherwise since: then the note is out of date
+(a program unaware of it was here) and is discarded.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _LONGEST = 64 << 20
 
 
 def note_path(first_part: str) -> str:
-    """Return where the note of a pool lies while there is one."""
+    """Return the path of a pool's note, if there is one."""
     return first_part + SUFFIX
 
 
@@ -47,20 +47,20 @@ def replace_headers(parts: Sequence[PartFile], headers: Sequence[bytes]) -> None
     for part, header in zip(concerned, headers, strict=True):
         part.write_header(header)
     if noted:
-        # One that stays is done again by whoever opens the pool next, and changes nothing.
+        # If it stays, the next open carries it out again, which changes nothing.
         with suppress(OSError):
             os.unlink(note_path(parts[0].path))
 
 
 def finish(parts: Sequence[PartFile], is_whole: Callable[[bytes], bool]) -> bool:
-    """Do what a note that a crash left behind says, if it still applies.
+    """Carry out a note that a crash left behind, if it still applies.
 
     Parameters
     ----------
     parts : sequence of PartFile
         Locked parts, in order.
     is_whole : callable
-        Whether a header's checksum is right; one that is not was being written.
+        Whether a header's checksum is right; otherwise its write was interrupted.
 
     Returns
     -------
@@ -79,12 +79,12 @@ def finish(parts: Sequence[PartFile], is_whole: Callable[[bytes], bool]) -> bool
 
 
 def pending(parts: Sequence[PartFile], is_whole: Callable[[bytes], bool]) -> list[bytes] | None:
-    """Return the headers that a note says the first parts are to have; changes nothing.
+    """Return the headers that a note has for the first parts, without writing them.
 
     Returns
     -------
     list of bytes or None
-        Empty when the note does not apply any more, None when there is none.
+        Empty if the note no longer applies, None if there is none.
     """
     path = note_path(parts[0].path)
     try:
@@ -118,7 +118,7 @@ def _remove(path: str) -> None:
 
 def _write_note(parts: Sequence[PartFile], old: list[bytes], new: Sequence[bytes]) -> bool:
     if any(part.is_device for part in parts):
-        # There is no file system beside a device, and its stores reach the medium word by word.
+        # A device has no directory for a note, and its stores reach the medium word by word.
         return False
     path = note_path(parts[0].path)
     draft = path + _DRAFT
@@ -128,13 +128,13 @@ def _write_note(parts: Sequence[PartFile], old: list[bytes], new: Sequence[bytes
     try:
         descriptor = os.open(draft, flags, PRIVATE)
     except PermissionError:
-        # A daemon that may write the parts but not their directory: PMDK has no note either.
+        # A daemon may have access to the parts but not to their directory: PMDK has no note either.
         return False
     except OSError as error:
         raise errors.from_oserror(error, "cannot be created", where=draft) from error
     try:
         with open(descriptor, "wb") as file:
-            # For whoever may open the pool.
+            # For all users who may open the pool.
             os.fchmod(descriptor, parts[0].permissions)
             file.write(frame + body)
             file.flush()
@@ -142,7 +142,7 @@ def _write_note(parts: Sequence[PartFile], old: list[bytes], new: Sequence[bytes
         os.rename(draft, path)
         sync_directory(os.path.dirname(path))
     except (OSError, errors.PoolSetError) as error:
-        # A note that stayed would carry out later what is refused now.
+        # A note left behind would later carry out the change that is refused now.
         for name in (draft, path):
             with suppress(OSError):
                 os.unlink(name)

@@ -1,4 +1,4 @@
-"""Removing the parts of a pool. Nothing is mapped for it."""
+"""Removing the parts of a pool, without mapping anything."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ from rpmem.files.poolset import PoolSet
 
 
 def remove_parts(pool_set: PoolSet, *, force: bool = False) -> bool:
-    """Unlink the parts of a pool that nobody uses; clear the headers of devices.
+    """Unlink the parts of a pool that is not in use; clear the headers of devices.
 
     Parameters
     ----------
     pool_set : PoolSet
         Its own parts are removed, those of its replicas are not.
     force : bool
-        Remove what can be removed, and say nothing of the rest.
+        Remove what can be removed, and do not report the rest.
 
     Returns
     -------
     bool
-        With `force`: whether a part stays because it is in use. Who uses it needs the pool set
-        file that names it.
+        With `force`: whether a part stays because it is in use. Its user needs the pool set file
+        that names it.
 
     Raises
     ------

@@ -1,8 +1,8 @@
-"""A pool set file on its own: written whole, held while it is used, removed only if it is the one.
+"""A pool set file as such: written whole, held while in use, removed only if still the same.
 
-Who creates a pool holds its pool set file, shared with others who do; who writes one, or removes
-it, holds it alone. So of several who create the same pool set at once one writes the file, and it
-stays until the parts are there.
+A process that creates a pool holds its pool set file, shared with others that do; a process that
+writes or removes the file holds it exclusively. So if several create the same pool set at once, one
+writes the file, and it stays until the parts are there.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ _LOOK_AGAIN_S = 0.01
 
 
 class SetFile(Closing):
-    """A pool set file that is held: nobody who follows the rules removes or replaces it.
+    """A pool set file that is held: no program that follows the rules removes or replaces it.
 
     Attributes
     ----------
     path : str
-        Where it is.
+        Its path.
     made : bool
         Whether this object wrote it.
     """
@@ -42,12 +42,12 @@ class SetFile(Closing):
 
     @classmethod
     def write(cls, path: str, text: str, mode: int = PRIVATE) -> Self:
-        """Write a new pool set file, durable and whole before anybody sees it, and hold it alone.
+        """Write a new pool set file, whole and durable before it is visible; hold it exclusively.
 
         Raises
         ------
         PoolSetExists
-            There is a file of that name.
+            A file of that name exists.
         PoolSetError
             It cannot be written; nothing was left behind.
         """
@@ -69,14 +69,14 @@ class SetFile(Closing):
 
     @classmethod
     def hold(cls, path: str) -> Self:
-        """Hold a pool set file that exists, beside others who do.
+        """Hold an existing pool set file, shared with others.
 
         Raises
         ------
         PoolSetBusy
-            Somebody holds it alone: it is being written or removed.
+            It is held exclusively: it is being written or removed.
         PoolSetNotFound
-            There is none.
+            It does not exist.
         """
         fd = poolset.open_locked(path)
         try:
@@ -88,26 +88,26 @@ class SetFile(Closing):
         return cls(path, fd, made=False)
 
     def remove(self) -> None:
-        """Remove the file, once nobody else holds it; not one that has taken its place.
+        """Remove the file, once no other process holds it; a file that has replaced it stays.
 
         Raises
         ------
         PoolSetBusy
-            Somebody else goes on holding it; it stays.
+            Another process keeps holding it; it stays.
         """
         self._hold_alone()
         if drafts.unlink_or_give_up(self.path, self._fd, self.close):
             drafts.drop_twins(self.path, self._fd)
 
     def release(self) -> None:
-        """Hold it no longer, and remember which file it is."""
+        """Stop holding it, but remember which file it is."""
         try:
             locks.unlock(self._fd)
         except OSError as error:
             raise errors.from_oserror(error, "cannot be unlocked", where=self.path) from error
 
     def close(self) -> None:
-        """Hold it no longer; harmless when done twice."""
+        """Stop holding it; closing again is harmless."""
         fd, self._fd = self._fd, -1
         if fd >= 0:
             locks.close(fd, self.path, locked=os.getpid() == self._owner)
@@ -133,7 +133,7 @@ class SetFile(Closing):
 
 @contextmanager
 def held(path: str | None) -> Iterator[SetFile | None]:
-    """Hold the pool set file at `path` for a while; None: there is none to hold."""
+    """Hold the pool set file at `path` during the block; None if there is none."""
     if path is None:
         yield None
         return

@@ -1,8 +1,8 @@
-"""Unsafe shutdowns: what a pool header remembers about the power of its device.
+"""Unsafe shutdowns: a pool header's record of power losses of its device.
 
-NVDIMMs count the power losses in which they could not save what was on its way to them. A pool that
-was open when the count went up may have lost stores that its memory controller had accepted. The
-layout is ``struct shutdown_state`` of PMDK 1.12, at offset 4024 of the first part's header.
+NVDIMMs count the power losses in which they could not save data on its way to them. A pool that was
+open when the count went up may have lost stores that the memory controller had accepted. The layout
+is ``struct shutdown_state`` of PMDK 1.12, at offset 4024 of the first part's header.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ _CHECKSUM_OFFSET = 56
 
 
 class ShutdownState(Record):
-    """The 64 bytes that tell whether a device lost power while the pool was open.
+    """The 64 bytes that show whether a device lost power while the pool was open.
 
-    Files on devices that count nothing have count and id 0.
+    Files on devices without a count have count and id 0.
 
     Parameters
     ----------
@@ -42,12 +42,12 @@ class ShutdownState(Record):
     dirty: bool = False
 
     def pack(self) -> bytes:
-        """Return the 64 bytes with their own checksum; all zero when there is nothing to tell."""
+        """Return the 64 bytes including their checksum; all zero if there is nothing to record."""
         bare = _SHUTDOWN.pack(self.shutdowns, self.device, self.dirty, bytes(39), 0)
         return bare[:_CHECKSUM_OFFSET] + checksum(bare, _CHECKSUM_OFFSET).to_bytes(8, "little")
 
     def checked(self, stored: bytes, where: str | None = None) -> ShutdownState:
-        """Compare this, the devices' present state, with what a header says.
+        """Compare this, the devices' present state, with the one in a header.
 
         Parameters
         ----------
@@ -59,16 +59,16 @@ class ShutdownState(Record):
         Returns
         -------
         ShutdownState
-            What to store while the pool is open: this state, dirty.
+            The state to store while the pool is open: this one, dirty.
 
         Raises
         ------
         HeaderError
-            When the pool was open while a device lost power unsafely, or was moved while open.
+            The pool was open while a device lost power unsafely, or was moved while open.
         """
         shutdowns, device, dirty, _, told = _SHUTDOWN.unpack(stored)
-        # A wrong checksum means a crash between two stores of opening or closing, when nothing was
-        # being written to the pool itself; PMDK starts over, too.
+        # A wrong checksum means a crash between two stores during opening or closing, when nothing
+        # was being written to the pool itself; PMDK starts over too.
         trusted = told == checksum(stored, _CHECKSUM_OFFSET)
         same = (shutdowns, device) == (self.shutdowns, self.device)
         if trusted and dirty and not same:
@@ -84,7 +84,7 @@ class ShutdownState(Record):
 
 
 def state_of_devices(parts: Sequence[PartFile]) -> ShutdownState:
-    """Sum up what the devices below all parts say, the way PMDK does."""
+    """Sum up the states of the devices of all parts, as PMDK does."""
     from rpmem.memory.device import device_identity
 
     shutdowns = 0

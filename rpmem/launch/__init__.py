@@ -1,6 +1,6 @@
 """Starting rpmemd on a target: the system's ssh, paramiko, or a child process of this one.
 
-`launch` gives a `Transport`, the byte stream to rpmemd; `diagnose` says why there was none.
+`launch` returns a `Transport`, the byte stream to rpmemd; `diagnose` explains why there is none.
 """
 
 from __future__ import annotations
@@ -39,35 +39,35 @@ def launch(
     Parameters
     ----------
     target : Target
-        Where; a local target starts a child process, whatever `launcher` says.
+        The target; a local one starts a child process, whatever `launcher` is.
     arguments : sequence of str
-        For rpmemd, after those that are part of the command; quoted for the far side's shell.
+        For rpmemd, after those in the command; quoted for the far side's shell.
     environment : Environment, optional
-        Instead of the process's: ``RPMEM_SSH``, ``RPMEM_CMD`` (every start over ssh takes the next
-        command, whatever it is for), ``RPMEM_LAUNCHER`` and ``RPMEM_TIMEOUT``.
+        Replaces that of the process: ``RPMEM_SSH``, ``RPMEM_CMD`` (every start over ssh takes the
+        next command, whatever its purpose), ``RPMEM_LAUNCHER`` and ``RPMEM_TIMEOUT``.
     launcher : str
-        ``"openssh"``, ``"paramiko"``, or ``"auto"``: what ``RPMEM_LAUNCHER`` says, else openssh
-        where ``RPMEM_SSH`` is set or there is an ssh program, and paramiko where there is none.
+        ``"openssh"``, ``"paramiko"``, or ``"auto"``: the one in ``RPMEM_LAUNCHER``, else openssh if
+        ``RPMEM_SSH`` is set or there is an ssh program, and paramiko otherwise.
     command : str, optional
-        A shell command instead of the next one of ``RPMEM_CMD``.
+        A shell command to use instead of the next one from ``RPMEM_CMD``.
     timeout_s : float, optional
-        Seconds that paramiko gets to connect, log in and start the command, and the longest wait
-        of `Transport.send`; by default ``RPMEM_TIMEOUT``.
+        Seconds for paramiko to connect, log in and start the command, and the longest wait of
+        `Transport.send`; by default ``RPMEM_TIMEOUT``.
     ipv4_only : bool
-        As ``ssh -4``: PMDK's ``sockets`` provider knows no other addresses.
+        As ``ssh -4``: PMDK's ``sockets`` provider supports no other addresses.
 
     Returns
     -------
     Transport
-        With openssh and local targets at once: whether rpmemd has started shows in the status
-        word, and when none comes, `diagnose` says why.
+        With openssh and local targets this returns immediately: whether rpmemd has started shows in
+        the status word, and if none comes, `diagnose` explains why.
 
     Raises
     ------
     LaunchError
-        rpmemd could not be started, as far as it is known by now; its kinds say why.
+        rpmemd could not be started, as far as is known by now; the kind of error says why.
     DeadlineExceeded
-        paramiko was not done in time.
+        paramiko did not finish in time.
     UsageError
         There is no such launcher.
     """
@@ -129,7 +129,7 @@ def _launch(
 def _choose(launcher: str, environment: Environment) -> str:
     if launcher != "auto":
         return launcher
-    # Nothing takes the place of a program that was asked for: its absence is an error.
+    # A program that was asked for is never replaced by paramiko: its absence is an error.
     if environment.ssh_is_set or shutil.which(environment.ssh):
         return "openssh"
     return "paramiko"

@@ -1,8 +1,8 @@
-"""What every launcher gives: a byte stream to rpmemd on the target, and the far side's last words.
+"""The result of every launcher: a byte stream to rpmemd on the target, and its last messages.
 
 A `Transport` may be used by one sending thread and one receiving thread at the same time; `close`
 and `kill` may come from any thread and wake both. A forked child process drops its copies of the
-descriptors at once, so that the target still sees the end of the session when the parent dies.
+descriptors immediately, so that the target still sees the end of the session when the parent dies.
 """
 
 from __future__ import annotations
@@ -19,17 +19,17 @@ from rpmem.base.handles import Closing
 from rpmem.base.target import Target
 from rpmem.errors import ClosedError, DeadlineExceeded, ForkedError, ReplicaLost
 
-#: How much of the far side's stderr is kept: the last bytes, as causes tend to come last.
+#: How much of the far side's stderr is kept: its end, where causes usually are.
 STDERR_LIMIT = 64 * 1024
 
-#: How long `Transport.close` lets rpmemd finish before it is ended by force.
+#: How long `Transport.close` waits for rpmemd to finish before killing it.
 CLOSE_GRACE_S = 5.0
 
 
 class Deadline:
-    """A point in time that a chain of waits shares; without a limit it never comes.
+    """A point in time shared by a chain of waits; without a limit it never comes.
 
-    An interrupt of the call that a thread works for brings it nearer (`rpmem.base.interrupts`).
+    An interrupt of the call that the thread works for brings it forward (`rpmem.base.interrupts`).
 
     Parameters
     ----------
@@ -49,7 +49,7 @@ class Deadline:
         return self.left() == 0.0
 
     def left(self, most: float | None = None) -> float | None:
-        """Return the seconds that are left, never negative, and not more than `most`."""
+        """Return the remaining seconds, from 0 to `most`."""
         left = None if self._at is None else max(self._at - time.monotonic(), 0.0)
         left = interrupts.limited(left)
         if left is None or most is None:
@@ -57,7 +57,7 @@ class Deadline:
         return min(left, most)
 
     def milliseconds(self, most: float | None = None) -> int | None:
-        """Return what is left in the unit of ``poll``, rounded up so that it never spins."""
+        """Return the remaining time in the unit of ``poll``, rounded up to avoid spinning."""
         left = self.left(most)
         return None if left is None else int(left * 1000) + (left > 0)
 
@@ -85,7 +85,7 @@ class Tail:
             self.dropped += surplus
 
     def text(self) -> str:
-        """Return what is kept as text, with the line ends of this system."""
+        """Return the bytes kept as text, with the line ends of this system."""
         return bytes(self._kept).decode("utf-8", "replace").replace("\r\n", "\n")
 
 
@@ -97,9 +97,9 @@ class Transport(Closing, ABC):
     target : Target
         Where rpmemd was asked to run.
     command : str
-        What was asked to run, as the far side's shell (or this machine) was given it.
+        The command to run, as given to the far side's shell (or to this machine).
     timeout_s : float
-        Longest wait of calls that are not told another one.
+        Longest wait of calls without a limit of their own.
 
     Attributes
     ----------
@@ -126,16 +126,16 @@ class Transport(Closing, ABC):
 
     @property
     def node(self) -> str:
-        """What messages call the far side."""
+        """The name of the far side in messages."""
         return "this machine" if self.target.is_local else self.target.host
 
     @property
     @abstractmethod
     def peer_host(self) -> str:
-        """What the fabric is to connect to, by name or address."""
+        """The host that the fabric has to connect to, by name or address."""
 
     def session_hosts(self) -> set[str]:
-        """Return the addresses and names that the session is known to have gone to."""
+        """Return the addresses and names that the session is known to have reached."""
         return {self.peer_host}
 
     @property
@@ -154,17 +154,17 @@ class Transport(Closing, ABC):
         Parameters
         ----------
         data : bytes-like
-            What rpmemd is to read on its stdin.
+            The data for rpmemd's stdin.
         timeout_s : float, optional
             Seconds; by default the launch's.
 
         Raises
         ------
         DeadlineExceeded
-            The far side did not take the data in time. Part of it may have been sent: the
-            stream is of no use any more.
+            The far side did not accept the data in time. Part of it may have been sent, so the
+            stream is no longer usable.
         ReplicaLost
-            The far side is gone. While rpmemd is being started, `diagnose` knows why.
+            The far side is gone. While rpmemd is being started, `diagnose` can tell why.
         ClosedError
             The transport was closed, before or during the call.
         """
@@ -184,33 +184,33 @@ class Transport(Closing, ABC):
         Parameters
         ----------
         limit : int
-            How many bytes to return at most.
+            The most bytes to return.
         timeout_s : float or None
-            Seconds; None waits until something comes or the transport is closed, for a thread
-            that does nothing else.
+            Seconds; None waits until data arrives or the transport is closed, for a thread that
+            does nothing else.
 
         Returns
         -------
         bytes
-            At least one byte; ``b""`` when the far side has closed its stdout.
+            At least one byte; ``b""`` if the far side has closed its stdout.
 
         Raises
         ------
         DeadlineExceeded
-            Nothing came in time. The transport stays usable.
+            Nothing arrived in time. The transport stays usable.
         ClosedError
             The transport was closed, before or during the call.
         """
 
     @abstractmethod
     def stderr_text(self) -> str:
-        """Return what the far side has written on stderr: the last 64 KiB of it.
+        """Return the last 64 KiB that the far side has written to stderr.
 
-        When rpmemd has ended, what is still on its way is waited for, for a moment.
+        If rpmemd has ended, wait a moment for output still on its way.
         """
 
     def settings(self) -> Mapping[str, str]:
-        """Return what ssh_config(5) says for the target, by lower-case keyword, where it counts."""
+        """Return the settings of ssh_config(5) for the target, if used, by lower-case keyword."""
         return {}
 
     @abstractmethod
@@ -225,21 +225,21 @@ class Transport(Closing, ABC):
         Returns
         -------
         int or None
-            The exit status; minus the signal's number when a signal ended the child process;
-            None while it runs.
+            The exit status; minus the signal's number if a signal ended the child process; None
+            while it runs.
         """
 
     @abstractmethod
     def kill(self) -> None:
-        """End the far side at once and without ceremony; `close` is still to be called."""
+        """Kill the far side immediately; `close` still has to be called."""
 
     def close(self, timeout_s: float = CLOSE_GRACE_S) -> None:
-        """Let rpmemd end, by the end of its stdin, and release everything.
+        """End rpmemd by closing its stdin, and release everything.
 
         Parameters
         ----------
         timeout_s : float
-            Seconds until it is ended by force.
+            Seconds until it is killed.
         """
         if self._owner != os.getpid():
             self._drop()
@@ -266,7 +266,7 @@ class Transport(Closing, ABC):
 
     @abstractmethod
     def _drop(self) -> None:
-        """Close the descriptors and touch nothing else: this is a forked copy."""
+        """Close the descriptors and touch nothing else, in a forked copy."""
 
     def _check_owner(self) -> None:
         if self._owner != os.getpid():

@@ -1,9 +1,9 @@
 """A process of this machine as a transport: the system's ssh, or rpmemd itself.
 
-stdin is a socket, because a socket can be shut down for good even when a forked process holds a
-copy of it, and written to without SIGPIPE. stdout and stderr are pipes, because scripts like to
-open ``/dev/stderr``. The child leads a session of its own: a Ctrl-C meant for the program does
-not end it, and neither it nor its helpers can ask questions on the terminal.
+stdin is a socket, because a socket can be shut down for good even if a forked process holds a copy
+of it, and written to without SIGPIPE. stdout and stderr are pipes, because scripts may open
+``/dev/stderr``. The child leads a new session: a Ctrl-C meant for the program does not end it, and
+neither it nor its helpers can prompt on the terminal.
 """
 
 from __future__ import annotations
@@ -27,15 +27,15 @@ from rpmem.launch.base import Deadline, Tail, Transport
 
 _CHUNK = 64 * 1024
 _LONGEST_NAP_S = 0.02
-# What SIGTERM and then SIGKILL get to take effect.
+# Seconds for SIGTERM and then SIGKILL to take effect.
 _TERM_GRACE_S = 1.0
 _KILL_GRACE_S = 5.0
-# After the end of a child a helper of it may hold stderr open: what is there by then is enough.
+# After a child's end, its helper may keep stderr open: the output up to then is enough.
 _STDERR_GRACE_S = 0.5
 
 
 class StderrDrain:
-    """Reads a pipe to its end in a thread, so that who writes into it never blocks.
+    """Reads a pipe to its end in a thread, so that its writer never blocks.
 
     Parameters
     ----------
@@ -69,13 +69,13 @@ class StderrDrain:
             self._thread.join(deadline.left(interrupts.slice_s()))
 
     def stop(self) -> None:
-        """Let the thread end; what has arrived by now is still kept."""
+        """Let the thread end; output that has arrived by now is kept."""
         with self._lock:
             if self._stop >= 0:
                 os.eventfd_write(self._stop, 1)
 
     def drop(self) -> None:
-        """Close the descriptors; only where the thread cannot be running."""
+        """Close the descriptors; only for a process in which the thread cannot be running."""
         descriptors = self._descriptor, self._stop
         self._descriptor = self._stop = -1
         for descriptor in descriptors:
@@ -120,7 +120,7 @@ class ChildTransport(Transport):
         The program cannot be run on this machine.
     """
 
-    #: What to do when the program cannot be run.
+    #: The hint if the program cannot be run.
     absent_hint: str | None = None
 
     def __init__(
@@ -149,8 +149,8 @@ class ChildTransport(Transport):
             theirs.callback(os.close, child_stderr)
             wake = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
             ours.callback(os.close, wake)
-            # No preexec_fn: it would forbid vfork, and forking copies the page tables of
-            # whatever memory the program has registered.
+            # No preexec_fn: it would rule out vfork, and a fork copies the page tables of all the
+            # program's memory.
             try:
                 self._process = subprocess.Popen(
                     self.argv,
@@ -178,7 +178,7 @@ class ChildTransport(Transport):
         self._drain = drain
 
     def _end_at_once(self) -> None:
-        """End a child that nobody can be told of: there is no room for what watches it."""
+        """Kill a child that cannot be returned, as the resources to watch it are lacking."""
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(self._process.pid, signal.SIGKILL)
         self._process.wait()
@@ -248,7 +248,7 @@ class ChildTransport(Transport):
             return self._status
 
     def _await_end(self, seconds: float) -> None:
-        """Wait for a child that was killed, in any case: an interrupt must not leave a zombie."""
+        """Wait for a killed child without fail: an interrupt must not leave a zombie."""
         end = time.monotonic() + seconds
         while self._reap() is None and time.monotonic() < end:
             time.sleep(0.001)
@@ -258,7 +258,7 @@ class ChildTransport(Transport):
         self._signal(signal.SIGKILL)
 
     def _signal(self, number: signal.Signals) -> None:
-        # Under the lock the child cannot be reaped, so its number is not another's yet.
+        # Under the lock the child cannot be reaped, so its pid cannot belong to another process.
         with self._reap_lock:
             if self._status is None and self._process.poll() is None:
                 with contextlib.suppress(ProcessLookupError, PermissionError):
@@ -278,13 +278,13 @@ class ChildTransport(Transport):
                 self._await_end(_KILL_GRACE_S)
         self._drain.wait(_STDERR_GRACE_S)
         self._drain.stop()
-        # Its descriptors are gone when this returns, not a little later.
+        # So that its descriptors are closed when this returns, not a little later.
         self._drain.wait(_STDERR_GRACE_S)
         with self._send_lock, self._receive_lock:
             self._release()
 
     def _discard_output(self, deadline: Deadline) -> None:
-        """Wait for the child's end without letting it block, or fail, on its last words."""
+        """Wait for the child's end, without letting it block or fail on its last output."""
         while self.exit_status(0) is None and not deadline.passed:
             if self._at_end:
                 self.exit_status(deadline.left() or 0)
@@ -314,6 +314,6 @@ class ChildTransport(Transport):
             warnings.warn(f"{self!r} was never closed", ResourceWarning, 2, source=self)
             self._is_closed = True
             with contextlib.suppress(OSError):
-                self._stdin.shutdown(socket.SHUT_WR)  # the end of its stdin ends the child
+                self._stdin.shutdown(socket.SHUT_WR)  # the child ends when its stdin does
             self._drain.stop()
             self._release()

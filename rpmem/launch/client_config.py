@@ -1,6 +1,6 @@
-"""What ssh_config(5) says about a host, for the launcher that does not run ssh.
+"""The settings of ssh_config(5) for a host, for the launcher that does not run ssh.
 
-paramiko reads the files; ``Include``, which it ignores, is resolved before.
+paramiko reads the files; ``Include``, which it ignores, is resolved first.
 """
 
 from __future__ import annotations
@@ -33,21 +33,21 @@ class ClientConfig:
     alias : str
         The name the user gave.
     hostname, port, user
-        Where and as whom to connect; user None: the one this process runs as.
+        Where and as which user to connect; user None: the one this process runs as.
     identity_files : tuple of Path
-        As configured, whether they exist or not; empty: none is configured.
+        As configured, whether they exist or not; empty: none configured.
     identities_only, use_agent : bool
         Which keys of the agent may be offered.
     known_hosts : tuple of Path
         The user's and the system's files.
     host_key_alias : str or None
-        Name to look host keys up by.
+        Name under which to look up host keys.
     proxy_command, proxy_jump : str or None
-        How to get there, when not directly; at most one is set.
+        How to get there, if not directly; at most one is set.
     address_family : str
         ``any``, ``inet`` or ``inet6``.
     alive_interval : int
-        Seconds between signs of life; 0: none.
+        Seconds between keep-alive messages; 0: none.
     connect_timeout : float or None
         Seconds.
     """
@@ -69,17 +69,17 @@ class ClientConfig:
 
     @classmethod
     def lookup(cls, target: Target) -> ClientConfig:
-        """Read the user's and the system's files and pick what goes for `target`.
+        """Read the user's and the system's files and pick the settings for `target`.
 
         Parameters
         ----------
         target : Target
-            Its user and port win over the files'.
+            Its user and port take precedence over the files'.
 
         Returns
         -------
         ClientConfig
-            With everything that is not configured at ssh's defaults.
+            With ssh's defaults for everything not configured.
 
         Raises
         ------
@@ -115,7 +115,7 @@ def _options(target: Target) -> dict[str, Any]:
     import paramiko
 
     user = Path("~/.ssh/config").expanduser()
-    # The first value counts, and what the target says comes before every file.
+    # The first value counts, and the target's values come before every file.
     text = "\n".join(
         (
             "" if target.user is None else f"User {target.user}",
@@ -135,9 +135,9 @@ def _options(target: Target) -> dict[str, Any]:
 
 
 def _with_includes(path: Path, directory: Path, depth: int = 0, outer: str = "") -> list[str]:
-    """Return the lines of a file with the files it includes in their places.
+    """Return the lines of a file, with the files it includes inserted.
 
-    `outer` are the conditions of the block that includes the file: they go for its blocks, too.
+    `outer` are the conditions of the block that includes the file: they also apply to its blocks.
     """
     try:
         lines = path.read_text(encoding="utf-8", errors="replace").splitlines()

@@ -1,8 +1,8 @@
-"""Why rpmemd did not start, from what little the far side said.
+"""Why rpmemd did not start, judging from the little that the far side said.
 
-Three witnesses: how the process ended, what it wrote on stderr, and what stood on stdout where
-the status word should have been. ssh's own messages are recognized by their wording, which has
-been stable for two decades; whatever is not recognized is quoted as it is.
+There are three pieces of evidence: how the process ended, what it wrote to stderr, and what was on
+stdout in place of the status word. ssh's own messages are recognized by their wording, which has
+been stable for two decades; any other message is quoted as it is.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ _LARGEST_ERRNO = 4095
 _NOT_EXECUTABLE = 126
 _NOT_FOUND = 127
 
-# What a process gets to end after its stdout has ended, and a talkative shell to finish a line.
+# Seconds for a process to end after its stdout has, and for a talkative shell to finish a line.
 _EXIT_GRACE_S = 2.0
 _LINE_GRACE_S = 0.5
 _LONGEST_LINE = 1024
@@ -44,15 +44,15 @@ _QUOTE = 200
 
 
 def diagnose(transport: Transport, first_bytes: bytes = b"") -> RpmemError:
-    """Say why a session never came to its status word, or ended right after it.
+    """Explain why a session never got its status word, or ended right after it.
 
     Parameters
     ----------
     transport : Transport
-        Not closed yet. When neither its stdout nor its process has ended and nothing strange was
-        received, the only thing that can be wrong is time.
+        Not closed yet. If neither its stdout nor its process has ended and nothing strange was
+        received, the only possible error is a time-out.
     first_bytes : bytes
-        What was received so far.
+        The bytes received so far.
 
     Returns
     -------
@@ -68,7 +68,7 @@ def diagnose(transport: Transport, first_bytes: bytes = b"") -> RpmemError:
     errno = _as_errno(word)
     if errno is not None:
         status = transport.exit_status(_EXIT_GRACE_S)
-        # "\n" followed by the zeros of a good status word would pass for ECHILD.
+        # "\n" followed by the zeros of a good status word would look like ECHILD.
         if status is not None or not word[:1].isspace():
             return _refused(transport, errno)
     error = _from_stderr(transport, status)
@@ -83,7 +83,7 @@ def diagnose(transport: Transport, first_bytes: bytes = b"") -> RpmemError:
 
 
 def suspects(transport: Transport) -> str:
-    """Name the settings of ssh_config(5) on this side that may be the cause of an odd end.
+    """Name the settings of ssh_config(5) on this side that may explain an odd end.
 
     Returns
     -------
@@ -128,7 +128,7 @@ def connection_refused(target: Target, words: str) -> ConnectionRefused:
 
 
 def host_key_unknown(target: Target, words: str) -> HostKeyUnknown:
-    """Return the error for a host key that nobody here has seen before."""
+    """Return the error for a host key that has not been seen before."""
     return HostKeyUnknown(
         f"{target.host}'s host key is not known here: {_quote(words)}",
         hint=f"Compare its fingerprint and accept it once by hand with: {_ssh(target)} true",
@@ -136,7 +136,7 @@ def host_key_unknown(target: Target, words: str) -> HostKeyUnknown:
 
 
 def host_key_changed(target: Target, words: str) -> HostKeyUnknown:
-    """Return the error for a host key that is not the one that is known."""
+    """Return the error for a host key that differs from the known one."""
     return HostKeyUnknown(
         f"{target.host}'s host key is not the one that is known here: {_quote(words)}",
         hint="Somebody else may be answering, unless the machine was reinstalled; "
@@ -156,7 +156,7 @@ def authentication_failed(target: Target, words: str) -> AuthenticationFailed:
 def no_answer(
     target: Target, seconds: float | None, *, doing: str = "", words: str = ""
 ) -> DeadlineExceeded:
-    """Return the error for a far side that was given time enough."""
+    """Return the error for a far side that did not answer in time."""
     what = f"{_node(target)} did not answer"
     if seconds is not None:
         what += f" in {seconds:g} s"
@@ -170,8 +170,8 @@ def no_answer(
     return DeadlineExceeded(what, hint=hint)
 
 
-# What to look for on this side when the far side has nothing to say: keyword and value as `ssh -G`
-# writes them, and what they do.
+# Settings to look for on this side if the far side gives no reason: keyword and value as in `ssh
+# -G`, and their effect.
 _SUSPECTS: tuple[tuple[str, str, str], ...] = (
     ("stdinnull", "yes", "StdinNull, which keeps all input from rpmemd"),
     ("sessiontype", "none|subsystem", "SessionType {value}, under which no command is run"),
@@ -186,7 +186,7 @@ _SUSPECTS: tuple[tuple[str, str, str], ...] = (
 )
 
 
-# --- witnesses ---------------------------------------------------------------------------------
+# --- evidence ----------------------------------------------------------------------------------
 
 
 def _changed(target: Target, text: str) -> RpmemError:
@@ -211,7 +211,7 @@ def _timed_out(target: Target, words: str) -> RpmemError:
     return no_answer(target, None, words=words)
 
 
-# The first that matches decides. "open failed" comes from a jump host.
+# The first match decides. "open failed" comes from a jump host.
 _CONNECT = r"(?:ssh: connect to (?:host|address) .*|open failed: connect failed): "
 _SSH_SAYS: tuple[Callable[[Target, str], RpmemError | None], ...] = (
     _with(host_unknown, r"ssh: Could not resolve hostname "),
@@ -231,7 +231,7 @@ _SSH_SAYS: tuple[Callable[[Target, str], RpmemError | None], ...] = (
 )
 
 
-# What shells, loaders and Python say on the far side when they have too little to start anything.
+# Messages of shells, loaders and Python on the far side when they lack resources to start.
 _RAN_OUT = (
     (EMFILE, r"Too many open files(?! in system)|shared object file: Error 24\b"),
     (ENFILE, r"Too many open files in system|shared object file: Error 23\b"),
@@ -241,7 +241,7 @@ _RAN_OUT = (
 
 
 def _from_stderr(transport: Transport, status: int | None) -> RpmemError | None:
-    """Return what ssh, or the shell behind it, says clearly; None when it does not."""
+    """Return the error that ssh, or the shell behind it, clearly states; else None."""
     if status in (None, 0):
         return None
     text = transport.stderr_text()
@@ -303,7 +303,7 @@ def _noise(transport: Transport, spoken: bytes) -> NoiseBeforeProtocol:
 
 
 def _first_line(transport: Transport, data: bytearray) -> str:
-    """Read on until a line is complete, or rpmemd's status word (zeros) shows its end."""
+    """Read on until a line is complete, or ended by rpmemd's status word (zeros)."""
     deadline = Deadline(_LINE_GRACE_S)
     while len(data) < _LONGEST_LINE and b"\0" not in data and b"\n" not in data.lstrip():
         try:
@@ -333,7 +333,7 @@ def _ended(transport: Transport, status: int | None) -> LaunchFailed:
     return LaunchFailed(f"{what} and gave no reason", hint=_try_by_hand(transport))
 
 
-# --- words -------------------------------------------------------------------------------------
+# --- details -----------------------------------------------------------------------------------
 
 
 def _as_errno(word: bytes) -> int | None:
@@ -344,7 +344,7 @@ def _as_errno(word: bytes) -> int | None:
 
 def _how(transport: Transport, status: int | None) -> str:
     if status is not None and status < 0:
-        if transport.launcher == "paramiko":  # which does not say what ended it
+        if transport.launcher == "paramiko":  # which does not tell what ended it
             return "killed there, or the connection was lost"
         try:
             return f"killed by {signal.Signals(-status).name}"
@@ -354,7 +354,7 @@ def _how(transport: Transport, status: int | None) -> str:
 
 
 def _program(command: str) -> str:
-    """Return the word of a command line that names the program, as well as one can tell."""
+    """Return the word of a command line that most likely names the program."""
     try:
         words = shlex.split(command)
     except ValueError:

@@ -1,7 +1,7 @@
 """rpmemd over an ssh connection made inside this process, by paramiko.
 
-For machines without an ssh program. Named for what it does, so that nobody takes it for the
-package. Importing this module imports paramiko: only `launch` does, when it is chosen.
+For machines without an ssh program. It is named after what it does, to avoid confusion with the
+package. Importing this module imports paramiko: only `launch` does so, and only if needed.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from rpmem.errors import LaunchFailed
 from rpmem.launch.base import Deadline, Tail, Transport
 from rpmem.launch.paramiko_client import Connection
 
-# A channel has one time-out for both directions, so every call waits in slices of it; paramiko's
-# own thread wakes as often.
+# A channel has one time-out for both directions, so every call waits in slices of this length;
+# paramiko's own thread wakes up as often.
 _SLICE_S = 0.1
 _CHUNK = 32 * 1024
 _STDERR_GRACE_S = 0.5
@@ -28,14 +28,14 @@ _THREAD_GRACE_S = 2.0
 
 
 class InProcessTransport(Transport):
-    """One command on an ssh connection of its own.
+    """One command on a separate ssh connection.
 
     Parameters
     ----------
     connection : Connection
         Logged in; closed with the transport.
     channel : paramiko.Channel
-        On which the command was started.
+        The channel on which the command was started.
     target, command, timeout_s
         As for `Transport`.
     """
@@ -113,7 +113,7 @@ class InProcessTransport(Transport):
 
     def exit_status(self, timeout_s: float = 0.0) -> int | None:  # noqa: D102
         self._check_owner()
-        # recv_exit_status() has no time-out; the event it waits for has.
+        # recv_exit_status() has no time-out, but the event it waits for does.
         deadline = Deadline(timeout_s)
         while not self._channel.status_event.wait(deadline.left(_SLICE_S) or 0):
             if deadline.passed:
@@ -125,7 +125,7 @@ class InProcessTransport(Transport):
         self._connection.abort()
 
     def _finish(self, timeout_s: float) -> None:
-        # Even saying goodbye can block when the connection is dead.
+        # Even closing can block if the connection is dead.
         deadline = Deadline(timeout_s)
         watchdog = threading.Timer(deadline.left() or 0, self._force)
         watchdog.daemon = True
@@ -146,7 +146,7 @@ class InProcessTransport(Transport):
         self._connection.abort()
 
     def _discard_output(self, deadline: Deadline) -> None:
-        """Wait for rpmemd's end, but not beyond the deadline, which an interrupt brings nearer."""
+        """Wait for rpmemd's end until the deadline, which an interrupt brings forward."""
         while not self._channel.status_event.is_set():
             if deadline.passed:
                 self._force()
@@ -185,21 +185,21 @@ def start(
     command : str
         For the login shell.
     timeout_s : float
-        For the whole of it, and for calls on the transport that are not told another one.
+        For all of it, and for calls on the transport without a limit of their own.
     ipv4_only : bool
         As ``ssh -4``.
 
     Returns
     -------
     InProcessTransport
-        On which the command runs.
+        With the command running.
 
     Raises
     ------
     LaunchError
-        In all its kinds; see `Connection`.
+        Of any kind; see `Connection`.
     DeadlineExceeded
-        It was not done in time.
+        It did not finish in time.
     """
     deadline = Deadline(timeout_s)
     connection = Connection(target, deadline, ipv4_only=ipv4_only)

@@ -1,4 +1,4 @@
-"""Known host keys, by the rules of sshd(8), SSH_KNOWN_HOSTS FILE FORMAT.
+"""Known host keys, by the rules of sshd(8) under "SSH_KNOWN_HOSTS FILE FORMAT".
 
 paramiko reads such files too, but knows neither patterns nor revoked keys, and forgets all but
 the first of several keys of one type.
@@ -18,13 +18,13 @@ from typing import Literal
 
 _DEFAULT_PORT = 22
 
-#: What is known about a key that a host has shown.
+#: What is known about a key that a host has presented.
 Verdict = Literal["known", "unknown", "changed", "revoked"]
 
 
 @dataclass(frozen=True, slots=True)
 class KnownKey:
-    """One line: a key and the hosts it stands for.
+    """One line: a key and the hosts it belongs to.
 
     Parameters
     ----------
@@ -47,7 +47,7 @@ class KnownKey:
     source: str
 
     def covers(self, name: str) -> bool:
-        """Tell whether the line is about the host called `name`."""
+        """Return whether the line applies to the host called `name`."""
         if self.hosts.startswith("|1|"):
             return _hash_matches(self.hosts, name)
         found = False
@@ -60,7 +60,7 @@ class KnownKey:
 
 
 class KnownHosts:
-    """The keys of some files; missing and unreadable files hold none.
+    """The keys in some files; missing and unreadable files contain none.
 
     Parameters
     ----------
@@ -72,7 +72,7 @@ class KnownHosts:
         self._keys = [key for path in paths for key in _read(path)]
 
     def kinds(self, host: str, port: int) -> list[str]:
-        """Return the types of the keys that are good for a host, without repetition."""
+        """Return the types of the keys that are valid for a host, without repetition."""
         return list(dict.fromkeys(key.kind for key in self._good(host, port)))
 
     def check(self, host: str, port: int, kind: str, blob: bytes) -> tuple[Verdict, str]:
@@ -81,15 +81,15 @@ class KnownHosts:
         Parameters
         ----------
         host, port : str, int
-            Who showed it.
+            The host that presented it.
         kind, blob : str, bytes
-            Its type and itself.
+            Its type and content.
 
         Returns
         -------
         tuple of Verdict and str
-            ``"known"``, ``"unknown"``, ``"changed"`` (there is another of that type) or
-            ``"revoked"``, and the file and line that say so.
+            ``"known"``, ``"unknown"``, ``"changed"`` (another key of that type is known) or
+            ``"revoked"``, and the file and line responsible.
         """
         for key in self._keys:
             if key.revoked and key.blob == blob:
@@ -107,7 +107,7 @@ class KnownHosts:
         found: list[KnownKey] = []
         if port != _DEFAULT_PORT:
             found = self._covering(f"[{name}]:{port}")
-        # As ssh does: a key that is known for the host is good for its other ports.
+        # As in ssh: a key that is known for the host is valid for its other ports.
         return found or self._covering(name)
 
     def _covering(self, name: str) -> list[KnownKey]:

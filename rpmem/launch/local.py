@@ -1,4 +1,4 @@
-"""rpmemd as a child process of this one, without ssh: the ``local:`` target."""
+"""rpmemd as a child process, without ssh: the ``local:`` target."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from rpmem.base.target import Target
 from rpmem.errors import LaunchFailed
 from rpmem.launch.child import ChildTransport
 
-# What sshd says about its connection. In a child of ours it would speak of somebody else's, and
-# rpmemd binds its listener to the address it finds there.
+# Set by sshd to describe its connection. In a child of ours they would describe an unrelated one,
+# and rpmemd binds its listener to the address it finds there.
 _SSHD_VARIABLES = ("SSH_CONNECTION", "SSH_CLIENT", "SSH_TTY", "SSH_ORIGINAL_COMMAND")
 
 
@@ -36,18 +36,18 @@ def start(
     Parameters
     ----------
     target : Target
-        A local one; its directory becomes ``--poolset-dir``.
+        A local target; its directory becomes ``--poolset-dir``.
     arguments : sequence of str
         For rpmemd.
     command : str, optional
-        A shell command instead of this interpreter's own rpmemd; the arguments are appended.
+        A shell command to use instead of this interpreter's rpmemd; the arguments are appended.
     timeout_s : float
-        Longest wait of calls that are not told another one.
+        Longest wait of calls without a limit of their own.
 
     Returns
     -------
     LocalTransport
-        Running; whether rpmemd likes its configuration is for the status word to say.
+        Running; the status word will tell whether rpmemd accepts its configuration.
     """
     if target.local_directory is not None:
         arguments = ["--poolset-dir", target.local_directory, *arguments]
@@ -60,7 +60,7 @@ def start(
                 "the path of this Python interpreter is not known",
                 hint="Set sys.executable, or use a target that is reached over ssh",
             )
-        # -P: a rpmemd.py in the current directory is not ours.
+        # -P: ignore an rpmemd.py in the current directory.
         argv = [sys.executable, "-P", "-m", "rpmemd", *arguments]
         command = shlex.join(argv)
     return LocalTransport(
@@ -73,7 +73,7 @@ def start(
 
 
 def _child_environment() -> dict[str, str]:
-    """Return this process's environment, so that the child finds the same rpmemd."""
+    """Return the environment with which the child finds the same rpmemd."""
     environment = {name: value for name, value in os.environ.items() if name not in _SSHD_VARIABLES}
     root = str(Path(__file__).resolve().parents[2])
     installed = {os.path.realpath(sysconfig.get_path(name)) for name in ("purelib", "platlib")}

@@ -27,18 +27,18 @@ _T = TypeVar("_T")
 
 
 class Login:
-    """Which keys are offered to a server, and in which order.
+    """Offers keys to a server, in a certain order.
 
     Parameters
     ----------
     session : paramiko.Transport
-        Negotiated, with a host key that was checked.
+        After negotiation, with a checked host key.
     target : Target
         For messages.
     config : ClientConfig
-        What ssh_config says about it.
+        The settings of ssh_config for it.
     deadline : Deadline
-        For all of it.
+        For the whole login.
     """
 
     def __init__(
@@ -107,7 +107,7 @@ class Login:
                 key = _load_key(path)
             except paramiko.PasswordRequiredException:
                 self._unusable.append(f"{path}: it needs a passphrase")
-            except Exception as error:  # what can be wrong with a key file has no common base
+            except Exception as error:  # errors in key files have no common base
                 self._unusable.append(f"{path}: {printable(str(error), 80)}")
             else:
                 yield str(path), key
@@ -126,7 +126,7 @@ class Login:
                 yield f"ssh-agent's {key.comment or key.get_name()}", key
 
     def _public_halves(self) -> set[bytes]:
-        """Return the public keys beside the identity files, which pick keys of the agent."""
+        """Return the public keys next to the identity files, which select keys of the agent."""
         found = set()
         for path in self._config.identity_files:
             public = path if path.suffix == ".pub" else path.with_name(path.name + ".pub")
@@ -136,7 +136,7 @@ class Login:
 
 
 def _load_key(path: Path) -> paramiko.PKey:
-    """Read a private key of any kind, and the certificate beside it if there is one."""
+    """Read a private key of any kind, and the certificate next to it if there is one."""
     problem: Exception | None = None
     for kind in (paramiko.Ed25519Key, paramiko.ECDSAKey, paramiko.RSAKey):
         try:
@@ -154,24 +154,24 @@ def _load_key(path: Path) -> paramiko.PKey:
 
 
 def bounded(call: Callable[[], _T], deadline: Deadline) -> _T:
-    """Return what a call returns that cannot be given a limit itself.
+    """Return the result of a call that has no time limit itself.
 
     Parameters
     ----------
     call : callable
-        Run in a thread, which is left behind when it is late.
+        Runs in a thread, which is abandoned if it is late.
     deadline : Deadline
         When to stop waiting.
 
     Returns
     -------
     object
-        What `call` returned; what it raised is raised.
+        The result of `call`. Its exceptions are passed on.
 
     Raises
     ------
     TimeoutError
-        It was late.
+        It took too long.
     """
     done: queue.SimpleQueue[tuple[bool, Any]] = queue.SimpleQueue()
 

@@ -1,8 +1,8 @@
-"""rpmemd over the system's ssh, which knows ssh_config, agents, jump hosts and certificates.
+"""rpmemd over the system's ssh, which supports ssh_config, agents, jump hosts and certificates.
 
-``$RPMEM_SSH`` is a program, found by PATH, or a command with arguments; it may be a wrapper that
-counts its own. The argument list is librpmem's, to the letter, unless ssh_config has a setting
-under which no command can be talked to: ssh is asked, and told otherwise for this one call.
+``$RPMEM_SSH`` is a program found by PATH, or a command with arguments; it may be a wrapper that
+counts its own. The argument list is exactly librpmem's, unless ssh_config has a setting that
+prevents communication with a command: ssh is queried, and the setting overridden for this one call.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ from rpmem.launch.child import ChildTransport
 _RESOLVE_TIMEOUT_S = 5.0
 _ESTABLISHED = "01"
 
-# Settings that leave rpmemd without its input, or ssh without rpmemd: as `ssh -G` writes them, what
-# is harmless, and what to say on the command line.
+# Settings that leave rpmemd without its input, or ssh without rpmemd: the name in `ssh -G`, its
+# harmless values, and the option for the command line.
 _OVERRIDDEN = (
     ("stdinnull", "no", "StdinNull=no"),
     ("sessiontype", "default", "SessionType=default"),
@@ -37,7 +37,7 @@ _OVERRIDDEN = (
 
 
 class OpensshTransport(ChildTransport):
-    """An ssh process and, behind it, rpmemd."""
+    """An ssh process that runs rpmemd."""
 
     launcher = "openssh"
     absent_hint = (
@@ -64,13 +64,13 @@ class OpensshTransport(ChildTransport):
         return (self._settings or {}).get("hostname") or self.target.host
 
     def session_hosts(self) -> set[str]:  # noqa: D102 - see Transport
-        # With a jump host or a shared connection this process has none of its own.
+        # With a jump host or a shared connection, this process has no connection itself.
         hosts = peers_of(self.pid) or {self.settings().get("hostname", "")}
         return {self.peer_host, *hosts} - {""}
 
     def settings(self) -> Mapping[str, str]:  # noqa: D102 - see Transport
         if self._settings is None:
-            # Nobody has asked a wrapper, as it might start rpmemd; now it cannot do any harm.
+            # A wrapper was not queried before, as it might start rpmemd; now that is harmless.
             self._settings = settings_of(self._words, self.target)
         return self._settings
 
@@ -81,7 +81,7 @@ def words_of(program: str) -> list[str]:
     Raises
     ------
     LaunchFailed
-        There is no such program, and the words cannot be told apart.
+        There is no such program, and the words cannot be split.
     """
     if shutil.which(program) is not None:
         return [program]
@@ -116,7 +116,7 @@ def arguments_for(
     ipv4_only : bool
         Add ``-4``, as librpmem does for the ``sockets`` provider.
     settings : mapping, optional
-        What `settings_of` found; what of it would be in the way is overridden.
+        The result of `settings_of`; settings that would interfere are overridden.
 
     Returns
     -------
@@ -140,7 +140,7 @@ def arguments_for(
 
 
 def settings_of(words: Sequence[str], target: Target) -> dict[str, str]:
-    """Return what ssh_config(5) says for a target, as ``ssh -G`` prints it; {} when it does not.
+    """Return the settings for a target, as printed by ``ssh -G``; {} if that fails.
 
     Parameters
     ----------
@@ -152,13 +152,13 @@ def settings_of(words: Sequence[str], target: Target) -> dict[str, str]:
     try:
         return _ask([*words, "-G", *_port(target), target.ssh_destination])
     except subprocess.CalledProcessError:
-        # Without a command to run, ssh refuses to fork even when it is only asked.
+        # Without a command to run, ssh refuses to fork even if it is only queried.
         fork = "ForkAfterAuthentication"
         again = [*words, "-G", f"-o{fork}=no", *_port(target), target.ssh_destination]
         with contextlib.suppress(OSError, subprocess.SubprocessError):
             return _ask(again) | {fork.lower(): "yes"}
     except (OSError, subprocess.SubprocessError):
-        return {}  # the start itself shows what is wrong
+        return {}  # the start itself will show what is wrong
     return {}
 
 
@@ -173,7 +173,7 @@ def _ask(argv: Sequence[str]) -> dict[str, str]:
     deadline = Deadline(_RESOLVE_TIMEOUT_S)
     try:
         while True:
-            # ssh_config can have it run commands (`Match exec`), for as long as those like.
+            # ssh_config can make it run commands (`Match exec`), which may take any time.
             with contextlib.suppress(subprocess.TimeoutExpired):
                 answer, _ = asked.communicate(timeout=deadline.left(interrupts.slice_s()))
                 break
@@ -195,7 +195,7 @@ def _ask(argv: Sequence[str]) -> dict[str, str]:
 
 
 def peers_of(process: int) -> set[str]:
-    """Return the addresses with which a process has TCP connections, as far as they can be seen."""
+    """Return the peer addresses of a process's TCP connections, as far as visible."""
     try:
         numbers = os.listdir(f"/proc/{process}/fd")
     except OSError:
@@ -234,14 +234,14 @@ def start(
     command : str
         For the login shell.
     timeout_s : float
-        Longest wait of calls that are not told another one.
+        Longest wait of calls without a limit of their own.
     ipv4_only : bool
         As ``ssh -4``.
 
     Returns
     -------
     OpensshTransport
-        At once: what becomes of the connection shows in what is received.
+        Returned immediately: errors of the connection show when receiving.
 
     Raises
     ------
@@ -249,7 +249,8 @@ def start(
         There is no such program.
     """
     words = words_of(program)
-    # A wrapper that is not called ssh is not asked: it might start rpmemd whatever its arguments.
+    # A wrapper that is not called ssh is not queried: it might start rpmemd regardless of
+    # arguments.
     asked = os.path.basename(words[0]) == "ssh"
     settings = settings_of(words, target) if asked else None
     return OpensshTransport(

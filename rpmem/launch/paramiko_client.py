@@ -1,7 +1,7 @@
-"""An authenticated ssh connection made by paramiko, as strict and as silent as ``BatchMode=yes``.
+"""An authenticated ssh connection made by paramiko, as strict and silent as ``BatchMode=yes``.
 
-Unknown host keys are rejected, nothing is ever asked, and one deadline bounds everything from
-the name service to the last signature.
+Unknown host keys are rejected, there are no prompts, and one deadline covers everything from the
+name service to the last signature.
 """
 
 from __future__ import annotations
@@ -34,12 +34,12 @@ from rpmem.launch.known_hosts import KnownHosts
 from rpmem.launch.login import Login, bounded
 
 _LOG = "rpmem.launch.paramiko"
-# paramiko logs tracebacks of what is raised anyway; without a handler they would be printed.
+# paramiko also logs tracebacks of exceptions it raises; without a handler they are printed.
 logging.getLogger(_LOG).addHandler(logging.NullHandler())
 
 _ALIAS_PORT = 22  # a HostKeyAlias is looked up without a port
 _MOST_HOPS = 8
-# What the program of a ProxyCommand gets to end by itself.
+# Seconds for the program of a ProxyCommand to end by itself.
 _HELPER_GRACE_S = 1.0
 _CONNECT_FAILED = 2  # SSH_OPEN_CONNECT_FAILED, RFC 4254
 _FAMILIES = {"inet": socket.AF_INET, "inet6": socket.AF_INET6}
@@ -48,7 +48,7 @@ _T = TypeVar("_T")
 
 
 class Connection:
-    """A connection to a target, over as many jump hosts as ssh_config asks for.
+    """A connection to a target, through the jump hosts in ssh_config.
 
     Parameters
     ----------
@@ -63,9 +63,9 @@ class Connection:
     Raises
     ------
     HostUnknown, ConnectionRefused, HostKeyUnknown, AuthenticationFailed, LaunchFailed
-        What the names say.
+        As the names say.
     DeadlineExceeded
-        It was not done in time.
+        It did not finish in time.
     """
 
     def __init__(self, target: Target, deadline: Deadline, *, ipv4_only: bool = False) -> None:
@@ -78,7 +78,7 @@ class Connection:
         self._helpers: list[subprocess.Popen[bytes]] = []
         self._aborted = False
         self._doing = "connecting"
-        # Not every wait inside paramiko has a limit; pulling the connection away ends them all.
+        # Not every wait inside paramiko has a limit; closing the connection ends them all.
         self._watchdog = threading.Timer(deadline.left() or 0, self.abort)
         self._watchdog.daemon = True
         if deadline.seconds is not None:
@@ -96,13 +96,13 @@ class Connection:
             raise shown from error
 
     def established(self) -> None:
-        """Take the deadline away: the connection is to last."""
+        """Lift the deadline, as the connection is to last."""
         self._watchdog.cancel()
         if self._aborted:
             raise self._late()
 
     def explained(self, error: BaseException) -> BaseException:
-        """Return the error that the user is to see in place of one from below."""
+        """Return the error for the user that replaces a low-level one."""
         if (self._aborted or self._deadline.passed) and isinstance(error, Exception):
             return self._late()
         if isinstance(error, RpmemError) or not isinstance(error, Exception):
@@ -116,11 +116,11 @@ class Connection:
         return error
 
     def now(self, doing: str) -> None:
-        """Note what is being done, for the error if it takes too long."""
+        """Record the current activity, for the error if it takes too long."""
         self._doing = doing
 
     def addresses(self) -> set[str]:
-        """Return where the connection goes; nothing is known of what lies behind jump hosts."""
+        """Return the addresses of the connection; those behind jump hosts are unknown."""
         if len(self._sessions) != 1:
             return set()
         with self._lock, contextlib.suppress(OSError, ValueError):
@@ -132,7 +132,7 @@ class Connection:
         return set()
 
     def abort(self) -> None:
-        """Break the connection at once; may come from any thread."""
+        """Break the connection immediately; may be called from any thread."""
         self._aborted = True
         self._end()
 
@@ -144,7 +144,7 @@ class Connection:
         for session in self._sessions:
             if session.is_alive():
                 session.join(deadline.left())
-            # A login that is broken off in its first steps leaves the timer that watched them.
+            # A login that is aborted in its first steps leaves behind the timer that watched them.
             session.packetizer.complete_handshake()
         for helper in self._helpers:
             try:
@@ -155,7 +155,7 @@ class Connection:
                 helper.wait()
 
     def drop(self) -> None:
-        """Close the descriptors only: this is a forked copy."""
+        """Close only the descriptors, in a forked copy."""
         for connected in self._sockets:
             connected.close()
 
@@ -176,7 +176,7 @@ class Connection:
     def _keep(self, things: list[_T], thing: _T) -> _T:
         with self._lock:
             things.append(thing)
-        if self._aborted:  # between the last check and now: nobody else would end it
+        if self._aborted:  # after the last check: otherwise it would not be ended
             self._end()
             raise self._late()
         return thing
@@ -226,7 +226,7 @@ class Connection:
             raise host_unknown(target, str(error.strerror)) from error
         problem: OSError = OSError("no address")
         for kind, _, protocol, _, address in found:
-            # Kept at once: an interrupt breaks off the connecting, too.
+            # Recorded immediately, so that an interrupt can also break off connecting.
             connected = self._keep(self._sockets, socket.socket(kind, socket.SOCK_STREAM, protocol))
             try:
                 connected.settimeout(self._deadline.left(config.connect_timeout))
@@ -250,7 +250,7 @@ class Connection:
         ours, theirs = socket.socketpair()
         self._keep(self._sockets, ours)
         with theirs:
-            # As ssh does it; the host and user names in it were checked by Target.
+            # As in ssh; Target has checked the host and user names in it.
             self._keep(
                 self._helpers,
                 subprocess.Popen(
@@ -290,7 +290,7 @@ class Connection:
         port = _ALIAS_PORT if config.host_key_alias else config.port
         kinds = known.kinds(name, port)
         options = session.get_security_options()
-        # The server shows one key: ask for the types that can be compared with something.
+        # The server presents one key: ask for types of which there are known ones.
         options.key_types = sorted(
             options.key_types,
             key=lambda kind: ("ssh-rsa" if kind.startswith("rsa-") else kind) not in kinds,
@@ -311,10 +311,10 @@ class Connection:
 
 
 class _Overheard(logging.Handler):
-    """The reason why a channel was not opened, which paramiko logs and does not raise.
+    """Captures the reason why a channel was not opened, which paramiko logs but does not raise.
 
-    Where the program wants no errors in its logs, as the command does, they are let through to this
-    handler meanwhile, and to no other.
+    If the program suppresses errors in its logs, as the command does, they meanwhile reach this
+    handler and no other.
     """
 
     _lock = threading.Lock()

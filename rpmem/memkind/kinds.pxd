@@ -1,5 +1,5 @@
 # cython: language_level=3
-"""Contents of kinds: memory of libmemkind's kinds, as numpy takes it."""
+"""Contents of kinds: memory of libmemkind's kinds, as numpy uses it."""
 
 cimport numpy as cnp
 from libc.stdint cimport int64_t, uint64_t
@@ -11,21 +11,21 @@ cdef extern from "<memkind.h>" nogil:
     ctypedef memkind_struct *memkind_t
 
 
-# What stands behind a handler that numpy's arrays keep. It outlives the Kind that made it: the
-# last array gives it back.
+# The state behind a handler that numpy's arrays keep. It outlives the Kind that made it: the last
+# array frees it.
 cdef struct heap_t:
     cnp.PyDataMem_Handler handler
     memkind_t kind
-    bint of_file              # made by us, in a file: ours to destroy, and not for children
+    bint of_file              # made by us, in a file: ours to destroy, not for child processes
     unsigned int born         # see fork_generation
-    int64_t blocks            # live allocations; only with atomic operations
+    int64_t blocks            # live allocations; accessed atomically only
     int64_t bytes
 
 
 cdef class Kind:
     cdef readonly str name
     cdef heap_t *heap         # owned by `capsule`; NULL once closed
-    cdef object capsule       # the handler, as numpy wants it
+    cdef object capsule       # the handler, in numpy's form
 
     cdef check(self)
 

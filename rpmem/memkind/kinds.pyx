@@ -1,11 +1,11 @@
 # distutils: define_macros = NPY_TARGET_VERSION=NPY_2_0_API_VERSION
-"""Volatile memory of other kinds than malloc's, for numpy arrays: libmemkind.
+"""Volatile memory for numpy arrays from sources other than malloc: libmemkind.
 
 A kind is handed to numpy as a memory handler (NEP 49). Every array keeps the handler it was made
 with, so its memory goes back to the right kind whenever and wherever it dies.
 
-``memkind_detect_kind`` is never called: it crashes on memory that is not memkind's. Whose an
-array is, is what numpy itself remembers.
+``memkind_detect_kind`` is never called: it crashes on memory that is not memkind's. numpy itself
+remembers which handler an array belongs to.
 """
 
 import errno as errnos
@@ -83,8 +83,8 @@ cdef extern from "numpy/arrayobject.h":
 
 # --- what numpy calls ----------------------------------------------------------------------------
 
-# A child shares the file of its parent's kind, and has a copy of the bookkeeping: whatever it
-# allocated, its parent would allocate again, and what it freed would be cut out of the file.
+# A child shares the file of its parent's kind but has a copy of the bookkeeping: the parent would
+# allocate again what the child allocated, and what the child freed would be cut out of the file.
 cdef inline bint foreign(const heap_t *heap) noexcept nogil:
     return heap.of_file and is_copy(heap.born)
 
@@ -140,7 +140,8 @@ cdef void heap_free(void *context, void *block, size_t size) noexcept nogil:
     memkind_free(heap.kind, block)
 
 
-# --- the handler and what it stands for ----------------------------------------------------------
+# --- the handler and its state -------------------------------------------------------------------
+# ---------------------------------------------------------------------
 
 cdef void destroy(heap_t *heap) noexcept:
     if heap.of_file and heap.kind != NULL and not foreign(heap):
@@ -171,13 +172,13 @@ cdef heap_of(Kind self, memkind_t kind, bint of_file):
     heap.handler.allocator.calloc = heap_calloc
     heap.handler.allocator.realloc = heap_realloc
     heap.handler.allocator.free = heap_free
-    # numpy takes the address for that of a handler, which stands first.
+    # numpy takes this for the address of a handler, which is the first member.
     self.capsule = PyCapsule_New(heap, b"mem_handler", capsule_dies)
     self.heap = heap
 
 
 cdef str words_for(int code):
-    """What memkind says about one of its numbers, which are no errno."""
+    """memkind's message for one of its error numbers, which are not errno values."""
     cdef char message[MEMKIND_ERROR_MESSAGE_SIZE]
     memkind_error_message(code, message, sizeof(message))
     return (<bytes> message).decode("utf-8", "replace").removeprefix("<memkind> ")
@@ -186,7 +187,7 @@ cdef str words_for(int code):
 # --- what Python sees ----------------------------------------------------------------------------
 
 cdef class Handler:
-    """New numpy arrays land in a kind, in a ``with`` block; see `Kind.numpy_handler`."""
+    """Puts new numpy arrays into a kind, in a ``with`` block; see `Kind.numpy_handler`."""
 
     cdef Kind kind
     cdef list before
@@ -207,7 +208,7 @@ cdef class Handler:
 cdef class Kind:
     """A kind of memory that arrays can be put into.
 
-    There is one per constant of `rpmem.memkind`, and one per call of `rpmem.memkind.pmem`.
+    There is one per constant of `rpmem.memkind`, and one for each call of `rpmem.memkind.pmem`.
 
     Attributes
     ----------
@@ -216,8 +217,8 @@ cdef class Kind:
 
     Notes
     -----
-    What is allocated is volatile, whatever lies below: nothing in it can be found again after
-    the process has ended. It is for working copies; a replica makes them durable.
+    Allocations are volatile, whatever the medium: nothing can be found again after the process has
+    ended. Use them for working copies; a replica makes those durable.
     """
 
     def __init__(self):
@@ -234,7 +235,7 @@ cdef class Kind:
 
     @property
     def capacity(self):
-        """Bytes of memory of this kind that the machine has, None where that is not known."""
+        """Bytes of memory of this kind that the machine has; None if that is not known."""
         if not self.available:
             return None
         cdef ssize_t size = memkind_get_capacity(self.heap.kind)
@@ -242,21 +243,21 @@ cdef class Kind:
 
     @property
     def arrays(self):
-        """How many arrays live in it (those that were made through this object)."""
+        """How many arrays live in it, counting those made through this object."""
         return 0 if self.closed else rpmem_value(&self.heap.blocks)
 
     @property
     def allocated(self):
-        """Bytes that those arrays take up."""
+        """Bytes that these arrays take up."""
         return 0 if self.closed else rpmem_value(&self.heap.bytes)
 
     @property
     def closed(self):
-        """Whether it was closed; only a kind in a directory can be."""
+        """Whether it was closed; only a kind in a file can be."""
         return self.heap == NULL
 
     cdef check(self):
-        """Raise unless memory can be had of it now."""
+        """Raise unless memory can be allocated from it now."""
         cdef int code
         if self.closed:
             raise ClosedError("the kind is closed", where=self.name)
@@ -285,12 +286,12 @@ cdef class Kind:
         return Handler(self)
 
     def empty(self, shape, dtype=float, order="C"):
-        """Return a new array in this kind, its content undefined; as `numpy.empty`."""
+        """Return a new array in this kind with undefined content, like `numpy.empty`."""
         with self.numpy_handler():
             return numpy.empty(shape, dtype, order)
 
     def zeros(self, shape, dtype=float, order="C"):
-        """Return a new array of zeros in this kind; as `numpy.zeros`."""
+        """Return a new array of zeros in this kind, like `numpy.zeros`."""
         with self.numpy_handler():
             return numpy.zeros(shape, dtype, order)
 
@@ -313,23 +314,23 @@ cdef class FileKind(Kind):
     Attributes
     ----------
     directory : str
-        Where; meant for DAX, but any file system will do.
+        The directory; meant for DAX, but any file system works.
     max_size : int
-        Most bytes it takes up; 0 for what the file system has.
+        The most bytes it may take up; 0: as many as the file system has.
     """
 
     @property
     def capacity(self):
-        """The most bytes it may take up; None without a limit."""
+        """The most bytes it may take up; None: no limit."""
         return self.max_size or None
 
     def close(self):
-        """Give the memory back; harmless when repeated.
+        """Give the memory back. Closing again is harmless.
 
         Raises
         ------
         BufferError
-            Arrays live in it; nothing was closed.
+            Arrays still live in it; nothing was closed.
         """
         if self.closed:
             return

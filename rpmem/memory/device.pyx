@@ -1,4 +1,4 @@
-"""What an NVDIMM says of itself: PMDK's shutdown state is made of it."""
+"""How an NVDIMM identifies itself, which PMDK's shutdown state is made of."""
 
 from libc.stdint cimport uint64_t
 from libc.stdlib cimport calloc, free
@@ -13,12 +13,12 @@ from rpmem.memory.libpmem2 cimport (
 
 
 def device_identity(fd):
-    """Return what a device below a file says of itself: (unsafe shutdowns, id).
+    """Return how the device below a file identifies itself: (unsafe shutdowns, id).
 
     Returns
     -------
     tuple of (int, bytes)
-        ``(0, b"")`` for all that is not an NVDIMM.
+        ``(0, b"")`` for anything but an NVDIMM.
     """
     cdef pmem2_source *source = NULL
     cdef uint64_t shutdowns = 0
@@ -31,7 +31,7 @@ def device_identity(fd):
             shutdowns = 0
         if pmem2_source_device_id(source, NULL, &length) != 0 or length == 0:
             return shutdowns, b""
-        # Zeroed: libpmem2 appends to what is there.
+        # Zeroed: libpmem2 appends to the existing text.
         identity = <char *> calloc(length + 1, 1)
         if identity == NULL:
             raise MemoryError()

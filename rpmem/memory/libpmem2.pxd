@@ -1,4 +1,4 @@
-"""What rpmem uses of libpmem2."""
+"""The part of libpmem2 that rpmem uses."""
 
 from libc.stdint cimport uint64_t
 

@@ -1,5 +1,5 @@
 # cython: language_level=3
-"""Memory of a region: how it is mapped, what each segment of it is, how it is given back."""
+"""The memory of a region: how it is mapped, what each segment is, how it is given back."""
 
 from libc.stdint cimport uint64_t
 
@@ -12,14 +12,14 @@ ctypedef struct mapping_t:
     uint64_t size
     segment_t *segments             # in order of address, contiguous
     int count
-    # what has to be undone
+    # to be undone
     void *reservation               # struct pmem2_vm_reservation *, or NULL
     void *reserved                  # our own mmap, or NULL
     size_t reserved_length
 
 
-# Each fills a zeroed mapping, or raises; then, too, it has to be released.
-# Parts are (fd, file offset, length), one behind the other; `label` is for errors.
+# Each fills a zeroed mapping or raises; the mapping has to be released either way. Parts are (fd,
+# file offset, length), laid end to end; `label` is for errors.
 cdef int mapping_of_parts(mapping_t *mapping, object parts, refusal_t *refusal, bint force_pmem,
                           bint writable, str label) except -1
 cdef int mapping_of_memory(mapping_t *mapping, char *base, uint64_t length,
@@ -27,5 +27,5 @@ cdef int mapping_of_memory(mapping_t *mapping, char *base, uint64_t length,
 cdef int mapping_of_zeros(mapping_t *mapping, object size, refusal_t *refusal) except -1
 cdef void mapping_release(mapping_t *mapping) noexcept
 
-# A whole number from 0 on, or RangeError that has its name.
+# A whole number from 0 up, or a RangeError that names it.
 cdef uint64_t natural(object value, str name) except? <uint64_t> -1

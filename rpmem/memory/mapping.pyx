@@ -1,7 +1,7 @@
-"""How memory is mapped, and which medium each segment of it turns out to have.
+"""How memory is mapped, and how the medium of each segment is found out.
 
-libpmem2 maps and classifies where it can; what it cannot map is mapped plainly and classified by
-its file system. `PMEM_IS_PMEM_FORCE` decides instead where it is set, as for PMDK.
+libpmem2 maps and classifies what it can; anything else is mapped plainly and classified by its file
+system. As in PMDK, `PMEM_IS_PMEM_FORCE` decides instead if it is set.
 """
 
 import os
@@ -122,7 +122,7 @@ cdef void mapping_release(mapping_t *mapping) noexcept:
 
 
 cdef int prepare(mapping_t *mapping, object parts, refusal_t *refusal) except -1:
-    """Describe a segment for each part, all of them checked; nothing is mapped yet."""
+    """Check every part and describe its segment; nothing is mapped yet."""
     cdef uint64_t total = 0, offset, length
     cdef struct_stat info
     if len(parts) == 0:
@@ -146,7 +146,7 @@ cdef int prepare(mapping_t *mapping, object parts, refusal_t *refusal) except -1
         if fstat(<int> fd, &info) != 0:
             raise refused("examine", errno)
         if S_ISREG(info.st_mode) and is_outside(offset, length, 0, info.st_size):
-            # Touching a page behind the end of the file would kill the process.
+            # Touching a page beyond the end of the file would kill the process.
             raise RangeError(
                 f"part {index}: {length} bytes at offset {offset} reach beyond the end of "
                 f"the file ({info.st_size} bytes)")
@@ -163,7 +163,7 @@ cdef int prepare(mapping_t *mapping, object parts, refusal_t *refusal) except -1
 
 
 cdef bint map_pmem2(mapping_t *mapping, object parts, bint writable, str label) except -1:
-    """Let libpmem2 map and classify every part; false where a plain mapping should be tried."""
+    """Let libpmem2 map and classify every part; false if a plain mapping should be tried."""
     cdef pmem2_vm_reservation *reservation = NULL
     cdef segment_t *segment
     cdef int rc = 0
@@ -185,13 +185,13 @@ cdef bint map_pmem2(mapping_t *mapping, object parts, bint writable, str label) 
             elif is_persistent(fd):
                 set_medium_pmem(segment, False)
             elif is_regular(fd):
-                # The file system knows how to flush; what that is worth is its device's.
+                # The file system knows how to flush; what that is worth depends on its device.
                 classify(segment, fd)
             else:
                 set_medium_volatile(segment)
         return True
     if devices:
-        # A device is never behind the page cache: msync would promise what it cannot keep.
+        # A device is never behind the page cache: msync would make a promise it cannot keep.
         raise PoolSetError(
             f"libpmem2 cannot map it: {(<bytes> pmem2_errormsg()).decode(errors='replace')}",
             where=label, errno=errno_of(rc), hint=remedy_of(errno_of(rc)))
@@ -200,7 +200,7 @@ cdef bint map_pmem2(mapping_t *mapping, object parts, bint writable, str label) 
 
 
 cdef int map_plain(mapping_t *mapping, object parts, bint writable) except -1:
-    """Map every part, whatever lies below it."""
+    """Map every part, whatever its medium."""
     cdef segment_t *segment
     cdef void *address
     mapping.reserved_length = mapping.size
@@ -230,7 +230,7 @@ cdef int take_for_pmem(mapping_t *mapping) except -1:
     for index in range(mapping.count):
         segment = &mapping.segments[index]
         mapped = NULL
-        # Any source will do: libpmem2 only looks at the granularity it is told.
+        # Any source works: libpmem2 only looks at the granularity given.
         rc = pmem2_source_from_anon(&source, segment.length)
         if rc == 0:
             rc = pmem2_map_from_existing(
@@ -324,7 +324,7 @@ cdef refused_memory(size, int rc):
 cdef uint64_t natural(object value, str name) except? <uint64_t> -1:
     cdef long long number
     try:
-        number = PyNumber_Index(value)  # no float: half a byte is a mistake
+        number = PyNumber_Index(value)  # not a float: half a byte is a mistake
     except OverflowError:
         number = -1
     if number < 0:

@@ -1,4 +1,4 @@
-"""Contents of media: the segments of a region, and what makes the bytes of each durable."""
+"""Contents of media: the segments of a region, and how the bytes of each are made durable."""
 
 from libc.stdint cimport uint64_t
 
@@ -20,7 +20,7 @@ cdef struct segment_t:
     segment_range_fn persist        # write back and wait
     segment_range_fn deep           # down to the lowest domain software can reach
     segment_drain_fn drain          # wait for earlier flushes
-    # what the functions above need
+    # used by the functions above
     pmem_range_fn pmem_flush
     pmem_range_fn pmem_persist
     pmem_drain_fn pmem_drain
@@ -39,15 +39,15 @@ cdef enum verb_t:
 cdef void set_medium_volatile(segment_t *segment) noexcept nogil
 cdef void set_medium_page(segment_t *segment) noexcept nogil
 cdef void set_medium_pmem(segment_t *segment, bint forced) noexcept nogil
-# Volatile or page, by the file system of an open file: 0 or an errno.
+# Choose volatile or page by the file system of an open file: 0 or an errno.
 cdef int set_medium_of_file(segment_t *segment, int fd) noexcept nogil
 
-# Bytes of it that are written back together: 1, 64 or the page size.
+# Bytes that are written back together: 1, 64 or the page size.
 cdef int unit_of(const segment_t *segment) noexcept nogil
 cdef bint is_volatile(const segment_t *segment) noexcept nogil
 cdef bint is_pmem(const segment_t *segment) noexcept nogil
 
-# The same on a range that may touch several segments; the first failure, after all were tried.
+# The same for a range over several segments: tries all, returns the first failure.
 cdef int across(
     segment_t *segments, int count, verb_t verb, uint64_t offset, uint64_t length) noexcept nogil
 
@@ -61,7 +61,7 @@ cdef inline int act(segment_t *segment, verb_t verb, char *address, size_t lengt
 
 
 cdef inline int errno_of(int rc) noexcept nogil:
-    """libpmem2 returns a negative errno, or a number of its own far below; here 5 is EIO."""
+    """libpmem2 returns a negative errno, or a far lower number of its own; here 5 is EIO."""
     if rc == 0:
         return 0
     return -rc if -4096 < rc < 0 else 5

@@ -1,4 +1,4 @@
-"""The media: what the functions of a segment do, chosen once when it is mapped.
+"""The media: the functions of a segment, chosen once when it is mapped.
 
 Nothing looks at a medium's name afterwards. All of this runs without the GIL and returns an errno.
 """
@@ -74,7 +74,7 @@ cdef int page_sync(segment_t *segment, char *address, size_t length) noexcept no
 
 
 cdef int forced_deep(segment_t *segment, char *address, size_t length) noexcept nogil:
-    # Declared to be pmem, so libpmem2 does not know what lies below: flush as told, then as safe.
+    # Only declared to be pmem, so libpmem2 does not know the medium: flush as told, then safely.
     segment.pmem_persist(address, length)
     return page_sync(segment, address, length)
 

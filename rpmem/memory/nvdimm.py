@@ -1,9 +1,9 @@
-"""Whether what lies below a DAX mapping is persistent memory, as the kernel knows it.
+"""Whether a DAX mapping is backed by persistent memory, according to the kernel.
 
-That a flush of the processor's caches reaches the medium says nothing about whether the medium
-keeps it: memory of CXL devices and the "hmem" that firmware sets aside are device DAX like any
-other and may be volatile, and so are regions that libnvdimm itself calls that. Only a persistent
-region of libnvdimm is believed.
+A flush of the processor's caches may reach a medium that does not keep the data: memory of CXL
+devices and the "hmem" that firmware sets aside are device DAX like any other and may be volatile,
+as may regions that libnvdimm itself calls volatile. Only a persistent region of libnvdimm is
+trusted.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ def is_persistent(fd: int, sysfs: str = "/sys") -> bool:
     Returns
     -------
     bool
-        False for whatever cannot be found out.
+        False if it cannot be found out.
     """
     information = os.fstat(fd)
     if stat.S_ISCHR(information.st_mode):
@@ -42,13 +42,13 @@ def _device_is(kind: str, number: int, sysfs: str) -> bool:
 
 
 def _place_is(device: str, depth: int) -> bool:
-    """Return whether a device lies in a persistent region, or is made of devices that do."""
+    """Return whether a device is in a persistent region, or made of devices that are."""
     place = os.path.realpath(device)
     words = place.split("/")
     for index in range(1, len(words)):
         if _is_numbered(words[index], "region") and _is_numbered(words[index - 1], "ndbus"):
             region = "/".join(words[: index + 1])
-            # Of virtio's the host has to be asked to flush, which no cache line does.
+            # virtio's needs the host to flush, which flushing cache lines does not achieve.
             return not _is_numbered(words[index - 2], "virtio") and _type_of(region) == "nd_pmem"
     try:
         below = os.listdir(f"{place}/slaves")

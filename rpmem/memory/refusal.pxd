@@ -1,13 +1,13 @@
 # cython: language_level=3
-"""What a medium refused, and how no other call can miss it.
+"""Refusals by a medium, recorded so that no later call can miss them.
 
-The kernel reports a page that it could not write to one caller of msync, once, and takes the page
-for clean from then on: asked again it says that all is well.  So the first refusal stays for good,
-and every later call returns it.
+The kernel reports a page that it could not write to one caller of msync, once, and considers the
+page clean from then on: asked again, it reports success. So the first refusal is kept for good, and
+every later call returns it.
 
-That is not enough for calls that overlap.  Of two threads in msync on one file either may be the
-one that is told, whichever page failed, and the other is told nothing.  A call that went well is
-therefore believed only once every call that was under way when it came back has said how it went.
+That is not enough for calls that overlap. When two threads are in msync on one file, the error may
+be reported to either, whichever page failed, and the other is told nothing. So a call's success
+counts only once every call that was under way when it returned has reported its own outcome.
 """
 
 from libc.stdint cimport uint64_t
@@ -28,7 +28,7 @@ cdef extern from * nogil:
     typedef struct rpmem_refusal {
         int first;                      /* errno of the first refusal, or 0 */
         uint64_t begun;
-        rpmem_flight *oldest, *newest;  /* calls under way, in the order of their beginning */
+        rpmem_flight *oldest, *newest;  /* calls under way, in the order they began */
         pthread_mutex_t lock;
         pthread_cond_t ended;
     } rpmem_refusal;
@@ -108,8 +108,8 @@ cdef extern from * nogil:
     void refusal_free "rpmem_refusal_free"(refusal_t *refusal)
     # The errno of the first refusal, or 0.
     int refusal_first "rpmem_refusal_first"(const refusal_t *refusal)
-    # Note how a call went, and return what `refusal_first` says then.
+    # Record the outcome of a call, and return what `refusal_first` says then.
     int refusal_note "rpmem_refusal_note"(refusal_t *refusal, int rc)
-    # Around a call whose failure another call may be told: `end` waits for those under way.
+    # Around a call whose failure may be reported to another: `end` waits for those under way.
     void flight_begin "rpmem_flight_begin"(refusal_t *refusal, flight_t *flight)
     int flight_end "rpmem_flight_end"(refusal_t *refusal, flight_t *flight, int rc)

@@ -1,9 +1,9 @@
 """Mapped memory: pool parts, buffers and scratch memory, and how each is made durable.
 
-A :class:`Region` is one contiguous range of virtual memory made of one or more segments. What
-"durable" takes is decided per segment when it is mapped: cache-line flushes where libpmem2 says
-that the medium is persistent memory, ``msync`` for files behind the page cache, nothing where
-nothing would survive anyway. After that only function pointers are followed.
+A :class:`Region` is one contiguous range of virtual memory made of one or more segments. How it is
+made durable is decided per segment when it is mapped: by cache-line flushes if libpmem2 says that
+the medium is persistent memory, by ``msync`` for files behind the page cache, not at all if nothing
+would survive anyway. After that only function pointers are followed.
 """
 
 import os
@@ -36,7 +36,7 @@ from rpmem.memory.words cimport rpmem_copy_words
 
 
 cdef enum:
-    # Below this many bytes a cache-line flush is over sooner than the GIL is handed back.
+    # Below this many bytes a cache-line flush takes less time than releasing the GIL.
     FLUSH_WORTH_THE_GIL = 4096
 
 
@@ -55,16 +55,16 @@ cdef inline int on_range(
     return refusal_note(&region.refusal, rc)
 
 
-# The collector must not see the exporter behind `source`: it would take a memoryview apart while
-# its buffer is still out, and giving the buffer back would then crash. As numpy's arrays.
+# As with numpy's arrays, the collector must not see the exporter behind `source`: it would clear a
+# memoryview whose buffer is still exported, and releasing the buffer would then crash.
 @cython.no_gc
 cdef class Region:
     """Contiguous memory that can be made durable; exports its bytes as a writable buffer.
 
-    One that is mapped to be looked at exports a read-only buffer, and refuses to be made durable.
+    A region mapped with ``writable=False`` exports a read-only buffer and cannot be made durable.
 
-    Made by :meth:`map_parts`, :meth:`from_buffer` or :meth:`anonymous`. The mapping lives as
-    long as anything uses it: :meth:`close` is refused while views exist.
+    Made by :meth:`map_parts`, :meth:`from_buffer` or :meth:`anonymous`. The mapping lives as long
+    as it is in use: :meth:`close` is refused while views exist.
     """
 
     def __cinit__(self):
@@ -87,7 +87,7 @@ cdef class Region:
 
     @staticmethod
     def map_parts(parts, force_pmem=False, writable=True):
-        """Map parts of open files one behind the other.
+        """Map parts of open files end to end.
 
         Parameters
         ----------
@@ -95,8 +95,8 @@ cdef class Region:
             Readable and, unless `writable` is false, writable files; offsets and lengths are
             multiples of the page size. The descriptors may be closed afterwards.
         force_pmem : bool
-            Take the medium for persistent memory whatever libpmem2 finds. The environment's
-            ``PMEM_IS_PMEM_FORCE`` does the same with 1, and the opposite with 0.
+            Treat the medium as persistent memory whatever libpmem2 finds. In the environment,
+            ``PMEM_IS_PMEM_FORCE=1`` does the same, and ``=0`` the opposite.
         writable : bool
             Whether the memory can be written to.
 
@@ -113,9 +113,9 @@ cdef class Region:
 
     @staticmethod
     def from_buffer(source, writable=True):
-        """Take any C-contiguous buffer as a region; it is kept alive and unmoved.
+        """Use any C-contiguous buffer as a region; it is kept alive and in place.
 
-        Its medium is "volatile": nothing is known about what lies below it.
+        Its medium is "volatile", as nothing is known about the memory.
         """
         if isinstance(source, Region):
             raise BufferRefused(
@@ -141,7 +141,7 @@ cdef class Region:
 
     @staticmethod
     def anonymous(size):
-        """Zeroed scratch memory that no file stands behind."""
+        """Zeroed scratch memory without a file."""
         cdef Region region = Region.__new__(Region)
         mapping_of_zeros(&region.mapped, size, &region.refusal)
         settle(region)
@@ -157,7 +157,7 @@ cdef class Region:
 
     @property
     def segment_count(self):
-        """How many parts it is made of."""
+        """How many segments it is made of."""
         return self.mapped.count
 
     @property
@@ -167,20 +167,20 @@ cdef class Region:
 
     @property
     def refused(self):
-        """The errno of what the medium refused first; 0 while it refused nothing.
+        """The errno of the medium's first refusal; 0 if it has refused nothing.
 
-        Every call that makes something durable raises it from then on: the kernel may have
-        dropped what it could not write, and would say that all is well when asked again.
+        From then on every call that makes something durable raises it: the kernel may have dropped
+        what it could not write, and would report success when asked again.
         """
         return refusal_first(&self.refusal)
 
     def refuse(self, int number):
-        """Take the medium for one that refused, because a call beside the region failed.
+        """Record a refusal by the medium, because a call outside the region failed.
 
         Parameters
         ----------
         number : int
-            The errno, for instance of an fsync of a file below the region.
+            The errno, for instance of an fsync of a file that the region maps.
         """
         refusal_note(&self.refusal, number)
 
@@ -195,12 +195,12 @@ cdef class Region:
         RangeError
             The range is not inside the region.
         FlushFailed
-            The medium refused; the range must not be taken for durable.
+            The medium refused; the range must not be considered durable.
         """
         run(self, PERSIST, offset, length)
 
     def flush(self, offset, length):
-        """Start writing a range back; :meth:`drain` waits for it."""
+        """Start writing a range back; :meth:`drain` waits until it is durable."""
         run(self, FLUSH, offset, length)
 
     def drain(self):
@@ -211,14 +211,14 @@ cdef class Region:
             raise failed(self, "drain", rc)
 
     def deep_persist(self, offset, length):
-        """Make a range durable in the lowest domain that software can reach."""
+        """Make a range durable, down to the lowest persistence domain software can reach."""
         run(self, DEEP, offset, length)
 
     def write(self, offset, source):
         """Copy a buffer into the region, each aligned 8-byte word of it by a single store.
 
-        Whoever looks meanwhile, and whatever crashes, sees every such word old or new. Nothing is
-        flushed.
+        A concurrent reader, or one after a crash, sees every such word either old or new. Nothing
+        is flushed.
         """
         cdef uint64_t at = natural(offset, "offset")
         cdef Py_buffer data
@@ -266,7 +266,7 @@ cdef class Region:
         self.pins.remove(what)
 
     def close(self):
-        """Give the memory back; harmless when done twice.
+        """Give the memory back. Closing again is harmless.
 
         Raises
         ------
@@ -299,11 +299,11 @@ cdef class Region:
         return f"<Region {self.label}: {state}>"
 
 
-# --- how a region begins and ends --------------------------------------------------------------
+# --- beginning and end of a region -------------------------------------------------------------
 
 
 cdef settle(Region self):
-    """Sum the segments up: the weakest medium names the region."""
+    """Summarize the segments: the region's medium is the weakest of theirs."""
     cdef segment_t *segment
     cdef bint pages = False, nothing = False
     self.base = self.mapped.base
@@ -321,7 +321,7 @@ cdef settle(Region self):
         self.medium = "volatile"
     else:
         self.medium = "page" if pages else "pmem"
-    # Of persistent memory a flush over all would write back every line in between.
+    # In persistent memory, one flush over all would write back every line in between.
     self.spans = pages and self.fence == NULL
     if pages:
         self.gil_threshold = 1
@@ -331,7 +331,7 @@ cdef settle(Region self):
 
 
 cdef only_to_be_read(Region self):
-    """Let a medium that is only looked at refuse everything from the beginning."""
+    """Make a read-only region refuse everything from the beginning."""
     if not self.writable:
         refusal_note(&self.refusal, EROFS)
 

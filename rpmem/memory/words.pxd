@@ -1,10 +1,10 @@
 # cython: language_level=3
-"""Copying so that no aligned 8-byte word is ever seen, or found after a crash, half written.
+"""Copying such that no aligned 8-byte word is ever seen half written, even after a crash.
 
-The compiler may turn a plain loop into memcpy, which promises nothing about how a word is
-written; relaxed atomic stores must stay what they are.  Blocks go through 32-byte registers
-where the processor has them: aligned vector stores reach memory in units of 8 bytes at least
-(Intel SDM vol. 3, 9.1.1 promises 16 where AVX is there).
+The compiler may turn a plain loop into memcpy, which promises nothing about how a word is written;
+relaxed atomic stores must be kept. Blocks go through 32-byte registers if the processor has them:
+aligned vector stores reach memory in units of at least 8 bytes (Intel SDM vol. 3, 9.1.1 promises 16
+where AVX is there).
 """
 
 

@@ -1,7 +1,7 @@
 """Named numpy arrays in a pool: zero-copy views of the extents that the catalogue names.
 
-A view keeps the pool's memory mapped, and the pool knows while any view of an entry lives: also
-one that was sliced, transposed or cast from the array that was handed out.
+A view keeps the pool's memory mapped, and the pool knows whether views of an entry exist, even
+those that were sliced, transposed or cast from the original array.
 """
 
 from __future__ import annotations
@@ -29,10 +29,10 @@ _MOST_BYTES = 2**62
 
 @dataclass(frozen=True, slots=True)
 class Form:
-    """What an array looks like, in the one spelling that is compared and stored.
+    """The form of an array, in the canonical spelling that is compared and stored.
 
-    A sub-array dtype has been folded into the shape, as numpy does; the order of an array that is
-    contiguous both ways is ``"C"``.
+    A sub-array dtype has been merged into the shape, as in numpy; the order of an array that is
+    contiguous in both ways is ``"C"``.
     """
 
     shape: tuple[int, ...]
@@ -49,14 +49,14 @@ class Form:
 
     @classmethod
     def of(cls, shape: int | Iterable[int], dtype: DTypeLike, order: str) -> Form:
-        """Check and normalise what a user asked for.
+        """Check and normalize a user's arguments.
 
         Raises
         ------
         DtypeRefused
-            The dtype holds Python objects, has no size, or is known to this process only.
+            The dtype contains Python objects, has no size, or makes sense only in this process.
         UsageError
-            The shape or the order is none.
+            The shape or the order is not valid.
         """
         element = _as_dtype(dtype)
         dimensions = _as_shape(shape)
@@ -76,7 +76,7 @@ class Form:
 
     @classmethod
     def from_entry(cls, entry: Entry) -> Form:
-        """Read the form of a catalogue entry; `CatalogueCorrupt` when numpy cannot make it."""
+        """Read the form of a catalogue entry; `CatalogueCorrupt` if numpy cannot make it."""
         try:
             form = cls(entry.shape, read_dtype(entry.dtype), entry.order)
             agrees = form.nbytes == entry.length
@@ -100,7 +100,7 @@ class NamedArrays:
     catalogue : Catalogue
         Its catalogue.
     writable : bool
-        Whether the views handed out are.
+        Whether its views are writable.
     """
 
     def __init__(self, memory: Region, catalogue: Catalogue, *, writable: bool = True) -> None:
@@ -108,7 +108,7 @@ class NamedArrays:
         self._catalogue = catalogue
         self._writable = writable
         self._lock = threading.RLock()
-        # name -> the byte array that every view of the entry has as its base
+        # name -> the byte array that is the base of every view of the entry
         self._anchors: dict[str, weakref.ref[NDArray[np.uint8]]] = {}
 
     def __contains__(self, name: object) -> bool:
@@ -121,28 +121,28 @@ class NamedArrays:
             return list(self._catalogue.entries)
 
     def entries(self) -> list[Entry]:
-        """Return the catalogue's entries, all of one moment."""
+        """Return the catalogue's entries, all as of one moment."""
         with self._lock:
             return list(self._catalogue.entries.values())
 
     def entry(self, name: str) -> Entry:
-        """Return the catalogue's entry; raise `ArrayNotFound` when there is none."""
+        """Return the catalogue's entry; raise `ArrayNotFound` if there is none."""
         with self._lock:
             return self._catalogue.find(name)
 
     def open(self, name: str) -> NDArray[Any]:
-        """Return a view of an array that exists; raise `ArrayNotFound` when it does not."""
+        """Return a view of an existing array; raise `ArrayNotFound` if it does not exist."""
         with self._lock:
             entry = self._catalogue.find(name)
             return self._view(entry, Form.from_entry(entry))
 
     def open_or_create(self, name: str, form: Form) -> NDArray[Any]:
-        """Return a view of the array, made and zero-filled first when there is none.
+        """Return a view of the array, first created and filled with zeros if it does not exist.
 
         Raises
         ------
         ArrayExists
-            There is one of that name with another form.
+            An array of that name exists with another form.
         """
         check_name(name)
         with self._lock:
@@ -160,14 +160,14 @@ class NamedArrays:
             return self._view(entry, form)
 
     def remove(self, name: str) -> None:
-        """Delete an array, durably everywhere.
+        """Delete an array, durably on every copy.
 
         Raises
         ------
         ArrayNotFound
-            There is none.
+            There is no such array.
         BufferError
-            A view of it is alive.
+            A view of it exists.
         """
         with self._lock:
             self._catalogue.find(name)
@@ -178,7 +178,7 @@ class NamedArrays:
             self._catalogue.remove(name)
 
     def live(self) -> list[str]:
-        """Return the names of the arrays of which views are alive."""
+        """Return the names of the arrays that have views."""
         with self._lock:
             return self._live()
 
@@ -197,9 +197,9 @@ class NamedArrays:
         known = self._anchors.get(entry.name)
         anchor = None if known is None else known()
         if anchor is None:
-            # frombuffer holds the export of the memory; numpy makes the result the base of
-            # every view derived from it, however far, because its own base is no array.
-            # Read-only all the way down, or setflags() would make it writable.
+            # frombuffer holds the export of the memory; numpy makes the result the base of every
+            # view derived from it, even indirectly, because its own base is not an array. If
+            # read-only, the buffer itself has to be, or setflags() would make the array writable.
             memory: Any = self._memory if self._writable else memoryview(self._memory).toreadonly()
             anchor = np.frombuffer(
                 memory, dtype=np.uint8, count=max(entry.length, 1), offset=entry.offset
@@ -237,8 +237,8 @@ def read_dtype(described: Any) -> np.dtype[Any]:
     Raises
     ------
     TypeError, ValueError, KeyError
-        The value describes none, or one with Python objects in it: whoever wrote the medium
-        could otherwise make this process follow pointers of theirs.
+        The value does not describe a dtype, or one with Python objects: otherwise the writer of the
+        medium could make this process follow arbitrary pointers.
     """
     if isinstance(described, str):
         dtype = np.dtype(described)

@@ -1,7 +1,7 @@
-"""How the copies of a pool come together: created, opened, or restored from a replica.
+"""How the copies of a pool are put together: created, opened, or restored from a replica.
 
 Each function returns an `Assembly` in which every replica equals the local copy, or raises and
-leaves everything as it was: no file and no pool set on a target that was not there before.
+leaves everything as it was: no new file here, and no new pool set on a target.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ class Assembly:
     replicas : list of Replica
         Connected.
     catalogue : Catalogue or None
-        As it was read; None: it has yet to be written.
+        As it was read; None: it still has to be written.
     """
 
     copy: LocalCopy
@@ -69,14 +69,14 @@ class Assembly:
     catalogue: Catalogue | None = None
 
     def undo(self, *, remove: bool) -> None:
-        """Disconnect and unmap, and with `remove` take away what was created."""
+        """Disconnect and unmap, and with `remove` remove what was created."""
         with interrupts.undoing():
             for replica in self.replicas:
                 dismiss(replica, remove=remove)
             self.copy.close(remove=remove)
 
     def forsake(self) -> None:
-        """Undo a restoring: remove the local copy, unless it is the only one."""
+        """Undo a restore: remove the local copy, unless it is the only one."""
         alone = any(replica.failure is not None for replica in self.replicas)
         with interrupts.undoing():
             for replica in self.replicas:
@@ -92,7 +92,7 @@ def create(
     user_flags: bytes,
     mode: int,
 ) -> Assembly:
-    """Make a new pool with all its copies; its catalogue has still to be formatted."""
+    """Make a new pool with all its copies; its catalogue still has to be formatted."""
     ring = _ring(1 + len(specs), place.incompat, user_flags)
     copy = place.create(size, ring[0], mode)
     replicas: list[Replica] = []
@@ -107,7 +107,7 @@ def create(
 
 
 def open_readonly(place: Place) -> Assembly:
-    """Open the local copy alone, to be looked at, whoever else writes to it."""
+    """Open only the local copy, read-only, even while another process writes to it."""
     copy = place.look()
     try:
         found = undisturbed(lambda: _read_superblock(copy), lambda: copy.has_writer)
@@ -120,7 +120,7 @@ def open_readonly(place: Place) -> Assembly:
 def open_all(
     place: Place, specs: Sequence[ReplicaSpec], options: SessionOptions, *, force: bool
 ) -> Assembly:
-    """Open the local copy and its replicas, and bring those up to date that are not."""
+    """Open the local copy and its replicas, and bring outdated replicas up to date."""
     copy = place.open()
     assembly: Assembly | None = None
     try:
@@ -140,7 +140,7 @@ def open_all(
 def restore(
     place: Place, spec: ReplicaSpec, options: SessionOptions, *, force: bool, mode: int
 ) -> Assembly:
-    """Make a new local copy with everything that a replica holds, and keep that replica."""
+    """Make a new local copy from a replica, and keep that replica."""
     options = options.for_target(spec.target)
     attributes, layout, state = _examine(spec, options, force=force)
     if isinstance(place, FilePlace):
@@ -173,7 +173,8 @@ def restore(
     try:
         stateword.send(assembly.replicas[0])
     except RpmemError as error:
-        # The only other copy of the pool is gone: ours must stay, and the first persist says so.
+        # The only other copy of the pool is gone: ours must stay, and the first persist will report
+        # it.
         log.warning("%s", error)
     return assembly
 
@@ -181,7 +182,7 @@ def restore(
 def connect_one(
     copy: LocalCopy, layout: Layout, spec: ReplicaSpec, options: SessionOptions, *, create: bool
 ) -> Replica:
-    """Connect one more replica; sending it the pool is the caller's (`resync.push`)."""
+    """Connect one more replica; the caller sends it the pool (`resync.push`)."""
     attributes = None
     if create:
         mine = copy.attributes or _ring(1, 0, bytes(16))[0]
@@ -199,7 +200,7 @@ class _Superblock(NamedTuple):
 
 
 def _read_superblock(copy: LocalCopy, where: str | None = None) -> _Superblock:
-    """Read what the local copy says of itself, and check that all of it makes sense."""
+    """Read the superblock of the local copy, and check that it is plausible."""
     medium = PoolMedium(copy.region)
     layout = Layout.unpack(medium.load(LAYOUT_OFFSET, LAYOUT_SIZE), where=copy.where)
     attributes = copy.attributes
@@ -216,14 +217,14 @@ def _read_superblock(copy: LocalCopy, where: str | None = None) -> _Superblock:
             where=copy.where,
         )
     state = stateword.read(medium, copy.where)
-    # Nothing may be sent to a replica from a copy that could not be read.
+    # Nothing may be sent to a replica from a copy that cannot be read.
     clean = state.phase is Phase.CLEAN
     catalogue = Catalogue.read(medium, layout, clean=clean, where=where or copy.where)
     return _Superblock(layout, state, catalogue)
 
 
 def _local_attributes(attributes: PoolAttributes, place: Place) -> PoolAttributes:
-    """Return what the header of a restored copy says: as the replica's, with its own uuid."""
+    """Return the attributes of a restored copy: the replica's, with a uuid of its own."""
     return replace(attributes, uuid=random_uuid(), incompat=place.incompat)
 
 
@@ -277,7 +278,7 @@ def _connect_all(
     options: SessionOptions,
     attributes: Sequence[PoolAttributes] | None = None,
 ) -> list[Replica]:
-    """Connect all at once; when one cannot be had, none is kept and the first error is raised."""
+    """Connect all at the same time; if one fails, none is kept and the first error is raised."""
     if not specs:
         return []
     each = [None] * len(specs) if attributes is None else list(attributes)
@@ -299,7 +300,7 @@ def _connect_all(
 
 
 def dismiss(replica: Replica, *, remove: bool = False) -> None:
-    """Close a replica on the way out, where another error is more important."""
+    """Close a replica after a failure, whose error is more important than those of closing."""
     try:
         replica.close(remove=remove)
     except RpmemError as error:
@@ -307,7 +308,7 @@ def dismiss(replica: Replica, *, remove: bool = False) -> None:
 
 
 def _agree(assembly: Assembly, *, force: bool) -> None:
-    """Begin a new generation on all copies, sending the pool to replicas that are behind."""
+    """Begin a new generation on all copies, sending the pool to outdated replicas."""
     layout, before = assembly.layout, assembly.state
     standings = [resync.standing_of(replica) for replica in assembly.replicas]
     for replica, standing in zip(assembly.replicas, standings, strict=True):
@@ -315,7 +316,7 @@ def _agree(assembly: Assembly, *, force: bool) -> None:
         if not force:
             resync.check_age(replica, standing, before)
     assembly.state = before.next(*(each.state for each in standings if each.state is not None))
-    # Locally first: a crash before the replicas know leaves them behind, not ahead.
+    # Locally first: a crash before the replicas have it leaves them behind, not ahead.
     medium = PoolMedium(assembly.copy.region)
     stateword.write(medium, assembly.state)
     for replica, standing in zip(assembly.replicas, standings, strict=True):
@@ -331,7 +332,7 @@ def _agree(assembly: Assembly, *, force: bool) -> None:
 def _examine(
     spec: ReplicaSpec, options: SessionOptions, *, force: bool
 ) -> tuple[PoolAttributes, Layout, State]:
-    """Look at a replica of which nothing is known yet."""
+    """Examine a replica about which nothing is known yet."""
     scratch = Region.anonymous(SMALLEST_POOL)
     replica = _connect(spec, scratch, scratch.size, options)
     try:
@@ -357,7 +358,7 @@ def _examine(
 
 
 def _read_back(assembly: Assembly) -> None:
-    """Read all of the pool but its header, which the new copy has of its own."""
+    """Read all of the pool except its header, as the new copy has its own."""
     (replica,) = assembly.replicas
     size = assembly.layout.pool_size
     with memoryview(assembly.copy.region) as view:

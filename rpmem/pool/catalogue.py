@@ -6,11 +6,11 @@ image with the higher number. A crash at any moment therefore leaves the old cat
 one, on the local medium and on every replica, because a half-written image has no good checksum
 and the old slot was not touched.
 
-A slot without a good checksum is what a crash may leave, and nothing else may: whoever opens such a
-copy for writing publishes the catalogue once more, over it. In a copy that was closed both slots
-are therefore whole and follow each other, or the second one was never written. Anything else is
-damage, and the newest catalogue may be what was damaged (`Catalogue.read`). Version 0.1.0 left torn
-slots in place; its images lack the mark that says otherwise.
+Only a crash may leave a slot without a good checksum: the next open for writing publishes the
+catalogue once more, over that slot. In a copy that was closed, both slots are therefore whole and
+have successive numbers, or the second one was never written. Anything else is damage, perhaps to
+the newest catalogue (`Catalogue.read`). Version 0.1.0 left torn slots in place; its images lack the
+mark `_MENDS`.
 
 Extents are handed out from the gaps between entries: there is no free list on the medium that
 could disagree with the catalogue. A new array's extent is zeroed, and the zeros made durable,
@@ -35,7 +35,7 @@ log = logging.getLogger(__name__)
 
 _MAGIC = b"RPMEMCAT"
 _SLOT_HEADER = struct.Struct("<8sQQ8s")
-#: In images of those who leave no torn slot behind when they close.
+#: In images by versions that leave no torn slot behind when they close.
 _MENDS = b"MENDSALL"
 _ENOUGH_OF_IT = 4
 _DIGEST_SIZE = 32
@@ -50,16 +50,16 @@ ORDERS = ("C", "F")
 
 
 class Medium(Protocol):
-    """What the catalogue needs of a pool; offsets are pool offsets."""
+    """The operations that the catalogue needs from a pool; offsets are pool offsets."""
 
     def load(self, offset: int, length: int) -> bytes:
         """Return the bytes as the local copy has them."""
 
     def store(self, offset: int, data: bytes) -> None:
-        """Put bytes into the local copy; nothing is promised about their durability."""
+        """Put bytes into the local copy, without making them durable."""
 
     def zero(self, offset: int, length: int) -> None:
-        """Like `store`, of zeros."""
+        """Like `store`, with zeros."""
 
     def persist(self, offset: int, length: int) -> None:
         """Return when the range is durable locally."""
@@ -95,7 +95,7 @@ class Entry:
 
     @property
     def end(self) -> int:
-        """Offset of the first byte after the room taken, rounded up to `SMALL_ALIGNMENT`."""
+        """Offset of the first byte after its space, which is rounded up to `SMALL_ALIGNMENT`."""
         return self.offset + _room(self.length)
 
 
@@ -124,7 +124,7 @@ class Catalogue:
     def format(cls, medium: Medium, layout: Layout) -> Catalogue:
         """Write an empty catalogue and then the layout, durably, over whatever was there.
 
-        A crash before the end leaves no layout, hence no pool. The state word is the caller's.
+        A crash before the end leaves no layout, hence no pool. The caller writes the state word.
         """
         catalogue = cls(medium, layout)
         catalogue._clear(LAYOUT_OFFSET, LAYOUT_SIZE)
@@ -147,9 +147,9 @@ class Catalogue:
         layout : Layout
             Its superblock.
         clean : bool
-            The copy was closed: both slots have to be what they were then.
+            The copy was closed, so both slots have to be as they were then.
         where : str, optional
-            What errors name.
+            The name of the copy in errors.
 
         Raises
         ------
@@ -161,12 +161,12 @@ class Catalogue:
         return catalogue
 
     def settle(self, medium: Medium) -> None:
-        """Rely upon what was read, to go on with it through another medium of the same pool.
+        """Make what was read reliable, to continue with it through another medium of the same pool.
 
-        First the image that was found is made durable locally: a writer that was killed between its
-        store and its flush leaves a valid image that a power cut could still take away, while the
-        next change overwrites the other slot. Where that one is torn, or neither has the mark, the
-        catalogue is published over it at once.
+        First the image that was found is made durable locally: a writer killed between its store
+        and its flush leaves a valid image that a power cut could still destroy, while the next
+        change overwrites the other slot. If that one is torn, or neither has the mark, the
+        catalogue is immediately published over it.
         """
         self._medium = medium
         medium.persist(LAYOUT_OFFSET, LAYOUT_SIZE)
@@ -180,7 +180,7 @@ class Catalogue:
         return MappingProxyType(self._entries)
 
     def find(self, name: str) -> Entry:
-        """Return the entry of that name; raise `ArrayNotFound` when there is none."""
+        """Return the entry of that name; raise `ArrayNotFound` if there is none."""
         if not isinstance(name, str) or name not in self._entries:
             raise _not_found(name, self._entries)
         return self._entries[name]
@@ -207,34 +207,34 @@ class Catalogue:
         Raises
         ------
         UsageError
-            The name cannot be one.
+            The name is not valid.
         ArrayExists
-            There is one of that name.
+            An array of that name exists.
         PoolFull
             No gap is large enough, or the catalogue's slot is too small for one more entry.
         ReplicaLost
-            A replica broke. When the local publication had been reached the entry exists
-            locally, and `entries` has it.
+            A replica was lost. If publication was reached locally, the entry exists locally, and
+            `entries` includes it.
         """
         check_name(name)
         if name in self._entries:
             raise ArrayExists(f"an array named {name!r} exists")
         offset = self._find_gap(length)
         entry = Entry(name, offset, length, shape, order, dtype)
-        image = self._image({**self._entries, name: entry})  # refuses before anything is written
+        image = self._image({**self._entries, name: entry})  # raises before anything is written
         self._clear(offset, _room(length))
         self._publish({**self._entries, name: entry}, image)
         return entry
 
     def remove(self, name: str) -> Entry:
-        """Take the entry of that name out, durably here and on every replica.
+        """Remove the entry of that name, durably here and on every replica.
 
         Raises
         ------
         ArrayNotFound
-            There is none.
+            There is no such entry.
         ReplicaLost
-            A replica broke; locally the entry is gone.
+            A replica was lost; locally the entry is gone.
         """
         entry = self.find(name)
         self._publish({key: value for key, value in self._entries.items() if key != name})
@@ -282,7 +282,8 @@ class Catalogue:
         return header + self._digest(header, payload) + payload
 
     def _digest(self, header: bytes, payload: bytes) -> bytes:
-        # Keyed with the pool's id: an image that another pool left in the same bytes is not valid.
+        # Keyed with the pool's id, so that an image left by another pool in the same place is not
+        # valid.
         hasher = blake2b(header, digest_size=_DIGEST_SIZE, key=self._layout.pool_id)
         hasher.update(payload)
         return hasher.digest()
@@ -293,7 +294,7 @@ class Catalogue:
         offset = self._layout.slot_offset(slot)
         self._medium.store(offset, image)
         self._medium.persist(offset, len(image))
-        # From here on the local medium has the new catalogue, whatever becomes of the replicas.
+        # From here on the local medium has the new catalogue, whatever happens to the replicas.
         self._active, self._sequence, self._entries = slot, self._sequence + 1, entries
         self._medium.replicate(offset, len(image))
 
@@ -309,7 +310,7 @@ class Catalogue:
         self._medium.replicate(offset, length)
 
     def _read_slots(self, *, clean: bool, where: str | None) -> None:
-        """Take the newest image, and note whether the other slot is what it should be."""
+        """Take the newest image, and record whether the other slot is as it should be."""
         found = [(self._read_slot(slot), slot) for slot in range(SLOT_COUNT)]
         valid = [(image, slot) for image, slot in found if image is not None]
         if not valid:
@@ -328,7 +329,7 @@ class Catalogue:
         self._entries = self._parse(payload)
 
     def _check_torn_by_another_version(self, *, valid: bool, where: str | None) -> None:
-        """Raise `CatalogueCorrupt` where a slot of a copy that was closed is not what it was."""
+        """Raise `CatalogueCorrupt` if a slot of a closed copy is not as it was."""
         slot = self._inactive()
         if not (valid or self._is_blank(slot) or self._is_marked()):
             log.warning("%s: slot %d of the catalogue is torn", where, slot)
@@ -341,11 +342,11 @@ class Catalogue:
         )
 
     def _is_marked(self) -> bool:
-        """Whether an image, intact or not, is of a version that leaves no torn slot."""
+        """Whether an image, intact or not, is from a version that leaves no torn slot."""
         for slot in range(SLOT_COUNT):
             head = self._medium.load(self._layout.slot_offset(slot), _SLOT_HEADER.size)
             mark = _SLOT_HEADER.unpack(head)[3]
-            # Half of it is enough: the mark itself may be what was damaged.
+            # Half of it is enough: the mark itself may be damaged.
             if sum(a == b for a, b in zip(mark, _MENDS, strict=True)) >= _ENOUGH_OF_IT:
                 return True
         return False
@@ -355,7 +356,7 @@ class Catalogue:
         return self._medium.load(self._layout.slot_offset(slot), size) == bytes(size)
 
     def _read_slot(self, slot: int) -> tuple[int, bytes] | None:
-        """Return sequence and payload of a slot, or None when it holds no valid image."""
+        """Return sequence and payload of a slot, or None if it holds no valid image."""
         offset = self._layout.slot_offset(slot)
         head = self._medium.load(offset, SLOT_OVERHEAD)
         header, digest = head[: _SLOT_HEADER.size], head[_SLOT_HEADER.size :]
@@ -430,7 +431,7 @@ def _not_found(name: object, entries: Iterable[str]) -> ArrayNotFound:
 
 
 def _room(length: int) -> int:
-    """Return what an array of `length` bytes takes up; one without elements has a place too."""
+    """Return the space for an array of `length` bytes; an empty one also takes some."""
     return _round_up(max(length, 1), SMALL_ALIGNMENT)
 
 

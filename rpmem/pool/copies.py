@@ -1,8 +1,8 @@
-"""The copies of an open pool: the local one, its replicas, and what serves them all at once.
+"""The copies of an open pool: the local one, its replicas, and the core that serves them all.
 
-Calls go straight to the current `Replicator`. When the set of replicas changes, the old
-replicator is closed and left to run dry, a new one takes its place, and a call that met the
-closed one is repeated on the new one by `Copies.again`: the hot path pays nothing for it.
+Calls go straight to the current `Replicator`. When the set of replicas changes, the old replicator
+is closed and its calls run to their end, a new one takes its place, and a call that met the closed
+one is repeated on the new one by `Copies.again`: this costs the hot path nothing.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ log = logging.getLogger(__name__)
 
 _CHANGING = "the replicas of the pool are being changed"
 _CLOSED = "the pool is closed"
-#: What replicas get ahead of a local copy that lost data: no way that it could catch up unnoticed.
+#: How many generations replicas get ahead of a local copy that lost data: too many to catch up.
 _AHEAD = 1 << 10
 
 
@@ -49,7 +49,7 @@ class Copies(Handle):
     Attributes
     ----------
     core : Replicator
-        The one to call now.
+        The current one.
     local : LocalCopy
         The local copy.
     layout, state : Layout, State
@@ -76,7 +76,7 @@ class Copies(Handle):
         return list(self._replicas)
 
     def find(self, replica: int | Replica) -> tuple[int, Replica]:
-        """Return index and replica; `UsageError` when it is not attached."""
+        """Return index and replica; `UsageError` if it is not attached."""
         replicas = self.replicas
         try:
             if isinstance(replica, int):
@@ -92,17 +92,17 @@ class Copies(Handle):
     # --- calls ----------------------------------------------------------------------------
 
     def call(self, verb: str, *arguments: Any, **keywords: Any) -> Any:
-        """Call the replicator, whichever it is."""
+        """Call the current replicator."""
         try:
             return getattr(self.core, verb)(*arguments, **keywords)
         except ClosedError as error:
             return self.again(error, verb, *arguments, **keywords)
 
     def again(self, error: ClosedError, verb: str, *arguments: Any, **keywords: Any) -> Any:
-        """Repeat a call that met a closed replicator; raise `error` when the pool is closed."""
+        """Repeat a call that met a closed replicator; raise `error` if the pool is closed."""
         while True:
             if isinstance(error, ForkedError):
-                raise error  # the lock below may be held by a thread of the parent
+                raise error  # a thread of the parent may hold the lock below
             with self._lock:
                 core, ended = self.core, self.ended
             if ended:
@@ -115,10 +115,10 @@ class Copies(Handle):
                 error = another
 
     def replicate(self, offset: int, length: int) -> None:
-        """Return when a range is durable here and on every replica there is then.
+        """Return when a range is durable here and on every current replica.
 
-        What the pool itself keeps must not differ between copies that count as equal: an interrupt
-        waits until it is everywhere, for a moment, and then the replicas are taken for lost.
+        The pool's own records must not differ between copies that count as equal: an interrupt
+        waits briefly until they are everywhere; after that, the replicas are treated as lost.
         """
         try:
             with interrupts.finishing():
@@ -131,7 +131,7 @@ class Copies(Handle):
             raise
 
     def write_state(self, state: State) -> None:
-        """Put a state word into the local copy, durably; `share_state` tells the replicas."""
+        """Put a state word into the local copy, durably; `share_state` sends it to the replicas."""
         self.state = state
         stateword.write(self._memory, state)
 
@@ -139,10 +139,10 @@ class Copies(Handle):
         """Make the state word durable on every replica."""
         self.replicate(*stateword.PLACE)
 
-    # --- replicas that come and go --------------------------------------------------------
+    # --- attaching and detaching replicas -------------------------------------------------
 
     def detach(self, replica: int | Replica) -> None:
-        """Go on without a replica, in a new generation."""
+        """Continue without a replica, in a new generation."""
         _, given_up = self.find(replica)
         try:
             with self._changing():
@@ -155,7 +155,7 @@ class Copies(Handle):
         self.share_state()
 
     def attach(self, spec: ReplicaSpec, *, create: bool, force: bool) -> Replica:
-        """Connect one more replica, send it the pool, and go on with it in a new generation."""
+        """Connect one more replica, send it the pool, and continue with it in a new generation."""
         joining = assembly.connect_one(self.local, self.layout, spec, self._options, create=create)
         try:
             standing = resync.standing_of(joining)
@@ -179,7 +179,7 @@ class Copies(Handle):
         return joining
 
     def withdraw(self, joined: Replica, *, remove: bool) -> None:
-        """Undo an `attach` that nobody will hear of."""
+        """Undo an `attach` whose result will not be returned."""
         with self._changing():
             if joined in self._replicas:
                 self._replicas.remove(joined)
@@ -195,7 +195,7 @@ class Copies(Handle):
             assembly.dismiss(replica, remove=remove)
 
     def drop(self) -> None:
-        """Let go of everything as when the process ends; no copy is marked as complete."""
+        """Release everything as at the end of the process; no copy is marked as complete."""
         self.ended = True
         self.core.close(_CLOSED)
         for replica in self._replicas:
@@ -204,13 +204,13 @@ class Copies(Handle):
 
     @contextmanager
     def _changing(self) -> Iterator[None]:
-        """Hold up all calls while the list of replicas is changed."""
+        """Block all calls while the list of replicas is changed."""
         with self._lock:
             self.core.check_usable()
             try:
                 self._run_dry(_CHANGING)
-                # A drain of the new set visits the lanes it has, and these may be fewer. A copy
-                # that fails now is lost, and every later call says so.
+                # A drain of the new set visits its own lanes, which may be fewer. A copy that fails
+                # now is lost, and every later call reports that.
                 self._quietly(self.core.drain_rest)
                 self._unsettled += self.core.take_unsettled()
                 yield
@@ -225,14 +225,14 @@ class Copies(Handle):
         Parameters
         ----------
         mark : bool
-            Mark all copies as complete. A replica that is lost stays unmarked, and is sent
-            everything when it is opened again.
+            Mark all copies as complete. A lost replica stays unmarked, and is sent everything when
+            it is opened again.
 
         Raises
         ------
         FlushFailed
-            The local medium refused, now or before: no copy is marked as complete but the
-            replicas, in a generation that the local copy does not have.
+            The local medium refused, now or before: only the replicas are marked as complete, in a
+            generation that the local copy does not have.
         """
         with self._lock:
             if self.ended:
@@ -240,7 +240,7 @@ class Copies(Handle):
             try:
                 self.ended = True
                 self._run_dry(_CLOSED)
-                # A copy that fails now is none of those that are marked.
+                # A copy that fails now will not be marked.
                 self._quietly(self.core.drain_rest)
                 if mark:
                     self._mark()
@@ -250,11 +250,11 @@ class Copies(Handle):
                         self._quietly(replica.close)
 
     def _mark(self) -> None:
-        """Write the final state word into every copy that has all it was given."""
+        """Write the final state word into every complete copy."""
         last = self._make([each for each in self._replicas if not _is_lost(each)])
         try:
-            # Copies that differ where a call was interrupted must not count as equal; nor may the
-            # replicas of a local copy that refuses, which get this nevertheless.
+            # Copies that differ where a call was interrupted must not count as equal. Nor may the
+            # replicas of a local copy that refuses, but they get these ranges too.
             last.persist_many(self._unsettled + self.core.take_unsettled())
             last.drain()
             self.write_state(State(self.state.generation, Phase.CLEAN))
@@ -267,10 +267,10 @@ class Copies(Handle):
             last.close(_CLOSED)
 
     def _left_behind(self, last: Replicator) -> FlushFailed:
-        """Have the replicas go ahead of a local copy that lost data; return the error to raise.
+        """Put the replicas ahead of a local copy that lost data; return the error to raise.
 
-        The local medium may still take the word that is in memory now, so it has to be one that is
-        true; and the replicas' word must never be in that memory.
+        The local medium may still accept the word that is in memory now, so that has to be a true
+        one; and the replicas' word must never be in that memory.
         """
         number = self.local.region.refused
         generation = self.state.generation
@@ -294,7 +294,7 @@ class Copies(Handle):
         )
 
     def _quietly(self, action: Callable[[], None]) -> None:
-        """Do what can be done on the way out; what fails was or will be reported elsewhere."""
+        """Do a last step as far as possible; errors were or will be reported elsewhere."""
         try:
             action()
         except RpmemError as error:
@@ -304,7 +304,7 @@ class Copies(Handle):
 
     def _run_dry(self, why: str) -> None:
         self.core.close(why)
-        # Every call ends by itself: at its completion, or at its time-out at the latest.
+        # Every call ends by itself, on completion or at its time-out.
         self.core.wait_for_calls()
 
     def _make(self, replicas: list[Replica]) -> Replicator:
@@ -324,5 +324,5 @@ class Copies(Handle):
 
 
 def _is_lost(replica: Replica) -> bool:
-    """Whether a replica failed, whoever noticed."""
+    """Whether a replica has failed, on its control channel or on its lanes."""
     return replica.failure is not None or replica.closed or replica.group.failed

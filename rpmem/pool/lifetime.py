@@ -1,4 +1,4 @@
-"""What an open pool holds, from its assembled copies to its end."""
+"""The resources of an open pool, from its assembled copies to its end."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class OpenPool(Closing):
     options : SessionOptions
         How replicas are reached.
     readonly : bool
-        The local copy is only looked at.
+        The local copy is only read.
     """
 
     _instead = (
@@ -76,15 +76,15 @@ class OpenPool(Closing):
         return self._copies.ended
 
     def close(self) -> None:
-        """Mark all copies as complete, disconnect the replicas and unmap; harmless when repeated.
+        """Mark all copies as complete, disconnect the replicas and unmap.
 
-        Nothing is persisted that was not before. Calls in progress in other threads are waited
-        for.
+        Closing again is harmless. Nothing else is persisted. Calls in progress in other threads are
+        waited for.
 
         Raises
         ------
         BufferError
-            Views of arrays are alive; nothing was closed. Drop them and try again.
+            Views of arrays exist; nothing was closed. Drop them and try again.
         FlushFailed
             The local medium refused the mark; the pool is closed nevertheless.
         """
@@ -131,7 +131,7 @@ class OpenPool(Closing):
         self._let_go(remove=True)
 
     def _unrestore(self) -> None:
-        """Undo the restoring: the local copy is removed, unless it is the only one."""
+        """Undo the restore: the local copy is removed, unless it is the only one."""
         alone = any(replica.failure is not None for replica in self._copies.replicas)
         self._copies.abandon(remove=False)
         self._let_go(remove=not alone)

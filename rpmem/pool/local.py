@@ -1,7 +1,7 @@
-"""Where the local copy of a pool lives: a plain file, the parts of a pool set, or a buffer.
+"""Places for the local copy of a pool: a plain file, the parts of a pool set, or a buffer.
 
-`place_of` turns what a user gives into a place; a place makes, opens or removes the copy. All
-copies look alike afterwards: a region, the attributes in its header, and a way to end.
+`place_of` turns a user's argument into a place; a place makes, opens or removes the copy. After
+that, all copies look alike: a region, the attributes in its header, and ways to close it.
 """
 
 from __future__ import annotations
@@ -49,52 +49,52 @@ class LocalCopy(Protocol):
 
     @property
     def attributes(self) -> PoolAttributes | None:
-        """What the header says; None without one."""
+        """The attributes in the header; None without one."""
 
     @property
     def has_writer(self) -> bool:
-        """Whether another process writes to the copy that this one only looks at."""
+        """Whether another process writes to the copy that this one only reads."""
 
     def publish(self) -> None:
-        """Let a new copy count: a pool is in it that can be opened."""
+        """Make a new copy count, as it now contains a pool that can be opened."""
 
     def close(self, *, remove: bool = False) -> None:
-        """Unmap and unlock; BufferError, and nothing done, while views of the memory exist."""
+        """Unmap and unlock; BufferError, without any effect, while views of the memory exist."""
 
     def release(self) -> None:
         """Unlock, and leave the memory to the views that still use it."""
 
 
 class Place(Protocol):
-    """Somewhere a local copy can be."""
+    """A place for a local copy."""
 
     where: str
     replicas: list[ReplicaSpec]
     incompat: int
 
     def create(self, size: int | None, attributes: PoolAttributes, mode: int) -> LocalCopy:
-        """Make a new copy, in files with those permissions."""
+        """Make a new copy, in files with permissions `mode`."""
 
     def open(self) -> LocalCopy:
-        """Open the copy that is there."""
+        """Open the existing copy."""
 
     def look(self) -> LocalCopy:
-        """Open the copy that is there only to look at it; changes nothing, excludes nobody."""
+        """Open the existing copy read-only; changes nothing, excludes no other process."""
 
 
 def place_of(local: str | os.PathLike[str] | Buffer) -> Place:
-    """Return the place that a user's argument means.
+    """Return the place for a user's argument.
 
     Parameters
     ----------
     local : path or buffer
-        A path means a poolset(5) file when it is one, else a plain file; anything else must be a
-        writable C-contiguous buffer.
+        A path is that of a poolset(5) file or of a plain file; anything else must be a writable
+        C-contiguous buffer.
     """
     if isinstance(local, bytes):
         raise UsageError("the path of a pool is a str or a pathlib.Path, not bytes")
     if isinstance(local, str | os.PathLike):
-        # It may open a file, which a signal must not make it forget.
+        # This may open a file, which must not be lost to a signal.
         path = local
         return interrupts.guarded(lambda: FilePlace(path))
     return MemoryPlace(local)
@@ -114,20 +114,20 @@ class FileCopy(Handle):
 
     @property
     def attributes(self) -> PoolAttributes | None:
-        """What the header says; None for a pool set with ``OPTION NOHDRS``."""
+        """The attributes in the header; None for a pool set with ``OPTION NOHDRS``."""
         return self._files.attributes
 
     @property
     def has_writer(self) -> bool:
-        """Whether another process has the files open for writing; False unless this one looks."""
+        """Whether another process has the files open for writing; False if this one has."""
         return self._files.has_writer
 
     def publish(self) -> None:
-        """Let the new files count, durably."""
+        """Make the new files count, durably."""
         self._files.publish()
 
     def close(self, *, remove: bool = False) -> None:
-        """Unmap and unlock, and with `remove` remove the parts that were made."""
+        """Unmap and unlock, and with `remove` remove the new parts."""
         self._files.close(remove=remove)
 
     def __del__(self) -> None:
@@ -153,7 +153,7 @@ class FilePlace:
         self.incompat = INCOMPAT_SINGLEHDR if single else 0
 
     def create(self, size: int | None, attributes: PoolAttributes, mode: int = PRIVATE) -> FileCopy:
-        """Make the files, which must not exist (or be zeroed and of the right size).
+        """Make the files, which must not exist, or must be zeroed and of the right size.
 
         They count once the copy is published.
         """
@@ -185,7 +185,7 @@ class FilePlace:
         hidden: bool = False,
         finished: bool = True,
     ) -> poolfiles.PoolFiles:
-        """Make the files while nobody else can; nothing is left where that goes wrong."""
+        """Make the files while no other process can; nothing is left behind if that fails."""
         files: poolfiles.PoolFiles | None = None
         try:
             with held(self._set_file):
@@ -198,7 +198,7 @@ class FilePlace:
                     finished=finished,
                 )
         except BaseException:
-            # The pool set file could not be let go of.
+            # The pool set file could not be released.
             if files is not None:
                 files.close(remove=True)
             raise
@@ -211,8 +211,8 @@ class FilePlace:
             if force:
                 in_use = remove_parts(_described(self.where), force=True)
             else:
-                # Opened first: a file without a good header may be anything, and is not ours to
-                # remove.
+                # Opened first: a file without a good header may be anything, so it must not be
+                # removed.
                 self._open_to_remove().close(remove=True)
             if set_file is not None and not in_use:
                 set_file.remove()
@@ -275,7 +275,7 @@ def _absolute(path: str | os.PathLike[str]) -> str:
 
 
 def _was_closed(beginning: bytes) -> bool:
-    """Whether a copy that begins like that was marked as complete by its last writer."""
+    """Whether a copy with this beginning was marked as complete by its last writer."""
     try:
         return State.unpack(beginning[STATE_OFFSET:][:STATE_SIZE]).phase is Phase.CLEAN
     except CatalogueCorrupt:
@@ -283,7 +283,7 @@ def _was_closed(beginning: bytes) -> bool:
 
 
 def _described(path: str) -> PoolSet:
-    # Without a lock: whether the parts are in use is found out when they are opened.
+    # Without a lock: opening the parts will show whether they are in use.
     try:
         return load_any(path, lock=False)
     except PoolSetNotFound:
@@ -293,15 +293,15 @@ def _described(path: str) -> PoolSet:
 
 
 class HiddenCopy(FileCopy):
-    """A local copy that nobody can open yet, because its files have not their names."""
+    """A local copy that cannot be opened yet, because its files do not have their names."""
 
     def publish(self) -> None:
-        """Give every file its name, durably; never replaces a file that has it.
+        """Give every file its name, durably; never replaces an existing file.
 
         Raises
         ------
         PoolSetExists
-            Somebody else made one meanwhile; none of ours has a name then.
+            Another process made such a file meanwhile; then none of ours has a name.
         """
         self.region.deep_persist(0, self.region.size)
         for part in self._files.parts:
@@ -335,7 +335,7 @@ def _spec(item: RemoteReplica) -> ReplicaSpec:
 
 
 class MemoryCopy(Handle):
-    """A local copy in somebody's buffer."""
+    """A local copy in a buffer."""
 
     def __init__(self, region: Region, where: str) -> None:
         self.region = region
@@ -343,13 +343,13 @@ class MemoryCopy(Handle):
 
     @property
     def attributes(self) -> PoolAttributes | None:
-        """What the header says."""
+        """The attributes in the header."""
         with memoryview(self.region) as view:
             found = Header.unpack(bytes(view[:HEADER_SIZE]), self.where)
         return header.verify([found], where=[self.where])
 
     def close(self, *, remove: bool = False) -> None:
-        """Give the buffer back, and with `remove` clear the header in it."""
+        """Release the buffer, and with `remove` clear the header in it."""
         if remove and not self.region.closed:
             with memoryview(self.region) as view:
                 view[:HEADER_SIZE] = bytes(HEADER_SIZE)
@@ -357,7 +357,7 @@ class MemoryCopy(Handle):
 
     @property
     def has_writer(self) -> bool:
-        """Nothing is known about who else uses a buffer."""
+        """False: nothing is known about other users of a buffer."""
         return False
 
     def publish(self) -> None:
@@ -379,7 +379,7 @@ class MemoryPlace:
     def create(
         self, size: int | None, attributes: PoolAttributes, mode: int = PRIVATE
     ) -> MemoryCopy:
-        """Lay a pool out in the buffer, over whatever it holds."""
+        """Lay out a pool in the buffer, overwriting its content."""
         copy = self._take()
         if size is not None and size != copy.region.size:
             found = copy.region.size
@@ -395,11 +395,11 @@ class MemoryPlace:
         return copy
 
     def open(self) -> MemoryCopy:
-        """Take the pool that the buffer holds."""
+        """Use the pool in the buffer."""
         return self._take()
 
     def look(self) -> MemoryCopy:
-        """Take the pool that the buffer holds, which need not be writable."""
+        """Use the pool in the buffer, which need not be writable."""
         return self._take(writable=False)
 
     def _take(self, *, writable: bool = True) -> MemoryCopy:

@@ -1,4 +1,4 @@
-"""A pool's memory as the catalogue sees it: bytes that can be stored, flushed and replicated."""
+"""A pool's memory for the catalogue: bytes that can be stored, flushed and replicated."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ class PoolMedium:
     region : Region
         The local copy.
     replicate : callable, optional
-        Takes ``(offset, length)`` and returns when the range is durable on every replica; without
-        one there are none.
+        Takes ``(offset, length)`` and returns when the range is durable on every replica; None if
+        there are no replicas.
     """
 
     def __init__(self, region: Region, replicate: Callable[[int, int], None] | None = None) -> None:
@@ -29,17 +29,17 @@ class PoolMedium:
 
     def load(self, offset: int, length: int) -> bytes:
         """Return the bytes as the local copy has them."""
-        # Views are released at once: one that lived on would keep the region from closing.
+        # Views are released immediately: otherwise they would keep the region from closing.
         with memoryview(self._region) as view:
             return bytes(view[offset : offset + length])
 
     def store(self, offset: int, data: bytes) -> None:
-        """Put bytes into the local copy; nothing is promised about their durability."""
+        """Put bytes into the local copy, without making them durable."""
         with memoryview(self._region) as view:
             view[offset : offset + len(data)] = data
 
     def zero(self, offset: int, length: int) -> None:
-        """Like `store`, of zeros."""
+        """Like `store`, with zeros."""
         with memoryview(self._region) as view, memoryview(_ZEROS) as zeros:
             for begin in range(offset, offset + length, len(zeros)):
                 count = min(len(zeros), offset + length - begin)

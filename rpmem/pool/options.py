@@ -1,4 +1,4 @@
-"""What a user may say about replicas, sizes and modes."""
+"""A user's arguments for replicas, sizes and modes."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ ReplicaLike: TypeAlias = str | tuple[str | Target, str] | ReplicaSpec
 
 
 def replica_spec(replica: ReplicaLike, parts: int = 0) -> ReplicaSpec:
-    """Return the spec that a string, a pair or a spec means.
+    """Return the spec for a string, a pair or a spec.
 
     Parameters
     ----------
     replica : str, tuple or ReplicaSpec
         ``"TARGET NAME.set"``, ``(target, "NAME.set")`` or a spec.
     parts : int
-        For a spec that leaves its own at 0.
+        Used for a spec whose own `parts` is 0.
     """
     if isinstance(replica, str):
         spec = ReplicaSpec.parse(replica)
@@ -59,7 +59,7 @@ def mode_of(mode: int) -> int:
     Raises
     ------
     UsageError
-        `mode` is no number of nine bits, or leaves its owner out.
+        `mode` is not a number of nine bits, or excludes the owner.
     """
     try:
         value = operator.index(mode)
@@ -75,7 +75,7 @@ def mode_of(mode: int) -> int:
 
 
 def size_of(size: int | str | None) -> int | None:
-    """Return a size in bytes: an int as it is, a str as poolset(5) spells it.
+    """Return a size in bytes, given as an int or as a str in the notation of poolset(5).
 
     Raises
     ------

@@ -1,15 +1,15 @@
-"""Which replicas are up to date when a pool is opened, and how the others become so.
+"""Which replicas are up to date when a pool is opened, and how the others are brought up to date.
 
-Every copy of a pool has a state word: a generation, counted up whenever the pool is opened for
+Every copy of a pool has a state word: a generation, incremented whenever the pool is opened for
 writing, and whether that writer closed it (`rpmem.pool.superblock.State`). A replica is up to date
-exactly when it and the local copy are of the same generation and both were closed. Otherwise the
-whole pool is sent to it.
+exactly if it and the local copy have the same generation and both were closed. Otherwise the whole
+pool is sent to it.
 
-Why no acknowledged data are lost by that: ``persist`` returns only when the range is durable
-locally *and* on every attached replica, so whatever was acknowledged is in the local copy, and
-sending the local copy can only add to a replica of the same generation or of an older one. A
-replica with a *newer* generation has seen a writer that this local copy has not; overwriting it
-could lose what that writer was promised, so that is refused (`StaleReplica`).
+No acknowledged data is lost by that: ``persist`` returns only when the range is durable locally
+*and* on every attached replica, so all acknowledged data is in the local copy, and sending that can
+only add to a replica of the same or an older generation. A replica with a *newer* generation has
+seen a writer that this local copy has not; overwriting it could lose data acknowledged to that
+writer, so it is refused (`StaleReplica`).
 """
 
 from __future__ import annotations
@@ -38,20 +38,20 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-#: Bytes per call: between two of them an interrupt is noticed.
+#: Bytes per call; interrupts are noticed between two calls.
 CHUNK = 16 << 20
 
 
 @dataclass(frozen=True, slots=True)
 class Standing:
-    """What a replica says about itself.
+    """The state of a replica according to its superblock.
 
     Parameters
     ----------
     layout : Layout or None
-        Its superblock; None when it has none, or a damaged one.
+        Its superblock; None if it is missing or damaged.
     state : State or None
-        Its state word; None likewise.
+        Its state word; None if it is missing or damaged.
     """
 
     layout: Layout | None
@@ -59,16 +59,16 @@ class Standing:
 
     @property
     def generation(self) -> int:
-        """Its generation; 0 when nothing was ever completed there."""
+        """Its generation; 0 if it was never complete."""
         return 0 if self.state is None or self.layout is None else self.state.generation
 
     def is_current(self, layout: Layout, state: State) -> bool:
-        """Whether a replica like that equals a local copy with this layout and state."""
+        """Whether this replica equals a local copy with the given layout and state."""
         return self.layout == layout and self.state == state and state.phase is Phase.CLEAN
 
 
 def name_of(replica: Replica) -> str:
-    """Return what the user called the replica."""
+    """Return the user's name for the replica."""
     return f"{replica.target} {replica.pool_set}"
 
 
@@ -80,7 +80,7 @@ def standing_of(replica: Replica) -> Standing:
 
 
 def parse_standing(superblock: bytes, where: str) -> Standing:
-    """Read a superblock from its bytes, which begin at `LAYOUT_OFFSET`; damage gives None."""
+    """Read a superblock from its bytes, which begin at `LAYOUT_OFFSET`; None for damaged parts."""
     try:
         layout = Layout.unpack(superblock[:LAYOUT_SIZE], where=where)
         state = State.unpack(superblock[STATE_OFFSET - LAYOUT_OFFSET :], where=where)
@@ -107,7 +107,7 @@ def check_identity(replica: Replica, standing: Standing, layout: Layout) -> None
 
 
 def check_age(replica: Replica, standing: Standing, state: State) -> None:
-    """Raise `StaleReplica` when the replica has seen a later writer than the local copy."""
+    """Raise `StaleReplica` if the replica has seen a later writer than the local copy."""
     if standing.generation > state.generation:
         raise StaleReplica(
             f"the replica holds generation {standing.generation} of the pool, "
@@ -128,15 +128,15 @@ def push(replica: Replica, medium: PoolMedium, layout: Layout, state: State, had
     medium : PoolMedium
         The local copy.
     layout, state : Layout, State
-        The local superblock; the state is durable already.
+        The local superblock; the state is already durable.
     had : int
-        The generation that the replica has.
+        The generation of the replica.
 
     Notes
     -----
-    While another generation is being overwritten the replica is a mixture, and says so: its phase
-    is SYNCING until everything has arrived. Within one generation a mixture still has everything
-    that was acknowledged, so the phase stays OPEN.
+    While another generation is being overwritten, the replica is a mixture and marked as such: its
+    phase is SYNCING until everything has arrived. Within one generation, a mixture still has all
+    acknowledged data, so the phase stays OPEN.
     """
     log.info("%s: sending the whole pool, generation %d", name_of(replica), state.generation)
     if had != state.generation:

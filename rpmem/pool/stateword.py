@@ -1,4 +1,4 @@
-"""The state word where it lies: how it gets into the local copy, and from there to replicas."""
+"""The state word in memory: how it gets into the local copy, and from there to replicas."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ PLACE: Final = (STATE_OFFSET, STATE_SIZE)
 
 
 def read(medium: PoolMedium, where: str) -> State:
-    """Return the word of the local copy; `CatalogueCorrupt` when it is damaged."""
+    """Return the word of the local copy; `CatalogueCorrupt` if it is damaged."""
     return State.unpack(medium.load(*PLACE), where=where)
 
 
 def put(medium: PoolMedium, state: State) -> None:
-    """Put a word into the local copy; nothing is promised about its durability."""
+    """Put a word into the local copy, without making it durable."""
     medium.store(STATE_OFFSET, state.pack())
 
 
@@ -33,13 +33,13 @@ def write(medium: PoolMedium, state: State) -> None:
 
 
 def send(replica: Replica) -> None:
-    """Make the word of the local copy durable on a replica that is in no `Replicator` yet."""
+    """Make the word of the local copy durable on a replica that has no `Replicator` yet."""
     replica.persist(*PLACE)
 
 
 @contextmanager
 def lent(medium: PoolMedium, state: State) -> Iterator[None]:
-    """Have another word in the local copy for a moment: what is sent has to lie there."""
+    """Put another word into the local copy during the block, as data is sent from there."""
     before = medium.load(*PLACE)
     put(medium, state)
     try:

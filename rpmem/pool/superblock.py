@@ -1,4 +1,4 @@
-"""The superblock: where things lie in a pool, and in what state its last writer left it.
+"""The superblock: where things are in a pool, and in what state its last writer left it.
 
 ::
 
@@ -8,8 +8,8 @@
     8192    catalogue slot 0, slot 1 (rpmem.pool.catalogue)
     ...     data area
 
-Every replica carries a superblock with the same layout and a state word of its own, which is how
-a pool that is opened again tells which replicas are up to date.
+Every replica has a superblock with the same layout and its own state word, which shows whether it
+is up to date when the pool is opened again.
 """
 
 from __future__ import annotations
@@ -46,11 +46,11 @@ class Phase(enum.IntEnum):
     """What the last writer was doing."""
 
     CLEAN = 0
-    """It closed the pool."""
+    """The writer closed the pool."""
     OPEN = 1
-    """It is using the pool, or died doing so."""
+    """The writer is using the pool, or died while using it."""
     SYNCING = 2
-    """It was overwriting an older generation with its own: a mixture of the two."""
+    """The writer was overwriting an older generation: the pool is a mixture of two."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +60,7 @@ class State:
     Parameters
     ----------
     generation : int
-        Counted up whenever the pool is opened for writing, and when a replica is given up.
+        Incremented whenever the pool is opened for writing, and when a replica is given up.
     phase : Phase
         What the writer of that generation was doing.
     """
@@ -75,7 +75,7 @@ class State:
 
     @classmethod
     def unpack(cls, data: bytes, *, where: str | None = None) -> State:
-        """Read the word back; raise `CatalogueCorrupt` when it is not one."""
+        """Read the word back; raise `CatalogueCorrupt` if it is not valid."""
         word, check = data[:6], data[6:]
         value = int.from_bytes(word, "little")
         if len(data) != STATE_SIZE or check != _word_check(word) or value & 3 not in tuple(Phase):
@@ -83,7 +83,7 @@ class State:
         return cls(value >> 2, Phase(value & 3))
 
     def next(self, *others: State) -> State:
-        """Return the state of a writer that comes after this one and after `others`."""
+        """Return the state for a writer after this one and after `others`."""
         newest = max(state.generation for state in (self, *others))
         return State(newest + 1, Phase.OPEN)
 
@@ -94,7 +94,7 @@ def _word_check(word: bytes) -> bytes:
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """Where the parts of a pool lie; the same on every replica.
+    """The places of the parts of a pool; the same on every replica.
 
     Parameters
     ----------
@@ -130,7 +130,7 @@ class Layout:
         return SLOTS_OFFSET + index * self.slot_size
 
     def pack(self) -> bytes:
-        """Return the `LAYOUT_SIZE` bytes that stand at `LAYOUT_OFFSET`."""
+        """Return the `LAYOUT_SIZE` bytes for `LAYOUT_OFFSET`."""
         body = _LAYOUT.pack(
             _MAGIC, self.pool_id, self.pool_size, SLOTS_OFFSET, self.slot_size, self.data_start
         )
@@ -138,7 +138,7 @@ class Layout:
 
     @classmethod
     def unpack(cls, data: bytes, *, where: str | None = None) -> Layout:
-        """Read a layout back; raise `CatalogueCorrupt` when there is none, or a damaged one."""
+        """Read a layout back; raise `CatalogueCorrupt` if it is missing or damaged."""
         body, digest = data[: _LAYOUT.size], data[_LAYOUT.size : LAYOUT_SIZE]
         if not body.startswith(_MAGIC):
             raise CatalogueCorrupt(

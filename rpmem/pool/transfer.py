@@ -1,4 +1,4 @@
-"""Reading back from a replica: a copy of what it holds, or into the local copy itself."""
+"""Reading back from a replica: into a new array, or into the local copy itself."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ Persist = Callable[[int, int], None]
 
 
 def copy_of(x: Any, ranges: list[tuple[int, int]], region: Region, read: Read) -> NDArray[Any]:
-    """Return what the replica holds where `x` lies.
+    """Return the replica's content in the place of `x`.
 
     Parameters
     ----------
     x : array, buffer or (offset, length)
         In the pool.
     ranges : list of (int, int)
-        The pool ranges that `x` means.
+        The pool ranges of `x`.
     region : Region
         The local copy.
     read : callable
@@ -38,7 +38,7 @@ def copy_of(x: Any, ranges: list[tuple[int, int]], region: Region, read: Read) -
     Returns
     -------
     ndarray
-        Of the shape and dtype of `x`; of bytes when `x` is a pair.
+        With the shape and dtype of `x`; bytes if `x` is a pair.
     """
     if isinstance(x, tuple | list):
         ((offset, length),) = ranges or [(0, 0)]
@@ -48,7 +48,7 @@ def copy_of(x: Any, ranges: list[tuple[int, int]], region: Region, read: Read) -
     array = np.asarray(x)
     if not ranges:
         return np.empty_like(array)
-    # The same bytes at the same distances from each other, so that the strides of x apply.
+    # The same bytes at the same distances, so that the strides of x apply.
     low, high = np.lib.array_utils.byte_bounds(array)
     window = np.empty(high - low, dtype=np.uint8)
     first = low - region.address
@@ -59,7 +59,7 @@ def copy_of(x: Any, ranges: list[tuple[int, int]], region: Region, read: Read) -
 
 
 def into_place(ranges: list[tuple[int, int]], region: Region, read: Read, persist: Persist) -> None:
-    """Overwrite ranges of the local copy with what a replica holds, durably on every copy.
+    """Overwrite ranges of the local copy with a replica's content, durably on every copy.
 
     Parameters
     ----------
@@ -74,8 +74,8 @@ def into_place(ranges: list[tuple[int, int]], region: Region, read: Read, persis
 
     Notes
     -----
-    It goes on piece by piece: when one fails, those before it are the same on every copy, and what
-    that one overwrote counts as written and not persisted.
+    It works piece by piece: if one fails, those before it are the same on every copy, and what it
+    has overwritten counts as written but not persisted.
     """
     with memoryview(region) as view:
         for offset, length in ranges:

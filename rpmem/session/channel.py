@@ -1,6 +1,6 @@
 """The control channel: a transport, the initiator's session on it, and the thread that listens.
 
-The thread hears at once when the target gives the session up or dies, and tells its owner.
+The thread notices immediately when the target gives up the session or dies, and tells its owner.
 """
 
 from __future__ import annotations
@@ -45,14 +45,14 @@ from rpmem.launch.base import Transport
 from rpmem.launch.diagnose import diagnose, suspects
 
 log = logging.getLogger("rpmem")
-# Without it, an application that has not set up logging gets our errors twice.
+# Without it, an application without a logging setup would see our errors twice.
 log.addHandler(logging.NullHandler())
 
 _CHUNK = 1 << 16
 _BUSY = (InitiatorState.OPENING, InitiatorState.SETTING)
-#: How long a target that has failed may take to remove what it made.
+#: Seconds for a target that has failed to remove what it created.
 _LAST_WORD_S = 2.0
-# Of a target's log, at once and in the long run.
+# Limits on lines of a target's log: at once and in the long run.
 _MOST_LINES = 500
 _LINES_PER_SECOND = 50.0
 _LEVELS = {"err": 40, "warn": 30, "notice": 20, "info": 20, "debug": 10}
@@ -65,12 +65,12 @@ class LegacySpoken(RpmemError):
 
 
 class Channel(Handle):
-    """Requests to one rpmemd and its answers.
+    """Sends requests to one rpmemd and receives its answers.
 
     Parameters
     ----------
     transport : Transport
-        To a process that was just started; closed together with the channel.
+        To a process just started; closed together with the channel.
     machine : InitiatorMachine
         The protocol.
     where : str
@@ -78,7 +78,7 @@ class Channel(Handle):
     timeout_s : float
         Seconds that any answer may take.
     on_failure : callable
-        ``on_failure(error)``, called once, from the channel's thread, when the target can no
+        ``on_failure(error)`` is called once, from the channel's thread, when the target can no
         longer serve or is gone.
     """
 
@@ -124,46 +124,46 @@ class Channel(Handle):
     # --- requests -------------------------------------------------------------------------
 
     def greet(self) -> None:
-        """Wait until the other side has said who it is.
+        """Wait until the other side has identified itself.
 
         Raises
         ------
         LegacySpoken
-            It is PMDK's rpmemd.
+            The target runs PMDK's rpmemd.
         LaunchError, VersionMismatch, DeadlineExceeded
-            It is not there, not ours, or silent.
+            The other side is missing, incompatible or silent.
         """
         self._await(Greeted)
 
     def create(self, request: Create) -> Ready:
-        """Have a pool created; return what is needed to connect the lanes."""
+        """Ask for a pool to be created; return what is needed to connect the lanes."""
         self._ask(lambda: self._machine.create(request))
         event = self._await(Opened)
         assert isinstance(event, Opened)
         return event.ready
 
     def open(self, request: Open) -> Ready:
-        """Have a pool opened; return what is needed to connect the lanes."""
+        """Ask for a pool to be opened; return what is needed to connect the lanes."""
         self._ask(lambda: self._machine.open(request))
         event = self._await(Opened)
         assert isinstance(event, Opened)
         return event.ready
 
     def set_attributes(self, attributes: bytes) -> None:
-        """Have the pool's attributes replaced."""
+        """Ask for the pool's attributes to be replaced."""
         self._ask(lambda: self._machine.set_attributes(attributes))
         self._await(AttributesSet)
 
     def close(self, *, remove: bool = False) -> None:
-        """End the session in order, wait for the process, release everything.
+        """End the session properly, wait for the process, release everything.
 
-        A target that has given its lanes up still listens: it can be told to remove what it made.
+        A target that has given up its lanes still accepts a request to remove what it created.
         """
         try:
             with self._state:
                 self._closing = True
                 known = self._failure
-                # Who was interrupted may not have waited for what was asked last.
+                # After an interrupt, the answer to the last request may still be due.
                 answered = wait_for(
                     self._state, lambda: self._machine.state not in _BUSY, self._timeout_s
                 )
@@ -174,7 +174,7 @@ class Channel(Handle):
             if self._machine.state is InitiatorState.CLOSING:
                 self._await(Closed, despite=known)
                 if interrupts.interrupted():
-                    # It has let go of the pool already: nobody has to see it out.
+                    # It has already released the pool: there is no need to wait for its end.
                     self.transport.kill()
         finally:
             self.abandon()
@@ -189,7 +189,7 @@ class Channel(Handle):
 
     @property
     def listens_here(self) -> bool:
-        """Whether this is the thread that listens: it cannot wait for its own end."""
+        """Whether this is the listening thread, which cannot wait for its own end."""
         return threading.current_thread() is self._thread
 
     @property
@@ -199,7 +199,7 @@ class Channel(Handle):
             return self._failure
 
     def await_failure(self, timeout_s: float) -> RpmemError | None:
-        """Wait a moment for the cause of trouble that a lane has noticed first."""
+        """Wait briefly for the cause of a fault that a lane noticed first."""
         with self._state:
             wait_for(self._state, lambda: self._failure is not None, timeout_s)
             return self._failure
@@ -207,7 +207,7 @@ class Channel(Handle):
     def _ask(self, request: Callable[[], None]) -> None:
         with self._state:
             request()
-            # An earlier request that was interrupted may have left its answer.
+            # An earlier interrupted request may have left its answer.
             self._answer = None
             self._send()
 
@@ -217,7 +217,7 @@ class Channel(Handle):
             try:
                 self.transport.send(data, self._timeout_s)
             except ReplicaLost:
-                # The listening thread finds out why.
+                # The listening thread will find out why.
                 return
 
     def _await(self, kind: type[Event], *, despite: RpmemError | None = None) -> Event:
@@ -294,7 +294,7 @@ class Channel(Handle):
                     self._state.notify_all()
 
     def _log(self, level: int, message: str) -> None:
-        """Pass a line of the target's log on, as long as there are not too many of them."""
+        """Pass on a line of the target's log, unless there are too many."""
         now = time.monotonic()
         gained = (now - self._logged_at) * _LINES_PER_SECOND
         self._lines_left = min(self._lines_left + gained, _MOST_LINES)
@@ -309,7 +309,7 @@ class Channel(Handle):
         log.log(level, "%s: rpmemd: %s", self._where, message)
 
     def _explain(self, error: RpmemError) -> RpmemError:
-        """Say more about the end of a session than that it ended."""
+        """Add the likely cause to the error for the end of a session."""
         if self._closing:
             return error
         if isinstance(error, LaunchError | NoiseBeforeProtocol):
@@ -318,7 +318,7 @@ class Channel(Handle):
             status = self.transport.exit_status(1.0)
             words = self.transport.stderr_text().strip().splitlines()
             said = f"; it said: {printable(words[-1], 300)}" if words else ""
-            # Once there is an answer, ssh carries both directions.
+            # After an answer, ssh evidently carries both directions.
             hint = suspects(self.transport) if self.peer is None else ""
             return ReplicaLost(
                 f"{error.what} ({_ending(status)}){said}", where=self._where, hint=hint or None

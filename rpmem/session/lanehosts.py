@@ -1,7 +1,7 @@
-"""Where lanes may be connected to: to whom the control session went, or whom the user allows.
+"""The hosts that lanes may connect to: the control session's, or those the user allows.
 
-The target says in its answer at which address and port it accepts lanes. An initiator that went
-wherever it is sent could be made to knock at any door that it reaches and the target does not.
+The target's answer contains the address and port at which it accepts lanes. If initiators connected
+to any address, a target could make them contact hosts that it cannot reach itself.
 """
 
 from __future__ import annotations
@@ -17,35 +17,35 @@ if TYPE_CHECKING:
 
     from rpmem.control.messages import Ready
 
-# Below are the ports of the system's own services; lanes get one that the system chooses.
+# Lower ports belong to system services; lanes get a port chosen by the system.
 _LOWEST_PORT: Final = 1024
 
 
 class LaneHosts:
-    """The hosts at which a target's lanes may be looked for.
+    """The hosts at which a target's lanes may be.
 
     Parameters
     ----------
     ready : Ready
-        What the target says.
+        The target's answer.
     reached : str
         Name or address of the host that the control session reached.
     allowed : tuple of str
-        Names, addresses and networks that the user allows beside it.
+        Names, addresses and networks that the user allows in addition.
     session : callable, optional
-        Returns what else the control session is known to have gone to; not asked without need.
+        Returns the other hosts the control session is known to have reached; called only if needed.
 
     Attributes
     ----------
     hosts : list of str
-        In the order of preference.
+        In order of preference.
     left_out : str
-        The address that the target named, if it is none of them; else empty.
+        The address that the target named, if it is not one of them; else empty.
 
     Raises
     ------
     ConnectFailed
-        The port is one that no lane has.
+        The port cannot be that of a lane.
     """
 
     def __init__(
@@ -72,7 +72,7 @@ class LaneHosts:
                 self.left_out = ready.address
 
     def explain(self, error: RpmemError) -> None:
-        """Say in an error that there is another address, and how to allow it."""
+        """Mention in an error that there is another address, and how to allow it."""
         if self.left_out:
             error.hint = (
                 f"the target names {self.left_out}, which is not where its session went; "
@@ -83,7 +83,7 @@ class LaneHosts:
 def _is_allowed(address: str, allowed: tuple[str, ...]) -> bool:
     wanted = _parse(address)
     if wanted is None:
-        # A name means whatever the name service says: only the very same one will do.
+        # A name means whatever the name service says, so only an identical one is accepted.
         return address in allowed
     return any(_covers(entry, wanted) for entry in allowed)
 
@@ -109,7 +109,7 @@ def _addresses_of(host: str) -> set[IPv4Address | IPv6Address]:
 
 
 def _parse(text: str) -> IPv4Address | IPv6Address | None:
-    """Return an address without its zone, an IPv4 one in IPv6 clothes as IPv4; None: no address."""
+    """Return an address without its zone, IPv4-mapped IPv6 as IPv4; None if it is not one."""
     import ipaddress
 
     try:

@@ -38,9 +38,9 @@ class Lanes(Handle):
     Parameters
     ----------
     ready : Ready
-        What the target granted.
+        The target's grants.
     hosts : sequence of str
-        Where the target may be reached, in the order of preference.
+        Where the target may be reached, in order of preference.
     region : Region
         The local memory; its offset 0 is the pool's.
     timeout_s : float
@@ -54,12 +54,12 @@ class Lanes(Handle):
     shared : object, optional
         pyverbs objects of the user's own; only for the provider ``verbs``.
     check : callable, optional
-        Called now and then while lanes are waited for; raises when they will not come.
+        Called now and then while waiting for lanes; raises if they will not come.
 
     Raises
     ------
     FabricError, DeadlineExceeded
-        The provider is missing here, or the target cannot be reached through it.
+        The provider is missing on this machine, or the target cannot be reached through it.
     """
 
     def __init__(
@@ -139,13 +139,13 @@ class Lanes(Handle):
             if self._native:
                 lane.connect(pack_proof(number, grant.token))
             else:
-                # PMDK's rpmemd takes the k-th connection for lane k.
+                # PMDK's rpmemd uses the k-th connection as lane k.
                 lane.connect(b"")
                 self.fabric.await_lanes([lane], timeout_s, self._check)
         self.fabric.await_lanes(self.lanes, timeout_s, self._check)
 
     def _source(self, domain: Domain) -> Memory | None:
-        """Register the pool; None where that is refused, and its bytes have to be copied."""
+        """Register the pool; None if that is refused, so that its bytes have to be copied."""
         region = self._region
         try:
             return self._module.Memory(
@@ -158,12 +158,12 @@ class Lanes(Handle):
 
     @property
     def fabric(self) -> Fabric:
-        """What the lanes go over, until they are closed."""
+        """The fabric of the lanes, until they are closed."""
         assert self._opened is not None
         return self._opened
 
     def can(self, name: str) -> bool:
-        """Whether this side can do a step that the target can."""
+        """Whether this side supports a step that the target supports."""
         step = STEPS.get(name)
         if step is None:
             return False
@@ -172,11 +172,11 @@ class Lanes(Handle):
         return not step.needs or bool(getattr(self.fabric, step.needs))
 
     def group(self, step: str, owner: _Owner) -> LaneGroup:
-        """Return the lanes as the core wants them, made durable by `step`."""
+        """Return the lanes for the core, with `step` as durability step."""
         limits = self._limits
         assert limits is not None
         return LaneGroup(
-            cast("list[wire.Lane]", self.lanes),  # as those of every fabric are
+            cast("list[wire.Lane]", self.lanes),  # which the lanes of every fabric are
             step,
             self._region,
             message_size=limits.message_size,
@@ -190,13 +190,13 @@ class Lanes(Handle):
         )
 
     def register(self, address: int, length: int) -> Memory | None:
-        """Register other local memory, for reading into it; None where that is not needed."""
+        """Register other local memory, to read into; None if that is not needed."""
         if not self.fabric.pins:
             return None
         return self._module.Memory(self._domains[0], address, length)
 
     def close(self) -> None:
-        """Disconnect.  Idempotent."""
+        """Disconnect. Idempotent."""
         for group in (self.lanes, self._queues):
             for item in group:
                 item.close()

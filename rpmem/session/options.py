@@ -10,7 +10,7 @@ from rpmem.base.target import Target
 
 
 class ReachKeywords(TypedDict, total=False):
-    """The keyword arguments that become `SessionOptions`, but for the number of lanes."""
+    """The keyword arguments that become `SessionOptions`, except the number of lanes."""
 
     timeout: float | None
     provider: str | None
@@ -67,9 +67,9 @@ class SessionOptions:
             environment.check_text(name, getattr(self, name))
 
     def for_target(self, target: Target) -> SessionOptions:
-        """Return them with the command decided: for a remote target the next of ``RPMEM_CMD``.
+        """Return them with the command chosen: for a remote target the next one of ``RPMEM_CMD``.
 
-        Replicas that are connected at the same time so get their commands in order.
+        This gives replicas that are connected at the same time their commands in order.
         """
         if self.command is not None or target.is_local:
             return self

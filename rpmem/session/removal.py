@@ -73,7 +73,7 @@ def remove_pool(
 def _outcome(
     transport: Transport, target: Target, pool_set: str, timeout_s: float
 ) -> RpmemError | None:
-    """Wait for the end of rpmemd and say what it means."""
+    """Wait for rpmemd to end and return the error, if any."""
     printed = transport.receive(1 << 12, timeout_s)
     if printed:
         return NoiseBeforeProtocol(

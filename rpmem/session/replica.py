@@ -44,25 +44,25 @@ from rpmem.wire.messages import REPLY_BAD_RANGE, REPLY_FLUSH_FAILED
 
 log = logging.getLogger("rpmem")
 
-#: What an acknowledgement may be worth, the least first: what is not known is not claimed.
+#: What an acknowledgement may mean, the weakest first: nothing unknown is claimed.
 LEVELS: Final = ("unknown", "visible", "persistent")
 _MEDIA: Final = frozenset({"pmem", "page", "volatile"})
 _CAUSE_WAIT_S = 1.0
-# Seconds that rpmemd gets to end when nobody has the replica any more.
+# Seconds for rpmemd to end when the replica is no longer referenced.
 _DROP_S = 1.0
 
 
 class Replica(Closing, Calls):
     """One remote copy of a memory region.
 
-    `rpmem.create` and `rpmem.open` make it, and end by calling `connect`.  Offsets are pool
+    `rpmem.create` and `rpmem.open` make it, and end by calling `connect`. Offsets are pool
     offsets: byte 0 of the buffer is byte 0 of the pool, whose first 4096 bytes are its header
     (unless the pool has no attributes) and are never written by `persist`.
 
     Attributes
     ----------
     target : Target
-        Where it is.
+        The machine that holds the replica.
     pool_set : str
         Its pool set there.
     nlanes : int
@@ -134,14 +134,14 @@ class Replica(Closing, Calls):
         shared: object = None,
         lane_hosts: tuple[str, ...] = (),
     ) -> None:
-        """Connect the lanes that were granted and choose the step; once.
+        """Connect the granted lanes and choose the step; to be called once.
 
         Parameters
         ----------
         ready : Ready
             The target's answer.
         step : str
-            The step that is wanted, or ``"auto"``.
+            The step asked for, or ``"auto"``.
         spin_s : float
             How long to poll before sleeping.
         native : bool
@@ -151,7 +151,7 @@ class Replica(Closing, Calls):
         shared : object, optional
             pyverbs objects of the user's own.
         lane_hosts : tuple of str
-            Where the target may have its lanes beside the host that was reached.
+            Where the target may have its lanes, besides the host that was reached.
         """
         self.pool_size = ready.pool_size
         self.provider = ready.provider
@@ -193,7 +193,7 @@ class Replica(Closing, Calls):
         queue_size: int,
         shared: object,
     ) -> Lanes:
-        """Connect the lanes; what goes wrong says where, and names the cause that is known."""
+        """Connect the lanes; errors say where they occurred and give the known cause."""
         where: LaneHosts | None = None
         try:
             transport = self._channel.transport
@@ -210,7 +210,7 @@ class Replica(Closing, Calls):
                 check=self._may_wait,
             )
         except (FabricError, DeadlineExceeded) as error:
-            # What was refused, the target may know more of, and say so a moment later.
+            # The target may know more about a refusal and report it a moment later.
             refused = isinstance(error, ConnectFailed | DeadlineExceeded)
             cause = self._channel.await_failure(_CAUSE_WAIT_S) if refused else None
             if cause is not None:
@@ -227,7 +227,7 @@ class Replica(Closing, Calls):
 
     @property
     def level(self) -> str:
-        """What is true of bytes that a call has made durable."""
+        """The guarantee for bytes that a call has made durable."""
         if self.medium not in _MEDIA:
             return "unknown"
         if self.medium == "volatile":
@@ -238,7 +238,7 @@ class Replica(Closing, Calls):
 
     @property
     def peer(self) -> Hello | None:
-        """What rpmemd on the target said about itself: software, host, process id."""
+        """The description that rpmemd sent of itself: software, host, process id."""
         return self._channel.peer
 
     @property
@@ -316,7 +316,7 @@ class Replica(Closing, Calls):
                 self.release()
 
     def _quiesce(self, replicator: Replicator) -> None:
-        """Wait for calls that are on their way."""
+        """Wait for calls in progress."""
         try:
             replicator.wait_for_calls(self._timeout_s)
         finally:
@@ -326,12 +326,12 @@ class Replica(Closing, Calls):
                     replicator.wait_for_calls()
 
     def release(self, *, undo: bool = False) -> None:
-        """Let go of everything; the target finds the session ended.
+        """Release everything, which ends the session on the target.
 
         Parameters
         ----------
         undo : bool
-            Ask the target to remove a pool that this session created, as far as it still listens.
+            Ask the target, if it still responds, to remove a pool that this session created.
         """
         self._closed = True
         self.through(None)
@@ -353,9 +353,9 @@ class Replica(Closing, Calls):
             self._region.close()
 
     def drop(self) -> None:
-        """Let go of everything as when the process ends; the target finds the session ended."""
+        """Release everything as at the end of the process, which ends the session on the target."""
         if self._channel.listens_here:
-            # The garbage collector came by there, in the middle of something.
+            # The garbage collector called this there, in the middle of something else.
             threading.Thread(target=self.drop, name="rpmem drop", daemon=True).start()
             return
         with interrupts.undoing(_DROP_S):
@@ -380,7 +380,7 @@ class Replica(Closing, Calls):
         return f"<Replica {self.pool_set!r} on {self.target} {state}>"
 
     def refusal(self, *, lent: bool) -> RpmemError:
-        """Return the error of calls that are not possible here."""
+        """Return the error for calls that are not possible here."""
         if self._closed or not lent:
             return ClosedError("the replica is closed", where=str(self.target))
         return UsageError(
@@ -411,17 +411,17 @@ class Replica(Closing, Calls):
         self._raise_failure()
 
     def on_failure(self, error: RpmemError) -> None:
-        """Take notice that the target no longer serves."""
+        """Record that the target no longer serves the lanes."""
         self._failure = error
         if self._group is not None:
             self._group.abort()
 
     def give_up(self, why: str) -> None:
-        """Count the replica as lost from now on."""
+        """Treat the replica as lost from now on."""
         self.on_failure(ReplicaLost(why, where=str(self.target)))
 
     def explain(self, fault: int, refusal: int, detail: int) -> RpmemError:
-        """Turn what ended a lane into the error its caller gets."""
+        """Turn the fault that ended a lane into the error for the caller."""
         where = str(self.target)
         if fault == LANE_REFUSED and refusal == REPLY_FLUSH_FAILED:
             error: RpmemError = FlushFailed(
@@ -462,7 +462,7 @@ class Replica(Closing, Calls):
 
 
 def _choose(wanted: str, possible: tuple[str, ...], where: str) -> str:
-    """Choose the step: the best of those that both sides can do, or the one that is wanted."""
+    """Choose the step: the best that both sides support, or the one asked for."""
     if wanted == "auto":
         known = [name for name in possible if name in STEPS and STEPS[name].automatic]
         if not known:

@@ -48,14 +48,14 @@ log = logging.getLogger("rpmem")
 DEFAULT_LANES: Final = 4
 DEFAULT_PROVIDER: Final = "tcp"
 DEFAULT_SPIN_US: Final = 100
-# Large strict data move in messages of this size: few of them, and not more of them on their
-# way than stay in a core's cache.
+# Large strict data travels in messages of this size: few messages, and few enough under way to stay
+# in a core's cache.
 _MESSAGE_SIZE: Final = 129 << 12
 _PMDK_QUEUE_SIZE: Final = 50
 
 
 class _Start:
-    """One attempt after the other to begin a session, in the protocol the target speaks."""
+    """Successive attempts to begin a session, in the protocol the target speaks."""
 
     def __init__(
         self,
@@ -66,7 +66,7 @@ class _Start:
         owns_region: bool,
         options: SessionOptions,
     ) -> None:
-        # The step commit is one of libfabric's.
+        # Only libfabric has the step commit.
         self._choose_provider = not (
             options.provider or environment.provider or options.step == COMMIT.name
         )
@@ -77,7 +77,7 @@ class _Start:
         self._launcher = options.launcher or environment.launcher
         command = options.command
         if command is None and not target.is_local:
-            # Falling back is another start, but of the same command.
+            # Falling back starts the same command again.
             command = environment.next_command()
         self._command = command
         self._timeout_s = _environment.timeout_of(options.timeout)
@@ -124,7 +124,7 @@ class _Start:
         def on_failure(error: RpmemError) -> None:
             if not isinstance(error, LegacySpoken):
                 _logs.lost(error)
-            # Weakly: a replica that nobody else has any more must go, and its channel with it.
+            # Weakly: a replica that is not referenced elsewhere must be freed, and its channel too.
             for reference in known:
                 if (replica := reference()) is not None:
                     replica.on_failure(error)
@@ -163,7 +163,7 @@ class _Start:
         return replica, ready
 
     def _undo(self, channel: Channel, request: Create | Open | None) -> None:
-        """End a session, and remove what it may have created; None: nothing was asked for."""
+        """End a session, and remove what it may have created; None: nothing was requested."""
         if request is None:
             channel.transport.kill()
             channel.abandon()
@@ -173,19 +173,19 @@ class _Start:
             channel.close(remove=creating)
         except RpmemError as error:
             log.info("%s", error)
-            # One that ends by itself, and well, removes what it made.
+            # An rpmemd that ends by itself, without an error, removes what it created.
             if creating and (channel.transport.forced or channel.transport.exit_status()):
                 interrupts.left_behind(f"{self._target}: {request.pool_set}")
 
     def _best(self, host: str) -> tuple[str, ...]:
-        """Return the providers to offer, the best first: verbs where a device leads there."""
+        """Return the providers to offer, best first: verbs if a device leads there."""
         if self._environment.enable_verbs and not self._target.is_local and _fabric.leads_to(host):
             return (_fabric.VERBS, DEFAULT_PROVIDER)
         return (DEFAULT_PROVIDER,)
 
 
 def _pmdk_provider(wanted: tuple[str, ...], environment: Environment, where: str) -> str:
-    """Choose as librpmem does: verbs where there is a device, else sockets if switched on."""
+    """Choose as librpmem does: verbs if there is a device, else sockets if enabled."""
     for provider in wanted:
         if provider in ("verbs", "sockets"):
             return provider
@@ -297,14 +297,14 @@ def open(
 
 
 class _Creation(NamedTuple):
-    """What is said of a pool that does not exist yet."""
+    """The parameters of a pool that does not exist yet."""
 
     attributes: PoolAttributes | None
     parts: int
 
 
 class _Asked(TypedDict):
-    """What a target is asked for in any case."""
+    """The parameters common to all requests."""
 
     pool_set: str
     pool_size: int
@@ -371,7 +371,7 @@ def _start(
         )
     except BaseException as error:
         if isinstance(error, ReplicaLost) and error.hint == ReplicaLost.hint:
-            # There is not a replica yet that could be opened again, or detached.
+            # There is no replica yet that could be reopened or detached.
             error.hint = f"Try again once {target} is back; its log says more"
         with interrupts.undoing():
             if replica is not None:
@@ -383,7 +383,7 @@ def _start(
 
 
 def _begin(start: _Start, request: Create | Open, protocol: str) -> tuple[Replica, Ready, bool]:
-    """Begin a session; the last of the three says whether it is in our own protocol."""
+    """Begin a session; the third result tells whether it is in our own protocol."""
     if protocol != "pmdk":
         try:
             return *start.native(request), True
@@ -417,7 +417,7 @@ def _lane_hosts(wanted: str | None, environment: Environment) -> tuple[str, ...]
 
 
 def _settings() -> Environment:
-    """Return what the environment says; its wishes for the log are obeyed from here on."""
+    """Return the environment; from now on the log follows it."""
     environment = _environment.current()
     _logs.set_up(environment)
     return environment

@@ -1,25 +1,25 @@
 """The durability steps of the native protocol.
 
 send-after-write
-    Small or strict data travel inside an UPDATE message that the target stores word by
-    word; large relaxed data are WRITTEN one-sided and then named in an UPDATE.  The reply
-    means durable.
+    Small or strict data travels inside an UPDATE message that the target stores word by word; large
+    relaxed data is WRITTEN one-sided and then named in an UPDATE.  The reply means that it is
+    durable.
 read-after-write
-    WRITE, then an 8-byte READ inside the range.  For targets whose persistence domain is
-    reached by every WRITE that a READ has pushed out of the device.  Where there is no device,
-    and the target answers WRITEs itself, the last WRITE asks for that answer instead.
+    WRITE, then an 8-byte READ inside the range. For targets where a WRITE reaches the persistence
+    domain once a READ has pushed it out of the device. If there is no device and the target
+    answers WRITEs itself, the last WRITE asks for that answer instead.
 commit
     WRITE with commit-complete: the fabric answers once the bytes are in the persistence
     domain.
 flush
-    WRITE, then RDMA FLUSH of what was written, which completes once the bytes are in the
-    persistence domain.  An aligned 8-byte word is stored by ATOMIC WRITE.
+    WRITE, then RDMA FLUSH of the same bytes, which completes once the bytes are in the
+    persistence domain. An aligned 8-byte word is stored by ATOMIC WRITE.
 
-Strict data go through UPDATE messages: only the target, or ATOMIC WRITE, can promise that
-an aligned 8-byte word is stored whole.
+Strict data goes through UPDATE messages: only the target, or ATOMIC WRITE, can guarantee that an
+aligned 8-byte word is stored whole.
 
-A target whose pool the fabric cannot reach gives each lane a staging buffer instead: all data
-then travel inside UPDATE messages.
+A target whose pool the fabric cannot reach gives each lane a staging buffer instead: then all data
+travels inside UPDATE messages.
 """
 
 from libc.stdint cimport uint32_t, uint64_t
@@ -51,7 +51,7 @@ cdef uint64_t EVERY = <uint64_t> -1
 
 
 cdef int waiting(link_t *link, operation_t *operation) noexcept nogil:
-    """The end of an operation: what was asked for has been answered."""
+    """The last phase of an operation: done once its request has been answered."""
     if operation.flags & OPERATION_FLUSH:
         return OPERATION_DONE
     if link.outstanding:
@@ -66,7 +66,7 @@ cdef int waiting(link_t *link, operation_t *operation) noexcept nogil:
 
 
 cdef bint defer(link_t *link, const operation_t *operation) noexcept nogil:
-    """Keep a small flush for the drain, which sends all of them in one message."""
+    """Hold a small flush back for the drain, which sends all of them in one message."""
     cdef uint64_t most = (link.limits.message_size - sizeof(header_t)
                           - MOST_DEFERRED * sizeof(descriptor_t))
     cdef uint64_t total = link.deferred_bytes
@@ -85,7 +85,7 @@ cdef bint defer(link_t *link, const operation_t *operation) noexcept nogil:
 
 
 cdef int send_deferred(link_t *link) noexcept nogil:
-    """Send the flushes that wait, without asking for an answer."""
+    """Send the deferred flushes, without asking for an answer."""
     cdef int rc
     if link.deferred_count == 0:
         return 0
@@ -104,7 +104,7 @@ cdef int send_deferred(link_t *link) noexcept nogil:
 
 
 cdef int begin_flush_or_drain(link_t *link, operation_t *operation) noexcept nogil:
-    """Done when the flush could be deferred, pending to go on, LANE_AGAIN or a fault."""
+    """DONE if the flush could be deferred, PENDING to go on, LANE_AGAIN or a fault."""
     cdef int rc
     if operation.flags & OPERATION_DRAIN:
         operation.ranges = link.deferred
@@ -139,7 +139,7 @@ cdef int send_after_write(link_t *link, operation_t *operation) noexcept nogil:
                 return pending_or(rc)
         operation.phase = PHASE_MESSAGE
     if operation.phase == PHASE_MESSAGE:
-        # What is answered comes after every WRITE that was posted before it.
+        # An answer comes after every WRITE that was posted before its request.
         if (operation.flags & OPERATION_DRAIN and operation.count == 0
                 and link.sequence == link.answered and link.adrift.length == 0):
             operation.last_sequence = link.answered
@@ -209,7 +209,7 @@ cdef int read_after_write(link_t *link, operation_t *operation) noexcept nogil:
 
 
 cdef int delivered_write(link_t *link, operation_t *operation) noexcept nogil:
-    """Read-after-write where the target's answer to a WRITE says what the READ would."""
+    """Read-after-write where the target's answer to a WRITE proves what the READ would."""
     cdef int rc
     if (operation.flags & (OPERATION_DRAIN | OPERATION_DEEP | OPERATION_FLUSH)
             or not operation.flags & OPERATION_RELAXED
@@ -217,7 +217,7 @@ cdef int delivered_write(link_t *link, operation_t *operation) noexcept nogil:
         return read_after_write(link, operation)
     if operation.phase == PHASE_BEGIN:
         link.lane.queue.watch = WATCH_POSTS
-        # The target takes a lane's WRITEs in order: its answer to the last is one to all.
+        # The target handles a lane's WRITEs in order: its answer to the last covers all.
         rc = write_ranges(link, operation, 0, EVERY, POST_MORE, POST_SIGNAL | POST_DELIVERED)
         if rc < 0:
             return pending_or(rc)
@@ -231,7 +231,7 @@ cdef int flush(link_t *link, operation_t *operation) noexcept nogil:
     cdef int rc
     if operation.flags & OPERATION_DRAIN:
         if link.last_flushed.length:
-            # One FLUSH completes after all those before it.
+            # A FLUSH completes after all those before it.
             link.lane.queue.watch = WATCH_POSTS
             rc = post_flush(link, &link.last_flushed, POST_SIGNAL)
             if rc < 0:
@@ -323,7 +323,7 @@ FLUSH.complete = native_complete
 
 
 cdef const step_t *step_named(str name, const lane_t *lane) except NULL:
-    """The step of that name, as it is done on such a lane."""
+    """The step of that name, in the variant for such a lane."""
     if name == "send-after-write":
         return &SEND_AFTER_WRITE
     if name == "read-after-write":

@@ -1,6 +1,6 @@
-"""One-sided posts of an operation: in pieces that the fabric takes, each range from its beginning.
+"""One-sided posts of an operation: each range from its beginning, in pieces that the fabric takes.
 
-Posts that another follows at once say so: a fabric may hand them over together.
+A post that another follows immediately says so: the fabric may hand them over together.
 """
 
 from libc.stdint cimport uint32_t, uint64_t
@@ -8,18 +8,18 @@ from libc.stdint cimport uint32_t, uint64_t
 from rpmem.steps.step cimport link_t, operation_t, range_t
 from rpmem.wire.lane cimport POST_MORE, POST_SIGNAL, WATCH_POSTS, lane_t
 
-# What one request may do.
+# Limits of one request.
 cdef enum:
-    MOST_WORDS = 4               # ATOMIC WRITEs of one call; more go in a message
+    MOST_WORDS = 4               # ATOMIC WRITEs of one call; more words go in a message
     MOST_FLUSHED = 1 << 30       # bytes
-    FLUSHED_GAP = 256            # bytes between two ranges that one FLUSH may cover as well
+    FLUSHED_GAP = 256            # bytes between two ranges that one FLUSH may include
 
 
 cdef int write_ranges(link_t *link, operation_t *operation, uint64_t above, uint64_t most,
                       uint32_t flags, uint32_t last) noexcept nogil:
-    """WRITE every range longer than `above` and not longer than `most`; 0 when all are posted.
+    """WRITE every range longer than `above` and up to `most`; 0 once all are posted.
 
-    `last` are the flags of the last range's end, `flags` those of all before.
+    `last` are the flags of the last range's last post, `flags` those of all others.
     """
     cdef lane_t *lane = link.lane
     cdef const range_t *r
@@ -48,7 +48,7 @@ cdef int write_ranges(link_t *link, operation_t *operation, uint64_t above, uint
 
 
 cdef bint is_words(const operation_t *operation) noexcept nogil:
-    """Only aligned 8-byte words, and few of them: each takes a request of its own."""
+    """Whether it is only a few aligned 8-byte words: each takes a separate request."""
     cdef size_t i
     if operation.count > MOST_WORDS:
         return False
@@ -79,7 +79,7 @@ cdef int post_flush(link_t *link, const range_t *r, uint32_t flags) noexcept nog
 
 
 cdef range_t hull(const range_t *ranges, size_t count) noexcept nogil:
-    """The smallest range that has all of them in it."""
+    """The smallest range that contains all of them."""
     cdef range_t found = ranges[0]
     cdef uint64_t end
     cdef size_t i
@@ -91,7 +91,7 @@ cdef range_t hull(const range_t *ranges, size_t count) noexcept nogil:
 
 
 cdef int flush_ranges(link_t *link, operation_t *operation, uint32_t flags) noexcept nogil:
-    """FLUSH what was written, in one piece if the gaps are small; `flags` are the last one's."""
+    """FLUSH the written ranges, as one if the gaps are small; `flags` are for the last."""
     cdef range_t whole = hull(operation.ranges, operation.count)
     cdef range_t piece
     cdef const range_t *r
@@ -121,7 +121,7 @@ cdef int flush_ranges(link_t *link, operation_t *operation, uint32_t flags) noex
 
 
 cdef int read_back(link_t *link, const range_t *r) noexcept nogil:
-    """READ 8 bytes of a range: pushes earlier WRITEs out of the target's device."""
+    """READ 8 bytes of a range, which pushes earlier WRITEs out of the target's device."""
     cdef lane_t *lane = link.lane
     cdef int rc
     lane.queue.watch = WATCH_POSTS

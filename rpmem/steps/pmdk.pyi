@@ -1,1 +1,1 @@
-# Nothing here is visible to Python: the steps are chosen by name through rpmem._core.
+# Nothing here is visible to Python: steps are chosen by name in rpmem.engine.lanegroup.

@@ -1,9 +1,9 @@
-"""PMDK's persistency methods, as an initiator carries them out.
+"""PMDK's persistency methods, on the initiator's side.
 
 GPSPM ("general purpose"): WRITE, SEND that names the range, reply; or SEND with the data,
-reply.  APM ("appliance"): WRITE, READ of 8 bytes.  A lane has one request outstanding, and a
-message names one range.  Strict data up to `put_limit` travel inside messages, cut into
-pieces that the target's buffer holds.
+reply. APM ("appliance"): WRITE, READ of 8 bytes. A lane has one outstanding request, and a
+message names one range. Strict data up to `put_limit` travels inside messages, cut into pieces
+that fit the target's buffer.
 """
 
 from libc.stdint cimport uint32_t, uint64_t
@@ -45,7 +45,7 @@ cdef int write_piece(link_t *link, operation_t *operation, const range_t *r) noe
 
 cdef int send_request(link_t *link, operation_t *operation, uint32_t mode, uint64_t offset,
                       uint64_t length) noexcept nogil:
-    """SEND one request; its reply is waited for before the next."""
+    """SEND one request; the next one has to wait for its reply."""
     cdef lane_t *lane = link.lane
     cdef pmdk_request_t *request = <pmdk_request_t *> lane.send_area
     cdef iovec vector
@@ -70,7 +70,7 @@ cdef int send_request(link_t *link, operation_t *operation, uint32_t mode, uint6
 
 
 cdef int put_range(link_t *link, operation_t *operation, const range_t *r) noexcept nogil:
-    """Send a range inside messages, the next piece once the last is answered."""
+    """Send a range inside messages, each piece after the answer to the one before."""
     cdef uint64_t room = link.limits.message_size - sizeof(pmdk_request_t)
     cdef uint64_t n
     cdef int rc
@@ -79,7 +79,7 @@ cdef int put_range(link_t *link, operation_t *operation, const range_t *r) noexc
             return LANE_AGAIN
         n = r.length - operation.done
         if n > room:
-            # A piece ends where a word does: no word may arrive in halves.
+            # A piece ends at the end of a word: no word may arrive in two halves.
             n = room - (r.offset + operation.done + room) % 8
         rc = send_request(link, operation, PMDK_PERSIST_SEND, r.offset + operation.done, n)
         if rc < 0:
@@ -89,7 +89,7 @@ cdef int put_range(link_t *link, operation_t *operation, const range_t *r) noexc
 
 
 cdef int general_ranges(link_t *link, operation_t *operation) noexcept nogil:
-    """Every range: as data in messages, or WRITTEN and then named."""
+    """Send every range: as data in messages, or WRITTEN and then named."""
     cdef const range_t *r
     cdef uint32_t mode = PMDK_FLUSH_WRITE
     cdef bint strict = not operation.flags & (OPERATION_RELAXED | OPERATION_DEEP)
@@ -120,7 +120,7 @@ cdef int waiting(link_t *link) noexcept nogil:
 
 
 cdef int general(link_t *link, operation_t *operation) noexcept nogil:
-    """GPSPM.  A flush is a whole persist; a drain has nothing left to do."""
+    """GPSPM.  A flush is a complete persist; a drain has nothing left to do."""
     cdef int rc
     if operation.flags & OPERATION_DRAIN and link.adrift.length:
         # An answer comes after every WRITE that was posted before its request.
@@ -140,7 +140,7 @@ cdef int general(link_t *link, operation_t *operation) noexcept nogil:
 
 
 cdef int appliance(link_t *link, operation_t *operation) noexcept nogil:
-    """APM.  The target may not be asked to flush what was WRITTEN, only deeply."""
+    """APM.  The target can be asked to flush WRITTEN data deeply, but not normally."""
     cdef const range_t *r
     cdef int rc = 0
     if operation.flags & OPERATION_DEEP:

@@ -1,8 +1,8 @@
-"""Reading: straight from the pool, or by way of a buffer on one side or on both.
+"""Reading: straight from the pool, or by way of a buffer on one or both sides.
 
-A target whose pool the fabric cannot reach gives each lane a staging buffer: what is to be read is
-FETCHed into it first. What is read into memory that the fabric does not know, where it has to,
-lands in the lane's scratch and is copied.
+A target whose pool the fabric cannot reach gives each lane a staging buffer: data is FETCHed into
+it first. If the fabric needs registered memory and the destination is not registered, data is read
+into the lane's scratch and copied.
 """
 
 from libc.stdint cimport uint64_t
@@ -15,7 +15,7 @@ from rpmem.steps.step cimport (
 from rpmem.steps.updates cimport send_fetch
 from rpmem.wire.lane cimport POST_SIGNAL, WATCH_POSTS, WATCH_RECEIVES, lane_t
 
-# Of one piece.
+# Phases of one piece.
 cdef enum:
     PHASE_BEGIN = 0
     PHASE_MESSAGE = 1

@@ -1,8 +1,8 @@
 """UPDATE and FETCH: how a message is filled and sent.
 
-A message lies in one of the lane's send buffers: a header, a table of descriptors, the data. The
-data of a long last range are gathered from the pool instead of copied. A buffer is free again once
-its message is answered, so the window bounds how many are on their way.
+A message is built in one of the lane's send buffers: a header, a table of descriptors, the data.
+The data of a long last range is gathered from the pool instead of copied. A buffer is free again
+once its message is answered, so the window limits how many are under way.
 """
 
 from libc.stdint cimport uint16_t, uint32_t, uint64_t
@@ -18,13 +18,13 @@ from rpmem.wire.messages cimport (
 cdef enum:
     # Pieces of one range end on this boundary, so no aligned word is cut in two.
     PIECE_ALIGNMENT = 64
-    # Copying so much of one range costs less than a message of its own, if other ranges follow.
+    # Copying this much of one range costs less than a separate message, if other ranges follow.
     MOST_COPIED = 1 << 14
 
-# How far an operation gets with one message.
+# How far an operation has got.
 ctypedef struct progress_t:
-    size_t index              # the range that comes next
-    uint64_t done             # bytes of it that are in a message already
+    size_t index              # the next range
+    uint64_t done             # bytes of it already in a message
 
 
 cdef inline header_t *next_message(const link_t *link) noexcept nogil:
@@ -45,10 +45,9 @@ cdef uint64_t piece_length(uint64_t offset, uint64_t left, uint64_t room) noexce
 
 cdef size_t describe(const link_t *link, const operation_t *operation, uint64_t written_above,
                      descriptor_t *descriptors, progress_t *progress) noexcept nogil:
-    """Fill the table of one message, which comes before the data; return its length.
+    """Fill the table of one message, which precedes the data; return its length.
 
-    Ranges that were WRITTEN before, those longer than `written_above` but for the longest, are only
-    named.
+    Ranges already WRITTEN, those above `written_above` and up to `put_most`, are only named.
     """
     cdef uint64_t room = link.limits.message_size - sizeof(header_t)
     cdef uint64_t done = operation.done, left, n
@@ -84,9 +83,9 @@ cdef size_t describe(const link_t *link, const operation_t *operation, uint64_t 
 
 cdef char *copy_data(const link_t *link, const char *source, descriptor_t *descriptors,
                      size_t count, iovec *tail) noexcept nogil:
-    """Copy behind the table what is not WRITTEN; return the end.
+    """Copy the data that is not WRITTEN behind the table; return its end.
 
-    A last range that is too long to be copied becomes `tail`.
+    A last range too long to copy becomes `tail`.
     """
     cdef char *fill = <char *> (descriptors + count)
     cdef uint64_t n
@@ -107,7 +106,7 @@ cdef char *copy_data(const link_t *link, const char *source, descriptor_t *descr
 
 
 cdef int send_update(link_t *link, operation_t *operation, uint64_t written_above) noexcept nogil:
-    """Send one UPDATE with as many of the operation's ranges as fit, and move past them."""
+    """Send one UPDATE with as many of the operation's ranges as fit, and advance past them."""
     cdef lane_t *lane = link.lane
     cdef header_t *header = next_message(link)
     cdef descriptor_t *descriptors = <descriptor_t *> (header + 1)
@@ -145,7 +144,7 @@ cdef int send_update(link_t *link, operation_t *operation, uint64_t written_abov
 
 
 cdef int send_updates(link_t *link, operation_t *operation, uint64_t written_above) noexcept nogil:
-    """All messages of the operation; an operation without ranges is one empty message."""
+    """Send all messages of the operation; without ranges that is one empty message."""
     cdef bint more = True
     cdef int rc
     link.lane.queue.watch = WATCH_RECEIVES
@@ -161,7 +160,7 @@ cdef int send_updates(link_t *link, operation_t *operation, uint64_t written_abo
 
 
 cdef int send_fetch(link_t *link, uint64_t offset, uint64_t length) noexcept nogil:
-    """Have the target copy a range to the lane's staging buffer."""
+    """Ask the target to copy a range to the lane's staging buffer."""
     cdef lane_t *lane = link.lane
     cdef header_t *header = next_message(link)
     cdef descriptor_t *descriptor = <descriptor_t *> (header + 1)

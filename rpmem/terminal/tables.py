@@ -14,7 +14,7 @@ _UNFOLDED = 1000
 
 
 def console() -> Console:
-    """Return the console of stdout; in a file or a pipe, nothing is folded."""
+    """Return the console of stdout; in a file or a pipe, lines are not wrapped."""
     from rich.console import Console
 
     out = Console(highlight=False, emoji=False, markup=False)
@@ -35,7 +35,7 @@ def table(*columns: str, right: tuple[str, ...] = (), title: str | None = None) 
 
 
 def readable(size: float) -> str:
-    """Return a number of bytes in the largest unit that leaves a short number."""
+    """Return a number of bytes in the unit that gives a short number."""
     for unit in ("B", "KiB", "MiB", "GiB", "TiB"):
         if size < 1024 or unit == "TiB":
             break

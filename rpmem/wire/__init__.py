@@ -1,1 +1,1 @@
-"""What engine, service and fabrics share: lanes as C sees them, in-band messages, polling."""
+"""Shared by engine, service and fabrics: lanes as C structs, in-band messages, polling."""

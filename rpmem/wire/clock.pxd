@@ -1,12 +1,12 @@
 # cython: language_level=3
 """The clock that polling goes by.
 
-A pointer, and not the function: a test that has a fabric of its own in the process has time go by
-as that fabric likes.
+It is a pointer so that a test with a fake fabric in the process can replace the clock with a
+virtual one.
 """
 
 from libc.stdint cimport uint64_t
 
 
-# Nanoseconds, from some moment on.
+# Nanoseconds since an arbitrary moment.
 cdef uint64_t (*now)() noexcept nogil

@@ -1,4 +1,4 @@
-"""The clock that polling goes by: the system's, unless a test has another."""
+"""The clock that polling goes by: the system's, unless a test replaces it."""
 
 from libc.stdint cimport uint64_t
 from posix.time cimport CLOCK_MONOTONIC, clock_gettime, timespec

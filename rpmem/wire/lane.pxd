@@ -1,14 +1,14 @@
 # cython: language_level=3
-"""What a fabric offers to the core: queues, lanes, and one table of functions.
+"""A fabric as the core sees it: queues, lanes, and one table of functions.
 
 A *lane* is one connection with its own send accounting; a *queue* is where its
 completions arrive (one per lane on the initiator, one per service thread on the
-target).  The core and the target's service call nothing of a fabric but the
-functions in ``fabric_ops_t``; each fabric fills the table once.
+target). Of a fabric, the core and the target's service call only the functions in ``fabric_ops_t``;
+each fabric fills the table once.
 
-All functions are ``noexcept nogil``.  They return 0 or a count when they did what
-they were asked, ``LANE_AGAIN`` when there is no room (poll the queue, then call
-again) and otherwise a fault (``LANE_LOST`` ...), which is also stored in the lane.
+All functions are ``noexcept nogil``. They return 0 or a count on success, ``LANE_AGAIN`` when there
+is no room (poll the queue, then call again), and otherwise a fault (``LANE_LOST`` ...), which is
+also stored in the lane.
 """
 
 from libc.stdint cimport int32_t, uint8_t, uint32_t, uint64_t
@@ -28,7 +28,7 @@ cpdef enum:
     LANE_GARBLED = -4        # the other side broke the protocol
     LANE_EXPIRED = -5        # the deadline passed
     LANE_ABORTED = -6        # the session was marked as failed from outside
-    LANE_INTERRUPTED = -7    # a read was given up, and what it asked for has not come
+    LANE_INTERRUPTED = -7    # a read was given up before its data came
 
 cdef enum:
     COMPLETED_SEND = 1
@@ -41,14 +41,14 @@ cpdef enum:
     POST_SIGNAL = 1          # ask for a completion
     POST_COMMIT = 2          # complete only when the bytes are in the persistence domain
     POST_INLINE = 4          # the buffer may be reused when the call returns
-    POST_MORE = 8            # another post follows at once
+    POST_MORE = 8            # another post follows immediately
     POST_DELIVERED = 16      # complete only when the bytes are in the target's memory
 
 
 ctypedef struct completion_t:
     lane_t *lane
     uint32_t kind
-    uint32_t slot            # which receive buffer, for COMPLETED_RECEIVE
+    uint32_t slot            # the receive buffer, for COMPLETED_RECEIVE
     uint64_t length          # bytes received
 
 ctypedef struct fabric_ops_t:
@@ -63,12 +63,12 @@ ctypedef struct fabric_ops_t:
     int (*receive)(lane_t *lane, uint32_t slot) noexcept nogil
     # up to `room` completions, never blocks
     int (*poll)(queue_t *queue, completion_t *out, int room) noexcept nogil
-    # sleep until there may be something to poll: 1, or 0 after `milliseconds`
+    # sleep until there may be something to poll; 1, or 0 after `milliseconds`
     int (*wait)(queue_t *queue, int milliseconds) noexcept nogil
-    # end the wait that is on, or the next one, from any thread
+    # end the current wait, or the next one, from any thread
     void (*wake)(queue_t *queue) noexcept nogil
-    # where the fabric `flushes`, else NULL: what was written to these bytes becomes persistent;
-    # an aligned 8-byte word is stored, whole or not at all, after all earlier posts
+    # if the fabric `flushes`, else NULL: bytes written to this range become persistent; an aligned
+    # 8-byte word is stored, whole or not at all, after all earlier posts
     int (*flush)(lane_t *lane, uint64_t offset, uint64_t length, uint32_t flags) noexcept nogil
     int (*write_word)(lane_t *lane, const void *source, uint64_t offset,
                       uint32_t flags) noexcept nogil
@@ -79,26 +79,26 @@ cdef enum:
 
 ctypedef struct queue_t:
     const fabric_ops_t *ops
-    uint32_t watch           # what to look for at every poll; the rest now and then
-    bint spins               # polling without blocking makes progress fast on this fabric
+    uint32_t watch           # the events looked for at every poll; others now and then
+    bint spins               # on this fabric, polling without blocking makes fast progress
 
 ctypedef struct lane_t:
     const fabric_ops_t *ops
     queue_t *queue
     int32_t state            # LANE_UP or the fault that ended it
-    int32_t detail           # errno (or the fabric's own number) behind the fault
-    int32_t refusal          # LANE_REFUSED: the status the other side answered with
+    int32_t detail           # errno (or the fabric's own number) of the fault
+    int32_t refusal          # LANE_REFUSED: the status that the other side answered with
     uint32_t index
     # the target's pool as this lane may address it
     uint64_t remote_size
-    void *pool_handle         # registration of the local pool, NULL where none is needed
+    void *pool_handle         # registration of the local pool, NULL if none is needed
     bint needs_handles        # local memory must be registered to be posted
-    bint delivers             # POST_DELIVERED is answered by the target itself, and in order
+    bint delivers             # POST_DELIVERED is answered by the target itself, in order
     # limits that were negotiated or reported by the fabric
     uint64_t operation_limit  # bytes per WRITE or READ
-    uint64_t piece            # into such pieces longer ranges go fastest
-    uint32_t inline_limit     # bytes that POST_INLINE takes
-    # message buffers, registered by the fabric where it needs that
+    uint64_t piece            # the size of pieces in which long ranges go fastest
+    uint32_t inline_limit     # most bytes for POST_INLINE
+    # message buffers, registered by the fabric if it needs that
     char *send_area
     void *send_handle
     uint32_t send_slots
@@ -106,8 +106,8 @@ ctypedef struct lane_t:
     char *receive_area
     uint32_t receive_slots
     uint32_t receive_size
-    # registered by the fabric where it needs that: what read-after-write reads goes here, and
-    # what is on its way to memory that is not registered
+    # registered by the fabric if it needs that: receives the data of read-after-write, and data on
+    # its way to memory that is not registered
     char *scratch
     void *scratch_handle
     uint32_t scratch_size
@@ -115,6 +115,6 @@ ctypedef struct lane_t:
 
 
 cdef class Lane:
-    """A connected lane, as Python holds it; owns what ``c`` points to."""
+    """A connected lane as a Python object; owns the struct that ``c`` points to."""
     cdef lane_t *c
     cpdef close(self)

@@ -4,15 +4,15 @@
 cdef class Lane:
     """A connected lane.
 
-    Fabrics derive from it and own what ``c`` points to.  Nothing here is thread-safe:
-    a lane belongs to one call at a time.
+    Fabrics derive from it and own the struct that ``c`` points to. Nothing here is thread-safe: a
+    lane belongs to one call at a time.
     """
 
     cpdef close(self):
-        """Disconnect and free the lane's resources.  Idempotent."""
+        """Disconnect and free the lane's resources; idempotent."""
 
     def hang_up(self):
-        """Tell the other side that the lane is over, from the thread that polls its queue."""
+        """Tell the other side that the lane has ended, from the thread that polls its queue."""
 
     @property
     def index(self):
@@ -21,7 +21,7 @@ cdef class Lane:
 
     @property
     def fault(self):
-        """``(state, detail)``: 0 while the lane is up, else the fault that ended it."""
+        """``(state, detail)``: state 0 while the lane is up, else the fault that ended it."""
         if self.c == NULL:
             return (LANE_LOST, 0)
         return (self.c.state, self.c.detail)

@@ -1,8 +1,8 @@
 # cython: language_level=3
 """The native in-band messages, shared by the initiator's steps and the target's service.
 
-Little-endian, no padding.  A request is a header, `count` range descriptors, then the
-data of the ranges that carry any, back to back.  See docs/protocol.md.
+Little-endian, no padding. A request is a header, `count` range descriptors, then the
+data of the ranges that carry any, back to back. See docs/protocol.md.
 """
 
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
@@ -17,7 +17,7 @@ cpdef enum:
     UPDATE_ANSWER = 1         # reply once this and all earlier messages are durable
     UPDATE_DEEP = 2           # deep flush instead of persist
 
-# In a descriptor's length: the data are already there (WRITTEN), none follow.
+# In a descriptor's length: the data was already WRITTEN, none follows.
 cpdef enum:
     WRITTEN_SHIFT = 63
 

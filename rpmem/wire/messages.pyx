@@ -1,1 +1,1 @@
-"""The numbers of the native in-band messages, for who makes such messages in Python."""
+"""The constants of the native in-band messages, for making such messages in Python."""

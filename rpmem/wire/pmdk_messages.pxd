@@ -5,10 +5,10 @@ from libc.stdint cimport uint32_t, uint64_t
 
 
 cpdef enum:
-    PMDK_FLUSH_WRITE = 0      # the data were WRITTEN: flush them
+    PMDK_FLUSH_WRITE = 0      # the data was already WRITTEN: flush it
     PMDK_DEEP_PERSIST = 1     # the same, deeply
-    PMDK_PERSIST_SEND = 2     # the data follow: store and flush them
-    PMDK_MODE_MASK = 3        # librpmem leaks a flag of its own into the bits above
+    PMDK_PERSIST_SEND = 2     # the data follows: store and flush it
+    PMDK_MODE_MASK = 3        # librpmem leaks an internal flag into the bits above
 
 ctypedef packed struct pmdk_request_t:
     uint32_t flags

@@ -1,9 +1,9 @@
 # cython: language_level=3
-"""Polling beside others: giving the core to whoever waits for it.
+"""Polling on a shared core: giving it to others that wait for it.
 
-How often is found out by doing it.  A yield that takes long let somebody run who wanted this core,
-often the very peer whose answer is awaited: then few polls are enough between two of them.  One
-that returns at once had nobody to give way to, and the next is put off.
+How often is learned from the yields themselves. A slow yield let another thread run that wanted
+this core, often the very peer whose answer is awaited: then only a few polls separate two yields.
+A yield that returns immediately had no one to give way to, and the next one is put off.
 """
 
 from libc.stdint cimport uint32_t, uint64_t
@@ -18,23 +18,23 @@ cdef extern from "<unistd.h>" nogil:
     long sysconf(int name)
 
 cdef enum:
-    POLLS_ALONE = 32             # empty polls between two yields, when nobody else wants the core
-    POLLS_SHARED = 2             # and when somebody does
-    SLOW_YIELD = 1000            # ns more than twice the quickest: somebody else ran
+    POLLS_ALONE = 32             # empty polls between two yields if no other thread wants the core
+    POLLS_SHARED = 2             # and if another thread does
+    SLOW_YIELD = 1000            # ns above twice the quickest: another thread ran
 
 ctypedef struct politeness_t:
-    uint32_t every               # empty polls between two yields, now
-    uint32_t most                # and at most
-    uint64_t quickest            # ns that a yield took
+    uint32_t every               # current number of empty polls between two yields
+    uint32_t most                # and its maximum
+    uint64_t quickest            # shortest yield so far, in ns
 
 
 cdef inline uint32_t cores() noexcept nogil:
-    """Processors of this machine."""
+    """Number of processors of this machine."""
     return <uint32_t> max(1, sysconf(_SC_NPROCESSORS_ONLN))
 
 
 cdef inline politeness_t politeness() noexcept nogil:
-    """How to begin.  On a single core nothing can arrive before the peer had it."""
+    """The initial state. On a single core nothing can arrive before the peer has had it."""
     cdef politeness_t p
     p.most = POLLS_ALONE if cores() > 1 else 1
     p.every = p.most

@@ -1,1 +1,1 @@
-"""What tests of several kinds share: servers that are really there."""
+"""Code shared by tests of several kinds, such as real servers."""

@@ -1,5 +1,5 @@
 # cython: language_level=3
-"""Steps that break a promise, so that a test can see that it would be noticed.
+"""Steps that break a promise, to show that a test would notice.
 
 Built by tests.support.compiled; never part of the package.
 """

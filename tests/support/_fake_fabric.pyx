@@ -1,8 +1,7 @@
 # cython: language_level=3
-"""A fabric within the process: both ends of every lane, in one thread, by a clock of its own.
+"""A fabric within the process: both ends of every lane in one thread, with a virtual clock.
 
-These are the objects of `rpmem.fabric.contract`; a way leads to the targets of the world that is
-entered.
+These are the objects of `rpmem.fabric.contract`; they connect to the targets of the current world.
 
 Built by tests.support.compiled; never part of the package.
 """

@@ -1,5 +1,5 @@
 # cython: language_level=3
-"""The table of functions of the fake fabric's lanes: what engine, steps and service call.
+"""The function table of the fake fabric's lanes, called by engine, steps and service.
 
 Built by tests.support.compiled; never part of the package.
 """

@@ -1,10 +1,10 @@
 # cython: language_level=3
-"""How things move in the world of the fake fabric, as time goes by.
+"""How posts and answers move in the world of the fake fabric, as time goes by.
 
-What is posted is on its way for some time, drawn at random, and arrives in the order that a fabric
-promises: in that of a lane, and in none between lanes, or between answers and completions. Memory
-is read when a post arrives and not when it is made, unless the post says that it may change. The
-target's service runs while the initiator polls.
+A post is under way for a random time, and arrives in the order that a fabric promises: in order on
+one lane, in any order between lanes, or between answers and completions. Memory is read when a post
+arrives and not when it is made, unless the post says that it may change. The target's service runs
+while the initiator polls.
 
 Built by tests.support.compiled; never part of the package.
 """

@@ -1,8 +1,8 @@
 # cython: language_level=3
-"""The world of the fake fabric: lanes, what is on its way on them, targets, and what goes wrong.
+"""The world of the fake fabric: lanes and their traffic, targets, and the fault.
 
-Something may go wrong, once, at an event that is counted: see the FAULT_ numbers. Whoever breaks a
-rule of the contract (memory that is not registered, ranges outside, ...) is found out: `complaint`.
+There may be one fault, at a counted event: see the FAULT_ numbers. Violations of the contract
+(memory that is not registered, ranges outside, ...) are recorded in `complaint`.
 
 Built by tests.support.compiled; never part of the package.
 """

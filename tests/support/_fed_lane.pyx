@@ -1,5 +1,5 @@
 # cython: language_level=3
-"""A lane at the target's end without a fabric: messages are fed to it, answers are kept.
+"""A lane at the target's end without a fabric: it is fed messages and keeps the answers.
 
 Built by tests.support.compiled; never part of the package.
 """

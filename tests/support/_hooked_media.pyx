@@ -1,5 +1,5 @@
 # cython: language_level=3
-"""Media of a test's own: a Python function behind every flush of a region.
+"""Media for tests: every flush of a region calls a Python function.
 
 Built by tests.support.compiled; never part of the package.
 """

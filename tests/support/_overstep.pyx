@@ -1,5 +1,5 @@
 # cython: language_level=3
-"""Mistakes made on purpose, one a function: what the debug build has to report."""
+"""Deliberate mistakes, one per function, that the debug build has to report."""
 
 from libc.stdlib cimport free, malloc
 

@@ -1,5 +1,5 @@
 # cython: language_level=3
-"""Lanes without manners: any bytes in a message, any offset in a one-sided operation.
+"""Lanes without any checks: any bytes in a message, any offset in a one-sided operation.
 
 Built by tests.support.raw_session; never part of the package.
 """

@@ -1,8 +1,8 @@
 # cython: language_level=3
-"""A lane without a fabric: it notes what is posted, keeps a pool of its own, and answers or not.
+"""A lane without a fabric: it records posts, has its own pool, and answers or not.
 
-The target's side runs inside `poll`, in the same thread. What a WRITE or a message carried is in
-the `pool` at once; completions and answers come when `poll` is called, unless they are withheld.
+The target's side runs inside `poll`, in the same thread. Data of a WRITE or a message is in the
+`pool` immediately; completions and answers come when `poll` is called, unless they are withheld.
 """
 
 from libc.stdint cimport int32_t, uint32_t, uint64_t

@@ -1,8 +1,8 @@
-"""Tests marked `alone` measure time or count what the machine has: nothing runs beside them.
+"""Tests marked `alone` measure time or count resources: no other test runs meanwhile.
 
-The tests of one run that is spread over several processes take turns by two locks on files, of
-which each process holds its own. The second one is the door to the first: who waits to be alone
-keeps it shut, so that the others cannot go on for ever sharing.
+If a run is spread over several processes, its tests take turns by two file locks, which each
+process opens separately. The second lock guards the first: a test that waits to be alone holds it,
+so that the others cannot go on sharing the first forever.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""Compiled helpers of the tests: built on demand beside their sources, never part of the package.
+"""Compiled helpers of the tests: built on demand next to their sources, not part of the package.
 
-``python -m tests.support.compiled`` builds all of them, for a machine that has no compiler later.
+``python -m tests.support.compiled`` builds all of them, for machines without a compiler.
 """
 
 from __future__ import annotations

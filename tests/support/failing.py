@@ -1,7 +1,7 @@
-"""Calls that fail on purpose: what tests share with the processes that load failing_calls.c.
+"""Calls that fail on purpose: shared by tests and the processes that load failing_calls.c.
 
-`build` compiles the shim, `environment_of` has a program load it, and `Control` is the page with
-which a test says which call fails, and reads which calls there were.
+`build` compiles the shim, `environment_of` makes a program load it, and `Control` is the shared
+page in which a test sets the call that fails and finds the calls that were made.
 """
 
 from __future__ import annotations

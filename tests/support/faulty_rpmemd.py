@@ -1,7 +1,7 @@
-"""rpmemd as tests want it: on the shadow medium, and broken on purpose.
+"""rpmemd for tests: on the shadow medium, or broken on purpose.
 
-On the shadow medium only what was flushed reaches the parts; the rest is lost with the process,
-so SIGKILL does what a power cut does to a real medium. Started through ``command=``::
+On the shadow medium only flushed data reaches the parts; the rest is lost with the process, so
+SIGKILL has the effect of a power cut on a real medium. Started through ``command=``::
 
     python -P -m tests.support.faulty_rpmemd --shadow --breakage 1 [options of rpmemd]
 """

@@ -1,4 +1,4 @@
-"""rpmemd that stops answering at a certain point, for tests of time-outs; or breaks there.
+"""rpmemd that stops answering, or breaks, at a certain point, for tests of time-outs.
 
 Started through ``command=``: ``python -P -m tests.support.hanging_rpmemd POINT [options]``.
 """

@@ -1,6 +1,6 @@
-"""A target that means harm over the control session, started through ``command=``.
+"""A target that attacks over the control session, started through ``command=``.
 
-It follows the protocol up to the answer to create or open, and then says what a test wants::
+It follows the protocol up to the answer to create or open, and then sends what a test chooses::
 
     python -P -m tests.support.hostile_rpmemd '{"ready": {"port": 22}, "logs": 100000}'
 """

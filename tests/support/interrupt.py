@@ -1,14 +1,14 @@
-"""Signals at random moments of a call, again and again, and what is left afterwards.
+"""Signals at random moments of a call, many times, and a check of what is left afterwards.
 
-One process does all rounds of one call, and a thread of it sends the signal: SIGINT, or SIGTERM
-with a handler that raises, in turn::
+One process runs all rounds of one call, and one of its threads sends the signal: SIGINT and
+SIGTERM, with handlers that raise, in turn::
 
     python -P -m tests.support.interrupt CALL[,CALL...] DIRECTORY SEED ROUNDS [FIRST]
         [--launcher openssh|paramiko]
 
-What came of it is printed as JSON, a line for each call; the first thing that is not as it should
-be ends it. FIRST is the round to begin with, to go on with a run that was stopped. With a launcher
-the target is reached through the sshd of the tests, the one that runs or one of its own.
+The results are printed as JSON, one line per call; the first failure ends it. FIRST is the first
+round, to continue a run that was stopped. With a launcher, the target is reached through the sshd
+of the tests: the one already running, or a new one.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""What a process did between a signal and its effect: waited for a core, computed, or slept.
+"""How a process spent the time between a signal and its effect: waiting, computing or sleeping.
 
-The kernel counts for every thread how long it ran and how long it could have run and had no core
-(``/proc/PID/task/TID/schedstat``). What the threads of this process and of its descendants waited
-for cores is what a busy machine adds; the rest is our own.
+The kernel counts for every thread how long it ran and how long it was ready but had no core
+(``/proc/PID/task/TID/schedstat``). The time that the threads of this process and its descendants
+waited for cores is due to a busy machine; the rest is ours.
 """
 
 from __future__ import annotations

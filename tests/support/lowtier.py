@@ -1,4 +1,4 @@
-"""Replicas of a buffer of words: what a workload needs of the low tier."""
+"""Replicas of a buffer of words: the part of the low tier that a workload needs."""
 
 from __future__ import annotations
 

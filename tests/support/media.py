@@ -1,4 +1,4 @@
-"""What lies on a medium, read past everything that is tested: parts, superblock, catalogue."""
+"""The content of a medium, read without the code under test: parts, superblock, catalogue."""
 
 from __future__ import annotations
 

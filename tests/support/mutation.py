@@ -1,4 +1,4 @@
-"""Finding the place of a mutant in the tree: functions of Python, Cython and C by their names."""
+"""Finding the place of a mutant in the tree: functions in Python, Cython and C by name."""
 
 from __future__ import annotations
 

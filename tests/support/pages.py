@@ -1,4 +1,4 @@
-"""Reading our own pages: tables, sections, what stands in backticks."""
+"""Reading our own documentation: tables, sections, text in backticks."""
 
 from __future__ import annotations
 

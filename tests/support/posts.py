@@ -1,4 +1,4 @@
-"""A replicator over lanes that note what is posted, one replica behind them."""
+"""A replicator with one replica, over lanes that record their posts."""
 
 from __future__ import annotations
 

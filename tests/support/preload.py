@@ -1,4 +1,4 @@
-"""Python programs that run with a C library of the tests in front of the system's."""
+"""Python programs that run with a preloaded C library of the tests."""
 
 from __future__ import annotations
 

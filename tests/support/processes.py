@@ -1,4 +1,4 @@
-"""Processes as tests need them: stopped for certain, gone for certain."""
+"""Waiting until processes are certainly stopped, or certainly gone."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""An initiator that follows the protocol exactly as far as a test wants it to."""
+"""An initiator that follows the protocol only as far as a test wants."""
 
 from __future__ import annotations
 

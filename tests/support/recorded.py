@@ -1,7 +1,7 @@
-"""A medium that tells what was made durable, in which order, and can refuse.
+"""A medium that records what was made durable and in which order, and can refuse.
 
-As on the shadow medium memory is a private copy, and only what was made durable reaches the files:
-of a page medium what was flushed, of persistent memory what was flushed and then drained.
+As on the shadow medium, memory is a private copy, and only durable data reaches the files: on a
+page medium after a flush, on persistent memory after a flush and a drain.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Where tests that draw at random begin: at a number of their own, or where the nightly run is."""
+"""The first seed of randomized tests: fixed for each test, or given by the nightly run."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""The shadow medium: only what was flushed ever reaches the files.
+"""The shadow medium: only flushed data ever reaches the files.
 
-Memory is a private copy, and each flush writes its range to the file. What was not flushed is lost
-when the process dies, as it would be on a real medium at a power cut.
+Memory is a private copy, and each flush writes its range to the file. Unflushed data is lost when
+the process dies, as on a real medium in a power cut.
 """
 
 from __future__ import annotations

@@ -1,12 +1,12 @@
-"""Kill a target, or an initiator, in the middle of a random workload, again and again.
+"""Kill a target, or an initiator, in the middle of a random workload, many times.
 
-A chain is one process that kills and checks; several run side by side::
+A chain is one process that kills and checks; several can run in parallel::
 
     python -P -m tests.support.sigkill target DIRECTORY SEED KILLS BREAKAGE
     python -P -m tests.support.sigkill initiator DIRECTORY SEED KILLS BREAKAGE
 
 The target keeps its pool on the shadow medium, where SIGKILL is a power cut. After every kill the
-parts are read directly and compared with what was acknowledged. What came of it is printed as JSON.
+parts are read directly and compared with the acknowledged data. The results are printed as JSON.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What a seed of the simulation means: the fabric, the session, what goes wrong, the calls."""
+"""The plan drawn from a simulation's seed: the fabric, the session, the fault, the calls."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A replica over the fake fabric: both ends, and the model of what has to be durable there."""
+"""A replica over the fake fabric: both ends, and a model of the data that has to be durable."""
 
 from __future__ import annotations
 

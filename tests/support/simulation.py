@@ -1,10 +1,10 @@
-"""A session over the fake fabric, drawn from a seed, and what has to be true of it.
+"""A session over the fake fabric, drawn from a seed, and the checks of its results.
 
-One thread runs everything: the real engine and the real steps here, the real service there, and
-between them a fabric that delays, reorders what may be reordered, repeats answers, and lets one
-thing go wrong. What is acknowledged has to be in the target's durable image, at that moment and
-until it is written again; what went wrong has to be said; and where nothing goes wrong, nothing is
-said. ``python -m tests.support.simulation --seed N`` runs one session, ``--count M`` the next M.
+One thread runs everything: the real engine and the real steps on one side, the real service on the
+other, and between them a fabric that delays, reorders as far as allowed, repeats answers, and has
+one fault. Acknowledged data has to be in the target's durable image, at that moment and until it is
+written again; a fault has to be reported; and without a fault there must be no error. ``python -m
+tests.support.simulation --seed N`` runs one session, ``--count M`` the next M.
 """
 
 from __future__ import annotations

@@ -1,12 +1,12 @@
-"""A real OpenSSH server for tests, on the loopback interface, with everything its own.
+"""A real OpenSSH server for tests, on the loopback interface, with its own keys and settings.
 
-Host keys, user key, known_hosts, ssh_config, home directory and PATH of the sessions lie in one
-temporary directory; nothing of the user's ``~/.ssh`` or shell start-up files is read or written.
-It works as an ordinary user and as root in a container.
+Host keys, user key, known_hosts, ssh_config, home directory and PATH of the sessions are in one
+temporary directory; the user's ``~/.ssh`` and shell start-up files are neither read nor written. It
+works as an ordinary user and as root in a container.
 
     with Sshd(directory) as sshd:
         sshd.install_rpmemd()
-        subprocess.run([sshd.ssh, "node2", "true"])     # a wrapper script: fit for $RPMEM_SSH
+        subprocess.run([sshd.ssh, "node2", "true"])     # a wrapper script, suitable for $RPMEM_SSH
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The child in which a call fails: it acts, goes on as a user would, and reports; and controls."""
+"""The child in which a call fails: it acts, continues as a user would, and reports; controls."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A case of storage that fails: which call of which operation, and what became of it."""
+"""A case of failing storage: which call of which operation fails, and the outcome."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""One operation with one call that fails, in a child of this process, and all that is checked.
+"""One operation with one failing call, in a child of this process, and all its checks.
 
-The child acts and reports; what it left behind is looked at afterwards: names, locks, what is
-durable, and what the next open makes of it, with and without a power cut in between.
+The child acts and reports; then everything it left behind is examined: names, locks, durable data,
+and the result of the next open, with and without a power cut in between.
 """
 
 from __future__ import annotations

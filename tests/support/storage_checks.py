@@ -1,4 +1,4 @@
-"""What a case leaves: files, locks, marks, durable bytes, and a pool for the next to open."""
+"""Checks after a case: files, locks, marks, durable bytes, and whether the pool opens again."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""What is done to a pool while its storage fails: every operation, with what it starts from.
+"""The operations on a pool while its storage fails, each with its initial state.
 
-An `Operation` lays its pool out and prepares with storage that works, and then acts. It says what
-the arrays hold before and afterwards: when it fails, each of them holds the one or the other.
+An `Operation` creates and prepares its pool while storage works, and then acts. It states the
+arrays' content before and afterwards: if it fails, each array has one of the two.
 """
 
 from __future__ import annotations

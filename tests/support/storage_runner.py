@@ -1,12 +1,12 @@
-"""Storage that fails, case by case, in a process that has loaded the shim.
+"""Failing storage, case by case, in a process that has loaded the shim.
 
-`Runner` starts that process and hands it cases; `quick` and `whole` say which. To run all of them,
-with the figures in build/storage.json::
+`Runner` starts that process and hands it cases; `quick` and `whole` select them. To run all of
+them, with the figures in build/storage.json::
 
     python -m tests.support.storage_runner [--operations A,B] [--from N] [--seconds S] [--figures F]
 
-goes on where the last run stopped, unless ``--from`` says otherwise. Two at once, with operations
-and figures of their own each, share the work.
+continues where the last run stopped, unless ``--from`` is given. Two processes, each with separate
+operations and figures, can share the work.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Targets of every kind: a directory of this machine behind a child process, or behind sshd."""
+"""Targets of every kind: a directory on this machine, through a child process or sshd."""
 
 from __future__ import annotations
 

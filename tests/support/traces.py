@@ -1,4 +1,4 @@
-"""What calls could leave behind in this process: descriptors, threads and children."""
+"""Things that calls could leave behind in this process: descriptors, threads and children."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""An installation of rpmem that lacks compiled parts, as one has where a library was missing."""
+"""An installation of rpmem without some compiled parts, as if their libraries were missing."""
 
 from __future__ import annotations
 

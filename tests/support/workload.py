@@ -1,10 +1,10 @@
-"""A random workload that can be repeated in the head, and what it promises to whom.
+"""A random workload that can be recomputed, and the promises made for it.
 
-Each thread has a `Program`: an endless, deterministic series of operations on words of its own.
-A `Journal` in shared memory says how many of them were begun and how many acknowledged. Whoever
-knows the seed and the journal knows every byte that has to be on a medium: `Ledger.check` compares.
+Each thread has a `Program`: an endless, deterministic series of operations on separate words. A
+`Journal` in shared memory records how many of them were begun and how many acknowledged. Seed and
+journal determine every byte that has to be on a medium: `Ledger.check` compares.
 
-Every word that operation number n writes holds n, so that a wrong word tells where it is from.
+Every word written by operation number n contains n, so that a wrong word shows its origin.
 """
 
 from __future__ import annotations

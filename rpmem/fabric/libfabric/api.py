@@ -1,4 +1,4 @@
-"""The fabric over libfabric, whose parts are compiled separately, under one name."""
+"""The fabric over libfabric: its separately compiled parts in one namespace."""
 
 from __future__ import annotations
 

@@ -1,17 +1,17 @@
-"""The door of a listener: connections wait here until they have shown a whole request.
+"""The door of a listener: connections wait here until they have sent a whole request.
 
-libfabric's ``tcp`` keeps whatever connects to it: descriptors of connections that say nothing are
-never freed, not even with the listener, and one that says half of a request is waited for, so that
-nobody else gets in. So libfabric's own listener does not face the network. Connections come to a
-socket of ours, wait without blocking anybody, and are known by their requests' private data;
-only one that is admitted is handed to libfabric, as if it had accepted it itself.
+libfabric's ``tcp`` keeps every connection: descriptors of silent connections are never freed, not
+even with the listener, and after half a request it waits for the rest, so that no other connection
+gets in. So libfabric's own listener does not face the network. Connections arrive at a socket of
+ours, wait without blocking each other, and are identified by their requests' private data; only
+those admitted are handed to libfabric, as if it had accepted them itself.
 
-What waits is bounded: in number and in time, by source and altogether. Where there is no more room,
-the oldest connection of the source that has the most is dropped; an honest request comes on the
-heels of its connection, and has mostly left before.
+Waiting connections are limited in number and time, per source and in total. When there is no more
+room, the oldest connection of the source with the most is dropped; an honest request follows right
+after its connection, which has usually left by then.
 
-The descriptors that the expected lanes take are put by before anybody is told where the door is:
-where there are too few, that is said at once, and strangers do not get them.
+The descriptors for the expected lanes are reserved before the door's address is announced: if there
+are too few, that is reported immediately, and strangers cannot use them up.
 """
 
 from __future__ import annotations
@@ -28,19 +28,19 @@ from contextlib import contextmanager, suppress
 from rpmem.errors import ConnectFailed, FabricFailure, remedy_for
 from rpmem.fabric.libfabric.spare import Spare
 
-# Connections that wait, of one source and of all, beside those that are expected: far fewer than a
+# Most waiting connections, of one source and of all, besides the expected ones: far fewer than a
 # process may have descriptors.
 MOST_OF_ONE = 64
 MOST = 256
-#: Seconds that a request may take from its connection on.
+#: Seconds from the connection until its whole request must have come.
 LONGEST_WAIT = 5.0
-# Taken at a time, before those that wait are looked at again.
+# Connections accepted at a time, before the waiting ones are checked again.
 _ACCEPTED_AT_ONCE = 64
 _BACKLOG = 1024
-# Descriptors that handing a lane over takes for a moment: libfabric's listener and the connection
-# it accepts, ours to it, its double, a look at all that are open; and some to be on the safe side.
+# Descriptors taken briefly to hand a lane over: libfabric's listener and the connection it accepts,
+# ours to it, its duplicate, a listing of those that are open; and some spare ones.
 _HANDING_OVER = 10
-# Without a free descriptor: how long until the next try, and until it is taken for an error.
+# Without a free descriptor: seconds until the next try, and until it counts as an error.
 _PAUSE = 0.05
 LONGEST_STARVED = 2.0
 _SHORTAGES = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS)
@@ -55,19 +55,19 @@ _PORTS = ("FI_TCP_PORT_LOW_RANGE", "FI_TCP_PORT_HIGH_RANGE")
 
 
 class Visitor:
-    """A connection that has not shown a whole request yet, or has and awaits admission.
+    """A connection that has not sent its whole request yet, or awaits admission.
 
     Parameters
     ----------
     connection : socket.socket
         Owned.
     peer : tuple
-        Where it comes from: address and port.
+        Its origin: address and port.
 
     Attributes
     ----------
     request : bytes
-        What it has sent so far.
+        The bytes it has sent so far.
     data : bytes
         The private data, once the request is whole.
     """
@@ -81,18 +81,18 @@ class Visitor:
 
     @property
     def source(self) -> bytes | str:
-        """What counts as one source: an IPv4 address, a /64 of IPv6."""
+        """The unit that counts as one source: an IPv4 address, or a /64 of IPv6."""
         address = self.peer[0].partition("%")[0]
         if ":" not in address:
             return address
         packed = socket.inet_pton(socket.AF_INET6, address)
-        # How IPv4 comes to a socket that takes both.
+        # How IPv4 appears at a socket that accepts both.
         if packed.startswith(_MAPPED):
             return socket.inet_ntop(socket.AF_INET, packed[len(_MAPPED) :])
         return packed[:_IPV6_NETWORK]
 
     def read(self) -> bool | None:
-        """Take what has come; True: the request is whole, False: it will never be, None: wait."""
+        """Read what has come; True: the request is whole, False: it never will be, None: wait."""
         wanted = _REQUEST.size + _LARGEST_DATA + 1 - len(self.request)
         try:
             data = self.connection.recv(wanted)
@@ -127,7 +127,7 @@ class Visitor:
     def inside(self, host: str, port: int) -> Iterator[tuple[tuple[str, int], int]]:
         """Repeat the request at a listener of this process.
 
-        Yields as whom, and the descriptor that accepting it will most likely take.
+        Yields the address it comes from, and the descriptor it will most likely have once accepted.
 
         Raises
         ------
@@ -144,20 +144,20 @@ class Visitor:
             raise _short(error, "a lane cannot be handed to libfabric") from error
 
     def replace(self, peer: tuple[str, int], guess: int) -> None:
-        """Take the place of the accepted connection of `peer`, which libfabric knows by its number.
+        """Replace the accepted connection of `peer`, which libfabric knows by its descriptor.
 
         Parameters
         ----------
         peer : tuple
         guess : int
-            The descriptor it most likely has; both as `inside` gave them.
+            The descriptor it most likely has; both as yielded by `inside`.
         """
         os.dup2(self.connection.fileno(), _descriptor_of(peer, guess), inheritable=False)
         self.connection.close()
 
 
 class Door:
-    """A listening socket and who waits at it.
+    """A listening socket and the connections that wait at it.
 
     Parameters
     ----------
@@ -165,7 +165,7 @@ class Door:
         The address to listen on; the port is chosen by the system, or from the range that
         libfabric's variables name.
     expected : int
-        How many are to come: so many more may wait, and each finds a descriptor.
+        How many lanes are expected: so many more may wait, and a descriptor is reserved for each.
 
     Attributes
     ----------
@@ -176,7 +176,7 @@ class Door:
     Raises
     ------
     ConnectFailed
-        There is no such address, or there are too few descriptors for those that are expected.
+        There is no such address, or there are too few descriptors for the expected lanes.
     """
 
     def __init__(self, host: str, expected: int = 0) -> None:
@@ -208,15 +208,15 @@ class Door:
                 return visitor
 
     def begin_to_hand_over(self) -> None:
-        """Set free what is put by for handing a lane over."""
+        """Release the descriptors reserved for handing a lane over."""
         self._tools.give(_HANDING_OVER)
 
     def end_handing_over(self) -> None:
-        """Put the same by for the next one."""
+        """Reserve as many again for the next lane."""
         self._tools.refill()
 
     def close(self) -> None:
-        """Stop listening, and drop who waits. Idempotent."""
+        """Stop listening, and drop waiting connections. Idempotent."""
         self._socket.close()
         self._seats.close()
         self._tools.close()
@@ -249,7 +249,7 @@ class Door:
 
     def _accept(self) -> Visitor | None:
         for _ in range(_ACCEPTED_AT_ONCE):
-            # Without a free descriptor accept(2) fails even if nobody has come.
+            # Without a free descriptor, accept(2) fails even if no connection is waiting.
             if not self._knocks.poll(0):
                 return None
             try:
@@ -257,21 +257,21 @@ class Door:
             except BlockingIOError:
                 return None
             except OSError as error:
-                # No descriptor is free, or the connection has gone already.
+                # No descriptor is free, or the connection is already gone.
                 self._make_do(error)
                 return None
             self._starved_since = 0.0
             connection.setblocking(False)
             visitor = Visitor(connection, (address[0], address[1]))
             self._waiting[connection.fileno()] = visitor
-            # An honest request has mostly come by now.
+            # An honest request has usually arrived by now.
             if self._look(visitor) is not None:
                 return visitor
             self._make_room(visitor)
         return None
 
     def _make_do(self, error: OSError) -> None:
-        """Go on without a descriptor, but not for long: who has none will not get one."""
+        """Go on without a free descriptor for a while; after that, none will come."""
         now = time.monotonic()
         if error.errno in _SHORTAGES and self._seats:
             self._seats.give()
@@ -306,7 +306,7 @@ class Door:
             self._drop(self._most_tiresome())
 
     def _most_tiresome(self) -> Visitor:
-        """Return the oldest visitor of the source that has the most."""
+        """Return the oldest visitor of the source with the most visitors."""
         sources: dict[bytes | str, list[Visitor]] = {}
         for visitor in self._waiting.values():
             sources.setdefault(visitor.source, []).append(visitor)
@@ -331,7 +331,7 @@ def _listening(host: str) -> socket.socket:
         )[0]
         problem: OSError | None = None
         for port in _ports():
-            # A new one each time: one that is bound cannot be bound again.
+            # A new socket each time: a bound one cannot be bound again.
             listening = socket.socket(family, kind, protocol)
             try:
                 listening.bind((address[0], port, *address[2:]))
@@ -351,7 +351,7 @@ def _listening(host: str) -> socket.socket:
 
 
 def _ports() -> list[int]:
-    """Return the ports to try: any, or those of a range, from somewhere in it on."""
+    """Return the ports to try: any, or those of a range, starting at a random one."""
     low, high = (_number(os.environ.get(name, "")) for name in _PORTS)
     if not 0 < low <= high <= 0xFFFF:
         return [0]

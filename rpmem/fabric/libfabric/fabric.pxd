@@ -1,5 +1,5 @@
 # cython: language_level=3
-"""A provider of libfabric, towards one address."""
+"""A provider of libfabric, for one address."""
 
 from rpmem.fabric.libfabric.fi cimport fi_eq_cm_entry, fi_info, fid_eq, fid_fabric
 from rpmem.fabric.libfabric.request cimport Request
@@ -8,7 +8,7 @@ from rpmem.fabric.shared.lane cimport ConnectedLane
 
 
 cdef class Fabric(Connector):
-    """One provider, towards one address."""
+    """One provider, for one address."""
     cdef fi_info *info
     cdef fid_fabric *fabric
     cdef fid_eq *events

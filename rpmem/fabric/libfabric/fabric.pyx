@@ -1,10 +1,10 @@
-"""A provider of libfabric, towards one address; and the events of its connections.
+"""A provider of libfabric, for one address, and the events of its connections.
 
-One Fabric per session.  Providers that pin registered memory share one Domain between lanes, so
+One Fabric per session. Providers that pin registered memory share one Domain between lanes, so
 that the pool is registered once; all others get a Domain per lane, so that threads never meet in
 the provider's progress lock.
 
-Numbers of libfabric's man pages: fi_endpoint(3), fi_fabric(3), fi_eq(3).
+See fi_endpoint(3), fi_fabric(3) and fi_eq(3).
 """
 
 import errno
@@ -25,10 +25,10 @@ from rpmem.fabric.shared.descriptors cimport milliseconds
 from rpmem.fabric.shared.lane cimport ConnectedLane
 
 cdef enum:
-    PRIVATE_DATA = 512           # an event with the private data that came with it
+    PRIVATE_DATA = 512           # buffer for an event with its private data
 
-# Providers over a byte stream: what has no receive buffer yet waits in the socket, and long
-# operations go faster in pieces that stay in the cache on their way.
+# Providers over a byte stream: messages without a receive buffer wait in the socket, and long
+# operations are faster in pieces small enough to stay in the cache.
 PACED = frozenset({"tcp"})
 
 
@@ -48,12 +48,12 @@ cdef fi_info *hints_for(str provider) except NULL:
     return hints
 
 
-@cython.no_gc_clear  # lanes that are let go of take themselves off its list
+@cython.no_gc_clear  # a lane that is dropped removes itself from its list
 cdef class Fabric(Connector):
-    """A libfabric provider, towards one address.
+    """A libfabric provider, for one address.
 
-    What its parameters mean stands in `rpmem.fabric.contract`; libfabric's own provider ``verbs``
-    is called ``"ofi-verbs"`` here.
+    Its parameters are explained in `rpmem.fabric.contract`; libfabric's own provider ``verbs`` is
+    called ``"ofi-verbs"`` here.
     """
 
     def __cinit__(self, str provider, str host, int port=0, *, bint listen=False,
@@ -101,7 +101,7 @@ cdef class Fabric(Connector):
         self.close()
 
     cpdef close(self):
-        """Free everything.  Lanes and domains must be closed before."""
+        """Free everything. Lanes and domains must be closed first."""
         if is_copy(self.born):
             self.events = NULL
             self.fabric = NULL
@@ -117,25 +117,25 @@ cdef class Fabric(Connector):
 
     @property
     def pins(self):
-        """Whether registering memory pins it (then it is registered once per session)."""
+        """Whether registering memory pins it; if so, it is registered once per session."""
         return bool(self.info.domain_attr.mr_mode & FI_MR_ALLOCATED)
 
     @property
     def paces(self):
-        """Whether a message that no buffer waits for waits in the connection, not failing it.
+        """Whether a message without a receive buffer waits in the connection, not failing it.
 
-        Then one buffer is best: it stays in the cache.
+        If so, a single buffer is best: it stays in the cache.
         """
         return self.provider in PACED
 
     @property
     def flushes(self):
-        """RDMA FLUSH is not among libfabric's operations."""
+        """False: libfabric has no RDMA FLUSH."""
         return False
 
     @property
     def lane_limit(self):
-        """The most lanes a session can have (as PMDK computes it)."""
+        """The highest number of lanes a session can have, computed as in PMDK."""
         return min(self.info.domain_attr.tx_ctx_cnt, self.info.domain_attr.rx_ctx_cnt,
                    self.info.domain_attr.cq_cnt)
 
@@ -153,7 +153,7 @@ cdef class Fabric(Connector):
             "lane_limit": self.lane_limit,
         }
     cdef object turn(self, double timeout_s):
-        """Take one event: a Request, the lane that it was about, or None."""
+        """Take one event: return a Request, the lane that the event was about, or None."""
         cdef uint8_t buffer[PRIVATE_DATA]
         cdef fi_eq_cm_entry *entry = <fi_eq_cm_entry *> buffer
         cdef uint32_t event = 0
@@ -177,7 +177,7 @@ cdef class Fabric(Connector):
                 lane.connected = True
             return lane
         if event == FI_SHUTDOWN:
-            # Of one that is being connected, or of another one: the target is gone either way.
+            # From a lane being connected, or from another: the target is gone either way.
             self.problem = ConnectFailed(f"{self.host}, port {self.port}, hung up while lanes were "
                                          "being connected")
             lane = self.joining.pop(<uintptr_t> entry.fid, None)
@@ -187,7 +187,7 @@ cdef class Fabric(Connector):
         return None
 
     cdef Request request(self, fi_eq_cm_entry *entry, ssize_t length):
-        """Somebody wants to connect, with so many bytes of private data."""
+        """A peer wants to connect, with `length` bytes of private data."""
         cdef Request request = Request.__new__(Request)
         request.info = entry.info
         request.data = (<const char *> entry.data)[:length]
@@ -198,7 +198,7 @@ cdef class Fabric(Connector):
         return request
 
     cdef ConnectedLane failed(self):
-        """A lane was refused: note why."""
+        """A lane was refused: record why."""
         cdef fi_eq_err_entry error
         cdef ConnectedLane lane
         memset(&error, 0, sizeof(error))
@@ -206,7 +206,7 @@ cdef class Fabric(Connector):
             return None
         lane = self.joining.pop(<uintptr_t> error.fid, None)
         if lane is not None:
-            # Where the target hung up, errno is that of something else.
+            # If the target hung up, errno is unrelated.
             known = error.err not in (0, EAGAIN, errno.EINPROGRESS)
             why = f": {os.strerror(error.err)}" if known else ""
             lane.problem = ConnectFailed(
@@ -216,9 +216,9 @@ cdef class Fabric(Connector):
         return lane
 
     cdef nudge(self):
-        """Let requests go out whose connections stand, and note what happens meanwhile.
+        """Send the requests of lanes whose connections are established, and process their events.
 
-        Where many lanes are made, the first would otherwise stay silent until the last is there.
+        When many lanes are made, the first would otherwise stay silent until the last exists.
         """
         while self.turn(0.0) is not None:
             pass

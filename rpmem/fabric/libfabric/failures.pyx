@@ -8,7 +8,7 @@ from rpmem.fabric.libfabric.fi cimport fi_strerror
 from rpmem.fabric.shared.failures import failure
 
 cdef enum:
-    FIRST_OF_ITS_OWN = 200       # libfabric's numbers above are no errno
+    FIRST_OF_ITS_OWN = 200       # from here on, libfabric's own numbers
 
 
 cdef str explain(long rc):
@@ -30,6 +30,6 @@ cdef int must(long rc, str what, object where=None, object kind=FabricFailure) e
     number = <int> -rc if -rc < FIRST_OF_ITS_OWN else None
     why = explain(rc)
     if number == errno.EIO and lacks_descriptors():
-        # What libfabric makes of it where it makes a socket.
+        # libfabric replaces this number where it makes a socket.
         number, why = errno.EMFILE, os.strerror(errno.EMFILE)
     raise failure(what, why, number, where, kind)

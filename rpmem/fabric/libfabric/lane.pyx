@@ -16,31 +16,31 @@ from rpmem.wire.lane cimport (
 )
 
 cdef enum:
-    SCRATCH = 1 << 16            # where what is read may have to land in registered memory
+    SCRATCH = 1 << 16            # for reads that have to go to registered memory
     LEAST_SCRATCH = 4096
-    INLINE_LIMIT = 4096          # bytes that are copied into a post at most
-    FEW = 16                     # operations under way over a peeking provider
-    FEW_BYTES = 1 << 14          # or bytes, before the last
-    WHOLE = 1 << 20              # bytes of one operation over a byte stream;
-    PIECE = 1 << 19              # what is longer goes in pieces
-    LONGEST = 1 << 30            # bytes of one operation over anything else
-    NUDGED = 16                  # after so many lanes, those that are connected get to say so
+    INLINE_LIMIT = 4096          # most bytes that are copied into a post
+    FEW = 16                     # most operations under way over a peeking provider,
+    FEW_BYTES = 1 << 14          # or bytes, before the last one
+    WHOLE = 1 << 20              # most bytes of one operation over a byte stream;
+    PIECE = 1 << 19              # longer ones go in pieces
+    LONGEST = 1 << 30            # most bytes of one operation otherwise
+    NUDGED = 16                  # after so many lanes, the connected ones send their requests
 
-# Providers whose receiver looks at a header before it takes it (MSG_PEEK).  Where a segment ends
-# inside a header and the window is closed, TCP waits for space and the receiver for the rest, for
-# good: so what is under way has to fit into the smallest window.
+# Providers whose receiver looks at a header before taking it (MSG_PEEK). If a segment ends inside a
+# header and the window is closed, TCP waits for space and the receiver for the rest, forever: so
+# all operations under way have to fit into the smallest window.
 PEEKING = frozenset({"sockets"})
 
-# Providers whose target answers a WRITE by software, after copying it and all that came before to
-# where it belongs: FI_DELIVERY_COMPLETE tells all that a READ behind it could.
+# Providers whose target answers a WRITE by software, after copying it and everything before it into
+# place: FI_DELIVERY_COMPLETE proves as much as a READ after it would.
 DELIVERING = frozenset({"tcp"})
 
 
-@cython.no_gc_clear  # what it refers to is needed until it is closed
+@cython.no_gc_clear  # its members are needed until it is closed
 cdef class FabricLane(ConnectedLane):
     """One endpoint with its message buffers.
 
-    What its parameters mean stands in `rpmem.fabric.contract`.
+    Its parameters are explained in `rpmem.fabric.contract`.
     """
 
     def __cinit__(self, Domain domain not None, Queue queue not None, uint32_t index, tuple send,
@@ -67,7 +67,7 @@ cdef class FabricLane(ConnectedLane):
             request.leave()
 
     cdef int limit(self, fi_info *info) except -1:
-        """How much goes into one operation, and how many of them may be under way."""
+        """Set the size limit of operations, and how many may be under way."""
         fabric = self.domain.fabric
         paces = bool(fabric.paces)
         self.c.operation_limit = min(info.ep_attr.max_msg_size,
@@ -87,7 +87,7 @@ cdef class FabricLane(ConnectedLane):
         return 0
 
     cdef int make_buffers(self, tuple send, tuple receive, bint passive) except -1:
-        """Message buffers and scratch, registered where that is needed; contexts of completions."""
+        """Make message buffers and scratch, registered if needed, and contexts of completions."""
         cdef bint bounces = self.c.needs_handles and not passive
         cdef size_t total = self.lay_out(send, receive, SCRATCH if bounces else LEAST_SCRATCH)
         cdef Memory buffers
@@ -114,7 +114,7 @@ cdef class FabricLane(ConnectedLane):
         return 0
 
     cdef int make_endpoint(self, fi_info *info) except -1:
-        """The endpoint, bound to the queue and to the fabric's events."""
+        """Make the endpoint, bound to the queue and to the fabric's events."""
         cdef Queue queue = self.queue
         cdef Domain domain = self.domain
         where = domain.fabric.provider
@@ -142,7 +142,7 @@ cdef class FabricLane(ConnectedLane):
         return <uintptr_t> &self.own.endpoint.fid
 
     def aim(self, uint64_t address, uint64_t key, uint64_t size):
-        """Set what one-sided operations on this lane reach."""
+        """Set the memory that one-sided operations on this lane reach."""
         self.own.remote_address = address
         self.own.remote_key = key
         self.c.remote_size = size
@@ -160,7 +160,7 @@ cdef class FabricLane(ConnectedLane):
             self.domain.fabric.nudge()
 
     def hang_up(self):
-        """Tell the other side that the lane is over; only the thread that polls its queue may."""
+        """Tell the other side that the lane has ended, from the thread that polls its queue."""
         if self.connected and self.own.endpoint != NULL:
             fi_shutdown(self.own.endpoint, 0)
             self.connected = False

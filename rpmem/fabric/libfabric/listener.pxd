@@ -1,5 +1,5 @@
 # cython: language_level=3
-"""Where libfabric's lanes are waited for."""
+"""The listener for lanes over libfabric."""
 
 from rpmem.fabric.libfabric.fabric cimport Fabric
 from rpmem.fabric.libfabric.fi cimport fid_pep
@@ -8,7 +8,7 @@ from rpmem.fabric.shared.connecting cimport Acceptor
 
 
 cdef class Listener(Acceptor):
-    """A passive endpoint, or a door before one."""
+    """A passive endpoint, perhaps behind a door."""
     cdef unsigned int born            # fork generation
     cdef fid_pep *endpoint
     cdef object door

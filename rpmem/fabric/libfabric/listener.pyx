@@ -1,4 +1,4 @@
-"""Where libfabric's lanes are waited for: fi_passive_ep(3), or a door before one."""
+"""The listener for lanes over libfabric: fi_passive_ep(3), perhaps behind a door."""
 
 import errno
 import os
@@ -13,24 +13,24 @@ from rpmem.fabric.libfabric.failures cimport lacks_descriptors, must
 from rpmem.fabric.libfabric.fi cimport *
 from rpmem.fabric.shared.addresses import address_of
 
-# Providers whose listener keeps what strangers connect to it: it stands behind a door.
+# Providers whose listener keeps the connections of strangers: it is put behind a door.
 GUARDED = frozenset({"tcp"})
-# Seconds until libfabric has noticed a connection from here.
+# Seconds for libfabric to notice a connection from this process.
 _HANDOVER = 5.0
-# And until a lane that was accepted is connected.
+# Longest single wait for accepted lanes to be connected.
 _NO_TIME = 0.001
 
 
 cdef class Listener(Acceptor):
-    """A passive endpoint on the fabric's address, at a port of the system's choice.
+    """A passive endpoint on the fabric's address, at a port chosen by the system.
 
     Parameters
     ----------
     fabric : Fabric
     lanes : int
-        How many are expected.
+        How many lanes are expected.
     guarded : bool
-        Where the provider needs it, let connections wait outside (`rpmem.fabric.libfabric.door`).
+        Let connections wait outside if the provider needs that (`rpmem.fabric.libfabric.door`).
     """
 
     def __cinit__(self, Fabric fabric not None, *, int lanes=0, bint guarded=True):
@@ -55,7 +55,7 @@ cdef class Listener(Acceptor):
         self.close()
 
     def next(self, double timeout, dict lanes):
-        """As `Acceptor.next`; requests come from the door, where there is one."""
+        """As `Acceptor.next`; requests come from the door if there is one."""
         cdef Request request
         if self.door is not None:
             request = self.next_at_door(0.0 if lanes else timeout)
@@ -81,10 +81,10 @@ cdef class Listener(Acceptor):
         return request
 
     def _take_over(self, Request request):
-        """Have libfabric accept a connection that has waited at the door."""
+        """Make libfabric accept a connection that has waited at the door."""
         cdef Request accepted
         self.door.begin_to_hand_over()
-        # For this one connection: what does not listen for long cannot be found by others.
+        # For this connection alone: a listener this short-lived cannot be found by others.
         behind = Listener(self.inner, guarded=False)
         request.behind = behind
         with request.visitor.inside(self.inner.host, behind.port) as (peer, guess):
@@ -94,20 +94,20 @@ cdef class Listener(Acceptor):
         request.info, accepted.info = accepted.info, NULL
 
     def _took_over(self, Request request):
-        """The lane is there: what accepting it took is no longer needed."""
+        """The lane exists: release what was needed to accept it."""
         request.behind.close()
         request.behind = None
         self.door.end_handing_over()
 
     def _turn_down(self, Request request):
-        """Refuse what libfabric has accepted."""
+        """Refuse a connection that libfabric has accepted."""
         cdef int rc = fi_reject(self.endpoint, request.info.handle, NULL, 0)
         fi_freeinfo(request.info)
         request.info = NULL
         must(rc, "fi_reject", self.fabric.provider)
 
     cdef Request await_request(self, tuple peer):
-        """Wait for the request of one that is known, and turn down all others."""
+        """Wait for the request of a known peer, and reject all others."""
         deadline = time.monotonic() + _HANDOVER
         while True:
             left = deadline - time.monotonic()
@@ -138,5 +138,5 @@ cdef class Listener(Acceptor):
 
 
 def some_loopback():
-    """An address of this machine that others neither reach nor guess."""
+    """An address of this machine that others can neither reach nor guess."""
     return "127." + ".".join(str(1 + byte % 254) for byte in os.urandom(3))

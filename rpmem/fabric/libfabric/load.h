@@ -1,6 +1,6 @@
 /*
  * Starting libfabric while it cannot see /proc/kallsyms: one entry of its own table of imported
- * functions is exchanged for the length of one call. No other library is touched.
+ * functions is replaced during one call. No other library is touched.
  */
 #ifndef RPMEM_FABRIC_LOAD_H
 #define RPMEM_FABRIC_LOAD_H
@@ -98,7 +98,7 @@ static int rpmem_write_slot(void **slot, void *value, const relro_t *relro)
 	return 0;
 }
 
-/* Call begin() of the library while it cannot open /proc/kallsyms; plainly where that fails. */
+/* Call begin() of the library while it cannot open /proc/kallsyms; normally if that fails. */
 static void rpmem_without_kallsyms(void *library, void (*begin)(void *), void *argument)
 {
 	struct link_map *map = NULL;
@@ -107,7 +107,7 @@ static void rpmem_without_kallsyms(void *library, void (*begin)(void *), void *a
 
 	if (dlinfo(library, RTLD_DI_LINKMAP, &map) == 0 && map)
 		slot = rpmem_import_slot(map, "fopen");
-	/* Somebody else's function in that place (a sanitizer's, a tracer's): leave it alone. */
+	/* Another function is in that place (a sanitizer's, a tracer's): leave it alone. */
 	if (slot && *slot == dlsym(RTLD_DEFAULT, "fopen")) {
 		relro.base = map->l_addr;
 		dl_iterate_phdr(rpmem_find_relro, &relro);

@@ -1,4 +1,4 @@
-"""The part of loading libfabric that needs the dynamic loader; nothing here is linked with it."""
+"""The part of loading libfabric that needs the dynamic loader; it is not linked with it."""
 
 from libc.stdint cimport uint32_t, uint64_t, uintptr_t
 
@@ -22,7 +22,7 @@ cdef enum:
 
 
 def is_loaded(const char *name):
-    """Say whether the process has this library already."""
+    """Return whether the process has already loaded this library."""
     cdef void *library = dlopen(name, RTLD_NOW | RTLD_NOLOAD)
     if library != NULL:
         dlclose(library)
@@ -30,17 +30,17 @@ def is_loaded(const char *name):
 
 
 def load(const char *path):
-    """Load a library for good measure; return its handle, or 0 when it cannot be loaded."""
+    """Load a library; return its handle, or 0 if it cannot be loaded."""
     return <uintptr_t> dlopen(path, RTLD_NOW | RTLD_LOCAL)
 
 
 def unload(uintptr_t handle):
-    """Give a handle of `load` back."""
+    """Release a handle from `load`."""
     dlclose(<void *> handle)
 
 
 def start_without_kernel_symbols():
-    """Have libfabric and its providers begin, which each does once, without kallsyms."""
+    """Initialize libfabric and its providers, which happens once, without kallsyms."""
     cdef void *library = dlopen("libfabric.so.1", RTLD_NOW | RTLD_NOLOAD)
     if library == NULL:
         return
@@ -50,7 +50,7 @@ def start_without_kernel_symbols():
 
 
 cdef void ask_every_provider(void *library) noexcept nogil:
-    """Ask what is on offer: some read kallsyms when they are loaded, others when asked."""
+    """Query all providers: some read kallsyms when loaded, others when queried."""
     cdef getinfo_t getinfo = <getinfo_t> dlsym(library, "fi_getinfo")
     cdef freeinfo_t freeinfo = <freeinfo_t> dlsym(library, "fi_freeinfo")
     cdef void *info = NULL

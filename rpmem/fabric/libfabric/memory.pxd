@@ -1,5 +1,5 @@
 # cython: language_level=3
-"""Where memory is registered with libfabric, and what was."""
+"""Memory registered with libfabric, and the domain it is registered in."""
 
 from libc.stdint cimport uint64_t
 
@@ -8,7 +8,7 @@ from rpmem.fabric.libfabric.fi cimport fid_domain, fid_mr
 
 
 cdef class Domain:
-    """Where memory is registered and endpoints live."""
+    """A domain in which memory is registered and endpoints are made."""
     cdef unsigned int born            # fork generation
     cdef fid_domain *domain
     cdef readonly Fabric fabric
@@ -22,5 +22,5 @@ cdef class Memory:
     cdef Domain domain
     cdef object keep
     cdef readonly uint64_t key
-    cdef readonly uint64_t address    # what the other side adds offsets to
+    cdef readonly uint64_t address    # to which the other side adds offsets
     cpdef close(self)

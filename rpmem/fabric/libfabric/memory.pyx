@@ -1,4 +1,4 @@
-"""Where memory is registered with libfabric, and what was: fi_domain(3), fi_mr(3)."""
+"""Memory registered with libfabric, and its domain: fi_domain(3), fi_mr(3)."""
 
 import errno
 
@@ -12,7 +12,7 @@ from rpmem.fabric.shared.failures import LOCKED_MEMORY
 
 
 cdef class Domain:
-    """Where memory is registered and endpoints live; one thread at a time."""
+    """A domain in which memory is registered and endpoints are made; one thread at a time."""
 
     def __cinit__(self, Fabric fabric not None):
         self.born = fork_generation()
@@ -24,7 +24,7 @@ cdef class Domain:
         self.close()
 
     cpdef close(self):
-        """Free the domain.  Its lanes, queues and memory must be closed before."""
+        """Free the domain. Its lanes, queues and memory must be closed first."""
         if is_copy(self.born):
             self.domain = NULL
         if self.domain != NULL:
@@ -35,8 +35,8 @@ cdef class Domain:
 cdef class Memory:
     """A registered range of memory; pins `keep` (a Region) until closed.
 
-    What its parameters mean stands in `rpmem.fabric.contract`. The wanted `key` is taken where the
-    provider lets us choose; a `persistent` one is what commits have to reach.
+    Its parameters are explained in `rpmem.fabric.contract`. The requested `key` is used if the
+    provider lets us choose; `persistent` memory is what commits have to reach.
     """
 
     def __cinit__(self, Domain domain not None, size_t address, size_t length, *, bint remote=False,
@@ -70,12 +70,12 @@ cdef class Memory:
 
     @property
     def handle(self):
-        """What posts on lanes of the same domain pass along for this memory."""
+        """The handle that posts on lanes of the same domain need for this memory."""
         return <size_t> fi_mr_desc(self.mr)
 
     @property
     def flushes(self):
-        """No RDMA FLUSH reaches it: see `Fabric.flushes`."""
+        """False: there is no RDMA FLUSH, see `Fabric.flushes`."""
         return False
 
     cpdef close(self):

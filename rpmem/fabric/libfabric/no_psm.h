@@ -1,6 +1,6 @@
 /*
- * What a stand-in for a library of absent hardware is made of: every function that libfabric's
- * provider may call says "no device". See __init__.py for why. None of them touches its
+ * The content of a stand-in for a library of absent hardware: every function that libfabric's
+ * provider may call says "no device". See startup.py for the reason. None of them touches its
  * arguments, so that all can have the same type.
  */
 #ifndef RPMEM_NO_PSM_H

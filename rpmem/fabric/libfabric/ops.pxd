@@ -7,7 +7,7 @@ from rpmem.fabric.libfabric.fi cimport fid_cq, fid_ep, fid_fabric
 from rpmem.wire.lane cimport fabric_ops_t, lane_t, queue_t
 
 
-# What libfabric hands back with a completion.
+# Passed with a post, returned by libfabric with its completion.
 ctypedef struct context_t:
     lane_t *lane
     uint32_t kind
@@ -16,13 +16,13 @@ ctypedef struct context_t:
 ctypedef struct fi_queue_t:
     queue_t base
     fid_cq *receives
-    fid_cq *posts             # the same as `receives` where one queue serves both
-    fid_cq *bell              # the one of them with a wait object
+    fid_cq *posts             # the same as `receives` if one queue serves both
+    fid_cq *bell              # the one that has a wait object
     fid_fabric *fabric
     int descriptor            # of the wait object
-    int woken                 # by `wake`, and no `wait` has ended for it yet
+    int woken                 # by `wake`, but no `wait` has ended for it yet
     uint32_t polls
-    uint64_t moving           # polls for which large posts may still be on their way
+    uint64_t moving           # polls during which large posts may still be moving
 
 ctypedef struct fi_lane_t:
     lane_t base
@@ -32,9 +32,9 @@ ctypedef struct fi_lane_t:
     uint32_t unsignalled      # posts since the last one that asked for a completion
     uint64_t unsignalled_bytes
     uint32_t signal_every     # posts,
-    uint64_t signal_bytes     # or bytes, and the next completion is asked for
-    uint32_t signals          # completions asked for that have not come
-    uint32_t window           # so many may be due, then posts wait
+    uint64_t signal_bytes     # or bytes, until the next completion is asked for
+    uint32_t signals          # completions asked for that have not arrived
+    uint32_t window           # posts wait when so many are due
     context_t sent
     context_t wrote
     context_t read

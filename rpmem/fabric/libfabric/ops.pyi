@@ -1,1 +1,1 @@
-# Nothing here is visible to Python: rpmem.fabric.libfabric.fabric makes lanes of it.
+# Nothing here is visible to Python: rpmem.fabric.libfabric.lane uses it.

@@ -1,6 +1,6 @@
-"""What libfabric does for the core, call by call: the table behind `fabric_ops_t`.
+"""The calls of libfabric on behalf of the core: the table behind `fabric_ops_t`.
 
-All of it is nogil and allocates nothing.  Numbers: fi_msg(3), fi_rma(3), fi_cq(3).
+All of it is nogil and allocates nothing. See fi_msg(3), fi_rma(3), fi_cq(3).
 """
 
 from libc.errno cimport EAGAIN
@@ -28,12 +28,12 @@ cdef extern from *:
 
 cdef enum:
     BATCH = 16
-    PATIENCE = 24                # empty polls until other queues than the awaited are looked at
-    LOOK_ASIDE = 4               # polls between two such looks
-    LOOK_RARELY = 64             # and after so many polls, only once in so many
-    LOOK_AT_ALL = 27             # makes the next poll such a look
-    AT_ONCE = 4096               # larger posts need polls of their queue to move on
-    BYTES_PER_POLL = 512         # they move at least so fast
+    PATIENCE = 24                # empty polls until queues other than the awaited one are checked
+    LOOK_ASIDE = 4               # polls between two such checks
+    LOOK_RARELY = 64             # the same, after this many polls
+    LOOK_AT_ALL = 27             # makes the next poll such a check
+    AT_ONCE = 4096               # larger posts need polls of their queue to make progress
+    BYTES_PER_POLL = 512         # and progress at least this fast
 
 
 cdef inline int lost(lane_t *lane, long rc) noexcept nogil:
@@ -46,7 +46,7 @@ cdef inline int lost(lane_t *lane, long rc) noexcept nogil:
 
 
 cdef inline int posted(fi_lane_t *own, uint64_t flags, long rc) noexcept nogil:
-    """Note what is under way after a post."""
+    """Update the counts of what is under way after a post."""
     if rc:
         return lost(&own.base, rc)
     if flags & FI_COMPLETION:
@@ -57,7 +57,7 @@ cdef inline int posted(fi_lane_t *own, uint64_t flags, long rc) noexcept nogil:
 
 
 cdef inline uint64_t post_flags(fi_lane_t *own, uint32_t flags, uint64_t length) noexcept nogil:
-    """Ours to libfabric's; asks for a completion now and then, so that the queue drains."""
+    """Our flags as libfabric's; asks for a completion now and then, so that the queue drains."""
     cdef fi_queue_t *queue = <fi_queue_t *> own.base.queue
     cdef uint64_t out = 0
     if length > AT_ONCE:
@@ -163,7 +163,7 @@ cdef int fabric_receive(lane_t *lane, uint32_t slot) noexcept nogil:
 
 
 cdef int fabric_fault(fid_cq *cq, completion_t *out) noexcept nogil:
-    """An operation ended in an error: say of which lane."""
+    """An operation ended in an error: find out and report its lane."""
     cdef fi_cq_err_entry error
     cdef context_t *context
     memset(&error, 0, sizeof(error))
@@ -171,7 +171,7 @@ cdef int fabric_fault(fid_cq *cq, completion_t *out) noexcept nogil:
         return 0
     context = <context_t *> error.op_context
     if context.lane.state == LANE_UP:
-        # What does not fit into the buffer it was sent to breaks the protocol, not the connection.
+        # A message too long for its buffer breaks the protocol, not the connection.
         context.lane.state = LANE_GARBLED if error.err == FI_ETRUNC else LANE_LOST
         context.lane.detail = error.err
     out.lane = context.lane
@@ -211,15 +211,15 @@ cdef int poll_one(fid_cq *cq, completion_t *out, int room) noexcept nogil:
 
 
 cdef int fabric_poll(queue_t *base, completion_t *out, int room) noexcept nogil:
-    # An empty poll of `tcp` is a system call: look where the answer is expected.
+    # An empty poll of `tcp` is a system call, so poll the queue where the answer is expected.
     cdef fi_queue_t *queue = <fi_queue_t *> base
     cdef bint aside
     cdef int n = 0
     if queue.posts == queue.receives:
         return poll_one(queue.receives, out, room)
     queue.polls += 1
-    # The other side's one-sided operations leave nothing anywhere: nobody waits for a target that
-    # only serves those.
+    # One-sided operations of the other side leave no completions here, so a target that serves only
+    # those looks aside rarely: no answer is awaited from it.
     aside = queue.polls > PATIENCE and queue.polls % (
         LOOK_ASIDE if queue.polls < LOOK_RARELY else LOOK_RARELY) == 0
     if base.watch & WATCH_RECEIVES or aside:
@@ -239,13 +239,14 @@ cdef int fabric_wait(queue_t *base, int milliseconds) noexcept nogil:
     cdef fid_cq *last
     cdef fid_t watched[1]
     watched[0] = &queue.bell.fid
-    # Looking at one queue moves what has arrived for the other: so look at both after the bell
-    # was asked, at the awaited one last, or what would ring it is taken already.
+    # Polling one queue also processes what has arrived for the other. So after arming the bell
+    # poll both, the awaited one last; otherwise the event that would ring it may already be
+    # consumed.
     if base.watch & WATCH_POSTS:
         first, last = queue.receives, queue.posts
     else:
         first, last = queue.posts, queue.receives
-    # It also clears the bell, whoever rang it.
+    # This also clears the bell, no matter who rang it.
     if (fi_trywait(queue.fabric, watched, 1) or rpmem_exchange(&queue.woken, 0)
             or fi_cq_read(first, NULL, 0) != -EAGAIN or fi_cq_read(last, NULL, 0) != -EAGAIN):
         queue.polls = LOOK_AT_ALL

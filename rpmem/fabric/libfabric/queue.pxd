@@ -1,5 +1,5 @@
 # cython: language_level=3
-"""Where libfabric's completions arrive."""
+"""The queue for completions of libfabric."""
 
 from rpmem.fabric.libfabric.fi cimport fid_cq
 from rpmem.fabric.libfabric.memory cimport Domain

@@ -1,4 +1,4 @@
-"""Where libfabric's completions arrive: fi_cq(3)."""
+"""The queue for completions of libfabric: fi_cq(3)."""
 
 from libc.string cimport memset
 
@@ -8,20 +8,20 @@ from rpmem.fabric.libfabric.fi cimport *
 from rpmem.fabric.libfabric.ops cimport FI_OPS
 from rpmem.wire.lane cimport WATCH_POSTS, WATCH_RECEIVES
 
-# Providers with progress threads of their own: polling only takes their CPU away.
+# Providers with their own progress threads: polling only takes CPU time from them.
 NEVER_SPUN = frozenset({"sockets"})
 
-# Up to libfabric 1.x, `tcp` pays three system calls for every completion in a queue that can
-# be slept on, but wakes such a queue for any byte of its lanes.  So completions go to a queue
-# without wait object, and the other one, which stays empty, is the bell.
+# Up to libfabric 1.x, `tcp` makes three system calls for every completion in a queue that can be
+# slept on, but wakes such a queue for any byte of its lanes. So completions go to a queue without a
+# wait object, and the other one, which stays empty, is the bell.
 SPLIT = frozenset({"tcp"}) if fi_version() >> 16 == 1 else frozenset()
 
 
 cdef class Queue:
-    """Where completions arrive: one per lane (initiator), one per service thread (target).
+    """Receives completions: one per lane (initiator), one per service thread (target).
 
-    It holds `size` completions, as many as the provider likes for 0. Most waits are for messages
-    (`answers`), or else for the completion of one-sided posts.
+    It holds `size` completions; 0: the provider's default. Most waits are for messages if `answers`
+    is true, else for the completion of one-sided posts.
     """
 
     def __cinit__(self, Domain domain not None, size_t size=0, *, bint answers=True):
@@ -58,7 +58,7 @@ cdef class Queue:
         self.close()
 
     cpdef close(self):
-        """Free the queue; its lanes must be closed before."""
+        """Free the queue; its lanes must be closed first."""
         if is_copy(self.born):
             self.c.receives = self.c.posts = NULL
         if self.c.posts != NULL and self.c.posts != self.c.receives:

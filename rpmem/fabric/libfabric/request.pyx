@@ -1,4 +1,4 @@
-"""Somebody who wants a lane over libfabric."""
+"""A request for a lane over libfabric."""
 
 from rpmem.fabric.libfabric.fi cimport fi_freeinfo
 
@@ -11,17 +11,17 @@ cdef class Request:
             fi_freeinfo(self.info)
 
     cdef enter(self):
-        """Have libfabric take over a connection that has waited at the door."""
+        """Let libfabric take over a connection that has waited at the door."""
         if self.visitor is not None:
             self.listener._take_over(self)
 
     cdef leave(self):
-        """What the lane needed of the listener is no longer needed."""
+        """Release what the lane needed from the listener."""
         if self.behind is not None:
             self.listener._took_over(self)
 
     def reject(self):
-        """Turn the request down."""
+        """Reject the request."""
         if self.visitor is not None:
             self.visitor.close()
             self.visitor = None

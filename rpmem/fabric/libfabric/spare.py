@@ -1,7 +1,7 @@
-"""Descriptors put by, so that there are some when they are needed.
+"""Descriptors reserved in advance, to be available when they are needed.
 
-Whoever promises something that takes descriptors later takes them now: if there are too few, that
-is known before the promise, and nobody else in the process can use them up meanwhile.
+Code that promises something for which it will need descriptors takes them now: a shortage becomes
+apparent before the promise, and the rest of the process cannot use them up meanwhile.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ __all__ = ["Spare"]
 
 
 class Spare:
-    """So many descriptors, open and of no use, until they are given away.
+    """A number of placeholder descriptors, open until they are given away.
 
     Parameters
     ----------
@@ -22,7 +22,7 @@ class Spare:
     Raises
     ------
     OSError
-        There are not so many; none is kept then.
+        There are not enough; then none is kept.
     """
 
     def __init__(self, count: int) -> None:
@@ -38,17 +38,17 @@ class Spare:
         return len(self._held)
 
     def give(self, count: int = 1) -> None:
-        """Let others have `count` of them, or as many as there are."""
+        """Free `count` of them for other uses, or as many as there are."""
         for _ in range(min(count, len(self._held))):
             os.close(self._held.pop())
 
     def refill(self) -> None:
-        """Take back what was given, as far as it is free again."""
+        """Take back those given away, as far as they are free again."""
         with suppress(OSError):
             self._fill()
 
     def close(self) -> None:
-        """Give all of them back for good. Idempotent."""
+        """Free all of them for good. Idempotent."""
         self._count = 0
         self.give(len(self._held))
 

@@ -1,14 +1,14 @@
-"""Loading libfabric without its waits.
+"""Loading libfabric without its delays.
 
-Distributions link libfabric with the libraries of interconnects that ended years ago (PSM, PSM2).
+Distributions link libfabric with the libraries of long discontinued interconnects (PSM, PSM2).
 The constructor of each sleeps 100 ms to calibrate a clock, in every process, hardware or not.
-Where there is no such hardware, stand-ins that answer "no device" are loaded in their place.
+On a machine without such hardware, stand-ins that answer "no device" are loaded in their place.
 
-The first question to libfabric then reads ``/proc/kallsyms`` from end to end, to learn whether
-RDMA devices could reach the memory of graphics cards. Where there is no RDMA device the answer
-has no use, and libfabric is told that the file is not there.
+The first query to libfabric then reads all of ``/proc/kallsyms``, to find out whether RDMA devices
+could reach the memory of graphics cards. Without an RDMA device the answer is useless, and
+libfabric is told that the file does not exist.
 
-Neither is done when libfabric is in the process already, nor with ``RPMEM_PLAIN_LIBFABRIC=1``.
+Neither is done if libfabric is already loaded, nor with ``RPMEM_PLAIN_LIBFABRIC=1``.
 """
 
 from __future__ import annotations
@@ -25,19 +25,19 @@ __all__ = ["load"]
 
 _HERE = os.path.dirname(__file__)
 _STAND_INS = (
-    # file built by setup.py, what it stands for, device nodes, the user's wish for the real one
+    # file built by setup.py, library it replaces, device nodes, variable that asks for the real one
     ("no_psm", b"libpsm_infinipath.so.1", "ipath", "PSM_DEVICES"),
     ("no_psm2", b"libpsm2.so.2", "hfi1", "PSM2_DEVICES"),
 )
 
 
 def load() -> ModuleType:
-    """Import what carries lanes of libfabric's providers, in the quickest way this machine allows.
+    """Import the fabric over libfabric, in the quickest way this machine allows.
 
     Raises
     ------
     MissingExtension
-        The compiled part is not there, or the library it needs is not.
+        The compiled part or the library it needs is missing.
     """
     loader = _loader()
     stand_ins = _load_stand_ins(loader) if loader else []
@@ -46,7 +46,7 @@ def load() -> ModuleType:
     except MissingExtension:
         if not loader or not stand_ins:
             raise
-        # Perhaps a libfabric that wants more of PSM than the stand-ins have: give it the real ones.
+        # Perhaps this libfabric needs more of PSM than the stand-ins have: give it the real ones.
         for handle in stand_ins:
             loader.unload(handle)
         module = import_module("rpmem.fabric.libfabric.api")
@@ -56,13 +56,13 @@ def load() -> ModuleType:
 
 
 def _loader() -> ModuleType | None:
-    """Return the compiled helper, or None where libfabric is to be loaded in its own way."""
+    """Return the compiled helper, or None if libfabric is to be loaded as usual."""
     if os.environ.get("RPMEM_PLAIN_LIBFABRIC", "0") not in ("", "0"):
         return None
     try:
         from rpmem.fabric.libfabric import load as loader
     except MissingExtension:
-        return None  # not built: only time is lost
+        return None  # not built: this only costs time
     return None if loader.is_loaded(b"libfabric.so.1") else loader
 
 

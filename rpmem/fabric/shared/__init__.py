@@ -1,1 +1,1 @@
-"""What the fabrics share: how lanes come about, their buffers, addresses, errors."""
+"""Code shared by the fabrics: connecting lanes, their buffers, addresses, errors."""

@@ -6,17 +6,17 @@ import socket
 
 __all__ = ["IPV4_SIZE", "IPV6_SIZE", "address_of"]
 
-#: Bytes of a ``sockaddr_in`` and of a ``sockaddr_in6``.
+#: Sizes of a ``sockaddr_in`` and of a ``sockaddr_in6``.
 IPV4_SIZE, IPV6_SIZE = 16, 28
 
 
 def address_of(raw: bytes) -> tuple[str, int]:
-    """Return host and port of a ``sockaddr``; ``("", 0)`` when it is of no known family.
+    """Return host and port of a ``sockaddr``; ``("", 0)`` if its family is unknown.
 
     Parameters
     ----------
     raw : bytes
-        The address, and perhaps more behind it.
+        The address, perhaps followed by more bytes.
     """
     family = int.from_bytes(raw[:2], "little")
     port = int.from_bytes(raw[2:4], "big")

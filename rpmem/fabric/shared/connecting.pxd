@@ -1,5 +1,5 @@
 # cython: language_level=3
-"""How lanes come about, on either side: one event after the other, each within bounded time."""
+"""How lanes are connected, on either side: event by event, each within a time limit."""
 
 from rpmem.fabric.shared.lane cimport ConnectedLane
 
@@ -8,12 +8,12 @@ cdef class Connector:
     """The base of the fabrics' Fabric: knows the lanes that are being connected."""
     cdef unsigned int born            # fork generation
     cdef readonly str provider
-    cdef str host                     # what it was made for
+    cdef str host                     # the host it was made for
     cdef int port
-    cdef str unanswered               # what may be the matter where nobody answers
+    cdef str unanswered               # a likely cause if there is no answer
     cdef dict joining                 # key to lane: asked for or accepted, not yet connected
-    cdef object problem               # what ends the wait for all of them
-    # Wait for one event: a Request, the lane that it was about, or None.
+    cdef object problem               # an error that ends the wait for all of them
+    # Wait for one event: return a Request, the lane that the event was about, or None.
     cdef object turn(self, double timeout_s)
 
 

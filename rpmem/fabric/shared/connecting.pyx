@@ -1,7 +1,7 @@
-"""How lanes come about, on either side: one event after the other, each within bounded time.
+"""How lanes are connected, on either side: event by event, each within a time limit.
 
-A fabric's own part is `turn`: it takes one event, notes what it means in the lane that it is about,
-and returns that lane.
+Each fabric implements `turn`: it takes one event, records it in the lane that it is about, and
+returns that lane.
 """
 
 import time
@@ -11,11 +11,11 @@ cimport cython
 from rpmem.errors import DeadlineExceeded
 from rpmem.fabric.shared.lane cimport ConnectedLane
 
-# Seconds between two calls of what may end the wait.
+# Seconds between two calls of `check`, which may end the wait.
 _SLICE_S = 0.05
 
 
-@cython.no_gc_clear  # lanes that are let go of take themselves off its list
+@cython.no_gc_clear  # a lane that is dropped removes itself from its list
 cdef class Connector:
     """The base of the fabrics' Fabric."""
 
@@ -25,14 +25,14 @@ cdef class Connector:
     def await_lanes(self, list lanes, double timeout, object check=None):
         """Wait until every lane of `lanes` is connected.
 
-        `check` is called now and then meanwhile, and may raise to end the wait.
+        `check` is called now and then, and may raise to end the wait.
 
         Raises
         ------
         ConnectFailed
-            When the target refused one or hung up.
+            The target refused a lane, or hung up.
         DeadlineExceeded
-            When it did not answer within `timeout` seconds.
+            The target did not answer within `timeout` seconds.
         """
         cdef ConnectedLane lane
         deadline = time.monotonic() + timeout
@@ -61,15 +61,15 @@ cdef class Acceptor:
     """The base of the fabrics' Listener."""
 
     def next(self, double timeout, dict lanes):
-        """Wait for what happens next: a Request, a lane of `lanes` that is connected, or None.
+        """Wait for the next event: a Request, a lane of `lanes` that is connected, or None.
 
         Parameters
         ----------
         timeout : float
             Seconds.
         lanes : dict
-            ``lane.key`` to lane, for those accepted and not yet connected; the one that
-            is reported (or failed) is taken out.
+            ``lane.key`` to lane, for lanes accepted and not yet connected; the one that is reported
+            (or has failed) is removed.
         """
         cdef ConnectedLane lane
         event = self.fabric.turn(timeout)

@@ -1,8 +1,8 @@
 # cython: language_level=3
-"""Waiting for a file descriptor, with neither the GIL nor the heap."""
+"""Waiting for a file descriptor, without the GIL or the heap."""
 
 cdef enum:
-    LONGEST_MS = 600000           # that a wait takes, whatever is asked for
+    LONGEST_MS = 600000           # the longest wait, whatever is asked for
 
 
 cdef extern from "<poll.h>" nogil:
@@ -27,6 +27,6 @@ cdef inline int milliseconds(double seconds) noexcept nogil:
 
 
 cdef inline bint readable(int descriptor, int milliseconds) noexcept nogil:
-    """Whether there is something to read, now or before the time is over."""
+    """Whether there is something to read, now or within the given time."""
     cdef pollfd entry = watched(descriptor)
     return c_poll(&entry, 1, milliseconds) > 0

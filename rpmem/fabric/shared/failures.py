@@ -1,7 +1,7 @@
-"""What a refusal of a fabric's library comes to.
+"""Errors for refusals by a fabric's library.
 
-Each fabric has a function ``must`` that knows how its library says no, in return values or in
-``errno``; the error is made here.
+Each fabric has a function ``must`` that knows how its library reports errors, by return values or
+in ``errno``; the error is made here.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from rpmem.errors import FabricFailure, RpmemError, remedy_for
 
 __all__ = ["LOCKED_MEMORY", "failure"]
 
-#: What helps where too little memory may be locked.
+#: The remedy if too little memory may be locked.
 LOCKED_MEMORY = (
     "raise the limit for locked memory (ulimit -l, or memlock in /etc/security/limits.conf)"
 )
@@ -30,12 +30,12 @@ def failure(
     what : str
         The call.
     why : str
-        What the library says of it.
+        The library's explanation.
     number : int or None
-        The errno, if it has one.
+        The errno, if there is one.
     where : str, optional
         The provider, device or host.
     kind : type
-        Of the error.
+        The class of the error.
     """
     return kind(f"{what}: {why}", where=where, errno=number, hint=remedy_for(number))

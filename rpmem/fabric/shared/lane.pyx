@@ -1,4 +1,4 @@
-"""The base of the fabrics' lanes: message buffers, and what is known of the connection."""
+"""The base of the fabrics' lanes: message buffers and the state of the connection."""
 
 import errno
 import os
@@ -16,14 +16,14 @@ cdef enum:
 
 
 cdef class ConnectedLane(Lane):
-    """A lane with buffers of its own, connected or about to be."""
+    """A lane that owns its buffers, connected or about to be."""
 
     def __cinit__(self, *_, **__):
         if type(self) is ConnectedLane:
             raise TypeError("only fabrics have lanes")
 
     def __dealloc__(self):
-        # Fabrics have closed it by now: nothing reaches the buffers any longer.
+        # The fabric has closed it by now: nothing can reach the buffers any more.
         free(self.area)
 
     cdef size_t lay_out(self, tuple send, tuple receive, uint32_t scratch) except 0:

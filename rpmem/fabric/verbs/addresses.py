@@ -1,4 +1,4 @@
-"""Where lanes over RDMA lead to, and which addresses this machine's devices have."""
+"""The addresses that RDMA lanes lead to, and those of this machine's devices."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ _DEVICES = "/sys/class/infiniband"
 
 
 def sockaddrs(host: str, port: int) -> list[bytes]:
-    """Return every address of `host`, as the kernel wants them.
+    """Return every address of `host`, as ``sockaddr`` bytes for the kernel.
 
     Raises
     ------
     ProviderUnavailable
-        There is none.
+        There are none.
     """
     try:
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
@@ -40,14 +40,14 @@ def sockaddrs(host: str, port: int) -> list[bytes]:
 
 
 def is_loopback(sockaddr: bytes) -> bool:
-    """Return whether a packed address is one of this machine alone."""
+    """Return whether a packed address is a loopback address."""
     if len(sockaddr) == 16:
         return sockaddr[4] == 127
     return sockaddr[8:24] == socket.inet_pton(socket.AF_INET6, "::1")
 
 
 def own_addresses() -> list[str]:
-    """Return internet addresses that this machine's RDMA ports have, the same at each call."""
+    """Return the internet addresses of this machine's RDMA ports, in a fixed order."""
     found = []
     for device in sorted(os.listdir(_DEVICES)) if os.path.isdir(_DEVICES) else ():
         ports = os.path.join(_DEVICES, device, "ports")

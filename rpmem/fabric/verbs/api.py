@@ -1,4 +1,4 @@
-"""The fabric `verbs`, whose parts are compiled separately, under one name."""
+"""The fabric `verbs`: its separately compiled parts in one namespace."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ __all__ = [
 
 
 def share(given: object) -> SharedDomain:
-    """Return what of a user's pyverbs objects lanes can be made in.
+    """Return the part of a user's pyverbs objects in which lanes can be made.
 
     Parameters
     ----------
@@ -39,7 +39,7 @@ def share(given: object) -> SharedDomain:
     Raises
     ------
     MissingExtension
-        There is no pyverbs, or not one that rpmem can look into.
+        pyverbs is missing, or rpmem cannot read its objects.
     """
     try:
         from rpmem.fabric.verbs.pyverbs_objects import share

@@ -1,4 +1,4 @@
-"""Polling a verbs queue, sleeping on it, waking who sleeps; faults of its lanes."""
+"""Polling a verbs queue, sleeping on it, waking the sleeper; faults of its lanes."""
 
 from libc.errno cimport (
     EACCES, ECONNRESET, EFAULT, EIO, EMSGSIZE, ENOBUFS, ENODEV, EREMOTEIO, ETIMEDOUT,
@@ -18,13 +18,13 @@ from rpmem.wire.lane cimport (
 )
 
 cdef enum:
-    LOOK_ASIDE = 4096            # polls between two looks at the connections' events
+    LOOK_ASIDE = 4096            # polls between two checks of the connections' events
 
 
 # --- faults ----------------------------------------------------------------------------------
 
 cdef void lane_lost(verbs_lane_t *own, int detail) noexcept nogil:
-    """The lane's connection is gone; whoever polls its queue is told once."""
+    """The lane's connection is gone; polling its queue reports that once."""
     if own.base.state == LANE_UP:
         own.base.state = LANE_LOST
         own.base.detail = detail
@@ -33,7 +33,7 @@ cdef void lane_lost(verbs_lane_t *own, int detail) noexcept nogil:
 
 
 cdef int errno_of(int status) noexcept nogil:
-    """What a work completion's status comes to."""
+    """The errno for a work completion's status."""
     if status == IBV_WC_WR_FLUSH_ERR:
         return ECONNRESET
     if status == IBV_WC_RETRY_EXC_ERR:
@@ -54,7 +54,7 @@ cdef int errno_of(int status) noexcept nogil:
 # --- completions -----------------------------------------------------------------------------
 
 cdef int report(verbs_lane_t *own, completion_t *out) noexcept nogil:
-    """Say that a lane is lost, once."""
+    """Report that a lane is lost, once."""
     if own.reported:
         return 0
     own.reported = True
@@ -66,7 +66,7 @@ cdef int report(verbs_lane_t *own, completion_t *out) noexcept nogil:
 
 
 cdef int take(verbs_queue_t *queue, const ibv_wc *entry, completion_t *out) noexcept nogil:
-    """One work completion: 1 when it is of interest to whoever polls."""
+    """Process one work completion; 1 if the caller of poll needs it."""
     cdef uint64_t slot = entry.wr_id >> SLOT_SHIFT
     cdef uint32_t kind = <uint32_t> (entry.wr_id >> KIND_SHIFT) & 0xff
     cdef uint32_t number = <uint32_t> entry.wr_id
@@ -89,7 +89,7 @@ cdef int take(verbs_queue_t *queue, const ibv_wc *entry, completion_t *out) noex
 
 
 cdef void hear(verbs_queue_t *queue) noexcept nogil:
-    """Take the connections' events: some say that a lane is lost."""
+    """Take the connections' events, some of which mean that a lane is lost."""
     cdef rdma_cm_event *event = NULL
     cdef verbs_lane_t *own
     cdef int kind
@@ -106,13 +106,13 @@ cdef void hear(verbs_queue_t *queue) noexcept nogil:
 
 
 cdef void look_aside(verbs_queue_t *queue) noexcept nogil:
-    """Has a connection ended?  Nothing in the queue would say so."""
+    """Check whether a connection has ended, which the queue itself would not show."""
     if readable(queue.events.fd, 0):
         hear(queue)
 
 
 cdef int report_all(verbs_queue_t *queue, completion_t *out, int room) noexcept nogil:
-    """Lanes that were lost without a work completion that said so."""
+    """Report lanes that were lost without a work completion to show it."""
     cdef uint32_t slot
     cdef int used = 0
     queue.trouble = False
@@ -147,7 +147,7 @@ cdef int verbs_poll(queue_t *base, completion_t *out, int room) noexcept nogil:
         queue.polls += 1
         if queue.polls % LOOK_ASIDE == 0:
             look_aside(queue)
-        # Only now: completions that came before the end count.
+        # Only now: completions from before the end still count.
         if queue.trouble:
             used = report_all(queue, out, room)
     return used
@@ -162,7 +162,7 @@ cdef int verbs_wait(queue_t *base, int milliseconds) noexcept nogil:
     cdef int n
     if queue.stashed or queue.trouble:
         return 1
-    # What arrives before the queue is armed rings nothing: so arm it, then look once more.
+    # Completions that arrive before the queue is armed do not ring: arm it, then poll once more.
     if ibv_req_notify_cq(queue.cq, 0):
         return 1
     n = ibv_poll_cq(queue.cq, BATCH, queue.stash)
@@ -179,7 +179,7 @@ cdef int verbs_wait(queue_t *base, int milliseconds) noexcept nogil:
     if descriptors[1].revents:
         hear(queue)
     if descriptors[2].revents:
-        # Rings of one moment count as one.
+        # Several rings are read as one.
         unistd.read(queue.bell, &count, sizeof(count))
     return 1
 

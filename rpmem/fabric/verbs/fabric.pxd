@@ -1,5 +1,5 @@
 # cython: language_level=3
-"""The RDMA device that leads to an address, or has it; and the events of its connections."""
+"""The RDMA device that leads to an address, or has it, and the events of its connections."""
 
 from libc.stdint cimport uint32_t
 
@@ -9,7 +9,7 @@ from rpmem.fabric.verbs.rdmacm cimport rdma_cm_id, rdma_event_channel
 
 
 cdef class Fabric(Connector):
-    """An RDMA device, towards one address."""
+    """An RDMA device, for one address."""
     cdef rdma_event_channel *events
     cdef rdma_cm_id *bound            # the address to listen on
     cdef bytes peer                   # a sockaddr

@@ -1,8 +1,8 @@
-"""The RDMA device that leads to an address, or has it; and the events of its connections.
+"""The RDMA device that leads to an address, or has it, and the events of its connections.
 
 Connections are made by the calling thread, which waits for the events of one channel with a
-time-out at each step; a lane that is connected moves to its queue's own channel, where whoever
-polls the queue hears of its end.
+time-out at each step; once connected, a lane moves to its queue's channel, where the thread that
+polls the queue sees the lane end.
 """
 
 import errno as errno_numbers
@@ -25,13 +25,13 @@ from rpmem.fabric.verbs.rdmacm cimport *
 from rpmem.fabric.verbs.request cimport Request
 
 cdef enum:
-    RESOLVE_MS = 5000             # until it is known which device leads there
-    SLACK_MS = 1000               # and until that is said
+    RESOLVE_MS = 5000             # to find the device that leads there
+    SLACK_MS = 1000               # and for that to be reported
     INITIATOR_DEPTH = 128         # work requests in a send queue
     TARGET_DEPTH = 64
     LEAST_DEPTH = 2
-    MOST_DEPTH = 4096             # more on its way brings nothing, and costs memory
-    COMPLETIONS_EACH = 96         # of a target's lane, when all of them wait to be taken
+    MOST_DEPTH = 4096             # more under way gains nothing and costs memory
+    COMPLETIONS_EACH = 96         # of a target's lane, if all of them are waiting to be polled
 
 
 cdef tuple peer_of(const sockaddr *address):
@@ -39,17 +39,17 @@ cdef tuple peer_of(const sockaddr *address):
     return address_of((<const char *> address)[:<size_t> size])
 
 
-@cython.no_gc_clear  # lanes that are let go of take themselves off its list
+@cython.no_gc_clear  # a lane that is dropped removes itself from its list
 cdef class Fabric(Connector):
     """The RDMA device that leads to an address, or has it.
 
-    What its parameters mean stands in `rpmem.fabric.contract`; `shared` is a SharedDomain of
+    Its parameters are explained in `rpmem.fabric.contract`; `shared` is a SharedDomain of
     `rpmem.fabric.verbs.pyverbs_objects`.
 
     Notes
     -----
-    Loopback addresses belong to no RDMA device; the machine's first RDMA address is taken in
-    their place, by both sides alike.
+    Loopback addresses belong to no RDMA device; both sides replace them by the machine's first RDMA
+    address.
     """
 
     def __cinit__(self, str provider, str host, int port=0, *, bint listen=False,
@@ -89,7 +89,7 @@ cdef class Fabric(Connector):
             errno=number, hint="`rpmem check` and `rdma link` show this machine's RDMA devices")
 
     cdef int bind(self, bytes address) except -1:
-        """Take `address` for listening; finds the device that has it."""
+        """Bind to `address` for listening, and find the device that has it."""
         cdef rdma_cm_id *id = NULL
         cdef char *raw = address
         must(rdma_create_id(self.events, &id, NULL, RDMA_PS_TCP), "rdma_create_id", "verbs")
@@ -128,7 +128,7 @@ cdef class Fabric(Connector):
         return 0
 
     def open(self, size_t device):
-        """The device, as the user opened it or opened for this session."""
+        """Use the device as opened by the user, or open it for this session."""
         if self.shared is None:
             return Device.open(<ibv_device *> device)
         name = ibv_get_device_name(<ibv_device *> device).decode()
@@ -148,7 +148,7 @@ cdef class Fabric(Connector):
         self.close()
 
     cpdef close(self):
-        """Free everything.  Lanes and domains must be closed before."""
+        """Free everything. Lanes and domains must be closed first."""
         if is_copy(self.born):
             self.bound = NULL
             self.events = NULL
@@ -162,17 +162,17 @@ cdef class Fabric(Connector):
 
     @property
     def pins(self):
-        """Registering memory pins it: it is registered once per session."""
+        """True: registering memory pins it, so it is registered once per session."""
         return True
 
     @property
     def paces(self):
-        """A message needs a receive buffer that is there: the device does not wait for one."""
+        """False: a message needs a posted receive buffer, the device does not wait for one."""
         return False
 
     @property
     def commits(self):
-        """There is no commit-complete: RDMA FLUSH does the same as a step of its own."""
+        """False: instead of commit-complete there is RDMA FLUSH, a separate step."""
         return False
 
     @property
@@ -182,7 +182,7 @@ cdef class Fabric(Connector):
 
     @property
     def lane_limit(self):
-        """The most lanes a session can have."""
+        """The highest number of lanes a session can have."""
         return max(1, min(self.device.pair_limit, self.device.completion_limit // COMPLETIONS_EACH))
 
     @property
@@ -205,7 +205,7 @@ cdef class Fabric(Connector):
         }
 
     cdef object turn(self, double timeout_s):
-        """Take one event: a Request, the lane it was about, or None."""
+        """Take one event: return a Request, the lane it was about, or None."""
         cdef rdma_cm_event *event = NULL
         cdef rdma_cm_id *id
         cdef int kind, status

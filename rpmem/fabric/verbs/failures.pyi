@@ -1,1 +1,1 @@
-# Nothing here is visible to Python: the modules beside it use it.
+# Nothing here is visible to Python: neighbouring modules cimport it.

@@ -9,7 +9,7 @@ from rpmem.fabric.shared.failures import failure
 
 
 cdef int must(long rc, str what, object where=None, object kind=FabricFailure) except -1:
-    """Return if 0; raise for -1, which leaves its reason in `errno`, and for an errno."""
+    """Return if 0; raise for -1, with the reason in `errno`, and for an errno."""
     cdef int number
     if rc == 0:
         return 0

@@ -25,7 +25,7 @@ cdef extern from "<infiniband/verbs.h>" nogil:
         int max_qp_rd_atom
         int max_qp_init_rd_atom
         uint8_t phys_port_cnt
-    struct odp_transports_t:      # unnamed over there, as the other *_t here
+    struct odp_transports_t:      # unnamed in verbs.h, like the other *_t here
         uint32_t rc_odp_caps
     struct ibv_odp_caps:
         uint64_t general_caps

@@ -1,5 +1,5 @@
 # cython: language_level=3
-"""A lane over one queue pair, and how it comes to be connected."""
+"""A lane over one queue pair, and how it is connected."""
 
 from libc.stdint cimport uint32_t
 
@@ -13,8 +13,8 @@ from rpmem.fabric.verbs.structs cimport verbs_lane_t
 
 cdef enum stage_t:
     STAGE_NEW
-    STAGE_ADDRESS                 # it is known which device leads there
-    STAGE_ROUTE                   # and how
+    STAGE_ADDRESS                 # the device that leads there is known
+    STAGE_ROUTE                   # and the route
     STAGE_ASKING
     STAGE_CONNECTED
     STAGE_FAILED
@@ -29,7 +29,7 @@ cdef class FabricLane(ConnectedLane):
     cdef Memory pool
     cdef stage_t stage
     cdef bint passive
-    cdef int reads                    # READs the target answers at once
+    cdef int reads                    # READs that the target answers at the same time
     cdef int prepare(self, tuple send, tuple receive, Memory pool, Request request) except -1
     cdef int make_buffers(self, tuple send, tuple receive, uint32_t scratch) except -1
     cdef int make_id(self) except -1

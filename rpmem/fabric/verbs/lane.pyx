@@ -1,7 +1,7 @@
-"""A lane over one queue pair, and how it comes to be connected.
+"""A lane over one queue pair, and how it is connected.
 
-Queue pairs are made and moved from state to state here and not by librdmacm, so that they can
-belong to a protection domain of the user's own.
+Queue pairs are made and moved from state to state here instead of by librdmacm, so that they can
+belong to the user's protection domain.
 """
 
 import errno as errno_numbers
@@ -25,24 +25,24 @@ from rpmem.fabric.verbs.structs cimport CHAIN, PIECES
 
 cdef enum:
     SCRATCH = 1 << 16             # the initiator's; a target reads nothing
-    STAGE_MS = 5000               # for each step until a connection can be asked for
-    SLACK_MS = 1000               # and until that is said
-    PRIVATE_DATA = 56             # what a connection request carries
+    STAGE_MS = 5000               # for each step before the connection request
+    SLACK_MS = 1000               # and for that to be reported
+    PRIVATE_DATA = 56             # bytes in a connection request
     ACK_TIMEOUT = 16              # 4.096 us << 16: 0.27 s until a packet is sent again
-    RETRIES = 7                   # so a silent peer is given up after some 2 s
-    RNR_TIMER = 12                # 0.64 ms until a sender tries again that found no buffer
+    RETRIES = 7                   # so a silent peer is given up after about 2 s
+    RNR_TIMER = 12                # 0.64 ms until a sender that found no buffer retries
     RNR_FOREVER = 7
     REJECTED_BY_CONSUMER = 28     # InfiniBand's number for "the other program said no"
 
-# Devices do not say how much data a work request holds: the first size that is taken is it.
+# Devices do not report how much data a work request holds: the first size accepted is used.
 INLINE_SIZES = (4096, 1024, 768, 512, 384, 256, 192, 128, 64, 32, 0)
 
 
-@cython.no_gc_clear  # what it refers to is needed until it is closed
+@cython.no_gc_clear  # its members are needed until it is closed
 cdef class FabricLane(ConnectedLane):
     """One queue pair with its message buffers.
 
-    What its parameters mean stands in `rpmem.fabric.contract`.
+    Its parameters are explained in `rpmem.fabric.contract`.
     """
 
     def __cinit__(self, Domain domain not None, Queue queue not None, uint32_t index, tuple send,
@@ -65,7 +65,7 @@ cdef class FabricLane(ConnectedLane):
             raise
 
     cdef int prepare(self, tuple send, tuple receive, Memory pool, Request request) except -1:
-        """All that is done before a connection is asked for, or accepted."""
+        """Do everything that precedes asking for a connection or accepting one."""
         cdef uint32_t i
         for i in range(<uint32_t> CHAIN):
             self.own.chain[i].sg_list = &self.own.pieces[i * PIECES]
@@ -96,7 +96,7 @@ cdef class FabricLane(ConnectedLane):
         return 0
 
     cdef int make_buffers(self, tuple send, tuple receive, uint32_t scratch) except -1:
-        """Message buffers and the scratch memory, registered."""
+        """Make and register the message buffers and the scratch memory."""
         cdef size_t total = self.lay_out(send, receive, scratch)
         cdef Memory buffers
         memset(self.area, 0, total)
@@ -109,12 +109,12 @@ cdef class FabricLane(ConnectedLane):
         cdef uint8_t timeout = ACK_TIMEOUT
         must(rdma_create_id(self.fabric.events, &self.own.id, self.own, RDMA_PS_TCP),
              "rdma_create_id", "verbs")
-        # Kernels before 5.2 do not know it; then it takes longer to find a peer silent.
+        # Unknown to kernels before 5.2; there a silent peer is noticed later.
         rdma_set_option(self.own.id, RDMA_OPTION_ID, RDMA_OPTION_ID_ACK_TIMEOUT, &timeout, 1)
         return 0
 
     cdef int resolve(self) except -1:
-        """Find the way to the target; each step in bounded time."""
+        """Find the route to the target, each step within a time limit."""
         cdef char *raw = self.fabric.peer
         must(rdma_resolve_addr(self.own.id, NULL, <sockaddr *> raw, STAGE_MS),
              "rdma_resolve_addr", self.fabric.host, ConnectFailed)
@@ -124,7 +124,7 @@ cdef class FabricLane(ConnectedLane):
         return self.await_stage(STAGE_ROUTE, STAGE_MS + SLACK_MS)
 
     cdef int make_pair(self) except -1:
-        """The queue pair, with the device's largest inline data."""
+        """Make the queue pair, with the largest inline data that the device allows."""
         cdef Device device = self.domain.device
         cdef uint32_t depth = self.fabric.queue_size
         cdef int problem = 0
@@ -141,7 +141,7 @@ cdef class FabricLane(ConnectedLane):
         return must(problem, "ibv_create_qp_ex", device.name)
 
     cdef int try_pair(self, int inline_size, bint direct) noexcept:
-        """Make it: 0, or the errno of the refusal."""
+        """Try to make it; return 0 or the errno of the refusal."""
         cdef ibv_qp_init_attr_ex wanted
         cdef Device device = self.domain.device
         memset(&wanted, 0, sizeof(wanted))
@@ -169,7 +169,7 @@ cdef class FabricLane(ConnectedLane):
         return 0
 
     cdef int move(self, int state) except -1:
-        """Bring the queue pair into its next state, as the connection's parameters say."""
+        """Move the queue pair into its next state, with the connection's parameters."""
         cdef ibv_qp_attr wanted
         cdef int mask = 0
         where = self.domain.device.name
@@ -177,7 +177,7 @@ cdef class FabricLane(ConnectedLane):
         wanted.qp_state = state
         must(rdma_init_qp_attr(self.own.id, &wanted, &mask), "rdma_init_qp_attr", where)
         if mask & IBV_QP_ACCESS_FLAGS:
-            # The initiator lets nobody reach its memory.
+            # The initiator gives no peer access to its memory.
             wanted.qp_access_flags = 0
             if self.passive:
                 wanted.qp_access_flags = IBV_ACCESS_REMOTE_WRITE | IBV_ACCESS_REMOTE_READ
@@ -203,7 +203,7 @@ cdef class FabricLane(ConnectedLane):
         return 0
 
     def _on_event(self, int kind, int status):
-        """What happened to a lane that is not yet connected."""
+        """Process an event of a lane that is not yet connected."""
         if kind == RDMA_CM_EVENT_ADDR_RESOLVED:
             self.stage = STAGE_ADDRESS
         elif kind == RDMA_CM_EVENT_ROUTE_RESOLVED:
@@ -221,7 +221,7 @@ cdef class FabricLane(ConnectedLane):
             self.fabric.joining.pop(self.key, None)
 
     cdef int join(self) except -1:
-        """Connected: from now on whoever polls the queue hears what happens."""
+        """Connected: from now on events go to the thread that polls the queue."""
         self.fabric.joining.pop(self.key, None)
         must(rdma_migrate_id(self.own.id, self.queue.c.events), "rdma_migrate_id",
              self.fabric.host)
@@ -245,11 +245,11 @@ cdef class FabricLane(ConnectedLane):
 
     @property
     def inline_limit(self):
-        """Bytes that go into a work request itself."""
+        """Most bytes that fit into a work request itself."""
         return self.c.inline_limit
 
     def aim(self, uint64_t address, uint64_t key, uint64_t size):
-        """Set what one-sided operations on this lane reach."""
+        """Set the memory that one-sided operations on this lane reach."""
         self.own.remote_address = address
         self.own.remote_key = <uint32_t> key
         self.c.remote_size = size
@@ -285,7 +285,7 @@ cdef class FabricLane(ConnectedLane):
         self.stage = STAGE_ASKING
 
     def hang_up(self):
-        """Tell the other side that the lane is over; only the thread that polls its queue may."""
+        """Tell the other side that the lane has ended, from the thread that polls its queue."""
         if self.connected and self.own.id != NULL:
             rdma_disconnect(self.own.id)
             self.connected = False
@@ -315,12 +315,12 @@ def _name_of(size_t context):
 
 
 def _failure(int kind, int status, index, host):
-    """What a connection event that is bad news comes to."""
+    """The error for a connection event that means failure."""
     if kind == RDMA_CM_EVENT_REJECTED:
         if status == REJECTED_BY_CONSUMER:
             text = f"the target refused lane {index}"
         elif status < 0:
-            # iWARP does not say who it was.
+            # iWARP does not tell the two apart.
             text = f"the target refused lane {index}, or nobody listens there"
         else:
             text = f"nobody listens for lane {index} there (reason {status})"

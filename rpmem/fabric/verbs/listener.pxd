@@ -1,5 +1,5 @@
 # cython: language_level=3
-"""Where verbs lanes are waited for."""
+"""The listener for lanes over verbs."""
 
 from rpmem.fabric.shared.connecting cimport Acceptor
 

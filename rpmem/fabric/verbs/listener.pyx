@@ -1,4 +1,4 @@
-"""Where verbs lanes are waited for."""
+"""The listener for lanes over verbs."""
 
 import socket
 
@@ -13,7 +13,7 @@ cdef enum:
 
 
 cdef class Listener(Acceptor):
-    """Listens on the fabric's address, at a port of the system's choice."""
+    """Listens on the fabric's address, at a port chosen by the system."""
 
     def __cinit__(self, Fabric fabric not None, *, int lanes=0):
         self.fabric = fabric

@@ -7,19 +7,19 @@ from rpmem.fabric.verbs.ibv cimport ibv_context, ibv_device, ibv_mr, ibv_pd
 
 
 cdef class Device:
-    """An opened RDMA device, and what it can do."""
+    """An opened RDMA device and its abilities."""
     cdef ibv_context *context
     cdef unsigned int born            # see fork_generation
-    cdef object keep                  # whose context it is, when it is not ours
+    cdef object keep                  # the owner of the context, if it is not ours
     cdef readonly str name
     cdef readonly bint flushes        # persistent RDMA FLUSH and ATOMIC WRITE
-    cdef readonly bint on_demand      # says that it can do without pinned memory
+    cdef readonly bint on_demand      # claims to work without pinned memory
     cdef readonly int queue_limit     # work requests per send queue
     cdef readonly int completion_limit
     cdef readonly int pair_limit
-    cdef readonly int reads_in        # READs it answers at once
-    cdef readonly int reads_out       # READs it has on their way at once
-    cdef int inline_size              # bytes that a work request holds; -1: not tried yet
+    cdef readonly int reads_in        # READs it answers at the same time
+    cdef readonly int reads_out       # READs it can have under way at the same time
+    cdef int inline_size              # inline bytes in a work request; -1: not tried yet
     cdef unsigned int vector          # completion vector of the next queue
 
     @staticmethod
@@ -32,9 +32,9 @@ cdef class Device:
 
 
 cdef class Domain:
-    """A protection domain: what one session's lanes can reach."""
+    """A protection domain, which limits what one session's lanes can reach."""
     cdef ibv_pd *pd
-    cdef object keep                  # whose domain it is, when it is not ours
+    cdef object keep                  # the owner of the domain, if it is not ours
     cdef readonly object fabric
     cdef readonly Device device
     cpdef close(self)
@@ -43,13 +43,13 @@ cdef class Domain:
 cdef class Memory:
     """A registered range of memory."""
     cdef ibv_mr *mr
-    cdef ibv_mr copied                # stands for memory that the user registered
+    cdef ibv_mr copied                # describes memory that the user registered
     cdef Domain domain
     cdef object keep
     cdef readonly uint64_t key
-    cdef readonly uint64_t address    # what the other side adds offsets to
+    cdef readonly uint64_t address    # to which the other side adds offsets
     cdef readonly bint flushes        # registered for persistent RDMA FLUSH
-    cdef readonly bint on_demand      # not pinned: proved to work, see probe.pyx
+    cdef readonly bint on_demand      # not pinned, and proved to work: see probe.pyx
     cdef int borrow(self, object key) except -1
     cdef int register(self, size_t address, size_t length, int access) except -1
     cdef int register_unpinned(self, size_t address, size_t length, int access,

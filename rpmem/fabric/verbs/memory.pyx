@@ -1,10 +1,10 @@
 """RDMA devices, protection domains and registered memory.
 
-A device reaches registered memory for as long as it is registered, so the kernel has to pin
-it; file systems that need to know which pages are written refuse that.  Memory on demand does
-without pinning, but it is taken only where a probe has shown that it works: see
-`rpmem.fabric.verbs.probe`.  `IBV_ACCESS_RELAXED_ORDERING` is never asked for: a READ that comes
-back has to mean that the WRITEs before it have arrived.
+A device can reach memory as long as it is registered, so the kernel has to pin it; file systems
+that need to know which pages are written refuse that. On-demand memory needs no pinning, but is
+used only if a probe has shown that it works: see `rpmem.fabric.verbs.probe`.
+`IBV_ACCESS_RELAXED_ORDERING` is never requested: a completed READ has to mean that the WRITEs
+before it have arrived.
 """
 
 import os
@@ -24,7 +24,7 @@ from rpmem.fabric.verbs.ibv cimport *
 # --- devices ---------------------------------------------------------------------------------
 
 cdef class Device:
-    """An opened RDMA device.  Closed when nobody holds it any longer."""
+    """An opened RDMA device, closed with the last reference to it."""
 
     @staticmethod
     cdef Device open(ibv_device *device):
@@ -39,7 +39,7 @@ cdef class Device:
 
     @staticmethod
     cdef Device adopt(size_t context, object keep):
-        """A device that somebody else opened, and keeps open as long as `keep` is open."""
+        """Use a device that the user opened, and that stays open as long as `keep`."""
         cdef Device self = Device.__new__(Device)
         self.inline_size = -1
         self.born = fork_generation()
@@ -54,7 +54,7 @@ cdef class Device:
             ibv_close_device(self.context)
 
     cdef int query(self) except -1:
-        """Ask the device what it can do."""
+        """Query the device's abilities."""
         cdef ibv_device_attr_ex found
         cdef uint64_t wanted
         memset(&found, 0, sizeof(found))
@@ -72,7 +72,7 @@ cdef class Device:
         return 0
 
     cdef uint64_t message_limit(self, int port) except 0:
-        """Bytes of one WRITE or READ through `port`."""
+        """Most bytes of one WRITE or READ through `port`."""
         cdef ibv_port_attr found
         memset(&found, 0, sizeof(found))
         must(ibv_query_port(self.context, <unsigned char> port, &found), "ibv_query_port",
@@ -86,8 +86,8 @@ def devices():
     Returns
     -------
     list of dict
-        Name, whether a port is up, and what matters here of what each can do; ``error`` instead
-        where one cannot be opened.
+        For each its name, whether a port is up, and the abilities that matter here; ``error``
+        instead if it cannot be opened.
     """
     cdef int count = 0, i
     cdef ibv_device **found = ibv_get_device_list(&count)
@@ -117,7 +117,7 @@ def devices():
 
 
 cdef int active_port(Device device) except -1:
-    """Number of the device's first port that is up, or 0."""
+    """Return the number of the device's first port that is up, or 0."""
     cdef ibv_device_attr_ex attributes
     cdef ibv_port_attr port
     cdef unsigned char number
@@ -133,9 +133,9 @@ cdef int active_port(Device device) except -1:
 
 # --- domains ---------------------------------------------------------------------------------
 
-@cython.no_gc_clear  # what it refers to is needed until it is closed
+@cython.no_gc_clear  # its members are needed until it is closed
 cdef class Domain:
-    """A protection domain: each session has its own, and what it registers ends with it.
+    """A protection domain: each session has its own, and its registrations end with it.
 
     Parameters
     ----------
@@ -157,7 +157,7 @@ cdef class Domain:
         self.close()
 
     cpdef close(self):
-        """Free the domain.  Its lanes, queues and memory must be closed before."""
+        """Free the domain. Its lanes, queues and memory must be closed first."""
         if self.pd != NULL and self.keep is None and not is_copy(self.device.born):
             ibv_dealloc_pd(self.pd)
         self.pd = NULL
@@ -165,12 +165,12 @@ cdef class Domain:
 
 # --- memory ----------------------------------------------------------------------------------
 
-@cython.no_gc_clear  # what it refers to is needed until it is closed
+@cython.no_gc_clear  # its members are needed until it is closed
 cdef class Memory:
     """A registered range of memory; pins `keep` (a Region) until closed.
 
-    What its parameters mean stands in `rpmem.fabric.contract`. Devices choose keys themselves; what
-    is `persistent` is registered for RDMA FLUSH, where device and kernel can.
+    Its parameters are explained in `rpmem.fabric.contract`. Devices choose keys themselves;
+    `persistent` memory is registered for RDMA FLUSH if device and kernel support it.
     """
 
     def __cinit__(self, Domain domain not None, size_t address, size_t length, *, bint remote=False,
@@ -195,14 +195,14 @@ cdef class Memory:
             keep.pin("a fabric registration")
 
     cdef int borrow(self, object key) except -1:
-        """Use what the user registered; should it be closed meanwhile, its key opens nothing."""
+        """Use the user's registration; if that is closed meanwhile, its key gives no access."""
         if key is not None:
             self.copied.lkey = key
             self.mr = &self.copied
         return 0
 
     cdef int register(self, size_t address, size_t length, int access) except -1:
-        """Register; 0, or the errno of the refusal."""
+        """Register; return 0 or the errno of the refusal."""
         cdef int number = 0
         with nogil:
             self.mr = ibv_reg_mr(self.domain.pd, <void *> address, length, access)
@@ -212,7 +212,7 @@ cdef class Memory:
 
     cdef int register_unpinned(self, size_t address, size_t length, int access,
                                int number) except -1:
-        """What is left where memory is not pinned: on demand, if that works."""
+        """Register memory that cannot be pinned on demand, if that works."""
         where = self.domain.device.name
         text = f"{length} bytes of memory cannot be registered with {where}"
         if number in (ENOMEM, EAGAIN, EPERM):
@@ -237,11 +237,11 @@ cdef class Memory:
 
     @property
     def handle(self):
-        """What posts on lanes of the same domain pass along for this memory."""
+        """The handle that posts on lanes of the same domain need for this memory."""
         return <size_t> self.mr
 
     cpdef close(self):
-        """Deregister: from now on the key opens nothing."""
+        """Deregister: from now on the key gives no access."""
         if self.domain is not None and is_copy(self.domain.device.born):
             self.mr = NULL
         if self.mr != NULL:

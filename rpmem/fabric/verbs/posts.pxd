@@ -6,5 +6,5 @@ from rpmem.wire.lane cimport fabric_ops_t
 
 
 cdef const fabric_ops_t *verbs_ops() noexcept nogil
-# Hand over what was kept back: 0, or the lane is lost.
+# Hand over posts that were held back: 0, or the lane is lost.
 cdef int lane_submit(verbs_lane_t *own) noexcept nogil

@@ -12,7 +12,7 @@ from rpmem.wire.lane cimport (
 )
 
 cdef enum:
-    OPCODE_FLUSH = 1000          # ours: these two are never posted as a list
+    OPCODE_FLUSH = 1000          # our own numbers: these two are never posted as a list
     OPCODE_WORD = 1001
 
 cdef uint64_t NEVER = <uint64_t> -1
@@ -21,7 +21,7 @@ cdef uint64_t NEVER = <uint64_t> -1
 # --- handing over ----------------------------------------------------------------------------
 
 cdef int submit_list(verbs_lane_t *own) noexcept nogil:
-    """As a linked list, which every device takes."""
+    """Hand over a linked list, which every device accepts."""
     cdef ibv_send_wr *bad = NULL
     cdef ibv_send_wr *last = &own.chain[own.pending - 1]
     cdef ibv_send_wr *following = last.next
@@ -33,7 +33,7 @@ cdef int submit_list(verbs_lane_t *own) noexcept nogil:
 
 
 cdef int submit_direct(verbs_lane_t *own) noexcept nogil:
-    """One by one into the device's queue, then its doorbell."""
+    """Put requests one by one into the device's queue, then ring its doorbell."""
     cdef ibv_qp_ex *pair = own.direct
     cdef ibv_send_wr *request
     cdef uint32_t i
@@ -67,7 +67,7 @@ cdef int submit_direct(verbs_lane_t *own) noexcept nogil:
 
 
 cdef int lane_submit(verbs_lane_t *own) noexcept nogil:
-    """Hand over what was kept back: 0, or the lane is lost."""
+    """Hand over posts that were held back: 0, or the lane is lost."""
     cdef int rc
     if own.pending == 0:
         return 0
@@ -82,12 +82,12 @@ cdef int lane_submit(verbs_lane_t *own) noexcept nogil:
 
 
 cdef inline ibv_send_wr *claim(verbs_lane_t *own, int *rc) noexcept nogil:
-    """The next work request to fill in, or NULL and why not."""
+    """Return the next work request to fill in, or NULL and the reason."""
     if own.base.state != LANE_UP:
         rc[0] = own.base.state
         return NULL
     if own.posted - own.retired >= own.depth:
-        # What was kept back may be what has to complete to make room.
+        # The posts held back may be those that have to complete to make room.
         rc[0] = lane_submit(own)
         if rc[0] == 0:
             rc[0] = LANE_AGAIN
@@ -97,9 +97,9 @@ cdef inline ibv_send_wr *claim(verbs_lane_t *own, int *rc) noexcept nogil:
 
 cdef inline int post(verbs_lane_t *own, ibv_send_wr *request, uint64_t kind,
                      uint32_t flags, uint64_t to_copy) noexcept nogil:
-    """Count what `claim` gave; hand it over unless more is to come.
+    """Count the request from `claim`; hand it over unless more will follow.
 
-    `to_copy` bytes go into the work request itself, if it takes as many.
+    `to_copy` bytes go into the work request itself, if they fit.
     """
     own.posted += 1
     own.unsignalled += 1
@@ -109,7 +109,7 @@ cdef inline int post(verbs_lane_t *own, ibv_send_wr *request, uint64_t kind,
         request.send_flags |= IBV_SEND_SIGNALED
         own.unsignalled = 0
     elif own.unsignalled >= own.signal_every:
-        # Nobody waits for this one: it only makes room.
+        # No call waits for this completion: it only makes room.
         request.send_flags |= IBV_SEND_SIGNALED
         own.unsignalled = 0
         kind = COMPLETED_SEND
@@ -163,7 +163,7 @@ cdef int verbs_read(lane_t *lane, void *destination, void *handle, uint64_t offs
 
 cdef inline int place(verbs_lane_t *own, int opcode, const void *source, uint64_t offset,
                       uint64_t length, uint32_t flags) noexcept nogil:
-    """Post what no list takes."""
+    """Post a request that cannot be part of a list."""
     cdef int rc = 0
     cdef ibv_send_wr *request
     if own.gathers and lane_submit(own) < 0:
@@ -197,8 +197,8 @@ cdef int verbs_send(lane_t *lane, const iovec *vector, void **handles, size_t co
         lane_lost(own, EINVAL)
         return LANE_LOST
     if count > 1:
-        # Where requests are built one by one, rdma-core's driver of soft-RoCE adds up the lengths
-        # of several pieces wrongly, with or without copying them; as a list it is right.
+        # When requests are built one by one, rdma-core's driver for soft-RoCE adds up the lengths
+        # of several pieces wrongly, with or without copying them; as a list they are right.
         if own.places and lane_submit(own) < 0:
             return LANE_LOST
     request = claim(own, &rc)

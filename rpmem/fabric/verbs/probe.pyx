@@ -1,10 +1,10 @@
-"""Does memory that is not pinned really work?  Ask by doing, not the device.
+"""Does memory that is not pinned really work? Try it instead of asking the device.
 
-Devices with on-demand paging reach file memory that cannot be pinned; but there are kernels
-that complete such WRITEs and put the bytes somewhere else.  So before a pool is registered
-that way, an unnamed file beside its part is: patterns are written to it through a pair of
-queue pairs that are connected to each other, before and after its pages were dropped, and
-every byte is compared, as the mapping has it and as the file has it.
+Devices with on-demand paging can reach file memory that cannot be pinned, but some kernels complete
+such WRITEs and put the bytes somewhere else. So before a pool is registered that way, an unnamed
+file next to its part is tried: patterns are written to it through two queue pairs that are
+connected to each other, before and after its pages are dropped, and every byte is compared, both in
+the mapping and in the file.
 """
 
 import os
@@ -39,7 +39,7 @@ cdef enum:
     SIZE = (2 << 20) + 5 * 4096
     LARGEST = 3 * 4096
     PAGE = 4096
-    PATIENCE = 3                  # seconds for one WRITE or READ
+    PATIENCE = 3                  # most seconds for one WRITE or READ
 
 # Offsets and lengths: within a page, across pages, several pages, first and last bytes.
 PLACES = (
@@ -51,18 +51,18 @@ _found = {}
 
 
 def on_demand_works(Domain domain not None, size_t address):
-    """Find out whether memory like that at `address` may be registered on demand.
+    """Find out whether memory like that at `address` can be registered on demand.
 
     Parameters
     ----------
     domain : Domain
     address : int
-        Of a mapping of a file.
+        An address in the mapping of a file.
 
     Returns
     -------
     str or None
-        What speaks against it; None when it works.
+        Why not; None if it works.
     """
     path = _file_at(address)
     if path is None:
@@ -78,7 +78,7 @@ def on_demand_works(Domain domain not None, size_t address):
 
 
 def _file_at(size_t address):
-    """The path of the file that is mapped at `address`, None when there is none."""
+    """The path of the file that is mapped at `address`, or None if there is none."""
     with open("/proc/self/maps") as file:
         for line in file:
             bounds, _, rest = line.partition(" ")
@@ -92,14 +92,14 @@ def _file_at(size_t address):
 
 
 def examine(Domain domain not None, str folder, *, bint on_demand=True):
-    """Try memory of a file in `folder`: what speaks against it, or None.
+    """Try memory of a file in `folder`; return why it does not work, or None.
 
     Parameters
     ----------
     domain : Domain
     folder : str
     on_demand : bool
-        False to try memory that is pinned: then it has to work.
+        False: try pinned memory, which has to work.
     """
     cdef Probe probe
     descriptor = os.open(folder, os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC, 0o600)
@@ -159,7 +159,7 @@ cdef class Probe:
         self.make_pairs()
 
     cdef int make_pairs(self) except -1:
-        """Two queue pairs, connected to each other through a port of the device."""
+        """Make two queue pairs, connected to each other through a port of the device."""
         cdef ibv_qp_init_attr_ex wanted
         cdef ibv_qp_attr state
         cdef Device device = self.domain.device
@@ -226,7 +226,7 @@ cdef class Probe:
         return 0
 
     cdef int internet_gid(self, uint8_t port, int count) except -1:
-        """Index of the port's first GID that is an IPv4 address, else of its first at all."""
+        """Index of the port's first GID that is an IPv4 address, else of its first GID."""
         cdef ibv_gid gid
         cdef int index
         for index in range(min(count, 256)):
@@ -236,7 +236,7 @@ cdef class Probe:
         return 0
 
     cdef int move(self, int opcode, uint64_t offset, uint32_t length) except -1:
-        """One WRITE or READ between the buffer and the file."""
+        """Do one WRITE or READ between the buffer and the file."""
         cdef ibv_send_wr request
         cdef ibv_send_wr *bad = NULL
         cdef ibv_sge piece
@@ -262,8 +262,8 @@ cdef class Probe:
         return 0
 
     def run(self):
-        """What speaks against it, or None."""
-        # Pages of the file are as they were made, then clean, then gone, then clean again.
+        """Return why it does not work, or None."""
+        # The file's pages are new, then clean, then dropped, then clean again.
         for prepare in (None, self.clean, self.drop, self.clean):
             if prepare is not None:
                 prepare()
@@ -283,16 +283,16 @@ cdef class Probe:
         return None if self.holds() else "what a device wrote on demand is not kept by the file"
 
     def holds(self):
-        """Whether the file has what it should, as it is mapped and otherwise."""
+        """Whether the file has the right content, both as mapped and as read."""
         return (self.mapping[:SIZE] == self.expected
                 and os.pread(self.descriptor, SIZE, 0) == self.expected)
 
     def clean(self):
-        """Write back: a page that is written to once more has to become dirty again."""
+        """Write back: a page written to afterwards has to become dirty again."""
         must(msync(self.mapping, SIZE, MS_SYNC), "msync")
 
     def drop(self):
-        """Write back and forget the pages: the device has to ask for them again."""
+        """Write back and drop the pages: the device has to fault them in again."""
         self.clean()
         must(madvise(self.mapping, SIZE, MADV_DONTNEED), "madvise")
         os.posix_fadvise(self.descriptor, 0, 0, os.POSIX_FADV_DONTNEED)

@@ -1,11 +1,11 @@
-"""What pyverbs objects hold: a user's own protection domain and registered memory, shared.
+"""The contents of pyverbs objects: a user's protection domain and registered memory.
 
-pyverbs keeps the C objects to itself, and where in an object they are differs between its
-versions.  But registered memory can be recognized: its keys, address and length are known.  So
-the words of an MR object are tried, each as a pointer, until one leads to just that.  It leads
-on to the domain and to the device.
+pyverbs does not expose its C objects, and their place in an object differs between versions. But
+registered memory can be recognized: its keys, address and length are known. So each word of an MR
+object is tried as a pointer until one leads to exactly that, and from there to the domain and the
+device.
 
-Imported only when somebody hands in such objects.
+Imported only when such objects are passed in.
 """
 
 import os
@@ -20,14 +20,14 @@ from rpmem.errors import MissingExtension, UsageError
 
 
 cdef bint peek(int source, int sink, uintptr_t address, ibv_mr *out) noexcept:
-    """Copy what is at an address through a pipe: the kernel minds if there is no such memory."""
+    """Copy bytes at an address through a pipe: the kernel refuses if there is no such memory."""
     if write(sink, <const void *> address, sizeof(ibv_mr)) != sizeof(ibv_mr):
         return False
     return read(source, out, sizeof(ibv_mr)) == sizeof(ibv_mr)
 
 
 cdef ibv_mr *inside(object memory) except NULL:
-    """What a pyverbs MR holds."""
+    """The C object inside a pyverbs MR."""
     cdef uintptr_t *words = <uintptr_t *> <void *> memory
     cdef ibv_mr found
     cdef int i, source, sink
@@ -49,22 +49,22 @@ cdef ibv_mr *inside(object memory) except NULL:
 
 
 class SharedDomain:
-    """A user's own protection domain, with memory that is registered there already.
+    """A user's own protection domain, with memory already registered there.
 
     Parameters
     ----------
     domain : pyverbs.pd.PD
-        Lanes are made in it.  It has to stay open until the replica is closed.
+        Lanes are made in it. It has to stay open until the replica is closed.
     memory : iterable of pyverbs.mr.MR
-        Registered there, for local writing too.  A pool, or a buffer that is read into, inside
-        one of them is not registered again.
+        Registered in the domain, also for local writing. A pool or read buffer that is inside one
+        of them is not registered again.
 
     Raises
     ------
     UsageError
-        These are not such objects, or do not belong together.
+        The arguments are not such objects, or do not belong together.
     MissingExtension
-        In this version of pyverbs they cannot be found.
+        The C objects cannot be found in this version of pyverbs.
     """
 
     def __init__(self, domain, memory=()):
@@ -79,7 +79,7 @@ class SharedDomain:
         for each in self._memory:
             if not isinstance(each, MR):
                 raise UsageError(f"{type(each).__name__} is not a pyverbs.mr.MR")
-        # Registered memory knows its domain, and that its device.
+        # Registered memory refers to its domain, and the domain to its device.
         sample = MR(domain, 4096, IBV_ACCESS_LOCAL_WRITE)
         try:
             found = inside(sample)
@@ -89,7 +89,7 @@ class SharedDomain:
             self.device = device
         finally:
             sample.close()
-        # Noted once: pyverbs does not survive questions to an MR that was closed.
+        # Read once: pyverbs crashes when a closed MR is asked.
         self._ranges = []
         for each in self._memory:
             found = inside(each)
@@ -99,7 +99,7 @@ class SharedDomain:
             self._ranges.append((<size_t> found.addr, found.length, found.lkey))
 
     def key_of(self, address, length):
-        """Find memory that has all of a range in it: its local key, or None."""
+        """Return the local key of memory that contains a whole range, or None."""
         for start, size, key in self._ranges:
             if start <= address and address + length <= start + size:
                 return key
@@ -107,7 +107,7 @@ class SharedDomain:
 
 
 def share(given):
-    """Turn what a user hands in into a SharedDomain.
+    """Turn a user's argument into a SharedDomain.
 
     Parameters
     ----------

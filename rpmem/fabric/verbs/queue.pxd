@@ -1,5 +1,5 @@
 # cython: language_level=3
-"""A completion queue of an RDMA device, with all that whoever sleeps on it has to hear."""
+"""A completion queue of an RDMA device, with all events that wake a thread sleeping on it."""
 
 from libc.stdint cimport uint32_t
 
@@ -8,7 +8,7 @@ from rpmem.fabric.verbs.structs cimport verbs_lane_t, verbs_queue_t
 
 
 cdef class Queue:
-    """A completion queue, with all that whoever sleeps on it has to hear."""
+    """A completion queue, with all events that wake a thread sleeping on it."""
     cdef verbs_queue_t c
     cdef Domain domain
     cdef uint32_t capacity

@@ -1,4 +1,4 @@
-"""A completion queue of an RDMA device, with all that whoever sleeps on it has to hear."""
+"""A completion queue of an RDMA device, with all events that wake a thread sleeping on it."""
 
 cimport cython
 from libc.stdint cimport uint32_t, uint64_t
@@ -24,12 +24,12 @@ cdef enum:
     FIRST_CAPACITY = 256
 
 
-@cython.no_gc_clear  # what it refers to is needed until it is closed
+@cython.no_gc_clear  # its members are needed until it is closed
 cdef class Queue:
-    """Where completions arrive: one per lane (initiator), one per service thread (target).
+    """Receives completions: one per lane (initiator), one per service thread (target).
 
-    It holds `size` completions, and grows with the lanes that use it. Whether messages are waited
-    for (`answers`) is of no importance: all completions arrive in one place.
+    It holds `size` completions, and grows with the lanes that use it. `answers` makes no
+    difference: all completions arrive in one place.
     """
 
     def __cinit__(self, Domain domain not None, size_t size=0, *, bint answers=True):
@@ -61,7 +61,7 @@ cdef class Queue:
         self.close()
 
     cdef int enter(self, verbs_lane_t *lane, uint32_t completions) except -1:
-        """Make room for all the completions a lane may have at once, and give it a slot."""
+        """Make room for as many completions as a lane may have, and give it a slot."""
         cdef verbs_lane_t **lanes
         cdef uint32_t slot = self.c.slots
         if self.reserved + completions > self.capacity:
@@ -70,7 +70,7 @@ cdef class Queue:
             self.capacity = <uint32_t> self.c.cq.cqe
         if slot >> 16:
             raise FabricFailure("a queue cannot serve more than 65536 lanes")
-        # Slots are not used again: what a lane leaves behind in the queue bears its number.
+        # Slots are not reused: completions that a lane leaves in the queue bear its number.
         lanes = <verbs_lane_t **> realloc(self.c.lanes, (slot + 1) * sizeof(verbs_lane_t *))
         if lanes == NULL:
             raise MemoryError("no memory for a lane")
@@ -83,7 +83,7 @@ cdef class Queue:
         return 0
 
     cdef int leave(self, verbs_lane_t *lane) noexcept:
-        """Forget a lane; what is still in the queue of it counts no more."""
+        """Forget a lane; its completions still in the queue are ignored."""
         cdef uint32_t slot
         for slot in range(self.c.slots):
             if self.c.lanes[slot] == lane:
@@ -91,7 +91,7 @@ cdef class Queue:
         return 0
 
     cpdef close(self):
-        """Free the queue; its lanes must be closed before."""
+        """Free the queue; its lanes must be closed first."""
         if self.domain is not None and is_copy(self.domain.device.born):
             self.c.cq = NULL
             self.c.channel = NULL

@@ -27,7 +27,7 @@ cdef extern from "<rdma/rdma_cma.h>" nogil:
         uint8_t retry_count
         uint8_t rnr_retry_count
         uint32_t qp_num
-    union event_param_t:          # unnamed over there
+    union event_param_t:          # unnamed in rdma_cma.h
         rdma_conn_param conn
     struct rdma_cm_event:
         rdma_cm_id *id

@@ -1,4 +1,4 @@
-"""Somebody who wants a lane over verbs."""
+"""A request for a lane over verbs."""
 
 from rpmem.base.fork cimport is_copy
 from rpmem.fabric.verbs.failures cimport must
@@ -13,7 +13,7 @@ cdef class Request:
             rdma_destroy_id(self.id)
 
     def reject(self):
-        """Turn the request down."""
+        """Reject the request."""
         cdef int rc
         if self.id != NULL:
             rc = rdma_reject(self.id, NULL, 0)

@@ -1,4 +1,4 @@
-"""Tests that run alone: nobody is in the room with them, and nobody keeps them waiting for ever."""
+"""Tests that run alone: no other test runs meanwhile, or keeps them waiting forever."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The figures over RDMA: what is compared with what, and the page made of it."""
+"""The figures over RDMA: the comparisons, and the page made from them."""
 
 from __future__ import annotations
 

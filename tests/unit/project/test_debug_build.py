@@ -1,4 +1,4 @@
-"""The debug build: a copy that follows the tree; a run is red where anything is reported."""
+"""The debug build: a copy that follows the tree; a run fails if anything is reported."""
 
 from __future__ import annotations
 

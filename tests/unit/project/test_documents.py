@@ -1,7 +1,7 @@
-"""The pages say what the code does: steps, media, levels, options, variables, defaults, names.
+"""The pages agree with the code: steps, media, levels, options, variables, defaults, names.
 
-A check takes the pages' text by name and returns what is wrong; the last test shows of each that
-it sees a mistake. docs/protocol.md and docs/compatibility.md have tests of their own.
+A check takes the pages' text by name and returns the mistakes; the last test shows that each check
+finds a mistake. docs/protocol.md and docs/compatibility.md have separate tests.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""No call of a compiled class ends the process: not with another object as self, nor with None.
+"""No call of a compiled class crashes the process, even with a wrong self or None as argument.
 
-Each class is tried in a process of its own.
+Each class is tried in a separate process.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The watch on signals tells what is late for want of a core from what is late by itself."""
+"""The watch on signals distinguishes delays for lack of a core from our own delays."""
 
 from __future__ import annotations
 

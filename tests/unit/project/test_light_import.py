@@ -1,4 +1,4 @@
-"""What `import rpmem` and the start of rpmemd must not drag in."""
+"""Modules that `import rpmem` and the start of rpmemd must not load."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Every mutant has its place in the code, and tests that are there."""
+"""Every mutant has its place in the code, and tests that exist."""
 
 from __future__ import annotations
 

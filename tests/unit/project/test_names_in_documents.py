@@ -1,7 +1,7 @@
 """The names in the pages are those of the code: errors, calls, verbs, targets, files, links.
 
-A check takes the pages' text by name and returns what is wrong; the last test shows of each that
-it sees a mistake.
+A check takes the pages' text by name and returns the mistakes; the last test shows that each check
+finds a mistake.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The nightly run: parts in rounds, figures that are kept, and no round lost or done twice."""
+"""The nightly run: parts in rounds, figures kept, and no round lost or done twice."""
 
 from __future__ import annotations
 

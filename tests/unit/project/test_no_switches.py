@@ -1,4 +1,4 @@
-"""Nothing in the product is there to be broken: what tests need of that kind is theirs."""
+"""The product has no switches for tests to break it: such code belongs to the tests."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""The source archive, the wheel, and what a build says when it cannot be done.
+"""The source archive, the wheel, and the messages of a build that fails.
 
-Each test works on a copy of what git has, so that the tree the tests run in stays as it is.
+Each test works on a copy of the files in git, so that the tree itself stays unchanged.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""docs/protocol.md says what the code does: numbers, fields, bounds, steps, statuses.
+"""docs/protocol.md agrees with the code: numbers, fields, bounds, steps, statuses.
 
-A check returns what is wrong; the last test shows of each that it sees a mistake.
+A check returns the mistakes; the last test shows that each check finds a mistake.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The layout of the code is the one that CONTRIBUTING.md draws: arrows go downwards."""
+"""The layout of the code is the one in CONTRIBUTING.md: arrows go downwards."""
 
 from __future__ import annotations
 

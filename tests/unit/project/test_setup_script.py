@@ -1,6 +1,6 @@
-"""What scripts/setup asks for, for each purpose, and what it says when that goes wrong.
+"""What scripts/setup installs for each purpose, and its messages if that fails.
 
-Nothing is installed here: apt and dpkg are stand-ins of a few lines.
+Nothing is installed here: apt and dpkg are replaced by stand-ins of a few lines.
 """
 
 from __future__ import annotations

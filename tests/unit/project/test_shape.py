@@ -1,4 +1,4 @@
-"""How the code is cut: short files and functions, no bare booleans, tests by public names."""
+"""The shape of the code: short files and functions, no bare booleans, tests by public names."""
 
 from __future__ import annotations
 

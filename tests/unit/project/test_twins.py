@@ -1,4 +1,4 @@
-"""What two places have in common has one place: no six lines of code stand anywhere twice."""
+"""Shared code has one place: no six lines of code are repeated anywhere."""
 
 from __future__ import annotations
 
