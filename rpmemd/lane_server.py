@@ -163,6 +163,7 @@ class LaneServer:
         self._service: service.Service | None = None
         self._listener: Listener | None = None
         self.refused = 0
+        self._accepted = 0
         self._module, self.fabric = _first_that_works(providers, address)
         self.granted = min(lanes, self.fabric.lane_limit)
         # If messages do not wait in the connection, each lane has a buffer for every message that
@@ -245,8 +246,8 @@ class LaneServer:
 
     @property
     def complete(self) -> bool:
-        """Whether every lane has connected."""
-        return self._service is not None
+        """Whether every lane was accepted: before that, no initiator sees all of them connected."""
+        return self._accepted == self.granted
 
     def steps(self, *, apm: bool) -> tuple[str, ...]:
         """Return the durability steps that are possible here, best first.
@@ -351,6 +352,7 @@ class LaneServer:
             request,
         )
         lane.post_receives()
+        self._accepted += 1
         lane.accept()
         return lane
 

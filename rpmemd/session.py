@@ -326,9 +326,8 @@ class Session:
         if lanes is not None:
             never_came = not lanes.complete
             lanes.close()
-            # As in the original: a pool that was never connected to counts as not created. An
-            # initiator that closes it properly was connected, even if the last lane has not been
-            # processed yet.
+            # As in the original: a pool that was never connected to counts as not created, unless
+            # its initiator closes it properly.
             remove = remove or (self._created and never_came and not orderly)
             if lanes.refused:
                 self._log.notice(f"{lanes.refused} connections were refused")

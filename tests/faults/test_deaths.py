@@ -6,6 +6,7 @@ import contextlib
 import gc
 import os
 import random
+import shlex
 import signal
 import subprocess
 import sys
@@ -428,6 +429,28 @@ def test_an_initiator_that_dies_halfway_leaves_no_parts(tmp_path):
     while list(tmp_path.iterdir()) and time.monotonic() < deadline:
         time.sleep(0.01)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_pool_that_was_created_stays_when_its_initiator_dies_at_once(tmp_path):
+    """Its lanes were connected, even if the target has not looked at the last one yet."""
+    script = tmp_path / "slow_rpmemd.py"
+    script.write_text(
+        textwrap.dedent("""
+            import sys, time
+            from rpmemd.lane_server import LaneServer
+            serve = LaneServer._serve
+            LaneServer._serve = lambda lanes: (time.sleep(0.3), serve(lanes))
+            from rpmemd.__main__ import main
+            sys.exit(main())
+        """)
+    )
+    command = f"PYTHONPATH={shlex.quote(str(ROOT))} {shlex.quote(sys.executable)} {script}"
+    node = Node.local(tmp_path / "node")
+    replica = node.create(bytearray(SIZE), command=command)
+    pid = replica.peer.pid
+    replica.drop()
+    wait_gone(pid)
+    assert node.files() == ["a.set", "a.set.part0"]
 
 
 def run_python(code):

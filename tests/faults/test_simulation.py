@@ -16,6 +16,9 @@ from tests.support import simulation
 from tests.support.compiled import compiled
 
 _SEEDS = 400
+#: One that failed: a flush of a target that was not drained brought back bytes that a later, one-sided
+#: one had replaced, which no cache does.
+_ONCE_RED = (934708223632,)
 #: Until a model notices a broken promise.
 _SOON = 60
 
@@ -27,7 +30,7 @@ def counts() -> Counter[str]:
     """What happened in all of the sessions."""
     total: Counter[str] = Counter()
     failed = []
-    for seed in range(_SEEDS):
+    for seed in (*range(_SEEDS), *_ONCE_RED):
         try:
             total += simulation.run(seed)
         except simulation.Broken as error:

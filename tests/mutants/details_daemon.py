@@ -149,7 +149,14 @@ MUTANTS = (
         "Session._stop",
         "never_came and not orderly)",
         "never_came)",
-        (*_REPLICA, *_HOSTILE),
+        ("tests/faults/test_creations.py",),
+    ),
+    Mutant(
+        "a pool whose initiator died before the last lane was looked at goes with it",
+        "LaneServer.complete",
+        "self._accepted == self.granted",
+        "self._service is not None",
+        ("tests/faults/test_deaths.py",),
     ),
     Mutant(
         "who starts rpmemd with a socket that does not wait is gone",

@@ -45,13 +45,23 @@ cdef void send_back(conn_t *conn, ring_t *ring, uint32_t kind, const char *place
     ring.count += 1
 
 
+cdef void make_durable(target_t *target, uint64_t offset, const char *source,
+                       uint64_t length) noexcept nogil:
+    """Bytes become durable by an operation of the device.
+
+    A flush by the service that is not drained yet cannot bring older ones back: caches are coherent.
+    """
+    memcpy(target.image + offset, source, length)
+    memcpy(target.flushed + offset, source, length)
+
+
 cdef void store(conn_t *conn, const post_t *post, bint durable) noexcept nogil:
     """The bytes of a WRITE are in memory; they may be durable with that."""
     cdef target_t *target = conn.target
     cdef const char *source = post.copy if post.copy != NULL else <char *> post.pieces[0].iov_base
     memcpy(conn.reach + post.offset, source, post.length)
     if (durable or target.reaches_domain) and conn.reach == target.memory and not target.forgets:
-        memcpy(target.image + post.offset, source, post.length)
+        make_durable(target, post.offset, source, post.length)
 
 
 cdef bint arrive(conn_t *conn, const post_t *post) noexcept nogil:
@@ -115,7 +125,7 @@ cdef bint carry_out(conn_t *conn) noexcept nogil:
     elif post.kind == READ:
         memcpy(post.pieces[0].iov_base, conn.reach + post.offset, post.length)
     elif not target.forgets:
-        memcpy(target.image + post.offset, target.memory + post.offset, post.length)
+        make_durable(target, post.offset, target.memory + post.offset, post.length)
     if post.flags & POST_SIGNAL:
         send_back(conn, &conn.dones, COMPLETED_READ if post.kind == READ else COMPLETED_WRITE,
                   NULL, 0, False)

@@ -148,6 +148,7 @@ cdef int medium_persist(segment_t *segment, char *address, size_t length) noexce
     if refused(target):
         return EIO
     memcpy(target.image + (address - target.memory), address, length)
+    memcpy(target.flushed + (address - target.memory), address, length)
     return 0
 
 
