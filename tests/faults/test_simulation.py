@@ -16,8 +16,8 @@ from tests.support import simulation
 from tests.support.compiled import compiled
 
 _SEEDS = 400
-#: One that failed: a flush of a target that was not drained brought back bytes that a later, one-sided
-#: one had replaced, which no cache does.
+#: Failed once: a flush that was not drained brought back bytes that a later, one-sided flush had
+#: replaced, which no cache does.
 _ONCE_RED = (934708223632,)
 #: Until a model notices a broken promise.
 _SOON = 60
