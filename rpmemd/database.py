@@ -13,6 +13,8 @@ from contextlib import suppress
 
 from rpmem import errors
 from rpmem.base.pool_format import HEADER_SIZE, MINIMUM_SIZE
+from rpmem.base.printable import printable
+from rpmem.base.remedies import from_oserror
 from rpmem.files.drafts import PRIVATE
 from rpmem.files.header import INCOMPAT_SINGLEHDR, PoolAttributes, header_count
 from rpmem.files.poolfiles import PoolFiles
@@ -175,7 +177,7 @@ class Database:
             problem = "it leads outside the pool set directory"
         raise errors.PoolSetNameRefused(
             f"the pool set name was refused: {problem}",
-            where=errors.printable(name, 200),
+            where=printable(name, 200),
             hint="Name a pool set file relative to the target's pool set directory",
         )
 
@@ -252,7 +254,7 @@ def _size_of(path: str) -> int:
     try:
         return os.path.getsize(path)
     except OSError as error:
-        raise errors.from_oserror(error, "cannot be examined", where=path) from error
+        raise from_oserror(error, "cannot be examined", where=path) from error
 
 
 def _is_whole_pool(found: PoolSet, path: str) -> bool:

@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, ClassVar, ParamSpec, cast
 
+from rpmem.base.remedies import remedy_for, shortage
 from rpmem.base.steps import COMMIT, FLUSH, READ_AFTER_WRITE, SEND_AFTER_WRITE, STEPS
 from rpmem.base.values import Record
 from rpmem.control.pmdk import REQUEST_SIZE
@@ -22,8 +23,6 @@ from rpmem.errors import (
     ProviderUnavailable,
     RegistrationFailed,
     RpmemError,
-    remedy_for,
-    shortage,
 )
 from rpmem.fabric import providers as _fabric
 from rpmem.memory.region import Region

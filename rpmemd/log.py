@@ -11,7 +11,8 @@ import time
 from collections.abc import Callable, Iterable
 from typing import TextIO
 
-from rpmem.errors import ConfigError, printable
+from rpmem.base.printable import printable
+from rpmem.errors import ConfigError
 from rpmem.files.drafts import PRIVATE
 from rpmemd.config import LEVELS, Config
 

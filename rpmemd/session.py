@@ -13,6 +13,7 @@ import threading
 from typing import Any
 
 from rpmem._version import __version__
+from rpmem.base.remedies import shortage
 from rpmem.base.steps import READ_AFTER_WRITE, SEND_AFTER_WRITE
 from rpmem.control.events import (
     CloseRequested,
@@ -30,7 +31,7 @@ from rpmem.control.pmdk_target import PmdkTargetSession
 from rpmem.control.proof import new_token
 from rpmem.control.target import TargetSession
 from rpmem.control.target_machine import TargetMachine, TargetState
-from rpmem.errors import ReplicaLost, RpmemError, VersionMismatch, shortage
+from rpmem.errors import ReplicaLost, RpmemError, VersionMismatch
 from rpmem.files.header import PoolAttributes
 from rpmemd.admission import Admission, PeerAdmission, TokenAdmission
 from rpmemd.config import Config

@@ -38,7 +38,8 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
-from rpmem.errors import ConfigError, UsageError, printable
+from rpmem.base.printable import printable
+from rpmem.errors import ConfigError, UsageError
 
 DEFAULT_COMMAND = "rpmemd"
 DEFAULT_TIMEOUT_S = 30.0

@@ -13,7 +13,8 @@ from collections.abc import Sequence
 from importlib.machinery import ExtensionFileLoader, ModuleSpec, PathFinder
 from types import ModuleType
 
-from rpmem.errors import MissingExtension, remedy_for, shortage
+from rpmem.base.remedies import remedy_for, shortage
+from rpmem.errors import MissingExtension
 
 __all__ = ["LIBRARIES", "install"]
 

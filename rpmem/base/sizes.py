@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 
-from rpmem.errors import UsageError, printable
+from rpmem.base.printable import printable
+from rpmem.errors import UsageError
 
 _LARGEST_SIZE = (1 << 63) - 1  # off_t
 _SIZE = re.compile(r"([0-9]{1,30})([A-Za-z]*)")

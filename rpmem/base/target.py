@@ -14,8 +14,9 @@ from __future__ import annotations
 import operator
 import re
 
+from rpmem.base.printable import printable
 from rpmem.base.values import Record
-from rpmem.errors import PoolSetNameRefused, TargetSyntaxError, UsageError, printable
+from rpmem.errors import PoolSetNameRefused, TargetSyntaxError, UsageError
 
 _LOCAL = "local:"
 _LARGEST_PORT = 65535

@@ -13,7 +13,8 @@ from typing import Any, NoReturn
 import click
 
 from rpmem._version import __version__
-from rpmem.errors import RpmemError, remedy_for
+from rpmem.base.remedies import remedy_for
+from rpmem.errors import RpmemError
 
 VERBS = ("create", "open", "info", "list", "restore", "remove", "check", "demo")
 

@@ -11,8 +11,9 @@ import operator
 import re
 from typing import Any, ClassVar, Final, Generic, NamedTuple, Self, TypeVar, dataclass_transform
 
+from rpmem.base.printable import printable
 from rpmem.base.values import Value
-from rpmem.errors import MalformedMessage, UsageError, printable
+from rpmem.errors import MalformedMessage, UsageError
 
 _TOKEN: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.:;+-]{0,63}")
 

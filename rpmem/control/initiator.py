@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import ClassVar
 
+from rpmem.base.printable import printable
 from rpmem.control.events import Event, Greeted, LegacyTarget, LogReceived, TargetFailed
 from rpmem.control.framing import INITIATOR_LIMIT, MAGIC, TARGET_LIMIT, Frame, FrameDecoder
 from rpmem.control.handshake import STATUS_SIZE, Protocol, agree, unpack_status
@@ -19,7 +20,7 @@ from rpmem.control.messages import (
     Ready,
     decode_from_target,
 )
-from rpmem.errors import MalformedMessage, NoiseBeforeProtocol, UnexpectedMessage, printable
+from rpmem.errors import MalformedMessage, NoiseBeforeProtocol, UnexpectedMessage
 
 
 class InitiatorSession(InitiatorMachine):

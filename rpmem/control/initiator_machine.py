@@ -7,6 +7,7 @@ import os
 from abc import abstractmethod
 from typing import Final
 
+from rpmem.base.printable import printable
 from rpmem.control.events import (
     AttributesSet,
     Closed,
@@ -28,7 +29,6 @@ from rpmem.errors import (
     RpmemError,
     UnexpectedMessage,
     UsageError,
-    printable,
 )
 
 _STRAY_LIMIT: Final = 4096

@@ -10,6 +10,7 @@ import enum
 import os
 from typing import ClassVar, Final
 
+from rpmem.base.remedies import remedy_for, shortage
 from rpmem.control.bounded_json import format_object, parse_object
 from rpmem.control.fields import (
     Address,
@@ -39,8 +40,6 @@ from rpmem.errors import (
     TargetSyntaxError,
     UnexpectedMessage,
     from_code,
-    remedy_for,
-    shortage,
 )
 
 #: Versions of the native protocol that this code supports.

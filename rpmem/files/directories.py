@@ -13,8 +13,9 @@ import re
 import stat
 from collections.abc import Sequence
 
+from rpmem.base.remedies import from_oserror
 from rpmem.base.values import replace
-from rpmem.errors import PoolSetMalformed, PoolSetNotFound, from_oserror
+from rpmem.errors import PoolSetMalformed, PoolSetNotFound
 from rpmem.files.layout import PAGE, LocalReplica, Part, PoolSet, RemoteReplica
 
 _PART_FILE = re.compile(r"([0-9]{1,6})\.pmem")

@@ -20,6 +20,7 @@ from contextlib import contextmanager, suppress
 from hashlib import blake2b
 
 from rpmem import errors
+from rpmem.base import remedies
 from rpmem.base.handles import Handle
 from rpmem.files import locks
 
@@ -74,7 +75,7 @@ class Draft(Handle):
                 pass  # a process that clears up is looking at it and takes it for a leftover
             except OSError as error:
                 self._give_up()
-                raise errors.from_oserror(error, "cannot be created", where=path) from error
+                raise remedies.from_oserror(error, "cannot be created", where=path) from error
             except BaseException:
                 self._give_up()
                 raise
@@ -98,7 +99,7 @@ class Draft(Handle):
             hint = None
             if error.errno in (errno.EPERM, errno.EOPNOTSUPP):
                 hint = "Pools need a file system that has hard links"
-            raise errors.from_oserror(
+            raise remedies.from_oserror(
                 error, "the file cannot be given its name", where=self.path, hint=hint
             ) from error
         self.named = True
@@ -200,7 +201,7 @@ def drop_twins(path: str, descriptor: int) -> bool:
     try:
         about = os.fstat(descriptor)
     except OSError as error:
-        raise errors.from_oserror(error, "cannot be examined", where=path) from error
+        raise remedies.from_oserror(error, "cannot be examined", where=path) from error
     if about.st_nlink <= leads_to(path, descriptor):
         return False
     twins = _twins(path, about)
@@ -231,7 +232,7 @@ def removing(path: str) -> Iterator[None]:
     except FileNotFoundError:
         return
     except OSError as error:
-        raise errors.from_oserror(error, "cannot be removed", where=path) from error
+        raise remedies.from_oserror(error, "cannot be removed", where=path) from error
 
 
 def unlink_durably(path: str, descriptor: int) -> None:
@@ -279,7 +280,7 @@ def leads_to(path: str, descriptor: int) -> bool:
     except FileNotFoundError:
         return False
     except OSError as error:
-        raise errors.from_oserror(error, "cannot be examined", where=path) from error
+        raise remedies.from_oserror(error, "cannot be examined", where=path) from error
 
 
 def sync_directories(drafts: Sequence[Draft]) -> None:
@@ -297,7 +298,7 @@ def sync_directory(directory: str) -> None:
         finally:
             os.close(descriptor)
     except OSError as error:
-        raise errors.from_oserror(
+        raise remedies.from_oserror(
             error, "its entries cannot be made durable", where=directory
         ) from error
 
@@ -308,9 +309,9 @@ def _create(hidden: str, path: str) -> int:
         return os.open(hidden, flags, PRIVATE)
     except FileNotFoundError as error:
         hint = "Create its directory first"
-        raise errors.from_oserror(error, "cannot be created", where=path, hint=hint) from error
+        raise remedies.from_oserror(error, "cannot be created", where=path, hint=hint) from error
     except OSError as error:
-        raise errors.from_oserror(error, "cannot be created", where=path) from error
+        raise remedies.from_oserror(error, "cannot be created", where=path) from error
 
 
 def _hidden_stem(path: str) -> str:
@@ -335,7 +336,7 @@ def _hidden_names(path: str) -> list[str]:
         # Missing, or it may not be listed: making a file in it will report that.
         return []
     except OSError as error:
-        raise errors.from_oserror(error, "cannot be listed", where=directory) from error
+        raise remedies.from_oserror(error, "cannot be listed", where=directory) from error
     return [
         os.path.join(directory, each)
         for each in names
@@ -355,7 +356,7 @@ def _twins(path: str, about: os.stat_result) -> list[str]:
         except FileNotFoundError:
             continue
         except OSError as error:
-            raise errors.from_oserror(error, "cannot be examined", where=hidden) from error
+            raise remedies.from_oserror(error, "cannot be examined", where=hidden) from error
     return found
 
 
@@ -407,4 +408,4 @@ def _open(path: str) -> int | None:
     except FileNotFoundError:
         return None
     except OSError as error:
-        raise errors.from_oserror(error, "cannot be opened", where=path) from error
+        raise remedies.from_oserror(error, "cannot be opened", where=path) from error

@@ -11,9 +11,10 @@ import re
 from collections.abc import Iterator, Sequence
 from typing import ClassVar
 
+from rpmem.base.printable import printable
 from rpmem.base.sizes import format_size
 from rpmem.base.values import Record
-from rpmem.errors import PoolSetMalformed, printable
+from rpmem.errors import PoolSetMalformed
 
 #: First line of every pool set file.
 SIGNATURE = "PMEMPOOLSET"

@@ -18,6 +18,7 @@ from contextlib import suppress
 from typing import TypeVar
 
 from rpmem import errors
+from rpmem.base import remedies
 
 _Read = TypeVar("_Read")
 _LOOKS = 200
@@ -42,7 +43,7 @@ def lock(descriptor: int, where: str) -> None:
     except BlockingIOError:
         raise _busy(descriptor, where) from None
     except OSError as error:
-        raise errors.from_oserror(error, "cannot be locked", where=where) from error
+        raise remedies.from_oserror(error, "cannot be locked", where=where) from error
     try:
         fcntl.fcntl(descriptor, fcntl.F_OFD_SETLK, _FLOCK.pack(fcntl.F_WRLCK, *_WHOLE_FILE))
     except (BlockingIOError, PermissionError):
@@ -52,7 +53,7 @@ def lock(descriptor: int, where: str) -> None:
     except OSError as error:
         # Some file systems have only the first kind, which is the exclusive one.
         if error.errno not in _NO_SUCH_LOCKS:
-            raise errors.from_oserror(error, "cannot be locked", where=where) from error
+            raise remedies.from_oserror(error, "cannot be locked", where=where) from error
 
 
 def close(descriptor: int, where: str, *, locked: bool = True) -> None:
@@ -64,7 +65,7 @@ def close(descriptor: int, where: str, *, locked: bool = True) -> None:
         finally:
             os.close(descriptor)
     except OSError as error:
-        raise errors.from_oserror(error, "cannot be closed", where=where) from error
+        raise remedies.from_oserror(error, "cannot be closed", where=where) from error
 
 
 def unlock(descriptor: int) -> None:
@@ -99,7 +100,7 @@ def has_writer(descriptor: int) -> bool:
         # Mostly a file system without such locks: then nothing is known about writers.
         if error.errno in _NO_SUCH_LOCKS:
             return False
-        raise errors.from_oserror(error, "its locks cannot be examined") from error
+        raise remedies.from_oserror(error, "its locks cannot be examined") from error
     kind: int = _FLOCK.unpack(found)[0]
     return kind != fcntl.F_UNLCK
 

@@ -16,6 +16,7 @@ from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Self
 
 from rpmem import errors
+from rpmem.base import remedies
 from rpmem.base.handles import Handle
 from rpmem.base.pool_format import HEADER_SIZE, MINIMUM_SIZE
 from rpmem.files import drafts, locks
@@ -232,7 +233,7 @@ class PartFile(Handle):
         try:
             return os.fstat(self.fd)
         except OSError as error:
-            raise errors.from_oserror(error, "cannot be examined", where=self.path) from error
+            raise remedies.from_oserror(error, "cannot be examined", where=self.path) from error
 
     def fill(self) -> None:
         """Allocate the blocks that are missing where a file has holes."""
@@ -253,7 +254,7 @@ class PartFile(Handle):
                 end = self._next_data(begin)
                 total += end - begin
         except OSError as error:
-            raise errors.from_oserror(error, "cannot be examined", where=self.path) from error
+            raise remedies.from_oserror(error, "cannot be examined", where=self.path) from error
         return total
 
     def _next_data(self, begin: int) -> int:
@@ -282,7 +283,7 @@ class PartFile(Handle):
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
             os.posix_fallocate(self.fd, 0, size)
         except OSError as error:
-            raise errors.from_oserror(
+            raise remedies.from_oserror(
                 error, f"cannot be given {size} bytes", where=self.path
             ) from error
         self.size = size
@@ -299,7 +300,7 @@ class PartFile(Handle):
         try:
             return os.pread(self.fd, length, 0)
         except OSError as error:
-            raise errors.from_oserror(error, "cannot be read", where=self.path) from error
+            raise remedies.from_oserror(error, "cannot be read", where=self.path) from error
 
     def write_header(self, header: bytes, offset: int = 0) -> None:
         """Replace the first bytes, or some of them, and wait until that is durable."""
@@ -313,9 +314,11 @@ class PartFile(Handle):
             written = os.pwrite(self.fd, header, offset)
             os.fdatasync(self.fd)
         except OSError as error:
-            raise errors.from_oserror(error, "cannot be written", where=self.path) from error
+            raise remedies.from_oserror(error, "cannot be written", where=self.path) from error
         if written != len(header):
-            raise errors.from_oserror(OSError(errno.EIO, ""), "cannot be written", where=self.path)
+            raise remedies.from_oserror(
+                OSError(errno.EIO, ""), "cannot be written", where=self.path
+            )
 
     def _window(self) -> Region:
         from rpmem.memory.region import Region
@@ -330,7 +333,7 @@ class PartFile(Handle):
         try:
             os.fsync(self.fd)
         except OSError as error:
-            raise errors.from_oserror(error, "cannot be made durable", where=self.path) from error
+            raise remedies.from_oserror(error, "cannot be made durable", where=self.path) from error
 
     def drop_cache(self, length: int = 0) -> None:
         """Make the next read of a file read from its disk.
@@ -431,11 +434,11 @@ def _open(path: str, flags: int) -> int:
             "it is a directory", where=path, hint="A part is a file or a device DAX"
         ) from None
     except FileNotFoundError as error:
-        raise errors.from_oserror(
+        raise remedies.from_oserror(
             error,
             "the part cannot be opened",
             where=path,
             hint="Create the pool if there is none yet; otherwise restore it from a replica",
         ) from error
     except OSError as error:
-        raise errors.from_oserror(error, "cannot be opened", where=path) from error
+        raise remedies.from_oserror(error, "cannot be opened", where=path) from error

@@ -19,6 +19,8 @@ import re
 import stat
 from typing import NoReturn
 
+from rpmem.base.printable import printable
+from rpmem.base.remedies import from_oserror
 from rpmem.base.sizes import format_size, parse_size
 from rpmem.base.target import Target, check_pool_set_name
 from rpmem.errors import (
@@ -28,8 +30,6 @@ from rpmem.errors import (
     PoolSetNotFound,
     TargetSyntaxError,
     UsageError,
-    from_oserror,
-    printable,
 )
 from rpmem.files import locks
 from rpmem.files.directories import resolve

@@ -14,6 +14,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 
 from rpmem import errors
+from rpmem.base import remedies
 from rpmem.base.pool_format import HEADER_SIZE
 from rpmem.files.drafts import PRIVATE, removing, sync_directory
 from rpmem.files.partfile import PartFile
@@ -93,7 +94,7 @@ def pending(parts: Sequence[PartFile], is_whole: Callable[[bytes], bool]) -> lis
     except FileNotFoundError:
         return None
     except OSError as error:
-        raise errors.from_oserror(error, "cannot be read", where=path) from error
+        raise remedies.from_oserror(error, "cannot be read", where=path) from error
     if not 0 < len(pairs) <= len(parts):
         return []
     for part, (old, new) in zip(parts, pairs, strict=False):
@@ -131,7 +132,7 @@ def _write_note(parts: Sequence[PartFile], old: list[bytes], new: Sequence[bytes
         # A daemon may have access to the parts but not to their directory: PMDK has no note either.
         return False
     except OSError as error:
-        raise errors.from_oserror(error, "cannot be created", where=draft) from error
+        raise remedies.from_oserror(error, "cannot be created", where=draft) from error
     try:
         with open(descriptor, "wb") as file:
             # For all users who may open the pool.
@@ -148,7 +149,7 @@ def _write_note(parts: Sequence[PartFile], old: list[bytes], new: Sequence[bytes
                 os.unlink(name)
         if isinstance(error, errors.PoolSetError):
             raise
-        raise errors.from_oserror(error, "cannot be written", where=draft) from error
+        raise remedies.from_oserror(error, "cannot be written", where=draft) from error
     return True
 
 

@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from typing import Self
 
 from rpmem import errors
+from rpmem.base import remedies
 from rpmem.base.handles import Closing
 from rpmem.files import drafts, locks, poolset
 from rpmem.files.drafts import PRIVATE, Draft
@@ -60,7 +61,7 @@ class SetFile(Closing):
                     file.flush()
                     os.fsync(draft.fd)
             except OSError as error:
-                raise errors.from_oserror(error, "cannot be written", where=path) from error
+                raise remedies.from_oserror(error, "cannot be written", where=path) from error
             drafts.publish([draft])
         except BaseException:
             draft.discard()
@@ -104,7 +105,7 @@ class SetFile(Closing):
         try:
             locks.unlock(self._fd)
         except OSError as error:
-            raise errors.from_oserror(error, "cannot be unlocked", where=self.path) from error
+            raise remedies.from_oserror(error, "cannot be unlocked", where=self.path) from error
 
     def close(self) -> None:
         """Stop holding it; closing again is harmless."""
@@ -126,7 +127,7 @@ class SetFile(Closing):
                     ) from None
                 time.sleep(_LOOK_AGAIN_S)
             except OSError as error:
-                raise errors.from_oserror(error, "cannot be locked", where=self.path) from error
+                raise remedies.from_oserror(error, "cannot be locked", where=self.path) from error
             else:
                 return
 

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING
 
 from rpmem.base import environment as variables
 from rpmem.base.environment import LAUNCHERS
-from rpmem.errors import LaunchFailed, RpmemError, UsageError, remedy_for, shortage
+from rpmem.base.remedies import remedy_for, shortage
+from rpmem.errors import LaunchFailed, RpmemError, UsageError
 from rpmem.launch.base import Deadline, Transport
 from rpmem.launch.diagnose import diagnose
 

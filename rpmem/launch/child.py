@@ -21,8 +21,9 @@ import warnings
 from collections.abc import Mapping, Sequence
 
 from rpmem.base import interrupts
+from rpmem.base.remedies import remedy_for, shortage
 from rpmem.base.target import Target
-from rpmem.errors import LaunchFailed, remedy_for, shortage
+from rpmem.errors import LaunchFailed
 from rpmem.launch.base import Deadline, Tail, Transport
 
 _CHUNK = 64 * 1024

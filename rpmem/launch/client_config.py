@@ -13,8 +13,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from rpmem.base.printable import printable
 from rpmem.base.target import Target
-from rpmem.errors import LaunchFailed, printable
+from rpmem.errors import LaunchFailed
 
 _DEFAULT_PORT = 22
 _DEEPEST_INCLUDE = 16

@@ -15,6 +15,8 @@ import sys
 from collections.abc import Callable
 from errno import EAGAIN, EMFILE, ENFILE, ENOMEM
 
+from rpmem.base.printable import printable
+from rpmem.base.remedies import remedy_for
 from rpmem.base.target import Target
 from rpmem.errors import (
     AuthenticationFailed,
@@ -26,8 +28,6 @@ from rpmem.errors import (
     LaunchFailed,
     NoiseBeforeProtocol,
     RpmemError,
-    printable,
-    remedy_for,
 )
 from rpmem.launch.base import Deadline, Transport
 

@@ -15,8 +15,9 @@ from typing import Any, TypeVar
 import paramiko
 
 from rpmem.base import interrupts
+from rpmem.base.printable import printable
 from rpmem.base.target import Target
-from rpmem.errors import RpmemError, printable
+from rpmem.errors import RpmemError
 from rpmem.launch.base import Deadline
 from rpmem.launch.client_config import ClientConfig
 from rpmem.launch.diagnose import authentication_failed

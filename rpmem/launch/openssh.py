@@ -18,8 +18,9 @@ import subprocess
 from collections.abc import Mapping, Sequence
 
 from rpmem.base import interrupts
+from rpmem.base.printable import printable
 from rpmem.base.target import Target
-from rpmem.errors import LaunchFailed, printable
+from rpmem.errors import LaunchFailed
 from rpmem.launch.base import Deadline
 from rpmem.launch.child import ChildTransport
 

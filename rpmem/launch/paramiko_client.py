@@ -19,8 +19,9 @@ from typing import Any, Self, TypeVar
 import paramiko
 
 from rpmem.base import interrupts
+from rpmem.base.printable import printable
 from rpmem.base.target import Target
-from rpmem.errors import LaunchFailed, RpmemError, printable
+from rpmem.errors import LaunchFailed, RpmemError
 from rpmem.launch.base import Deadline
 from rpmem.launch.client_config import ClientConfig
 from rpmem.launch.diagnose import (

@@ -6,7 +6,8 @@ system. As in PMDK, `PMEM_IS_PMEM_FORCE` decides instead if it is set.
 
 import os
 
-from rpmem.errors import PoolSetError, RangeError, UsageError, from_oserror, remedy_of
+from rpmem.base.remedies import from_oserror, remedy_of
+from rpmem.errors import PoolSetError, RangeError, UsageError
 
 from rpmem.memory.nvdimm import is_persistent
 

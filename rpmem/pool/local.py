@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from rpmem.base import interrupts
 from rpmem.base.handles import Handle
 from rpmem.base.pool_format import HEADER_SIZE, MINIMUM_SIZE
+from rpmem.base.remedies import from_oserror
 from rpmem.base.target import ReplicaSpec, Target
 from rpmem.base.values import replace
 from rpmem.errors import (
@@ -23,7 +24,6 @@ from rpmem.errors import (
     PoolSetMalformed,
     PoolSetNotFound,
     UsageError,
-    from_oserror,
 )
 from rpmem.files import header, poolfiles
 from rpmem.files.drafts import PRIVATE

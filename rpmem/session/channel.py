@@ -15,6 +15,8 @@ from collections.abc import Callable
 from rpmem.base import interrupts
 from rpmem.base.handles import Handle
 from rpmem.base.interrupts import wait_for
+from rpmem.base.printable import printable
+from rpmem.base.remedies import remedy_for, shortage
 from rpmem.control.events import (
     AttributesSet,
     Closed,
@@ -37,9 +39,6 @@ from rpmem.errors import (
     NoiseBeforeProtocol,
     ReplicaLost,
     RpmemError,
-    printable,
-    remedy_for,
-    shortage,
 )
 from rpmem.launch.base import Transport
 from rpmem.launch.diagnose import diagnose, suspects

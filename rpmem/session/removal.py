@@ -6,6 +6,7 @@ import errno
 import os
 from typing import TYPE_CHECKING
 
+from rpmem.base.printable import printable
 from rpmem.errors import (
     DeadlineExceeded,
     LaunchFailed,
@@ -17,7 +18,6 @@ from rpmem.errors import (
     PoolSetNameRefused,
     PoolSetNotFound,
     RpmemError,
-    printable,
 )
 from rpmem.launch import diagnose, launch
 

@@ -20,7 +20,8 @@ from pathlib import Path
 import pytest
 
 import rpmem
-from rpmem.errors import ConnectFailed, LaunchFailed, RpmemError, remedy_for, shortage
+from rpmem.base.remedies import remedy_for, shortage
+from rpmem.errors import ConnectFailed, LaunchFailed, RpmemError
 from rpmem.launch import child
 from rpmem.session import channel as channels
 from tests.support.traces import Traces

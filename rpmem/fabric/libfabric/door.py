@@ -25,7 +25,8 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
-from rpmem.errors import ConnectFailed, FabricFailure, remedy_for
+from rpmem.base.remedies import remedy_for
+from rpmem.errors import ConnectFailed, FabricFailure
 from rpmem.fabric.libfabric.spare import Spare
 
 # Most waiting connections, of one source and of all, besides the expected ones: far fewer than a

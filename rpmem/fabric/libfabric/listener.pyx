@@ -7,7 +7,8 @@ import time
 from libc.stdint cimport uint8_t
 
 from rpmem.base.fork cimport fork_generation, is_copy
-from rpmem.errors import ConnectFailed, remedy_for
+from rpmem.base.remedies import remedy_for
+from rpmem.errors import ConnectFailed
 from rpmem.fabric.libfabric.door import Door
 from rpmem.fabric.libfabric.failures cimport lacks_descriptors, must
 from rpmem.fabric.libfabric.fi cimport *

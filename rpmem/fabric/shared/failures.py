@@ -6,7 +6,8 @@ in ``errno``; the error is made here.
 
 from __future__ import annotations
 
-from rpmem.errors import FabricFailure, RpmemError, remedy_for
+from rpmem.base.remedies import remedy_for
+from rpmem.errors import FabricFailure, RpmemError
 
 __all__ = ["LOCKED_MEMORY", "failure"]
 

@@ -14,6 +14,8 @@ from hypothesis import strategies as st
 
 import rpmem
 from rpmem import errors
+from rpmem.base import remedies
+from rpmem.base.printable import printable
 
 # A code is a promise: it is on the wire and in users' programs. Extend this list, never edit it.
 PROMISED = {
@@ -146,7 +148,7 @@ def test_key_error_is_readable():
     ids=str,
 )
 def test_what_has_run_out(error, number):
-    assert errors.shortage(error) == number
+    assert remedies.shortage(error) == number
 
 
 def test_oserror_fields_are_filled():
@@ -189,7 +191,7 @@ def test_from_code_survives_anything(code, what, hint, number):
 
 @given(st.text(), st.integers(3, 50))
 def test_printable(text, limit):
-    shown = errors.printable(text, limit)
+    shown = printable(text, limit)
     assert shown.isprintable()
     assert len(shown) <= limit
     if text.isprintable() and len(text.strip()) <= limit:
@@ -212,7 +214,7 @@ def test_printable(text, limit):
     ],
 )
 def test_from_oserror(number, kind):
-    error = errors.from_oserror(OSError(number, "words"), "cannot open the part", where="/x")
+    error = remedies.from_oserror(OSError(number, "words"), "cannot open the part", where="/x")
     assert type(error) is kind
     assert error.errno == number
     assert str(error).startswith("/x: cannot open the part: ")

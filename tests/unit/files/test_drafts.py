@@ -9,6 +9,7 @@ import stat
 import pytest
 
 from rpmem import errors
+from rpmem.base import remedies
 from rpmem.files import drafts
 from rpmem.files.drafts import Draft, clear, publish, sweep
 from rpmem.files.poolset import load_any
@@ -131,7 +132,7 @@ def test_what_cannot_be_undone_durably_does_not_count(path, tmp_path, monkeypatc
 
 
 def starved(directory):
-    raise errors.from_oserror(OSError(24, os.strerror(24)), "cannot be synced", where=directory)
+    raise remedies.from_oserror(OSError(24, os.strerror(24)), "cannot be synced", where=directory)
 
 
 def test_what_is_being_made_is_not_cleared(path, tmp_path):

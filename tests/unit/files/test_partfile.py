@@ -18,6 +18,7 @@ import pytest
 pytest.importorskip("rpmem.memory.region", reason="rpmem.memory.region is not built")
 
 from rpmem import errors
+from rpmem.base import remedies
 from rpmem.files import drafts, locks, partfile
 from rpmem.files.drafts import publish
 from rpmem.files.header import PoolAttributes
@@ -380,10 +381,10 @@ def test_every_lack_of_descriptors_is_said(tmp_path):
 
 
 def test_hints_are_for_those_who_read_them():
-    for number in errors._OSERROR_HINTS:
-        error = errors.from_oserror(OSError(number, ""), "cannot be read", where="/x")
+    for number in remedies._OSERROR_HINTS:
+        error = remedies.from_oserror(OSError(number, ""), "cannot be read", where="/x")
         assert error.hint
-        assert errors.from_oserror(OSError(number, ""), "no", hint="own").hint == "own"
+        assert remedies.from_oserror(OSError(number, ""), "no", hint="own").hint == "own"
     assert partfile.is_device("/dev/null")
     assert not partfile.is_device("/none")
     assert drafts.PRIVATE == 0o600

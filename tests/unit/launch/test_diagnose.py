@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from rpmem.base.remedies import remedy_for
 from rpmem.base.target import Target
 from rpmem.errors import (
     AuthenticationFailed,
@@ -20,7 +21,6 @@ from rpmem.errors import (
     LaunchFailed,
     NoiseBeforeProtocol,
     RpmemError,
-    remedy_for,
 )
 from rpmem.launch.base import Transport
 from rpmem.launch.diagnose import diagnose, no_answer
