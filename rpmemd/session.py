@@ -283,6 +283,7 @@ class Session:
             steps=self._steps(lanes),
             message_size=lanes.message_size,
             window=self._dialect.window,
+            zeroed=pool.zeroed,
         )
         lanes.start(self._admission(tokens))
         self._machine.ready(answer)

@@ -184,7 +184,8 @@ class Ready(Message):
     steps the target supports, best first; ``window`` is the number of in-band messages a lane may
     have unanswered; ``medium`` is what the pool is stored on ("pmem", "page", "volatile" or
     "unknown"). With ``staging`` above 0, the lanes' keys and addresses are those of buffers of that
-    size, and the pool is reached only through messages.
+    size, and the pool is reached only through messages. ``zeroed``: this session made all files of the pool, so that everything behind
+    their headers is zero.
     """
 
     KIND: ClassVar[Kind] = Kind.READY
@@ -199,6 +200,7 @@ class Ready(Message):
     steps: tuple[str, ...] = wire(ListOf(Token(), low=1, high=16))
     message_size: int = wire(_MESSAGE_SIZE)
     window: int = wire(Integer(1, 4096), default=1)
+    zeroed: bool = wire(Boolean(), default=False)
 
     def complaint(self) -> str | None:  # noqa: D102
         for index, lane in enumerate(self.lanes):

@@ -19,7 +19,7 @@ from rpmem.errors import AttributesRefused, UsageError
 ATTRIBUTES_SIZE = 104
 #: Signature and major version of pools that rpmem lays out itself.
 SIGNATURE = b"RPMEMPY1"
-MAJOR = 1
+MAJOR = 2
 
 #: Incompatible features: a single header for the set, a checksum over 2 KiB, detection of unsafe
 #: shutdowns. Other bits belong to other libraries and are kept unchanged.

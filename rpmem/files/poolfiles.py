@@ -239,6 +239,11 @@ class PoolFiles(Closing):
         return cls(parts, pool_set.options, headers, region, created=False)
 
     @property
+    def zeroed(self) -> bool:
+        """Whether this object made all files: what is behind their headers was zero then."""
+        return self.created and all(part.draft is not None for part in self.parts)
+
+    @property
     def has_writer(self) -> bool:
         """Whether another process has the pool, read-only here, open for writing."""
         return any(part.has_writer for part in self.parts if part.readonly)

@@ -6,88 +6,22 @@ those that were sliced, transposed or cast from the original array.
 
 from __future__ import annotations
 
-import math
-import operator
 import threading
 import weakref
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from rpmem.errors import ArrayExists, CatalogueCorrupt, DtypeRefused, UsageError
-from rpmem.pool.catalogue import MOST_DIMENSIONS, ORDERS, Catalogue, Entry, check_name
+from rpmem.errors import ArrayExists
+from rpmem.pool.catalogue.catalogue import Catalogue
+from rpmem.pool.catalogue.entries import Entry, Wanted, check_name
+from rpmem.pool.forms import Form
 
 if TYPE_CHECKING:
-    from numpy.typing import DTypeLike, NDArray
+    from numpy.typing import NDArray
 
     from rpmem.memory.region import Region
-
-_MOST_BYTES = 2**62
-
-
-@dataclass(frozen=True, slots=True)
-class Form:
-    """The form of an array, in the canonical spelling that is compared and stored.
-
-    A sub-array dtype has been merged into the shape, as in numpy; the order of an array that is
-    contiguous in both ways is ``"C"``.
-    """
-
-    shape: tuple[int, ...]
-    dtype: np.dtype[Any]
-    order: str
-
-    @property
-    def nbytes(self) -> int:
-        """Bytes of all elements."""
-        return math.prod(self.shape) * self.dtype.itemsize
-
-    def __str__(self) -> str:
-        return f"shape {self.shape}, dtype {self.dtype}, order {self.order!r}"
-
-    @classmethod
-    def of(cls, shape: int | Iterable[int], dtype: DTypeLike, order: str) -> Form:
-        """Check and normalize a user's arguments.
-
-        Raises
-        ------
-        DtypeRefused
-            The dtype contains Python objects, has no size, or makes sense only in this process.
-        UsageError
-            The shape or the order is not valid.
-        """
-        element = _as_dtype(dtype)
-        dimensions = _as_shape(shape)
-        if element.subdtype is not None:
-            element, inner = element.subdtype
-            dimensions += inner
-        if not isinstance(order, str) or order not in ORDERS:
-            raise UsageError(f"{order!r} is not an order", hint="Use 'C' or 'F'")
-        if sum(size != 1 for size in dimensions) <= 1 or 0 in dimensions:
-            order = "C"
-        if len(dimensions) > MOST_DIMENSIONS:
-            raise UsageError(f"{len(dimensions)} dimensions are more than numpy has")
-        form = cls(dimensions, element, order)
-        if form.nbytes > _MOST_BYTES:
-            raise UsageError(f"an array of {form.nbytes} bytes is larger than any memory")
-        return form
-
-    @classmethod
-    def from_entry(cls, entry: Entry) -> Form:
-        """Read the form of a catalogue entry; `CatalogueCorrupt` if numpy cannot make it."""
-        try:
-            form = cls(entry.shape, read_dtype(entry.dtype), entry.order)
-            agrees = form.nbytes == entry.length
-        except (TypeError, ValueError, KeyError, RecursionError) as error:
-            raise CatalogueCorrupt(
-                f"the dtype of {entry.name!r} cannot be read: {error}",
-                hint="It may have been written by a newer numpy",
-            ) from error
-        if not agrees:
-            raise CatalogueCorrupt(f"{entry.name!r} has a shape that does not match its extent")
-        return form
 
 
 class NamedArrays:
@@ -148,16 +82,66 @@ class NamedArrays:
         with self._lock:
             entry = self._catalogue.entries.get(name)
             if entry is None:
-                entry = self._catalogue.create(
-                    name,
-                    form.nbytes,
-                    shape=form.shape,
-                    order=form.order,
-                    dtype=describe_dtype(form.dtype),
-                )
+                self._catalogue.create_all([Wanted(name, form.nbytes, form.described)])
+                entry = self._catalogue.entries[name]
             else:
                 _check_same(name, Form.from_entry(entry), form)
             return self._view(entry, form)
+
+    def require(self, forms: Mapping[str, Form]) -> None:
+        """Make those arrays that do not exist, in one change: all of them or none.
+
+        Raises
+        ------
+        ArrayExists
+            There is one of the names with another form; nothing was made.
+        """
+        with self._lock:
+            entries = self._catalogue.entries
+            wanted = []
+            for name, form in forms.items():
+                if name in entries:
+                    _check_same(name, Form.from_entry(entries[name]), form)
+                else:
+                    wanted.append(Wanted(name, form.nbytes, form.described))
+            self._catalogue.create_all(wanted)
+
+    def rename(self, old: str, new: str) -> None:
+        """Give an array another name, durably everywhere; views of it live on."""
+        with self._lock:
+            try:
+                self._catalogue.rename(old, new)
+            finally:
+                # Also where a replica was lost after that.
+                if old in self._anchors and old not in self._catalogue.entries:
+                    self._anchors[new] = self._anchors.pop(old)
+
+    def attrs_of(self, name: str | None) -> str:
+        """Return the attributes of an array, or of the pool, as JSON."""
+        with self._lock:
+            return self._catalogue.attrs_of(name)
+
+    def set_attrs(self, name: str | None, text: str) -> None:
+        """Replace attributes by those that a text is the JSON of, durably everywhere."""
+        with self._lock:
+            self._catalogue.set_attrs(name, text)
+
+    @property
+    def free(self) -> int:
+        """Bytes of the data area that nothing uses."""
+        with self._lock:
+            return self._catalogue.free
+
+    def holds_catalogue(self, offset: int, length: int) -> bool:
+        """Whether the catalogue's own bytes are in that range of the pool."""
+        with self._lock:
+            spans = self._catalogue.spans
+        return any(offset < end and begin < offset + length for begin, end in spans)
+
+    def tidy(self) -> None:
+        """Leave the catalogue so that it is soon read."""
+        with self._lock:
+            self._catalogue.tidy()
 
     def remove(self, name: str) -> None:
         """Delete an array, durably on every copy.
@@ -171,10 +155,12 @@ class NamedArrays:
         """
         with self._lock:
             self._catalogue.find(name)
-            if name in self._live():
+            anchor = self._anchors.get(name)
+            if anchor is not None and anchor() is not None:
                 raise BufferError(
                     f"array {name!r} cannot be deleted while views of it exist; drop them first"
                 )
+            self._anchors.pop(name, None)
             self._catalogue.remove(name)
 
     def live(self) -> list[str]:
@@ -210,91 +196,39 @@ class NamedArrays:
         return np.ndarray(form.shape, form.dtype, buffer=anchor, order=order)
 
 
-def describe_dtype(dtype: np.dtype[Any]) -> Any:
-    """Return `dtype` as a JSON value that `read_dtype` understands on any machine."""
-    if dtype.subdtype is not None:
-        base, shape = dtype.subdtype
-        return {"base": describe_dtype(base), "shape": list(shape)}
-    if dtype.names is None:
-        return dtype.str
-    table: Any = dtype.fields
-    fields = [table[name] for name in dtype.names]
-    described: dict[str, Any] = {
-        "names": list(dtype.names),
-        "formats": [describe_dtype(field[0]) for field in fields],
-        "offsets": [field[1] for field in fields],
-        "itemsize": dtype.itemsize,
-    }
-    titles = [field[2] if len(field) > 2 else None for field in fields]
-    if any(title is not None for title in titles):
-        described["titles"] = titles
-    return described
-
-
-def read_dtype(described: Any) -> np.dtype[Any]:
-    """Return the dtype that `describe_dtype` described.
-
-    Raises
-    ------
-    TypeError, ValueError, KeyError
-        The value does not describe a dtype, or one with Python objects: otherwise the writer of the
-        medium could make this process follow arbitrary pointers.
-    """
-    if isinstance(described, str):
-        dtype = np.dtype(described)
-    elif "base" in described:
-        dtype = np.dtype((read_dtype(described["base"]), tuple(described["shape"])))
-    else:
-        parts: Any = dict(described, formats=[read_dtype(part) for part in described["formats"]])
-        dtype = np.dtype(parts)
-    if dtype.hasobject:
-        raise TypeError(f"{dtype} holds Python objects")
-    return dtype
-
-
-def _as_dtype(wanted: DTypeLike) -> np.dtype[Any]:
-    try:
-        dtype = np.dtype(wanted)
-    except (TypeError, ValueError) as error:
-        raise DtypeRefused(f"{wanted!r} is not a dtype: {error}") from None
-    if dtype.hasobject:
-        raise DtypeRefused(
-            f"dtype {dtype} holds Python objects, which are only pointers inside this process",
-            hint="Use numbers, fixed-length strings ('S16', 'U16'), datetime64 "
-            "or structured dtypes of these",
-        )
-    if dtype.itemsize == 0:
-        raise DtypeRefused(
-            f"dtype {dtype} has no size", hint="Give strings a length, for example 'S16' or 'U16'"
-        )
-    try:
-        same = read_dtype(describe_dtype(dtype)) == dtype
-    except (TypeError, ValueError, KeyError):
-        same = False
-    if not same:
-        raise DtypeRefused(
-            f"dtype {dtype} is known only to this process and could not be read elsewhere",
-            hint="Use a dtype that numpy itself defines, such as a view as 'u2' or 'V2'",
-        )
-    return dtype
-
-
-def _as_shape(wanted: int | Iterable[int]) -> tuple[int, ...]:
-    try:
-        sizes = wanted if isinstance(wanted, Iterable) else [wanted]
-        shape = tuple(operator.index(size) for size in sizes)
-    except TypeError:
-        raise UsageError(
-            f"{wanted!r} is not a shape", hint="Use an int or a tuple of ints"
-        ) from None
-    if any(size < 0 for size in shape):
-        raise UsageError(f"{shape} is not a shape: a size is negative")
-    return shape
-
-
 def _check_same(name: str, found: Form, wanted: Form) -> None:
     if found != wanted:
         raise ArrayExists(
             f"array {name!r} exists with {found}; {wanted} was asked for",
             hint="Open it as it is with pool[name], or delete it first",
         )
+
+
+class Views(Mapping[str, "NDArray[Any]"]):
+    """Arrays of a pool by name; each view is made when it is asked for.
+
+    Parameters
+    ----------
+    arrays : NamedArrays
+        All arrays of the pool.
+    names : iterable of str
+        Which of them, in this order.
+    """
+
+    def __init__(self, arrays: NamedArrays, names: Iterable[str]) -> None:
+        self._arrays = arrays
+        self._names = dict.fromkeys(names)
+
+    def __getitem__(self, name: str) -> NDArray[Any]:
+        if name not in self._names:
+            raise KeyError(name)
+        return self._arrays.open(name)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._names)
+
+    def __len__(self) -> int:
+        return len(self._names)
+
+    def __repr__(self) -> str:
+        return f"<{len(self)} arrays of a pool>"

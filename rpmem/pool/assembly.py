@@ -28,7 +28,7 @@ from rpmem.files.attributes import MAJOR, SIGNATURE, PoolAttributes, random_uuid
 from rpmem.files.locks import undisturbed
 from rpmem.memory.region import Region
 from rpmem.pool import resync, stateword
-from rpmem.pool.catalogue import Catalogue
+from rpmem.pool.catalogue.catalogue import Catalogue
 from rpmem.pool.local import FilePlace, LocalCopy, MemoryPlace, Place
 from rpmem.pool.medium import PoolMedium
 from rpmem.pool.superblock import (
@@ -60,6 +60,8 @@ class Assembly:
         Connected.
     catalogue : Catalogue or None
         As it was read; None: it still has to be written.
+    zeroed : bool
+        All copies are new, and zero behind their headers.
     """
 
     copy: LocalCopy
@@ -67,6 +69,7 @@ class Assembly:
     state: State
     replicas: list[Replica]
     catalogue: Catalogue | None = None
+    zeroed: bool = False
 
     def undo(self, *, remove: bool) -> None:
         """Disconnect and unmap, and with `remove` remove what was created."""
@@ -103,14 +106,15 @@ def create(
         with interrupts.undoing():
             copy.close(remove=True)
         raise
-    return Assembly(copy, layout, State(1, Phase.OPEN), replicas)
+    zeroed = copy.zeroed and all(replica.zeroed for replica in replicas)
+    return Assembly(copy, layout, State(1, Phase.OPEN), replicas, zeroed=zeroed)
 
 
 def open_readonly(place: Place) -> Assembly:
     """Open only the local copy, read-only, even while another process writes to it."""
     copy = place.look()
     try:
-        found = undisturbed(lambda: _read_superblock(copy), lambda: copy.has_writer)
+        found = undisturbed(lambda: _read_superblock(copy, to_look=True), lambda: copy.has_writer)
     except BaseException:
         copy.close()
         raise
@@ -199,11 +203,15 @@ class _Superblock(NamedTuple):
     catalogue: Catalogue
 
 
-def _read_superblock(copy: LocalCopy, where: str | None = None) -> _Superblock:
+def _read_superblock(
+    copy: LocalCopy, where: str | None = None, *, to_look: bool = False
+) -> _Superblock:
     """Read the superblock of the local copy, and check that it is plausible."""
     medium = PoolMedium(copy.region)
-    layout = Layout.unpack(medium.load(LAYOUT_OFFSET, LAYOUT_SIZE), where=copy.where)
     attributes = copy.attributes
+    resync.check_format(attributes, copy.where)
+    superblock = medium.load(LAYOUT_OFFSET, LAYOUT_SIZE)
+    layout = Layout.unpack(superblock, where=copy.where, to_look=to_look)
     if attributes is not None and attributes.poolset_uuid != layout.pool_id:
         raise HeaderError(
             "header and superblock belong to different pools",
@@ -337,6 +345,7 @@ def _examine(
     replica = _connect(spec, scratch, scratch.size, options)
     try:
         attributes = replica.attributes
+        resync.check_format(attributes, str(spec))
         standing = resync.standing_of(replica)
     finally:
         replica.close()

@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import os
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -115,14 +115,21 @@ class Copies(Handle):
                 error = another
 
     def replicate(self, offset: int, length: int) -> None:
-        """Return when a range is durable here and on every current replica.
+        """Return when a range is durable here and on every current replica."""
+        self.replicate_many([(offset, length)])
+
+    def replicate_many(self, ranges: Sequence[tuple[int, int]]) -> None:
+        """Return when ranges are durable here and on every current replica.
 
         The pool's own records must not differ between copies that count as equal: an interrupt
         waits briefly until they are everywhere; after that, the replicas are treated as lost.
         """
         try:
             with interrupts.finishing():
-                self.call("persist", (offset, length))
+                if len(ranges) == 1:
+                    self.call("persist", ranges[0])
+                else:
+                    self.call("persist_many", ranges)
         except Exception:
             raise
         except BaseException:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import logging
 import os
 import sys
 import warnings
@@ -11,13 +12,15 @@ from typing import Self
 
 from rpmem.base import interrupts
 from rpmem.base.handles import Closing
-from rpmem.errors import ForkedError, UsageError
+from rpmem.errors import ForkedError, RpmemError, UsageError
 from rpmem.pool.arrays import NamedArrays
 from rpmem.pool.assembly import Assembly
-from rpmem.pool.catalogue import Catalogue
+from rpmem.pool.catalogue.catalogue import Catalogue
 from rpmem.pool.copies import Copies
 from rpmem.pool.medium import PoolMedium
 from rpmem.session.options import SessionOptions
+
+log = logging.getLogger(__name__)
 
 
 class OpenPool(Closing):
@@ -43,15 +46,15 @@ class OpenPool(Closing):
         self._readonly = readonly
         self._pid = os.getpid()
         layout = parts.layout
-        medium = PoolMedium(self._region, self._copies.replicate)
+        medium = PoolMedium(self._region, self._copies.replicate_many)
         catalogue = parts.catalogue
         if catalogue is None:
             self._copies.write_state(parts.state)
             self._copies.share_state()
-            catalogue = Catalogue.format(medium, layout)
+            catalogue = Catalogue.format(medium, layout, zeroed=parts.zeroed)
             parts.copy.publish()
         elif not readonly:
-            catalogue.settle(medium)
+            catalogue.settle(medium, keeps_zeros=parts.copy.keeps_zeros)
         self._arrays = NamedArrays(self._region, catalogue, writable=not readonly)
 
     @classmethod
@@ -100,6 +103,7 @@ class OpenPool(Closing):
                 return
             self._refuse_live_views()
             try:
+                self._tidy()
                 self._copies.end(mark=not self._readonly)
             finally:
                 self._copies.local.close()
@@ -115,9 +119,18 @@ class OpenPool(Closing):
     def _end(self) -> None:
         with self._arrays.lock:
             try:
+                self._tidy()
                 self._copies.end(mark=not self._readonly)
             finally:
                 self._let_go()
+
+    def _tidy(self) -> None:
+        if self._readonly or self._copies.ended:
+            return
+        try:
+            self._arrays.tidy()
+        except RpmemError as error:
+            log.info("the catalogue stays as it is: %s", error)  # the end will say what failed
 
     def _let_go(self, *, remove: bool = False) -> None:
         try:

@@ -46,6 +46,12 @@ class LocalCopy(Protocol):
 
     region: Region
     where: str
+    #: Whether nobody but pools writes to its memory.
+    keeps_zeros: bool
+
+    @property
+    def zeroed(self) -> bool:
+        """Whether every byte behind the header is zero, as this object made the copy so."""
 
     @property
     def attributes(self) -> PoolAttributes | None:
@@ -106,11 +112,18 @@ def place_of(local: str | os.PathLike[str] | Buffer) -> Place:
 class FileCopy(Handle):
     """A local copy in locked and mapped files."""
 
+    keeps_zeros = True
+
     def __init__(self, files: poolfiles.PoolFiles, where: str) -> None:
         self._files = files
         self.region = files.region
         self.region.label = where
         self.where = where
+
+    @property
+    def zeroed(self) -> bool:
+        """Whether the files are new, all of them, and nothing was written behind their headers."""
+        return self._files.zeroed
 
     @property
     def attributes(self) -> PoolAttributes | None:
@@ -335,7 +348,10 @@ def _spec(item: RemoteReplica) -> ReplicaSpec:
 
 
 class MemoryCopy(Handle):
-    """A local copy in a buffer."""
+    """A local copy in a buffer, which others may write to."""
+
+    keeps_zeros = False
+    zeroed = False
 
     def __init__(self, region: Region, where: str) -> None:
         self.region = region

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -12,18 +12,22 @@ _ZEROS = bytes(1 << 20)
 
 
 class PoolMedium:
-    """Implements `rpmem.pool.catalogue.Medium` over a region.
+    """Implements `rpmem.pool.catalogue.medium.Medium` over a region.
 
     Parameters
     ----------
     region : Region
         The local copy.
     replicate : callable, optional
-        Takes ``(offset, length)`` and returns when the range is durable on every replica; None if
-        there are no replicas.
+        Takes a list of ``(offset, length)`` and returns when these are durable locally and on every
+        replica; None if there are no replicas.
     """
 
-    def __init__(self, region: Region, replicate: Callable[[int, int], None] | None = None) -> None:
+    def __init__(
+        self,
+        region: Region,
+        replicate: Callable[[Sequence[tuple[int, int]]], None] | None = None,
+    ) -> None:
         self._region = region
         self._replicate = replicate
 
@@ -49,7 +53,10 @@ class PoolMedium:
         """Return when the range is durable locally."""
         self._region.persist(offset, length)
 
-    def replicate(self, offset: int, length: int) -> None:
-        """Return when the range is durable on every replica."""
+    def spread(self, ranges: Sequence[tuple[int, int]]) -> None:
+        """Return when ranges are durable locally and on every replica, in whatever order."""
         if self._replicate is not None:
-            self._replicate(offset, length)
+            self._replicate(ranges)
+        else:
+            for offset, length in ranges:
+                self._region.persist(offset, length)

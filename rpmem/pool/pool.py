@@ -4,20 +4,20 @@ from __future__ import annotations
 
 import functools
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import ItemsView, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Self, Unpack
 
 from rpmem.base import interrupts
-from rpmem.base.pool_format import HEADER_SIZE
-from rpmem.errors import ClosedError, StaleReplica
+from rpmem.errors import ArrayNotFound, ClosedError, RangeError, StaleReplica
 from rpmem.files.drafts import PRIVATE
-from rpmem.memory.region import Region
 from rpmem.pool import assembly, resync, transfer
-from rpmem.pool.arrays import Form
-from rpmem.pool.catalogue import Catalogue, Entry
+from rpmem.pool.arrays import Views
+from rpmem.pool.attrs import Attrs
+from rpmem.pool.catalogue.catalogue import Catalogue
+from rpmem.pool.catalogue.entries import Entry
+from rpmem.pool.forms import Form, forms_of
 from rpmem.pool.lifetime import OpenPool
 from rpmem.pool.local import place_of
-from rpmem.pool.medium import PoolMedium
 from rpmem.pool.options import (
     ReplicaLike,
     mode_of,
@@ -325,6 +325,31 @@ class Pool(OpenPool):
             return self._arrays.open_or_create(name, form)
         return interrupts.guarded(lambda: self._arrays.open_or_create(name, form))
 
+    def arrays(self, wanted: Mapping[str, tuple[Any, ...]]) -> Views:
+        """Return many arrays; create those that do not exist, all of them in one change.
+
+        Parameters
+        ----------
+        wanted : mapping
+            ``(shape, dtype)`` or ``(shape, dtype, order)`` by name, each as for `array`.
+
+        Returns
+        -------
+        Mapping of str to ndarray
+            The arrays by name, in the order of `wanted`. Each view is made when it is asked for.
+
+        Raises
+        ------
+        ArrayExists, DtypeRefused, PoolFull, ReplicaLost
+            As for `array`. A crash or an error leaves all new arrays there, or none of them.
+        """
+        forms = forms_of(wanted)
+        self._check_alive()
+        if self._readonly and any(name not in self for name in forms):
+            self._check_writable("create an array")
+        interrupts.guarded(lambda: self._arrays.require(forms))
+        return Views(self._arrays, forms)
+
     def __getitem__(self, name: str) -> NDArray[Any]:
         """Return a view of an existing array; raise `ArrayNotFound` if it does not exist."""
         self._check_alive()
@@ -339,8 +364,73 @@ class Pool(OpenPool):
         self._check_writable("delete an array")
         interrupts.guarded(lambda: self._arrays.remove(name))
 
+    def rename(self, old: str, new: str) -> None:
+        """Give an array another name, durably here and on every replica; its views live on.
+
+        Raises
+        ------
+        ArrayNotFound, ArrayExists
+            There is no array with the old name, or one with the new.
+        UsageError, PoolFull, ReplicaLost
+            As for `array`.
+        """
+        self._check_alive()
+        self._check_writable("rename an array")
+        interrupts.guarded(lambda: self._arrays.rename(old, new))
+
+    def get(self, name: str, default: Any = None) -> Any:
+        """Return a view of an array, or `default` if it does not exist."""
+        try:
+            return self[name]
+        except ArrayNotFound:
+            return default
+
+    def keys(self) -> list[str]:
+        """Return the names of all arrays, as `names` does."""
+        return self.names()
+
+    def items(self) -> ItemsView[str, NDArray[Any]]:
+        """Return names and arrays as of now; each view is made when it is come to."""
+        return Views(self._arrays, self.names()).items()
+
+    def attrs(self, name: str | None = None) -> Attrs:
+        """Return the attributes of an array, or of the pool: a mapping of str to JSON values.
+
+        Parameters
+        ----------
+        name : str, optional
+            The array; without one, the pool.
+
+        Returns
+        -------
+        MutableMapping
+            Each change of it is durable here and on every replica when it returns; ``update`` is
+            one change. It holds up to 64 KiB of JSON. Those of an array go when it is deleted, and
+            stay when it is renamed.
+
+        Raises
+        ------
+        ArrayNotFound
+            There is no such array.
+        UsageError, PoolFull, ReplicaLost
+            A change that is no JSON or too large, or as for `array`.
+        """
+        self._check_alive()
+        self._arrays.attrs_of(name)
+
+        def load() -> str:
+            self._check_alive()
+            return self._arrays.attrs_of(name)
+
+        def store(text: str) -> None:
+            self._check_alive()
+            self._check_writable("change attributes")
+            interrupts.guarded(lambda: self._arrays.set_attrs(name, text))
+
+        return Attrs(load, store)
+
     def names(self) -> list[str]:
-        """Return the names of all arrays, in the order of their creation."""
+        """Return the names of all arrays, in the order of their creation; a renamed one is last."""
         self._check_alive()
         return self._arrays.names()
 
@@ -466,7 +556,7 @@ class Pool(OpenPool):
         Raises
         ------
         RangeError
-            `x` is not in the pool's data area.
+            `x` is not in the pool's data area, or the catalogue lies in it.
         ReplicaLost, DeadlineExceeded, FlushFailed
             As for `persist`. What had been read by then is the same on all remaining copies; the
             rest is unchanged, or counts as written but not persisted.
@@ -479,6 +569,13 @@ class Pool(OpenPool):
         persist = self._copies.replicate
         if x is not None:
             ranges = self._copies.call("ranges_of", x, floor=self._copies.layout.data_start)
+            for offset, length in ranges:
+                if self._arrays.holds_catalogue(offset, length):
+                    raise RangeError(
+                        f"the catalogue lies in the {length} bytes at {offset}",
+                        where=self.where,
+                        hint="Pull arrays, or everything",
+                    )
             transfer.into_place(ranges, self._region, read, persist)
             return
         with self._arrays.lock:
@@ -611,11 +708,9 @@ class Pool(OpenPool):
 
     @property
     def free(self) -> int:
-        """Bytes of the data area that no array uses; they need not be contiguous."""
+        """Bytes that arrays can still take; they need not be contiguous."""
         self._check_alive()
-        taken = self._arrays.entries()
-        room = self.size - self._copies.layout.data_start
-        return room - sum(each.end - each.offset for each in taken)
+        return self._arrays.free
 
     def __repr__(self) -> str:
         if self.closed:
@@ -627,14 +722,12 @@ class Pool(OpenPool):
         return lambda buffer, offset: self._copies.call("read", index, buffer, offset)
 
     def _check_same_catalogue(self, replica: int | Replica) -> None:
-        layout = self._copies.layout
-        theirs = bytearray(layout.data_start)
-        self._reader(replica)(memoryview(theirs)[HEADER_SIZE:], HEADER_SIZE)
-        medium = PoolMedium(Region.from_buffer(theirs))
-        found = Catalogue.read(medium, layout)
+        read = self._reader(replica)
+        where = resync.name_of(self._copies.find(replica)[1])
+        found = Catalogue.read(transfer.RemoteSource(read), self._copies.layout, where=where)
         if dict(found.entries) != {name: self.entry(name) for name in self.names()}:
             raise StaleReplica(
                 "the replica's catalogue differs from that of the local copy",
-                where=resync.name_of(self._copies.find(replica)[1]),
+                where=where,
                 hint="Close the pool and use Pool.restore",
             )

@@ -20,8 +20,10 @@ from typing import TYPE_CHECKING
 
 from rpmem.base import interrupts
 from rpmem.errors import CatalogueCorrupt, HeaderError, StaleReplica
+from rpmem.files.attributes import SIGNATURE
 from rpmem.pool import stateword
 from rpmem.pool.superblock import (
+    FORMAT,
     LAYOUT_OFFSET,
     LAYOUT_SIZE,
     SLOTS_OFFSET,
@@ -30,9 +32,11 @@ from rpmem.pool.superblock import (
     Layout,
     Phase,
     State,
+    other_format,
 )
 
 if TYPE_CHECKING:
+    from rpmem.files.attributes import PoolAttributes
     from rpmem.pool.medium import PoolMedium
     from rpmem.session.replica import Replica
 
@@ -90,9 +94,19 @@ def parse_standing(superblock: bytes, where: str) -> Standing:
     return Standing(layout, state)
 
 
+def check_format(attributes: PoolAttributes | None, where: str) -> None:
+    """Raise `HeaderError` when a header is that of a pool in another version of our format."""
+    if attributes is not None and attributes.signature == SIGNATURE and attributes.major != FORMAT:
+        raise other_format(attributes.major, where)
+
+
 def check_identity(replica: Replica, standing: Standing, layout: Layout) -> None:
-    """Raise `HeaderError` unless the replica's header and superblock belong to this pool."""
+    """Raise `HeaderError` unless the replica's header and superblock belong to this pool.
+
+    They have to be of this version's format, too.
+    """
     attributes = replica.attributes
+    check_format(attributes, name_of(replica))
     ids = {"header": attributes.poolset_uuid} if attributes is not None else {}
     if standing.layout is not None:
         ids["superblock"] = standing.layout.pool_id

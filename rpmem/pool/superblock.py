@@ -5,8 +5,8 @@
     0       pool header (rpmem.files.header); never written by persist
     4096    layout: sizes and places, checksummed, written once when the pool is created
     4608    state: one 8-byte word, generation and phase, old or new after any crash
-    8192    catalogue slot 0, slot 1 (rpmem.pool.catalogue)
-    ...     data area
+    8192    catalogue: root slot 0, root slot 1 (rpmem.pool.catalogue.root)
+    16384   data area: arrays, and the log of the catalogue between them
 
 Every replica has a superblock with the same layout and its own state word, which shows whether it
 is up to date when the pool is opened again.
@@ -20,7 +20,8 @@ from dataclasses import dataclass
 from hashlib import blake2b
 
 from rpmem.base.pool_format import HEADER_SIZE
-from rpmem.errors import CatalogueCorrupt, PoolSetTooSmall
+from rpmem.errors import CatalogueCorrupt, HeaderError, PoolSetTooSmall
+from rpmem.files.attributes import MAJOR
 
 LAYOUT_OFFSET = HEADER_SIZE
 STATE_OFFSET = LAYOUT_OFFSET + 512
@@ -29,17 +30,21 @@ SLOTS_OFFSET = LAYOUT_OFFSET + 4096
 SLOT_COUNT = 2
 
 _PAGE = 4096
-_SMALLEST_SLOT = _PAGE
-_LARGEST_SLOT = 1 << 20
-_SLOT_SHARE = 64  # each slot takes at most this part of the pool: 32 KiB of 2 MiB
+_SLOT_SIZE = _PAGE
 
-_MAGIC = b"RPMEMSB1"
-_LAYOUT = struct.Struct("<8s16sQQQQ")
+_MAGIC = b"RPMEMSB2"
+_MAGIC_OF_1 = b"RPMEMSB1"
+#: Version of the format, which the header's major version says too.
+FORMAT = MAJOR
+#: Feature bits that this version knows.
+KNOWN_INCOMPAT = 0
+KNOWN_RO_COMPAT = 0
+_LAYOUT = struct.Struct("<8s16sQQQQIII4x")
 _DIGEST_SIZE = 16
 LAYOUT_SIZE = _LAYOUT.size + _DIGEST_SIZE
 
-#: The smallest pool: header, superblock, two slots and one page of data.
-SMALLEST_POOL = SLOTS_OFFSET + SLOT_COUNT * _SMALLEST_SLOT + _PAGE
+#: The smallest pool: header, superblock, two slots, the log and its spare, one page of data.
+SMALLEST_POOL = SLOTS_OFFSET + SLOT_COUNT * _SLOT_SIZE + 3 * _PAGE
 
 
 class Phase(enum.IntEnum):
@@ -103,15 +108,21 @@ class Layout:
     pool_size : int
         Bytes from the header to the end of the data area.
     slot_size : int
-        Bytes of one catalogue slot.
+        Bytes of one slot for a root of the catalogue.
     data_start : int
         Offset of the data area.
+    incompat, ro_compat, compat : int
+        Feature bits. Who does not know one may not open the pool, may only look at it, or need not
+        care.
     """
 
     pool_id: bytes
     pool_size: int
     slot_size: int
     data_start: int
+    incompat: int = 0
+    ro_compat: int = 0
+    compat: int = 0
 
     @classmethod
     def plan(cls, pool_size: int, pool_id: bytes) -> Layout:
@@ -121,25 +132,50 @@ class Layout:
                 f"{pool_size} bytes are not enough for a pool",
                 hint=f"The smallest pool has {SMALLEST_POOL} bytes",
             )
-        share = pool_size // _SLOT_SHARE // _PAGE * _PAGE
-        slot_size = min(max(share, _SMALLEST_SLOT), _LARGEST_SLOT)
-        return cls(pool_id, pool_size, slot_size, SLOTS_OFFSET + SLOT_COUNT * slot_size)
+        return cls(pool_id, pool_size, _SLOT_SIZE, SLOTS_OFFSET + SLOT_COUNT * _SLOT_SIZE)
 
     def slot_offset(self, index: int) -> int:
-        """Return the pool offset of catalogue slot `index`."""
+        """Return the pool offset of slot `index` for a root of the catalogue."""
         return SLOTS_OFFSET + index * self.slot_size
 
     def pack(self) -> bytes:
         """Return the `LAYOUT_SIZE` bytes for `LAYOUT_OFFSET`."""
         body = _LAYOUT.pack(
-            _MAGIC, self.pool_id, self.pool_size, SLOTS_OFFSET, self.slot_size, self.data_start
+            _MAGIC,
+            self.pool_id,
+            self.pool_size,
+            SLOTS_OFFSET,
+            self.slot_size,
+            self.data_start,
+            self.incompat,
+            self.ro_compat,
+            self.compat,
         )
         return body + blake2b(body, digest_size=_DIGEST_SIZE).digest()
 
     @classmethod
-    def unpack(cls, data: bytes, *, where: str | None = None) -> Layout:
-        """Read a layout back; raise `CatalogueCorrupt` if it is missing or damaged."""
+    def unpack(cls, data: bytes, *, where: str | None = None, to_look: bool = False) -> Layout:
+        """Read a layout back.
+
+        Parameters
+        ----------
+        data : bytes
+            `LAYOUT_SIZE` bytes.
+        where : str, optional
+            What errors name.
+        to_look : bool
+            The pool is only looked at.
+
+        Raises
+        ------
+        CatalogueCorrupt
+            There is none, or a damaged one.
+        HeaderError
+            It is that of another version of the format, or has features unknown to this one.
+        """
         body, digest = data[: _LAYOUT.size], data[_LAYOUT.size : LAYOUT_SIZE]
+        if body.startswith(_MAGIC_OF_1):
+            raise other_format(1, where)
         if not body.startswith(_MAGIC):
             raise CatalogueCorrupt(
                 "there is no superblock",
@@ -151,8 +187,35 @@ class Layout:
             raise CatalogueCorrupt(
                 "the superblock is damaged", where=where, hint="Restore the pool from a replica"
             )
-        _, pool_id, pool_size, slots, slot_size, data_start = _LAYOUT.unpack(body)
-        layout = cls(pool_id, pool_size, slot_size, data_start)
+        _, pool_id, pool_size, slots, slot_size, data_start, *features = _LAYOUT.unpack(body)
+        layout = cls(pool_id, pool_size, slot_size, data_start, *features)
+        layout._check_features(where, to_look=to_look)
         if slots != SLOTS_OFFSET or data_start != layout.slot_offset(SLOT_COUNT):
             raise CatalogueCorrupt("the superblock describes an unknown layout", where=where)
         return layout
+
+    def _check_features(self, where: str | None, *, to_look: bool) -> None:
+        unknown = [("incompat", self.incompat & ~KNOWN_INCOMPAT)]
+        if not to_look:
+            unknown.append(("ro_compat", self.ro_compat & ~KNOWN_RO_COMPAT))
+        for kind, bits in unknown:
+            if bits:
+                hint = "Use the version of rpmem that the pool was written with"
+                if kind == "ro_compat":
+                    hint += "; readonly=True lets this one look at it"
+                raise HeaderError(
+                    f"the pool has features that this version of rpmem does not know "
+                    f"({kind} bits {bits:#x})",
+                    where=where,
+                    hint=hint,
+                )
+
+
+def other_format(major: int, where: str | None) -> HeaderError:
+    """Return the error that refuses a pool of another version of the format."""
+    text = f"the pool has format {major}; this version of rpmem reads format {FORMAT}"
+    if major < FORMAT:
+        hint = "Read it with rpmem 0.1.0, and copy its arrays into a new pool; nothing was changed"
+    else:
+        hint = "Read it with a newer rpmem; nothing was changed"
+    return HeaderError(text, where=where, hint=hint)

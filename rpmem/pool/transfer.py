@@ -84,3 +84,24 @@ def into_place(ranges: list[tuple[int, int]], region: Region, read: Read, persis
                 with view[begin : begin + count] as piece:
                     read(piece, begin)
                 persist(begin, count)
+
+
+class RemoteSource:
+    """A replica as its catalogue is read: implements `rpmem.pool.catalogue.medium.Source`.
+
+    Parameters
+    ----------
+    read : callable
+        Reads from the replica.
+    """
+
+    def __init__(self, read: Read) -> None:
+        self._read = read
+
+    def load(self, offset: int, length: int) -> bytes:
+        """Return bytes that the replica holds."""
+        content = bytearray(length)
+        for begin in range(0, length, CHUNK):
+            with memoryview(content) as view, view[begin : begin + CHUNK] as piece:
+                self._read(piece, offset + begin)
+        return bytes(content)

@@ -105,6 +105,7 @@ class Replica(Closing, Calls):
         self.nlanes = 0
         self.step = ""
         self.medium = ""
+        self.zeroed = False
         self.staged = False
         self.provider = ""
         self.pool_size = 0
@@ -157,6 +158,7 @@ class Replica(Closing, Calls):
         self.provider = ready.provider
         self.medium = ready.medium
         self.staged = ready.staging > 0
+        self.zeroed = ready.zeroed
         if ready.attributes is not None:
             self.attributes = PoolAttributes.unpack(ready.attributes)
         self._lanes = self._connected(

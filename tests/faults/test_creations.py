@@ -25,7 +25,7 @@ from rpmem.files.poolfiles import PoolFiles
 from rpmem.files.poolset import Part, PoolSet, load_any
 from rpmem.files.removal import remove_parts
 from rpmem.launch import launch
-from rpmem.pool.catalogue import Catalogue
+from rpmem.pool.catalogue.catalogue import Catalogue
 from rpmem.pool.local import FilePlace
 from rpmem.session.channel import Channel
 from rpmemd.database import Database
@@ -414,7 +414,7 @@ def test_a_pool_that_was_killed_before_it_was_one_can_be_created_again(folder):
     """Its header is there, and not yet its catalogue: nothing that could be opened."""
 
     def create():
-        def format(*_):
+        def format(*_, **__):
             os.kill(os.getpid(), signal.SIGKILL)
 
         Catalogue.format = format

@@ -12,7 +12,7 @@ import pytest
 
 from rpmem.files import drafts, redo
 from rpmem.files.partfile import PartFile
-from rpmem.pool.catalogue import Catalogue
+from rpmem.pool.catalogue.catalogue import Catalogue
 from rpmem.pool.copies import Copies
 from rpmem.pool.superblock import STATE_OFFSET
 from tests.support.powercut import headers, runs, threads
@@ -60,22 +60,35 @@ def state_not_flushed(self, state):
     self._memory.store(STATE_OFFSET, state.pack())
 
 
-def zeros_not_flushed(self, offset, length):
-    self._medium.zero(offset, length)
+def zeros_not_flushed(self, writes, end, zeros=()):
+    for offset, length in zeros:
+        self._medium.zero(offset, length)
+    store(self, writes, end)
 
 
-def catalogue_not_flushed(self, entries, image=None):
-    image = self._image(entries) if image is None else image
-    slot = self._inactive()
-    offset = self._layout.slot_offset(slot)
-    self._medium.store(offset, image)
-    self._active, self._sequence, self._entries = slot, self._sequence + 1, entries
+def root_not_flushed(self, *arguments, **keywords):
+    medium, self._medium = self._medium, Unflushed(self._medium)
+    try:
+        publish(self, *arguments, **keywords)
+    finally:
+        self._medium = medium
 
+
+class Unflushed:
+    """A medium whose flushes are left out."""
+
+    def __init__(self, medium):
+        self.load, self.store, self.zero = medium.load, medium.store, medium.zero
+
+    spread = persist = staticmethod(never)
+
+
+store, publish = Catalogue._store, Catalogue._publish
 
 CONTROLS = {
     "a state word that is not flushed": (Copies, "write_state", state_not_flushed),
-    "zeros of a new array that are not flushed": (Catalogue, "_clear", zeros_not_flushed),
-    "a catalogue that is not flushed": (Catalogue, "_publish", catalogue_not_flushed),
+    "zeros of a new array that are not flushed": (Catalogue, "_store", zeros_not_flushed),
+    "a root of the catalogue that is not flushed": (Catalogue, "_publish", root_not_flushed),
     "files whose contents are not synced": (PartFile, "sync", never),
     "names that are not synced": (drafts, "sync_directories", never),
     "names that are removed and not synced": (drafts, "unlink_durably", drafts.unlink),

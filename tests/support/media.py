@@ -16,7 +16,7 @@ from rpmem.base.pool_format import HEADER_SIZE
 from rpmem.files import poolset
 from rpmem.files.header import INCOMPAT_SINGLEHDR as INCOMPAT_SINGLEHDR
 from rpmem.files.header import Header
-from rpmem.pool.catalogue import Catalogue
+from rpmem.pool.catalogue.catalogue import Catalogue
 from rpmem.pool.superblock import (
     LAYOUT_OFFSET,
     LAYOUT_SIZE,
@@ -92,7 +92,7 @@ def wait_unlocked(pool_set: Path, timeout: float = 30.0) -> float:
 
 
 class ImageMedium:
-    """An image as `rpmem.pool.catalogue` reads it; it cannot be written."""
+    """An image as a catalogue is read from it; it cannot be written."""
 
     def __init__(self, image: bytes) -> None:
         self._image = image

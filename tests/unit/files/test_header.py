@@ -380,7 +380,7 @@ def sealed(header, **fields):
     ("field", "value", "words"),
     [
         ("signature", b"PMEMOBJ\0", "signature is 'PMEMOBJ', but 'RPMEMPY1' in a"),
-        ("major", 9, "major version is 9, but 1 in a"),
+        ("major", 9, "major version is 9, but 2 in a"),
         ("compat", 9, "compatible features is 0x9"),
         ("incompat", 10, "incompatible features is 0xa"),
         ("ro_compat", 9, "read-only compatible features is 0x9"),

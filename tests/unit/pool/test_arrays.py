@@ -13,8 +13,8 @@ from hypothesis.extra import numpy as hnp
 
 import rpmem
 from rpmem.errors import ArrayExists, CatalogueCorrupt, DtypeRefused, UsageError
-from rpmem.pool.arrays import Form, describe_dtype, read_dtype
-from rpmem.pool.catalogue import Entry
+from rpmem.pool.catalogue.entries import Entry
+from rpmem.pool.forms import Form, describe_dtype, read_dtype
 
 PARTICLE = np.dtype(
     {

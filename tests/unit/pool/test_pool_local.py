@@ -44,7 +44,7 @@ from rpmem.errors import (
 from rpmem.files import locks
 from rpmem.files.attributes import PoolAttributes
 from rpmem.files.poolset import Part, PoolSet
-from rpmem.pool.catalogue import Catalogue
+from rpmem.pool.catalogue.catalogue import Catalogue
 from rpmem.pool.local import FilePlace
 from rpmem.pool.superblock import SLOTS_OFFSET, STATE_OFFSET, Phase, State
 
@@ -339,7 +339,7 @@ def test_looking_on_while_somebody_writes(tmp_path):
 
 
 def test_what_is_torn_beside_a_writer_is_no_damage(tmp_path, monkeypatch):
-    """Both catalogue slots are on their way from old to new when the reader looks."""
+    """Both roots of the catalogue are on their way from old to new when the reader looks."""
     path = tmp_path / "p"
     with rpmem.Pool.create(path, SIZE) as writer:
         writer.array("a", 3)
@@ -798,7 +798,7 @@ def test_a_copy_that_was_cut_off_is_refused(tmp_path):
 
 
 def test_a_creation_in_a_buffer_that_fails_leaves_no_pool_in_it(monkeypatch):
-    def broken(medium, layout):
+    def broken(medium, layout, **_):
         raise ReplicaLost("cut")
 
     memory = bytearray(SIZE)

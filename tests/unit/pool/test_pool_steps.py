@@ -10,7 +10,7 @@ import rpmem
 from rpmem.base import interrupts
 from rpmem.errors import PoolSetExists, ReplicaLost, StaleReplica, UsageError
 from rpmem.pool import assembly
-from rpmem.pool.catalogue import Catalogue
+from rpmem.pool.catalogue.catalogue import Catalogue
 from rpmem.pool.copies import Copies
 from tests.support.pools import SIZE, PoolNode, fill
 
@@ -73,7 +73,7 @@ def test_two_threads_that_detach_one_replica(local, node, monkeypatch):
 
 @pytest.mark.parametrize("error", [ReplicaLost("cut"), KeyboardInterrupt()])
 def test_a_creation_interrupted_at_the_last_step_leaves_nothing(local, node, monkeypatch, error):
-    def broken(medium, layout):
+    def broken(medium, layout, **_):
         raise error
 
     monkeypatch.setattr(Catalogue, "format", broken)

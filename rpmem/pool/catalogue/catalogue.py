@@ -1,0 +1,483 @@
+"""The catalogue of named arrays: crash-consistent on its medium, without numpy.
+
+A change appends one record to the log (`rpmem.pool.catalogue.log`), makes it durable everywhere,
+and only then moves the root (`rpmem.pool.catalogue.root`) behind it. A crash at any moment
+therefore leaves the old catalogue or the new one on every copy.
+What a change costs does not depend on how many arrays there are.
+
+Now and then, when most of the log is about what is gone, it is written anew into other extents;
+the root is what turns from one to the other, and the extents before are free from then on.
+
+A new array's extent is zeroed, and the zeros made durable, before the array is published. Above
+the high-water mark all bytes are zero on every copy as it is, and are neither stored nor sent: the
+mark is moved, durably everywhere, before anything may be stored above it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
+from typing import Any
+
+from rpmem.errors import ArrayExists, PoolFull
+from rpmem.pool.catalogue import log as logs
+from rpmem.pool.catalogue import records
+from rpmem.pool.catalogue.entries import (
+    Entries,
+    Entry,
+    Wanted,
+    check_name,
+    describe,
+    not_found,
+)
+from rpmem.pool.catalogue.extents import PAGE_ALIGNMENT, Free, room, round_up
+from rpmem.pool.catalogue.log import Log, Write
+from rpmem.pool.catalogue.medium import Medium, Source
+from rpmem.pool.catalogue.records import DROP_OVERHEAD, Contents
+from rpmem.pool.catalogue.root import ROOT_SIZE, Found, Root, read_slots
+from rpmem.pool.superblock import LAYOUT_OFFSET, LAYOUT_SIZE, SLOT_COUNT, Layout
+
+#: Room for the first log and for the one that it is written anew into.
+_FIRST_MARK = 2 * PAGE_ALIGNMENT
+#: Records that are read in no time.
+_MANY_RECORDS = 2000
+
+
+class Catalogue:
+    """The entries of a pool, in memory and on its medium.
+
+    Changes are not thread-safe: the caller holds a lock over them.
+
+    Parameters
+    ----------
+    medium : Medium
+        The copy that was read.
+    layout : Layout
+        Its superblock.
+    found : Found
+        Its root.
+    content : tuple of Log and Contents
+        Its log.
+    """
+
+    def __init__(
+        self, medium: Medium, layout: Layout, found: Found, content: tuple[Log, Contents]
+    ) -> None:
+        self._medium = medium
+        self._layout = layout
+        self._root, self._slot, self._whole = found
+        self._log, self._contents = content
+        self._distrusts_zeros = False
+        taken = self._contents.extents() + self._log.spans
+        self._free = Free(layout.data_start, layout.pool_size, taken)
+        self._spare: tuple[int, int] | None = None
+        self._keep_spare()
+
+    @classmethod
+    def format(cls, medium: Medium, layout: Layout, *, zeroed: bool = False) -> Catalogue:
+        """Write an empty catalogue and then the layout, durably, over whatever was there.
+
+        A crash before the end leaves no layout, hence no pool. The state word is the caller's.
+
+        Parameters
+        ----------
+        medium : Medium
+            The pool.
+        layout : Layout
+            What it is to have.
+        zeroed : bool
+            Every byte of the data area is zero, on every copy.
+        """
+        first = (layout.data_start, PAGE_ALIGNMENT)
+        mark = layout.data_start + _FIRST_MARK if zeroed else layout.pool_size
+        content = Log.of(first, b"", layout.pool_id), Contents()
+        nothing = Root(0, *first, 1, 0, mark, 0, content[0].chain)
+        catalogue = cls(medium, layout, Found(nothing, SLOT_COUNT - 1, whole=True), content)
+        catalogue._clear([(LAYOUT_OFFSET, LAYOUT_SIZE)])
+        catalogue._clear([(layout.slot_offset(0), SLOT_COUNT * layout.slot_size)])
+        catalogue._publish()
+        medium.store(LAYOUT_OFFSET, layout.pack())
+        medium.spread([(LAYOUT_OFFSET, LAYOUT_SIZE)])
+        return catalogue
+
+    @classmethod
+    def read(
+        cls, source: Source, layout: Layout, *, clean: bool = False, where: str | None = None
+    ) -> Catalogue:
+        """Read the catalogue and change nothing.
+
+        Parameters
+        ----------
+        source : Source
+            The pool.
+        layout : Layout
+            Its superblock.
+        clean : bool
+            The copy was closed: both roots have to be what they were then.
+        where : str, optional
+            What errors name.
+
+        Raises
+        ------
+        CatalogueCorrupt
+            There is no valid root, or the copy is damaged.
+        """
+        found = read_slots(source, layout, clean=clean, where=where)
+        content = logs.read(source, layout, found.root, where=where)
+        medium: Any = source  # until `settle` gives another
+        try:
+            return cls(medium, layout, found, content)
+        except ValueError as error:
+            raise logs.senseless(error, where) from error
+
+    def settle(self, medium: Medium, *, keeps_zeros: bool = True) -> None:
+        """Rely upon what was read, to go on with it through another medium of the same pool.
+
+        First the root that was found is made durable locally: a writer that was killed between its
+        store and its flush leaves a valid one that a power cut could still take away. Where the
+        other slot is torn, a root is published over it at once; and as it cannot be known what that
+        one said, nothing above the mark is taken for zero from then on.
+
+        Parameters
+        ----------
+        medium : Medium
+            The pool.
+        keeps_zeros : bool
+            Nobody but pools writes to the local copy, so what is above the mark is zero still.
+        """
+        self._medium = medium
+        self._distrusts_zeros = not keeps_zeros
+        medium.persist(LAYOUT_OFFSET, LAYOUT_SIZE)
+        medium.persist(self._layout.slot_offset(self._slot), ROOT_SIZE)
+        if not self._whole:
+            self._publish(mark=self._layout.pool_size)
+            self._whole = True
+
+    # --- what there is --------------------------------------------------------------------
+
+    @property
+    def entries(self) -> Mapping[str, Entry]:
+        """The entries by name, in the order of their creation; a renamed one comes last."""
+        return Entries(self._contents.raw)
+
+    @property
+    def free(self) -> int:
+        """Bytes of the data area that nothing uses."""
+        return self._free.size
+
+    @property
+    def spans(self) -> list[tuple[int, int]]:
+        """Begin and end of the extents that the catalogue itself lies in."""
+        return self._log.spans
+
+    def find(self, name: str) -> Entry:
+        """Return the entry of that name; raise `ArrayNotFound` when there is none."""
+        self._require(name)
+        return self.entries[name]
+
+    def attrs_of(self, name: str | None) -> str:
+        """Return the attributes of an array, or of the pool, as JSON."""
+        if name is not None:
+            self._require(name)
+        return self._contents.attrs.get(name or "", "{}")
+
+    # --- changes --------------------------------------------------------------------------
+
+    def create(
+        self, name: str, length: int, *, shape: tuple[int, ...], order: str, dtype: Any
+    ) -> Entry:
+        """Allocate a zero-filled extent and publish it under `name`.
+
+        Parameters
+        ----------
+        name : str
+            1 to 255 bytes of UTF-8, printable.
+        length : int
+            Bytes.
+        shape, order, dtype
+            Kept with the entry.
+
+        Returns
+        -------
+        Entry
+            Durable here and on every replica, as are its zeros.
+
+        Raises
+        ------
+        UsageError, ArrayExists, PoolFull, ReplicaLost
+            As for `create_all`.
+        """
+        self.create_all([Wanted(name, length, describe(shape, order, dtype))])
+        return self.entries[name]
+
+    def create_all(self, wanted: Sequence[Wanted]) -> None:
+        """Allocate many zero-filled extents and publish them in one change, all or none.
+
+        Raises
+        ------
+        UsageError
+            A name cannot be one.
+        ArrayExists
+            There is one of that name.
+        PoolFull
+            No gap is large enough, for an array or for the catalogue.
+        ReplicaLost
+            A replica broke. When the local publication had been reached the entries exist
+            locally, and `entries` has them.
+        """
+        for each in wanted:
+            check_name(each.name)
+            if each.name in self._contents.raw:
+                raise ArrayExists(f"an array named {each.name!r} exists")
+        if not wanted:
+            return
+        offsets = self._free.take_each([each.length for each in wanted])
+        spans = [
+            (offset, offset + room(each.length))
+            for offset, each in zip(offsets, wanted, strict=True)
+        ]
+        try:
+            self._append(
+                records.put(wanted, offsets),
+                zeros=self._doubtful(spans),
+                added=len(wanted),
+                more=sum(len(each.name.encode()) + DROP_OVERHEAD for each in wanted),
+                mark=max(spans)[1],
+            )
+        except BaseException:
+            # Unless they were published, and only then did a replica fail.
+            if wanted[0].name not in self._contents.raw:
+                for span in spans:
+                    self._free.give_back(*span)
+            raise
+
+    def remove(self, name: str) -> None:
+        """Take the entry of that name out, durably here and on every replica.
+
+        Raises
+        ------
+        ArrayNotFound
+            There is none.
+        ReplicaLost
+            A replica broke; `entries` says whether the entry is gone locally.
+        """
+        entry = self.find(name)
+        try:
+            self._append(records.drop([name]), added=-1)
+        finally:
+            if name not in self._contents.raw:
+                self._free.give_back(entry.offset, entry.end)
+
+    def rename(self, old: str, new: str) -> None:
+        """Give an array another name, durably here and on every replica.
+
+        Raises
+        ------
+        ArrayNotFound, ArrayExists, UsageError
+            There is none of the old name, or one of the new, or that cannot be one.
+        PoolFull, ReplicaLost
+            As for `create_all`.
+        """
+        self._require(old)
+        check_name(new)
+        if new in self._contents.raw:
+            raise ArrayExists(f"an array named {new!r} exists")
+        self._append(records.rename(old, new), more=len(new.encode()))
+
+    def set_attrs(self, name: str | None, text: str) -> None:
+        """Replace the attributes of an array, or of the pool, by those that `text` is the JSON of.
+
+        Raises
+        ------
+        ArrayNotFound
+            There is no such array.
+        PoolFull, ReplicaLost
+            As for `create_all`.
+        """
+        if name is not None:
+            self._require(name)
+        self._append(records.attrs(name or "", text))
+
+    def tidy(self) -> None:
+        """Write a log of very many records anew: one of a few is read much faster."""
+        if self._contents.records > _MANY_RECORDS + len(self._contents.raw) // 8:
+            self._write_anew(0)
+
+    def _require(self, name: str) -> None:
+        if not isinstance(name, str) or name not in self._contents.raw:
+            raise not_found(name, self._contents.raw)
+
+    # --- zeros ----------------------------------------------------------------------------
+
+    def _doubtful(self, spans: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
+        """Return what of some extents may not be zero, as few offsets and lengths as there are."""
+        mark = self._layout.pool_size if self._distrusts_zeros else self._root.mark
+        found: list[tuple[int, int]] = []
+        for begin, end in spans:
+            if begin >= mark:
+                continue
+            last = min(end, mark)
+            if found and sum(found[-1]) == begin:
+                found[-1] = (found[-1][0], last - found[-1][0])
+            else:
+                found.append((begin, last - begin))
+        return found
+
+    def _clear(self, ranges: Sequence[tuple[int, int]]) -> None:
+        for offset, length in ranges:
+            self._medium.zero(offset, length)
+        self._medium.spread(ranges)
+
+    # --- the log and its root -------------------------------------------------------------
+
+    def _append(
+        self,
+        record: bytes,
+        *,
+        zeros: Sequence[tuple[int, int]] = (),
+        added: int = 0,
+        more: int = 0,
+        mark: int = 0,
+    ) -> None:
+        """Let a record count, durably everywhere.
+
+        Parameters
+        ----------
+        record : bytes
+            The record.
+        zeros : sequence of (int, int)
+            What has to be zero before.
+        added : int
+            Arrays that it adds.
+        more : int
+            Bytes that it will take to remove these.
+        mark : int
+            End of their extents.
+        """
+        reserve = self._contents.reserve + more
+        if self._log.lacks(len(record) + reserve) and self._is_worth_it():
+            self._write_anew(len(record) + more)
+        grown, writes = self._log.grown(record, reserve, self._extent)
+        try:
+            self._store(writes, max(grown.spans[-1][1], mark), zeros)
+            self._publish(grown, record=record, added=added, mark=mark)
+        finally:
+            for extent in grown.extents[len(self._log.extents) :]:
+                self._give_back(extent)
+        self._keep_spare()
+
+    def _store(
+        self, writes: Sequence[Write], end: int, zeros: Sequence[tuple[int, int]] = ()
+    ) -> None:
+        """Store what does not count yet, below `end`, and zeros, durably everywhere."""
+        ranges = [(offset, len(data)) for offset, data in writes]
+        if max(map(sum, ranges)) > self._root.mark:
+            self._publish(mark=end)
+        for offset, length in zeros:
+            self._medium.zero(offset, length)
+        for offset, data in writes:
+            self._medium.store(offset, data)
+        self._medium.spread([*zeros, *ranges])
+
+    def _publish(
+        self,
+        log: Log | None = None,
+        *,
+        record: bytes | None = None,
+        added: int = 0,
+        mark: int = 0,
+    ) -> None:
+        """Move the root, durably everywhere.
+
+        Parameters
+        ----------
+        log : Log, optional
+            What counts from now on; it is durable everywhere.
+        record : bytes, optional
+            What that has more than the log before.
+        added : int
+            Arrays that this adds.
+        mark : int
+            What has to be below the high-water mark.
+        """
+        log = self._log if log is None else log
+        slot = (self._slot + 1) % SLOT_COUNT
+        root = Root(
+            sequence=self._root.sequence + 1,
+            log_offset=log.extents[0][0],
+            log_length=log.extents[0][1],
+            extents=len(log.extents),
+            tail=log.tail,
+            mark=max(mark, self._root.mark),
+            count=self._root.count + added,
+            chain=log.chain,
+        )
+        offset = self._layout.slot_offset(slot)
+        self._medium.store(offset, root.pack(self._layout.pool_id))
+        failure: BaseException | None = None
+        try:
+            self._medium.spread([(offset, ROOT_SIZE)])
+        except BaseException as error:
+            # It counts as soon as the local medium has it, whatever becomes of the replicas.
+            failure = error
+            self._medium.persist(offset, ROOT_SIZE)
+        self._root, self._slot, self._log = root, slot, log
+        if record is not None:
+            self._contents.apply(record)
+        if failure is not None:
+            raise failure
+
+    # --- the extents of the log -----------------------------------------------------------
+
+    def _is_worth_it(self) -> bool:
+        return self._log.tail > self._contents.live + self._contents.live // 2
+
+    def _write_anew(self, more: int) -> None:
+        """Turn to a log that says only what counts, and has room for `more`; if that has room."""
+        dump = b"".join(self._contents.dump())
+        needed = Log.length_for(len(dump) + self._contents.reserve + more)
+        spare, self._spare = self._spare, None
+        if spare is None or spare[1] < needed:
+            self._give_back(spare)
+            try:
+                spare = self._extent(needed, 2 * needed)
+            except PoolFull:
+                self._keep_spare()
+                return
+        before, unused = self._log, spare
+        self._contents.records = 1 + len(dump) // PAGE_ALIGNMENT
+        try:
+            anew = Log.of(spare, dump, self._layout.pool_id)
+            if dump:
+                self._store([(spare[0], dump)], sum(spare))
+            self._publish(anew)
+        finally:
+            # What the root of before says must stay until the new one is durable everywhere.
+            for extent in before.extents if self._log is not before else [unused]:
+                self._give_back(extent)
+        self._keep_spare()
+
+    def _keep_spare(self) -> None:
+        """Keep room for a log that is written anew: it must not depend on what arrays leave."""
+        needed = Log.length_for(self._contents.live + self._contents.reserve)
+        if self._spare is not None and self._spare[1] >= needed:
+            return
+        with suppress(PoolFull):
+            spare, self._spare = self._spare, self._extent(needed, 2 * needed)
+            self._give_back(spare)
+
+    def _extent(self, needed: int, wished: int) -> tuple[int, int]:
+        """Take room for the log, in whole pages."""
+        for length in (wished, needed):
+            length = round_up(length, PAGE_ALIGNMENT)
+            with suppress(PoolFull):
+                return self._free.take(length, PAGE_ALIGNMENT), length
+        raise PoolFull(
+            f"no free stretch of {length} bytes in the pool, which its catalogue needs to grow; "
+            f"the largest has {self._free.largest}",
+            hint="Delete arrays, use fewer and larger ones, or create a larger pool",
+        )
+
+    def _give_back(self, extent: tuple[int, int] | None) -> None:
+        if extent is not None:
+            self._free.give_back(extent[0], sum(extent))

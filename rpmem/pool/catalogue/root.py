@@ -1,0 +1,148 @@
+"""The root of the catalogue: where its log lies, and up to where it counts.
+
+There are two slots. Each change of the catalogue ends by writing a root into the slot that does
+not count: one store of 128 bytes that a crash leaves whole, torn, or not there at all, while the
+other slot still has the root before. The slot with the higher number counts.
+"""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import dataclass
+from hashlib import blake2b
+from typing import NamedTuple
+
+from rpmem.errors import CatalogueCorrupt
+from rpmem.pool.catalogue.medium import Source
+from rpmem.pool.superblock import SLOT_COUNT, Layout
+
+_MAGIC = b"RPMEMCR2"
+_ROOT = struct.Struct("<8sQQQQQQQ32s")
+_DIGEST_SIZE = 32
+#: Bytes of a root; the rest of its slot is zero.
+ROOT_SIZE = _ROOT.size + _DIGEST_SIZE
+#: Bytes of the sum over the log.
+CHAIN_SIZE = 32
+
+
+@dataclass(frozen=True, slots=True)
+class Root:
+    """What counts.
+
+    Parameters
+    ----------
+    sequence : int
+        Counted up with every root.
+    log_offset, log_length : int
+        The first extent of the log, which names the next one.
+    extents : int
+        How many there are.
+    tail : int
+        Bytes of records in all of them.
+    mark : int
+        The high-water mark: all bytes from here to the end of the pool are zero on every copy.
+    count : int
+        How many arrays there are.
+    chain : bytes
+        Sum over these records, and over the links between the extents.
+    """
+
+    sequence: int
+    log_offset: int
+    log_length: int
+    extents: int
+    tail: int
+    mark: int
+    count: int
+    chain: bytes
+
+    def pack(self, key: bytes) -> bytes:
+        """Return the bytes that stand in a slot.
+
+        The sum is keyed with the pool's id: a root that another pool left there is not valid.
+        """
+        body = _ROOT.pack(
+            _MAGIC,
+            self.sequence,
+            self.log_offset,
+            self.log_length,
+            self.extents,
+            self.tail,
+            self.mark,
+            self.count,
+            self.chain,
+        )
+        return body + blake2b(body, digest_size=_DIGEST_SIZE, key=key).digest()
+
+    @classmethod
+    def unpack(cls, data: bytes, key: bytes) -> Root | None:
+        """Read a root back; None when there is none, or a damaged one."""
+        body, digest = data[: _ROOT.size], data[_ROOT.size :]
+        if blake2b(body, digest_size=_DIGEST_SIZE, key=key).digest() != digest:
+            return None
+        magic, *fields = _ROOT.unpack(body)
+        return cls(*fields) if magic == _MAGIC else None
+
+
+class Found(NamedTuple):
+    """The slots of a copy as they were found.
+
+    Parameters
+    ----------
+    root : Root
+        The one that counts.
+    slot : int
+        Where it is.
+    whole : bool
+        Whether the other slot is what it has to be: the root before, or never written.
+    """
+
+    root: Root
+    slot: int
+    whole: bool
+
+
+def read_slots(source: Source, layout: Layout, *, clean: bool, where: str | None) -> Found:
+    """Return the root that counts.
+
+    Parameters
+    ----------
+    source : Source
+        The copy.
+    layout : Layout
+        Its superblock.
+    clean : bool
+        The copy was closed, so both slots have to be what they were then: a torn one is damage,
+        and the root in the other slot may be an older one.
+    where : str, optional
+        What errors name.
+
+    Raises
+    ------
+    CatalogueCorrupt
+        Neither slot has a root, or a copy that was closed is damaged.
+    """
+    slots = [source.load(layout.slot_offset(slot), ROOT_SIZE) for slot in range(SLOT_COUNT)]
+    roots = [Root.unpack(content, layout.pool_id) for content in slots]
+    valid = [(root, slot) for slot, root in enumerate(roots) if root is not None]
+    if not valid:
+        raise CatalogueCorrupt(
+            "no root of the catalogue has a good checksum",
+            where=where,
+            hint="Restore the pool from a replica",
+        )
+    root, active = max(valid, key=lambda item: item[0].sequence)
+    other = (active + 1) % SLOT_COUNT
+    before = roots[other]
+    if before is None:
+        whole = root.sequence == 1 and not any(slots[other])
+    else:
+        whole = before.sequence == root.sequence - 1
+    if clean and not whole:
+        raise CatalogueCorrupt(
+            f"slot {other} of the catalogue is not what it was when this copy was closed: arrays "
+            "may be missing",
+            where=where,
+            hint="Move this copy away and restore the pool from a replica",
+        )
+    return Found(root, active, whole)
