@@ -184,8 +184,8 @@ class Ready(Message):
     steps the target supports, best first; ``window`` is the number of in-band messages a lane may
     have unanswered; ``medium`` is what the pool is stored on ("pmem", "page", "volatile" or
     "unknown"). With ``staging`` above 0, the lanes' keys and addresses are those of buffers of that
-    size, and the pool is reached only through messages. ``zeroed``: this session made all files of the pool, so that everything behind
-    their headers is zero.
+    size, and the pool is reached only through messages. ``zeroed``: this session made all files of
+    the pool, so that everything behind their headers is zero.
     """
 
     KIND: ClassVar[Kind] = Kind.READY

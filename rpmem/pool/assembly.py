@@ -208,10 +208,10 @@ def _read_superblock(
 ) -> _Superblock:
     """Read the superblock of the local copy, and check that it is plausible."""
     medium = PoolMedium(copy.region)
-    attributes = copy.attributes
-    resync.check_format(attributes, copy.where)
     superblock = medium.load(LAYOUT_OFFSET, LAYOUT_SIZE)
     layout = Layout.unpack(superblock, where=copy.where, to_look=to_look)
+    attributes = copy.attributes
+    resync.check_format(attributes, copy.where)
     if attributes is not None and attributes.poolset_uuid != layout.pool_id:
         raise HeaderError(
             "header and superblock belong to different pools",

@@ -33,7 +33,6 @@ _PAGE = 4096
 _SLOT_SIZE = _PAGE
 
 _MAGIC = b"RPMEMSB2"
-_MAGIC_OF_1 = b"RPMEMSB1"
 #: Version of the format, which the header's major version says too.
 FORMAT = MAJOR
 #: Feature bits that this version knows.
@@ -174,8 +173,9 @@ class Layout:
             It is that of another version of the format, or has features unknown to this one.
         """
         body, digest = data[: _LAYOUT.size], data[_LAYOUT.size : LAYOUT_SIZE]
-        if body.startswith(_MAGIC_OF_1):
-            raise other_format(1, where)
+        magic, major = body[: len(_MAGIC) - 1], body[len(_MAGIC) - 1 : len(_MAGIC)]
+        if _MAGIC.startswith(magic) and major.isdigit() and int(major) != FORMAT:
+            raise other_format(int(major), where)
         if not body.startswith(_MAGIC):
             raise CatalogueCorrupt(
                 "there is no superblock",
