@@ -19,7 +19,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
-from rpmem.errors import ArrayExists, PoolFull
+from rpmem.errors import ArrayExists, PoolFull, RpmemError
 from rpmem.pool.catalogue import log as logs
 from rpmem.pool.catalogue import records
 from rpmem.pool.catalogue.entries import (
@@ -68,6 +68,7 @@ class Catalogue:
         self._root, self._slot, self._whole = found
         self._log, self._contents = content
         self._distrusts_zeros = False
+        self._failure: RpmemError | None = None
         taken = self._contents.extents() + self._log.spans
         self._free = Free(layout.data_start, layout.pool_size, taken)
         self._spare: tuple[int, int] | None = None
@@ -96,6 +97,7 @@ class Catalogue:
         catalogue._clear([(LAYOUT_OFFSET, LAYOUT_SIZE)])
         catalogue._clear([(layout.slot_offset(0), SLOT_COUNT * layout.slot_size)])
         catalogue._publish()
+        catalogue._raise_failure()
         medium.store(LAYOUT_OFFSET, layout.pack())
         medium.spread([(LAYOUT_OFFSET, LAYOUT_SIZE)])
         return catalogue
@@ -152,6 +154,7 @@ class Catalogue:
         if not self._whole:
             self._publish(mark=self._layout.pool_size)
             self._whole = True
+            self._raise_failure()
 
     # --- what there is --------------------------------------------------------------------
 
@@ -222,8 +225,7 @@ class Catalogue:
         PoolFull
             No gap is large enough, for an array or for the catalogue.
         ReplicaLost
-            A replica broke. When the local publication had been reached the entries exist
-            locally, and `entries` has them.
+            A replica broke; locally the entries exist.
         """
         for each in wanted:
             check_name(each.name)
@@ -259,7 +261,7 @@ class Catalogue:
         ArrayNotFound
             There is none.
         ReplicaLost
-            A replica broke; `entries` says whether the entry is gone locally.
+            A replica broke; locally the entry is gone.
         """
         entry = self.find(name)
         try:
@@ -300,8 +302,9 @@ class Catalogue:
 
     def tidy(self) -> None:
         """Write a log of very many records anew: one of a few is read much faster."""
-        if self._contents.records > _MANY_RECORDS + len(self._contents.raw) // 8:
+        if self._contents.records > max(_MANY_RECORDS, len(self._contents.raw) // 8):
             self._write_anew(0)
+            self._raise_failure()
 
     def _require(self, name: str) -> None:
         if not isinstance(name, str) or name not in self._contents.raw:
@@ -326,7 +329,7 @@ class Catalogue:
     def _clear(self, ranges: Sequence[tuple[int, int]]) -> None:
         for offset, length in ranges:
             self._medium.zero(offset, length)
-        self._medium.spread(ranges)
+        self._spread(ranges)
 
     # --- the log and its root -------------------------------------------------------------
 
@@ -365,6 +368,7 @@ class Catalogue:
             for extent in grown.extents[len(self._log.extents) :]:
                 self._give_back(extent)
         self._keep_spare()
+        self._raise_failure()
 
     def _store(
         self, writes: Sequence[Write], end: int, zeros: Sequence[tuple[int, int]] = ()
@@ -377,7 +381,7 @@ class Catalogue:
             self._medium.zero(offset, length)
         for offset, data in writes:
             self._medium.store(offset, data)
-        self._medium.spread([*zeros, *ranges])
+        self._spread([*zeros, *ranges])
 
     def _publish(
         self,
@@ -414,16 +418,31 @@ class Catalogue:
         )
         offset = self._layout.slot_offset(slot)
         self._medium.store(offset, root.pack(self._layout.pool_id))
-        failure: BaseException | None = None
+        interrupt: BaseException | None = None
         try:
-            self._medium.spread([(offset, ROOT_SIZE)])
+            self._spread([(offset, ROOT_SIZE)])
         except BaseException as error:
             # It counts as soon as the local medium has it, whatever becomes of the replicas.
-            failure = error
+            interrupt = error
             self._medium.persist(offset, ROOT_SIZE)
         self._root, self._slot, self._log = root, slot, log
         if record is not None:
             self._contents.apply(record)
+        if interrupt is not None:
+            raise interrupt
+
+    def _spread(self, ranges: Sequence[tuple[int, int]]) -> None:
+        """Make ranges durable; where a replica is lost, on all other copies, and go on."""
+        try:
+            self._medium.spread(ranges)
+        except RpmemError as error:
+            for offset, length in ranges:
+                self._medium.persist(offset, length)
+            self._failure = self._failure or error
+
+    def _raise_failure(self) -> None:
+        """Say that a replica was lost, now that the local copy has the change."""
+        failure, self._failure = self._failure, None
         if failure is not None:
             raise failure
 

@@ -64,7 +64,7 @@ def test_no_module_lies_outside_the_rooms():
 def test_this_test_sees_imports():
     assert imports(Path("rpmem/pool/pool.py")) >= {
         "rpmem/pool/assembly",
-        "rpmem/memory/region",
+        "rpmem/pool/transfer",
         "rpmem/pool/lifetime",
     }
     assert imports(Path("rpmem/_core.pyx")) >= {
