@@ -111,7 +111,7 @@ MUTANTS = (
     ),
     Mutant(
         "a new root has the number of the old one",
-        "Catalogue._publish",
+        "Journal._publish",
         "sequence=self._root.sequence + 1",
         "sequence=self._root.sequence",
         _CATALOGUE,

@@ -2,8 +2,8 @@
 
 A change appends one record to the log (`rpmem.pool.catalogue.log`), makes it durable everywhere,
 and only then moves the root (`rpmem.pool.catalogue.root`) behind it. A crash at any moment
-therefore leaves the old catalogue or the new one on every copy.
-What a change costs does not depend on how many arrays there are.
+therefore leaves the old catalogue or the new one on every copy. What a change costs does not
+depend on how many arrays there are.
 
 Now and then, when most of the log is about what is gone, it is written anew into other extents;
 the root is what turns from one to the other, and the extents before are free from then on.
@@ -15,11 +15,10 @@ mark is moved, durably everywhere, before anything may be stored above it.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from rpmem.errors import ArrayExists, PoolFull, RpmemError
+from rpmem.errors import ArrayExists
 from rpmem.pool.catalogue import log as logs
 from rpmem.pool.catalogue import records
 from rpmem.pool.catalogue.entries import (
@@ -30,8 +29,9 @@ from rpmem.pool.catalogue.entries import (
     describe,
     not_found,
 )
-from rpmem.pool.catalogue.extents import PAGE_ALIGNMENT, Free, room, round_up
-from rpmem.pool.catalogue.log import Log, Write
+from rpmem.pool.catalogue.extents import PAGE_ALIGNMENT, room
+from rpmem.pool.catalogue.journal import Journal
+from rpmem.pool.catalogue.log import Log
 from rpmem.pool.catalogue.medium import Medium, Source
 from rpmem.pool.catalogue.records import DROP_OVERHEAD, Contents
 from rpmem.pool.catalogue.root import ROOT_SIZE, Found, Root, read_slots
@@ -43,36 +43,11 @@ _FIRST_MARK = 2 * PAGE_ALIGNMENT
 _MANY_RECORDS = 2000
 
 
-class Catalogue:
+class Catalogue(Journal):
     """The entries of a pool, in memory and on its medium.
 
-    Changes are not thread-safe: the caller holds a lock over them.
-
-    Parameters
-    ----------
-    medium : Medium
-        The copy that was read.
-    layout : Layout
-        Its superblock.
-    found : Found
-        Its root.
-    content : tuple of Log and Contents
-        Its log.
+    Made by `format` and `read`. Changes are not thread-safe: the caller holds a lock over them.
     """
-
-    def __init__(
-        self, medium: Medium, layout: Layout, found: Found, content: tuple[Log, Contents]
-    ) -> None:
-        self._medium = medium
-        self._layout = layout
-        self._root, self._slot, self._whole = found
-        self._log, self._contents = content
-        self._distrusts_zeros = False
-        self._failure: RpmemError | None = None
-        taken = self._contents.extents() + self._log.spans
-        self._free = Free(layout.data_start, layout.pool_size, taken)
-        self._spare: tuple[int, int] | None = None
-        self._keep_spare()
 
     @classmethod
     def format(cls, medium: Medium, layout: Layout, *, zeroed: bool = False) -> Catalogue:
@@ -309,194 +284,3 @@ class Catalogue:
     def _require(self, name: str) -> None:
         if not isinstance(name, str) or name not in self._contents.raw:
             raise not_found(name, self._contents.raw)
-
-    # --- zeros ----------------------------------------------------------------------------
-
-    def _doubtful(self, spans: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
-        """Return what of some extents may not be zero, as few offsets and lengths as there are."""
-        mark = self._layout.pool_size if self._distrusts_zeros else self._root.mark
-        found: list[tuple[int, int]] = []
-        for begin, end in spans:
-            if begin >= mark:
-                continue
-            last = min(end, mark)
-            if found and sum(found[-1]) == begin:
-                found[-1] = (found[-1][0], last - found[-1][0])
-            else:
-                found.append((begin, last - begin))
-        return found
-
-    def _clear(self, ranges: Sequence[tuple[int, int]]) -> None:
-        for offset, length in ranges:
-            self._medium.zero(offset, length)
-        self._spread(ranges)
-
-    # --- the log and its root -------------------------------------------------------------
-
-    def _append(
-        self,
-        record: bytes,
-        *,
-        zeros: Sequence[tuple[int, int]] = (),
-        added: int = 0,
-        more: int = 0,
-        mark: int = 0,
-    ) -> None:
-        """Let a record count, durably everywhere.
-
-        Parameters
-        ----------
-        record : bytes
-            The record.
-        zeros : sequence of (int, int)
-            What has to be zero before.
-        added : int
-            Arrays that it adds.
-        more : int
-            Bytes that it will take to remove these.
-        mark : int
-            End of their extents.
-        """
-        reserve = self._contents.reserve + more
-        if self._log.lacks(len(record) + reserve) and self._is_worth_it():
-            self._write_anew(len(record) + more)
-        grown, writes = self._log.grown(record, reserve, self._extent)
-        try:
-            self._store(writes, max(grown.spans[-1][1], mark), zeros)
-            self._publish(grown, record=record, added=added, mark=mark)
-        finally:
-            for extent in grown.extents[len(self._log.extents) :]:
-                self._give_back(extent)
-        self._keep_spare()
-        self._raise_failure()
-
-    def _store(
-        self, writes: Sequence[Write], end: int, zeros: Sequence[tuple[int, int]] = ()
-    ) -> None:
-        """Store what does not count yet, below `end`, and zeros, durably everywhere."""
-        ranges = [(offset, len(data)) for offset, data in writes]
-        if max(map(sum, ranges)) > self._root.mark:
-            self._publish(mark=end)
-        for offset, length in zeros:
-            self._medium.zero(offset, length)
-        for offset, data in writes:
-            self._medium.store(offset, data)
-        self._spread([*zeros, *ranges])
-
-    def _publish(
-        self,
-        log: Log | None = None,
-        *,
-        record: bytes | None = None,
-        added: int = 0,
-        mark: int = 0,
-    ) -> None:
-        """Move the root, durably everywhere.
-
-        Parameters
-        ----------
-        log : Log, optional
-            What counts from now on; it is durable everywhere.
-        record : bytes, optional
-            What that has more than the log before.
-        added : int
-            Arrays that this adds.
-        mark : int
-            What has to be below the high-water mark.
-        """
-        log = self._log if log is None else log
-        slot = (self._slot + 1) % SLOT_COUNT
-        root = Root(
-            sequence=self._root.sequence + 1,
-            log_offset=log.extents[0][0],
-            log_length=log.extents[0][1],
-            extents=len(log.extents),
-            tail=log.tail,
-            mark=max(mark, self._root.mark),
-            count=self._root.count + added,
-            chain=log.chain,
-        )
-        offset = self._layout.slot_offset(slot)
-        self._medium.store(offset, root.pack(self._layout.pool_id))
-        interrupt: BaseException | None = None
-        try:
-            self._spread([(offset, ROOT_SIZE)])
-        except BaseException as error:
-            # It counts as soon as the local medium has it, whatever becomes of the replicas.
-            interrupt = error
-            self._medium.persist(offset, ROOT_SIZE)
-        self._root, self._slot, self._log = root, slot, log
-        if record is not None:
-            self._contents.apply(record)
-        if interrupt is not None:
-            raise interrupt
-
-    def _spread(self, ranges: Sequence[tuple[int, int]]) -> None:
-        """Make ranges durable; where a replica is lost, on all other copies, and go on."""
-        try:
-            self._medium.spread(ranges)
-        except RpmemError as error:
-            for offset, length in ranges:
-                self._medium.persist(offset, length)
-            self._failure = self._failure or error
-
-    def _raise_failure(self) -> None:
-        """Say that a replica was lost, now that the local copy has the change."""
-        failure, self._failure = self._failure, None
-        if failure is not None:
-            raise failure
-
-    # --- the extents of the log -----------------------------------------------------------
-
-    def _is_worth_it(self) -> bool:
-        return self._log.tail > self._contents.live + self._contents.live // 2
-
-    def _write_anew(self, more: int) -> None:
-        """Turn to a log that says only what counts, and has room for `more`; if that has room."""
-        dump = b"".join(self._contents.dump())
-        needed = Log.length_for(len(dump) + self._contents.reserve + more)
-        spare, self._spare = self._spare, None
-        if spare is None or spare[1] < needed:
-            self._give_back(spare)
-            try:
-                spare = self._extent(needed, 2 * needed)
-            except PoolFull:
-                self._keep_spare()
-                return
-        before, unused = self._log, spare
-        self._contents.records = 1 + len(dump) // PAGE_ALIGNMENT
-        try:
-            anew = Log.of(spare, dump, self._layout.pool_id)
-            if dump:
-                self._store([(spare[0], dump)], sum(spare))
-            self._publish(anew)
-        finally:
-            # What the root of before says must stay until the new one is durable everywhere.
-            for extent in before.extents if self._log is not before else [unused]:
-                self._give_back(extent)
-        self._keep_spare()
-
-    def _keep_spare(self) -> None:
-        """Keep room for a log that is written anew: it must not depend on what arrays leave."""
-        needed = Log.length_for(self._contents.live + self._contents.reserve)
-        if self._spare is not None and self._spare[1] >= needed:
-            return
-        with suppress(PoolFull):
-            spare, self._spare = self._spare, self._extent(needed, 2 * needed)
-            self._give_back(spare)
-
-    def _extent(self, needed: int, wished: int) -> tuple[int, int]:
-        """Take room for the log, in whole pages."""
-        for length in (wished, needed):
-            length = round_up(length, PAGE_ALIGNMENT)
-            with suppress(PoolFull):
-                return self._free.take(length, PAGE_ALIGNMENT), length
-        raise PoolFull(
-            f"no free stretch of {length} bytes in the pool, which its catalogue needs to grow; "
-            f"the largest has {self._free.largest}",
-            hint="Delete arrays, use fewer and larger ones, or create a larger pool",
-        )
-
-    def _give_back(self, extent: tuple[int, int] | None) -> None:
-        if extent is not None:
-            self._free.give_back(extent[0], sum(extent))

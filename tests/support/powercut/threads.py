@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 
 import rpmem
-from rpmem.errors import RpmemError
+from rpmem.errors import CatalogueCorrupt, RpmemError
 from tests.support.media import PoolImage
 from tests.support.powercut.images import Replay
 from tests.support.powercut.model import Loss, Words
@@ -200,7 +200,10 @@ class Threads:
 
     def check(self, image: bytes, position: int, where: str) -> None:
         """Compare what a copy has after a cut; raise `Loss`."""
-        pool = PoolImage.parse(image)
+        try:
+            pool = PoolImage.parse(image)
+        except CatalogueCorrupt as error:
+            raise Loss(f"{where}: {error}") from None
         names = set(pool.catalogue.entries)
         if _NAME not in names:
             raise Loss(f"{where}: there are only {names}")
