@@ -208,7 +208,9 @@ class Catalogue(Journal):
                 raise ArrayExists(f"an array named {each.name!r} exists")
         if not wanted:
             return
-        offsets = self._free.take_each([each.length for each in wanted])
+        # What is zero already is taken first: reused room has to be zeroed, which is one page more
+        # to be made durable even for the shortest array.
+        offsets = self._free.take_each([each.length for each in wanted], mark=self._root.mark)
         spans = [
             (offset, offset + room(each.length))
             for offset, each in zip(offsets, wanted, strict=True)

@@ -42,6 +42,7 @@ class Free:
         self._classes: list[dict[int, None]] = [{} for _ in range(_CLASSES)]
         self.size = 0
         end -= end % SMALL_ALIGNMENT
+        self._begin, self._end = begin, end
         edges = [(begin, begin), *sorted(taken), (end, end)]
         for (_, before), (after, _) in pairwise(edges):
             if before != after:
@@ -49,10 +50,15 @@ class Free:
                     raise ValueError(f"the extent at {after} is not free")
                 self._insert(before, after)
 
-    def take(self, length: int, alignment: int = SMALL_ALIGNMENT) -> int:
-        """Return the offset of `length` bytes that are no longer free; `PoolFull` without any."""
+    def take(
+        self, length: int, alignment: int = SMALL_ALIGNMENT, *, mark: int | None = None
+    ) -> int:
+        """Return the offset of `length` bytes that are no longer free; `PoolFull` without any.
+
+        While half of the data area is one stretch above `mark`, they are taken from there.
+        """
         needed = room(length)
-        begin = self._stretch_for(needed, alignment)
+        begin = self._stretch_for(needed, alignment, mark)
         if begin is None:
             raise PoolFull(
                 f"no free stretch of {length} bytes in the pool; the largest has {self.largest}",
@@ -62,7 +68,7 @@ class Free:
         self._carve(begin, offset, offset + needed)
         return offset
 
-    def take_each(self, lengths: Sequence[int]) -> list[int]:
+    def take_each(self, lengths: Sequence[int], *, mark: int | None = None) -> list[int]:
         """Return an offset for each of many extents: side by side where one stretch is enough.
 
         Raises
@@ -73,13 +79,13 @@ class Free:
         rooms = [room(length) for length in lengths]
         if max(lengths, default=PAGE_ALIGNMENT) < PAGE_ALIGNMENT:
             total = sum(rooms)
-            begin = self._stretch_for(total, SMALL_ALIGNMENT)
+            begin = self._stretch_for(total, SMALL_ALIGNMENT, mark)
             if begin is not None:
                 self._carve(begin, begin, begin + total)
                 return list(accumulate(rooms[:-1], initial=begin))
         offsets: list[int] = []
         try:
-            offsets.extend(self.take(length, alignment_of(length)) for length in lengths)
+            offsets.extend(self.take(each, alignment_of(each), mark=mark) for each in lengths)
         except PoolFull:
             for offset, taken in zip(offsets, rooms, strict=False):
                 self.give_back(offset, offset + taken)
@@ -98,8 +104,12 @@ class Free:
             end = after
         self._insert(begin, end)
 
-    def _stretch_for(self, needed: int, alignment: int) -> int | None:
+    def _stretch_for(self, needed: int, alignment: int, mark: int | None) -> int | None:
         """Return the begin of a stretch that is large enough: a small one, if soon found."""
+        last = self._begin_of.get(self._end)
+        half = (self._end - self._begin) // 2
+        if mark is not None and last is not None and mark <= last <= self._end - needed - half:
+            return last
         smallest = needed.bit_length()
         for looks in (_LOOKS, None):
             for stretches in self._classes[smallest:]:
