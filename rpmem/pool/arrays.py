@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 import weakref
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -121,10 +121,10 @@ class NamedArrays:
         with self._lock:
             return self._catalogue.attrs_of(name)
 
-    def set_attrs(self, name: str | None, text: str) -> None:
-        """Replace attributes by those that a text is the JSON of, durably everywhere."""
+    def change_attrs(self, name: str | None, change: Callable[[str], str]) -> None:
+        """Replace attributes by what `change` makes of them, all as JSON, durably everywhere."""
         with self._lock:
-            self._catalogue.set_attrs(name, text)
+            self._catalogue.set_attrs(name, change(self._catalogue.attrs_of(name)))
 
     @property
     def free(self) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping, MutableMapping
+from collections.abc import Callable, Iterator, MutableMapping
 from typing import Any
 
 from rpmem.errors import CatalogueCorrupt
@@ -20,52 +20,58 @@ class Attrs(MutableMapping[str, Any]):
     ----------
     load : callable
         Returns the attributes as JSON.
-    store : callable
-        Replaces them, durably.
+    change : callable
+        Takes a function from attributes to attributes, both as JSON, and replaces those that there
+        are by what it returns, durably; no other thread changes them meanwhile.
     """
 
-    def __init__(self, load: Callable[[], str], store: Callable[[str], None]) -> None:
+    def __init__(
+        self, load: Callable[[], str], change: Callable[[Callable[[str], str]], None]
+    ) -> None:
         self._load = load
-        self._store = store
+        self._change = change
 
     def __getitem__(self, key: str) -> Any:
-        return self._values()[key]
+        return _parsed(self._load())[key]
 
     def __setitem__(self, key: str, value: Any) -> None:
         self.update({key: value})
 
     def __delitem__(self, key: str) -> None:
-        values = self._values()
-        del values[key]
-        self._store(attrs_text(values))
+        def without(text: str) -> str:
+            values = _parsed(text)
+            del values[key]
+            return attrs_text(values)
+
+        self._change(without)
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self._values())
+        return iter(_parsed(self._load()))
 
     def __len__(self) -> int:
-        return len(self._values())
+        return len(_parsed(self._load()))
 
     def update(self, *others: Any, **more: Any) -> None:
         """Take over attributes from mappings, pairs and keywords, in one change."""
-        values = self._values()
-        values.update(*others, **more)
-        self._store(attrs_text(values))
+        new = dict(*others, **more)
+        self._change(lambda text: attrs_text(_parsed(text) | new))
 
     def clear(self) -> None:
         """Remove all, in one change."""
-        self._store(attrs_text({}))
+        self._change(lambda _: attrs_text({}))
 
     def __repr__(self) -> str:
-        return f"<attributes {self._values()}>"
+        return f"<attributes {_parsed(self._load())}>"
 
-    def _values(self) -> dict[str, Any]:
-        try:
-            values = json.loads(self._load())
-            if isinstance(values, Mapping):
-                return dict(values)
-        except (ValueError, RecursionError):
-            pass
+
+def _parsed(text: str) -> dict[str, Any]:
+    try:
+        values = json.loads(text)
+        if not isinstance(values, dict):
+            raise ValueError(f"they are {values!r}")
+    except (ValueError, RecursionError) as error:
         raise CatalogueCorrupt(
-            "the catalogue has a good checksum, but attributes that make no sense",
+            f"the catalogue has a good checksum, but attributes that make no sense: {error}",
             hint="It was written by another version of rpmem, or by something else",
-        )
+        ) from error
+    return values

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import os
-from collections.abc import ItemsView, Iterable, Iterator, Mapping
+from collections.abc import Callable, ItemsView, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Self, Unpack
 
 from rpmem.base import interrupts
@@ -422,12 +422,12 @@ class Pool(OpenPool):
             self._check_alive()
             return self._arrays.attrs_of(name)
 
-        def store(text: str) -> None:
+        def change(how: Callable[[str], str]) -> None:
             self._check_alive()
             self._check_writable("change attributes")
-            interrupts.guarded(lambda: self._arrays.set_attrs(name, text))
+            interrupts.guarded(lambda: self._arrays.change_attrs(name, how))
 
-        return Attrs(load, store)
+        return Attrs(load, change)
 
     def names(self) -> list[str]:
         """Return the names of all arrays, in the order of their creation; a renamed one is last."""

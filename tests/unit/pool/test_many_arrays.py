@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import threading
 from contextlib import suppress
 
 import numpy as np
@@ -327,6 +328,19 @@ def test_attributes_that_are_no_json_or_too_large_are_refused(pool, value):
 def test_attributes_that_make_no_sense_are_a_typed_error(text):
     with pytest.raises(CatalogueCorrupt, match="make no sense"):
         len(Attrs(lambda: text, print))
+
+
+def test_threads_do_not_undo_each_other_s_attributes(pool):
+    def work(thread):
+        for turn in range(20):
+            pool.attrs()[f"{thread}.{turn}"] = turn
+
+    threads = [threading.Thread(target=work, args=(number,)) for number in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(pool.attrs()) == 80
 
 
 # --- replicas ---
