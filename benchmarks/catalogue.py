@@ -61,13 +61,14 @@ def _measure_one_more(room: _Room) -> float:
         pool.array("bytes", _RECORD, "u1")
     times: dict[int, list[float]] = {count: [] for count in _NAMES}
     persists: list[float] = []
-    few = pools[_NAMES[0]]
-    probe = few["bytes"]
+    probes = {count: pool["bytes"] for count, pool in pools.items()}
     for turn in range(_TURNS):
-        probe[:] = turn % 256
-        persists.append(_seconds(functools.partial(few.persist, probe)))
         for count, pool in pools.items():
-            times[count].append(_seconds(lambda pool=pool, turn=turn: pool.array(f"n{turn}", 3)))
+            pool.persist(probes[count])  # wakes the target, which slept while others had their turn
+            probes[count][:] = turn % 256
+            persists.append(_seconds(functools.partial(pool.persist, probes[count])))
+            times[count].append(_seconds(functools.partial(pool.array, f"n{turn}", 3)))
+    probes.clear()
     median = {count: statistics.median(each) for count, each in times.items()}
     persist = statistics.median(persists)
     _line(f"persist of {_RECORD} bytes, ms", persist * 1e3)
@@ -76,7 +77,6 @@ def _measure_one_more(room: _Room) -> float:
     for count in _NAMES[1:]:
         _line(f"  beside {count} / beside {_NAMES[0]}", median[count] / median[_NAMES[0]], 1.5)
     _line(f"  beside {_NAMES[-1]} / persist", median[_NAMES[-1]] / persist, 3)
-    del probe
     for pool in pools.values():
         pool.close()
     return median[_NAMES[0]]
