@@ -17,6 +17,7 @@ from rpmem.errors import (
     ArrayExists,
     ArrayNotFound,
     CatalogueCorrupt,
+    FlushFailed,
     PoolFull,
     RangeError,
     ReplicaLost,
@@ -365,6 +366,26 @@ def test_a_change_that_a_replica_does_not_take_is_there_locally():
         assert list(catalogue.entries) == names
         medium.power_cut(0)
         assert list(read(medium).entries) == names
+
+
+def test_a_change_that_the_local_medium_refuses_leaves_everything_as_it_was():
+    medium, catalogue = fresh()
+    put(catalogue, "a")
+    free = catalogue.free
+
+    def refused(*_):
+        raise FlushFailed("refused")
+
+    medium.spread = medium.persist = refused
+    for change in (
+        lambda: put(catalogue, "b"),
+        lambda: catalogue.create_all(wanted([f"{index:0250}" for index in range(40)], 1)),
+        lambda: catalogue.remove("a"),
+    ):
+        with pytest.raises(FlushFailed):
+            change()
+        assert list(catalogue.entries) == ["a"]
+        assert catalogue.free == free
 
 
 def test_the_catalogue_is_not_pulled_over(tmp_path, monkeypatch):
