@@ -13,6 +13,7 @@ import pytest
 import rpmem
 from rpmem.errors import (
     DaemonMissing,
+    HeaderError,
     HostUnknown,
     PoolSetExists,
     PoolSetNotFound,
@@ -216,6 +217,15 @@ def test_removing_what_is_no_pool_is_refused(run, tmp_path):
     ended = run("remove", "precious")
     assert ended.status == 5
     assert precious.read_bytes() == b"mine" * (1 << 20)
+
+
+@pytest.mark.parametrize("verb", ["info", "list", "open"])
+def test_a_pool_of_format_1_is_named_and_left_alone(run, tmp_path, verb):
+    assert run("create", "p", "--size", SIZE).status == 0
+    old = (tmp_path / "p").read_bytes().replace(b"RPMEMSB2", b"RPMEMSB1")
+    (tmp_path / "p").write_bytes(old)
+    check_error(run(verb, "p"), HeaderError, "format 1", "rpmem 0.1.0")
+    assert (tmp_path / "p").read_bytes() == old
 
 
 def test_debug_shows_the_traceback(run):
