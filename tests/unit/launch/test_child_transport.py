@@ -26,9 +26,9 @@ from rpmem.launch import local
 from rpmem.launch.base import STDERR_LIMIT, Deadline, Tail
 from rpmem.launch.child import StderrDrain
 from rpmem.launch.diagnose import diagnose
+from tests.support.streams import SOON, echoed, read_all, received_at_the_end
 
 HERE = Target.parse("local:")
-SOON = 20.0  # longer than anything here takes, shorter than the test's own limit
 
 
 @pytest.fixture
@@ -43,13 +43,6 @@ def start():
     yield run
     for transport in started:
         transport.close(0.1)
-
-
-def read_all(transport):
-    data = b""
-    while chunk := transport.receive(1 << 16, SOON):
-        data += chunk
-    return data
 
 
 def alive(process):
@@ -70,17 +63,7 @@ def wait_until(condition, timeout_s=SOON):
 def test_bytes_go_through_unchanged(start):
     transport = start("exec cat")
     message = bytes(range(256)) * 4096  # far more than a pipe holds
-    got = bytearray()
-
-    def receive():
-        while len(got) < len(message):
-            got.extend(transport.receive(1 << 16, SOON))
-
-    reader = threading.Thread(target=receive)
-    reader.start()
-    transport.send(message)
-    reader.join(SOON)
-    assert bytes(got) == message
+    assert echoed(transport, message) == message
     assert transport.exit_status() is None
     assert not transport.at_end
 
@@ -210,24 +193,9 @@ def test_close_is_idempotent_and_final(start):
 @pytest.mark.parametrize("end", ["close", "kill"])
 def test_a_waiting_receiver_is_woken(start, end):
     transport = start("exec sleep 60")
-    result = []
-
-    def listen():
-        try:
-            result.append(transport.receive(1, None))
-        except ClosedError as error:
-            result.append(error)
-
-    listener = threading.Thread(target=listen)
-    listener.start()
-    time.sleep(0.1)
-    if end == "close":
-        transport.close(0.05)
-    else:
-        transport.kill()
-    listener.join(SOON)
-    assert not listener.is_alive()
-    assert result[0] == b"" or isinstance(result[0], ClosedError)
+    ends = {"close": lambda: transport.close(0.05), "kill": transport.kill}
+    got = received_at_the_end(transport, ends[end], head_start_s=0.1)
+    assert got == b"" or isinstance(got, ClosedError)
 
 
 def test_a_waiting_sender_is_woken_by_close(start):

@@ -36,6 +36,7 @@ from rpmem.errors import (
 from rpmem.launch import diagnose, launch
 from rpmem.launch.base import STDERR_LIMIT
 from tests.support.sshd import ADDRESS, NODE, free_port, make_key
+from tests.support.streams import echoed, read_all, received_at_the_end
 from tests.support.traces import Traces
 
 SOON = 30.0
@@ -73,13 +74,6 @@ def environment():
     return Environment.read()
 
 
-def read_all(transport):
-    data = b""
-    while chunk := transport.receive(1 << 16, SOON):
-        data += chunk
-    return data
-
-
 def read_word(transport, timeout_s):
     """Return the status word, or what there is of it when no more comes."""
     word = b""
@@ -115,17 +109,7 @@ def use_client(sshd, monkeypatch, name, **changes):
 def test_bytes_go_through_unchanged_while_both_sides_talk(start):
     transport = start("exec cat")
     message = bytes(range(256)) * 16384
-    got = bytearray()
-
-    def receive():
-        while len(got) < len(message):
-            got.extend(transport.receive(1 << 16, SOON))
-
-    reader = threading.Thread(target=receive)
-    reader.start()
-    transport.send(message)
-    reader.join(SOON)
-    assert bytes(got) == message
+    assert echoed(transport, message) == message
 
 
 def test_arguments_reach_the_command_as_they_are(start):
@@ -185,24 +169,9 @@ def test_close_does_not_wait_for_who_does_not_end(start):
 @pytest.mark.parametrize("end", ["close", "kill"])
 def test_a_waiting_receiver_is_woken(start, end):
     transport = start("exec sleep 60")
-    result = []
-
-    def listen():
-        try:
-            result.append(transport.receive(1, None))
-        except ClosedError as error:
-            result.append(error)
-
-    listener = threading.Thread(target=listen)
-    listener.start()
-    time.sleep(0.2)
-    if end == "kill":
-        transport.kill()
-    else:
-        transport.close(0.2)
-    listener.join(SOON)
-    assert not listener.is_alive()
-    assert result[0] == b"" or isinstance(result[0], ClosedError)
+    ends = {"close": lambda: transport.close(0.2), "kill": transport.kill}
+    got = received_at_the_end(transport, ends[end], head_start_s=0.2)
+    assert got == b"" or isinstance(got, ClosedError)
 
 
 def test_a_forked_process_lets_go(start):
