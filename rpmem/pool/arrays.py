@@ -54,11 +54,6 @@ class NamedArrays:
         with self._lock:
             return list(self._catalogue.entries)
 
-    def entries(self) -> list[Entry]:
-        """Return the catalogue's entries, all as of one moment."""
-        with self._lock:
-            return list(self._catalogue.entries.values())
-
     def entry(self, name: str) -> Entry:
         """Return the catalogue's entry; raise `ArrayNotFound` if there is none."""
         with self._lock:
@@ -80,13 +75,8 @@ class NamedArrays:
         """
         check_name(name)
         with self._lock:
-            entry = self._catalogue.entries.get(name)
-            if entry is None:
-                self._catalogue.create_all([Wanted(name, form.nbytes, form.described)])
-                entry = self._catalogue.entries[name]
-            else:
-                _check_same(name, Form.from_entry(entry), form)
-            return self._view(entry, form)
+            self.require({name: form})
+            return self._view(self._catalogue.entries[name], form)
 
     def require(self, forms: Mapping[str, Form]) -> None:
         """Make those arrays that do not exist, in one change: all of them or none.
@@ -100,10 +90,13 @@ class NamedArrays:
             entries = self._catalogue.entries
             wanted = []
             for name, form in forms.items():
-                if name in entries:
-                    _check_same(name, Form.from_entry(entries[name]), form)
-                else:
+                if name not in entries:
                     wanted.append(Wanted(name, form.nbytes, form.described))
+                elif (found := Form.from_entry(entries[name])) != form:
+                    raise ArrayExists(
+                        f"array {name!r} exists with {found}; {form} was asked for",
+                        hint="Open it as it is with pool[name], or delete it first",
+                    )
             self._catalogue.create_all(wanted)
 
     def rename(self, old: str, new: str) -> None:
@@ -194,14 +187,6 @@ class NamedArrays:
             self._anchors[entry.name] = weakref.ref(anchor)
         order: Any = form.order
         return np.ndarray(form.shape, form.dtype, buffer=anchor, order=order)
-
-
-def _check_same(name: str, found: Form, wanted: Form) -> None:
-    if found != wanted:
-        raise ArrayExists(
-            f"array {name!r} exists with {found}; {wanted} was asked for",
-            hint="Open it as it is with pool[name], or delete it first",
-        )
 
 
 class Views(Mapping[str, "NDArray[Any]"]):

@@ -8,7 +8,7 @@ from collections.abc import Callable, ItemsView, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Self, Unpack
 
 from rpmem.base import interrupts
-from rpmem.errors import ArrayNotFound, ClosedError, RangeError, StaleReplica
+from rpmem.errors import ClosedError, RangeError, StaleReplica
 from rpmem.files.drafts import PRIVATE
 from rpmem.pool import assembly, resync, transfer
 from rpmem.pool.arrays import Views
@@ -380,10 +380,10 @@ class Pool(OpenPool):
 
     def get(self, name: str, default: Any = None) -> Any:
         """Return a view of an array, or `default` if it does not exist."""
-        try:
-            return self[name]
-        except ArrayNotFound:
-            return default
+        self._check_alive()
+        # Not by catching the error: that one lists names, of which there may be very many.
+        with self._arrays.lock:
+            return self._arrays.open(name) if name in self._arrays else default
 
     def keys(self) -> list[str]:
         """Return the names of all arrays, as `names` does."""

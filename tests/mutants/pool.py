@@ -349,8 +349,8 @@ MUTANTS = (
     ),
     Mutant(
         "an existing array of another form is handed out",
-        "_check_same",
-        "if found != wanted:",
+        "NamedArrays.require",
+        "(found := Form.from_entry(entries[name])) != form:",
         "if False:",
         ("tests/unit/pool/test_arrays.py",),
     ),

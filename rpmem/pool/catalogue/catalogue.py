@@ -26,7 +26,6 @@ from rpmem.pool.catalogue.entries import (
     Entry,
     Wanted,
     check_name,
-    describe,
     not_found,
 )
 from rpmem.pool.catalogue.extents import PAGE_ALIGNMENT, room
@@ -160,33 +159,6 @@ class Catalogue(Journal):
         return self._contents.attrs.get(name or "", "{}")
 
     # --- changes --------------------------------------------------------------------------
-
-    def create(
-        self, name: str, length: int, *, shape: tuple[int, ...], order: str, dtype: Any
-    ) -> Entry:
-        """Allocate a zero-filled extent and publish it under `name`.
-
-        Parameters
-        ----------
-        name : str
-            1 to 255 bytes of UTF-8, printable.
-        length : int
-            Bytes.
-        shape, order, dtype
-            Kept with the entry.
-
-        Returns
-        -------
-        Entry
-            Durable here and on every replica, as are its zeros.
-
-        Raises
-        ------
-        UsageError, ArrayExists, PoolFull, ReplicaLost
-            As for `create_all`.
-        """
-        self.create_all([Wanted(name, length, describe(shape, order, dtype))])
-        return self.entries[name]
 
     def create_all(self, wanted: Sequence[Wanted]) -> None:
         """Allocate many zero-filled extents and publish them in one change, all or none.

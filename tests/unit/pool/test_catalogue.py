@@ -150,7 +150,7 @@ def reload(medium: CrashMedium, kind: type[Catalogue] = Catalogue) -> Catalogue:
 
 
 def put(catalogue: Catalogue, name: str, length: int = 100) -> None:
-    catalogue.create(name, length, shape=(length,), order="C", dtype="|u1")
+    catalogue.create_all(wanted([name], length))
 
 
 def wanted(names: Sequence[str], length: int = 100) -> list[Wanted]:
@@ -177,7 +177,9 @@ def test_a_new_catalogue_is_empty_here_and_on_the_replica():
 def test_entries_come_back_as_they_were():
     medium, catalogue = fresh()
     dtype = {"names": ["ä"], "formats": ["<f8"], "offsets": [0], "itemsize": 8}
-    made = catalogue.create("Größe", 24, shape=(3, 1), order="F", dtype=dtype)
+    catalogue.create_all([Wanted("Größe", 24, describe((3, 1), "F", dtype))])
+    made = catalogue.find("Größe")
+    assert (made.length, made.shape, made.order) == (24, (3, 1), "F")
     put(catalogue, "b")
     again = reload(medium)
     assert again.find("Größe") == made
