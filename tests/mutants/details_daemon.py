@@ -30,6 +30,13 @@ MUTANTS = (
         _DOOR,
     ),
     Mutant(
+        "a connection is accepted without looking whether one has come",
+        "Door._accept",
+        "if not self._knocks.poll(0):",
+        "if False:",
+        _DOOR,
+    ),
+    Mutant(
         "a range of one port is none",
         "_ports",
         "% (high - low + 1)",
