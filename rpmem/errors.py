@@ -404,6 +404,14 @@ class StaleReplica(RpmemError):
     exit_status = 7
 
 
+class SplitBrain(RpmemError):
+    """Two copies of a pool went separate ways: each holds what the other one lacks."""
+
+    code = "split-brain"
+    errno = _errno.EUCLEAN
+    exit_status = 7
+
+
 # --- named arrays -----------------------------------------------------------------------------
 
 
