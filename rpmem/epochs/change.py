@@ -108,13 +108,15 @@ def marked(record: CopyRecord, mark: Mark) -> CopyRecord:
     return replace(record, mark=mark)
 
 
-def joining(record: CopyRecord | None, copy: bytes, epoch: Epoch) -> CopyRecord:
+def joining(
+    record: CopyRecord | None, copy: bytes, epoch: Epoch, *, discard: bool = False
+) -> CopyRecord:
     """Return the record of a copy that is about to be overwritten with the contents of `epoch`.
 
     It is a mixture from the first byte on. An epoch that it was offered stays offered, unless this
-    one is newer and so replaces it.
+    one is newer and so replaces it, or the copy is discarded with all that it knows.
     """
-    offered = record.prepared if record is not None else None
+    offered = record.prepared if record is not None and not discard else None
     if offered is not None and offered.number <= epoch.number:
         offered = None
     return CopyRecord(copy, epoch, Mark.JOINING, offered)

@@ -44,32 +44,48 @@ class Standing(Record):
     discarded: bool
 
 
-def standing(
-    other: CopyRecord, mine: CopyRecord, *, named: str, where: str, discard: bool = False
-) -> Standing:
-    """Say what is to be done with `other` when the local copy is `mine`.
+def standings(
+    mine: CopyRecord,
+    others: Mapping[str, CopyRecord],
+    *,
+    where: str,
+    discard: Collection[str] = (),
+) -> dict[str, Standing]:
+    """Say what is to be done with each of the other copies.
 
     Parameters
     ----------
-    other, mine : CopyRecord
-    named, where : str
-        What the user calls the other and the local copy.
-    discard : bool
-        The user named it to be overwritten, whatever it holds.
+    mine : CopyRecord
+        Of the local copy, which everything comes from.
+    others : mapping of str to CopyRecord
+        Of the others, by what the user calls them; none: the local copy is opened alone.
+    where : str
+        What the user calls the local copy.
+    discard : collection of str
+        Those that the user named to be overwritten, whatever they hold.
 
     Raises
     ------
     StaleReplica
-        The local copy lacks what the other one has: it is behind, or incomplete.
+        The local copy is incomplete, or lacks what another one has.
     SplitBrain
-        Each has what the other one lacks.
+        It lacks what another one has, and the other way round.
     """
     if not mine.complete:
         raise StaleReplica(
             f"the local copy was being brought up to epoch {mine.epoch.stamp} and is incomplete",
             where=where,
-            hint=f"Move it away and use Pool.restore with a copy that is complete, such as {named}",
+            hint="Move it away and use Pool.restore with a copy that is complete",
         )
+    return {
+        named: _standing(other, mine, named, where, discard=named in discard)
+        for named, other in others.items()
+    }
+
+
+def _standing(
+    other: CopyRecord, mine: CopyRecord, named: str, where: str, *, discard: bool
+) -> Standing:
     found = relation(other, mine)
     if found in _CONTAINED:
         both_clean = mine.mark is Mark.CLEAN and other.mark is Mark.CLEAN
@@ -178,9 +194,7 @@ def last_common(one: Epoch, other: Epoch) -> Stamp | None:
     return max(shared, default=None)
 
 
-def _story(
-    other: CopyRecord, mine: CopyRecord, found: Relation, named: str, where: str
-) -> str:
+def _story(other: CopyRecord, mine: CopyRecord, found: Relation, named: str, where: str) -> str:
     """Tell how two copies came apart."""
     if found is Relation.UNRELATED:
         return (
@@ -198,7 +212,9 @@ def _story(
 def _given_up(epoch: Epoch, copy: bytes, by: str, whom: str) -> str:
     for each in epoch.common:
         if each.copy == copy:
-            return f" ({by} went on without {whom} after epoch {each.last}, at {_time(each.when_s)})"
+            return (
+                f" ({by} went on without {whom} after epoch {each.last}, at {_time(each.when_s)})"
+            )
     return ""
 
 

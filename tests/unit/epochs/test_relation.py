@@ -42,8 +42,9 @@ class World:
         mine = self.records[source]
         met = [self.records[each] for each in others]
         try:
-            for record in met:
-                opening.standing(record, mine, named="other", where="mine")
+            opening.standings(
+                mine, {f"{each}": self.records[each] for each in others}, where="mine"
+            )
         except (SplitBrain, StaleReplica):
             return False
         self.begun += 1
