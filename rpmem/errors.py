@@ -412,6 +412,14 @@ class SplitBrain(RpmemError):
     exit_status = 7
 
 
+class EpochRefused(RpmemError):
+    """A copy does not take a record that would hide what it holds."""
+
+    code = "epoch-refused"
+    errno = _errno.ESTALE
+    exit_status = 7
+
+
 # --- named arrays -----------------------------------------------------------------------------
 
 

@@ -1,8 +1,9 @@
 """How an epoch begins on all of its copies: what is written where, one step after the other.
 
 No copy records the epoch as begun before every one of them has it as prepared; and nothing is
-acknowledged or handed out under it before every one has it as begun. A copy that has been offered an
-epoch keeps it: what was cut off is completed, or replaced by a newer epoch, and never taken back.
+acknowledged or handed out under it before every one has it as begun. The writer's own copy is the
+first in both: a crash leaves the others behind it, not ahead. A copy that has been offered an epoch
+keeps it: what was cut off is completed, or replaced by a newer epoch, and never taken back.
 """
 
 from __future__ import annotations
@@ -21,7 +22,8 @@ class Phase(enum.Enum):
 
     PREPARING_OWN = "the writer's own copy is offered the epoch"
     PREPARING = "the other copies are offered it"
-    BEGINNING = "all record that it has begun"
+    BEGINNING_OWN = "the writer's own copy records that it has begun"
+    BEGINNING = "the other copies record that it has begun"
     BEGUN = "nothing more"
 
 
@@ -35,8 +37,7 @@ class Change:
     records : mapping of bytes to CopyRecord
         What each of its copies records now, by uuid.
     own : bytes
-        The writer's own copy: it knows of the epoch before the others do, so that a crash leaves
-        them behind it, not ahead.
+        The writer's own copy.
 
     Attributes
     ----------
@@ -71,13 +72,12 @@ class Change:
         return self.phase is Phase.BEGUN
 
     def _advance(self) -> None:
-        everyone = set(self.epoch.members)
-        if self.phase is Phase.PREPARING_OWN:
-            self.phase, self._left = Phase.PREPARING, everyone - {self.own}
-        elif self.phase is Phase.PREPARING:
-            self.phase, self._left = Phase.BEGINNING, everyone
-        else:
-            self.phase = Phase.BEGUN
+        order = list(Phase)
+        self.phase = order[order.index(self.phase) + 1]
+        if self.phase is Phase.BEGINNING_OWN:
+            self._left = {self.own}
+        elif self.phase is not Phase.BEGUN:
+            self._left = set(self.epoch.members) - {self.own}
 
     def _after(self, copy: bytes) -> CopyRecord:
         before = self.records[copy]

@@ -6,10 +6,10 @@
     64      slot 0
     8192    slot 1
 
-A change makes the word say "changing", writes slot 0, then slot 1, and makes the word say "settled",
-each of them durable before the next. So where a crash came in between, the word says so, and the
-newest slot that has a good checksum counts: slot 0 unless it is torn, and slot 1 then holds what
-was there before. Where the word says that the record is settled, both slots are whole and equal;
+A change makes the word say "changing", writes slot 0, then slot 1, and makes the word say
+"settled", each of them durable before the next. So where a crash came in between, the word says so,
+and the newest slot that has a good checksum counts: slot 0 unless it is torn, and slot 1 then holds
+what was there before. Where the word says that the record is settled, both slots are whole and equal;
 anything else is damage, and nothing is believed.
 """
 

@@ -183,9 +183,9 @@ class World:
         )
         if found in (Relation.SAME, Relation.BEHIND) and have[: len(lack)] != lack:
             raise Wrong(f"copy {other} is {found.value} and has what copy {mine} lacks")
-        if found is Relation.SAME and ours.mark is theirs.mark is Mark.CLEAN:
-            if self.holds[mine] != self.holds[other]:
-                raise Wrong(f"copies {mine} and {other} are same, clean, and differ")
+        both_clean = found is Relation.SAME and ours.mark is theirs.mark is Mark.CLEAN
+        if both_clean and self.holds[mine] != self.holds[other]:
+            raise Wrong(f"copies {mine} and {other} are same, clean, and differ")
 
 
 def run(seed: int, *, copies: int = 3, sessions: int = 8) -> Counter[str]:

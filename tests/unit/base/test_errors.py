@@ -64,6 +64,8 @@ PROMISED = {
     "flush-failed": (errors.FlushFailed, errno_module.EIO, Exception),
     "remote": (errors.RemoteError, errno_module.EREMOTEIO, Exception),
     "stale-replica": (errors.StaleReplica, errno_module.ESTALE, Exception),
+    "split-brain": (errors.SplitBrain, errno_module.EUCLEAN, Exception),
+    "epoch-refused": (errors.EpochRefused, errno_module.ESTALE, Exception),
     "catalogue": (errors.CatalogueError, errno_module.EINVAL, Exception),
     "array-exists": (errors.ArrayExists, errno_module.EEXIST, Exception),
     "array-not-found": (errors.ArrayNotFound, errno_module.ENOENT, KeyError),

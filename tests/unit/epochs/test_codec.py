@@ -112,7 +112,7 @@ def test_a_crash_leaves_the_old_record_or_the_new_one():
 
 
 def test_rot_in_a_settled_record_is_seen():
-    """Any bit of what is used: the record is read as it was, or damage is reported; never another."""
+    """Whatever bit: the record is read as it was, or damage is reported; never another."""
     whole = written(a_record())
     used = len(codec.pack(a_record(), 1, pool_id=POOL))
     refused = 0
