@@ -7,10 +7,10 @@
     8192    slot 1
 
 A change makes the word say "changing", writes slot 0, then slot 1, and makes the word say
-"settled", each of them durable before the next. So where a crash came in between, the word says so,
-and the newest slot that has a good checksum counts: slot 0 unless it is torn, and slot 1 then holds
-what was there before. Where the word says that the record is settled, both slots are whole and equal;
-anything else is damage, and nothing is believed.
+"settled", each of them durable before the next. So where a crash came in between, the word says
+so, and the newest slot that has a good checksum counts: slot 0 unless it is torn, and slot 1 then
+holds what was there before. Where the word says that the record is settled, both slots are whole
+and equal; anything else is damage, and nothing is believed.
 """
 
 from __future__ import annotations
@@ -34,8 +34,6 @@ from rpmem.epochs.record import (
 )
 from rpmem.errors import CatalogueCorrupt, UsageError
 
-#: Bytes that the record takes in each copy.
-RECORD_SIZE: Final = 16384
 WORD_SIZE: Final = 8
 #: Offsets within the record, and the size of a slot.
 SLOT_OFFSETS: Final = (64, 8192)

@@ -48,7 +48,7 @@ def largest() -> CopyRecord:
 
 
 def written(record: CopyRecord, sequence: int = 1, area: bytes | None = None) -> bytearray:
-    there = bytearray(codec.RECORD_SIZE) if area is None else bytearray(area)
+    there = bytearray(RECORD_SIZE) if area is None else bytearray(area)
     for offset, data in codec.changes(record, sequence, pool_id=POOL):
         there[offset : offset + len(data)] = data
     return there
@@ -74,7 +74,7 @@ def test_there_and_back(record):
 
 
 def test_nothing_is_no_record():
-    assert read(bytes(codec.RECORD_SIZE)) is None
+    assert read(bytes(RECORD_SIZE)) is None
 
 
 def test_a_record_of_another_pool_is_not_believed():
