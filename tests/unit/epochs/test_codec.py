@@ -6,6 +6,7 @@ import random
 
 import pytest
 
+from rpmem.base.pool_format import RECORD_SIZE
 from rpmem.base.values import replace
 from rpmem.epochs import change, codec
 from rpmem.epochs.record import (
