@@ -93,7 +93,9 @@ class LaneServer:
     size : int
         How many bytes of it are served.
     floor : int
-        Bytes at its start that messages may not touch.
+        Bytes at its start that messages may not write to.
+    read_floor : int
+        Bytes at its start that messages may not read.
     providers : sequence of str
         Providers, in order of preference; the first that works is used.
     address : str
@@ -139,6 +141,7 @@ class LaneServer:
         *,
         size: int,
         floor: int,
+        read_floor: int = 0,
         providers: tuple[str, ...],
         address: str,
         lanes: int,
@@ -152,6 +155,7 @@ class LaneServer:
         self._region = region
         self._size = size
         self._floor = floor
+        self._read_floor = read_floor
         self._dialect = dialect
         self._may_stage = may_stage
         self._spin_s = _DEFAULT_SPIN_S if spin_s is None else spin_s
@@ -367,6 +371,7 @@ class LaneServer:
             dialect=self._dialect.name,
             base=self._memories[0].address,
             staging=self._staging,
+            read_floor=self._read_floor,
         )
         self._service = service
         for number in range(len(self._queues)):

@@ -40,7 +40,8 @@ cdef class Service:
     cdef uint64_t staged         # size of a piece
     cdef uint64_t size           # bytes that the initiator may touch
     cdef uint64_t base           # added to offsets by PMDK's initiators
-    cdef uint64_t floor          # bytes at the start that messages may not touch
+    cdef uint64_t floor          # bytes at the start that messages may not write to
+    cdef uint64_t read_floor     # and that they may not read
     cdef bint spans              # medium: one flush over all ranges since the last answer
     cdef handler_t handler
     cdef list lanes

@@ -93,7 +93,7 @@ cdef int fetch(Service service, served_t *served, const char *message,
             or wanted.length > service.staged):
         reply_native(served, REPLY_BAD_MESSAGE, 0)
         return DROP_GARBLED
-    if is_outside(wanted.offset, wanted.length, 0, service.size):
+    if is_outside(wanted.offset, wanted.length, service.read_floor, service.size):
         reply_native(served, REPLY_BAD_RANGE, 0)
         return DROP_RANGE
     served.sequence = header.sequence
@@ -206,7 +206,7 @@ cdef class Service:
     size : int
         How many bytes of it the initiator asked for.
     floor : int
-        Bytes at the start (the header) that messages may not touch.
+        Bytes at the start (the header) that messages may not write to.
     lanes : list of Lane
         Connected lanes with their receives posted.
     queues : list
@@ -220,18 +220,21 @@ cdef class Service:
     staging : Region, optional
         Registered memory, an equal piece for each lane, into which ranges are copied on demand if
         the fabric cannot reach the pool.
+    read_floor : int
+        Bytes at the start that messages may not read.
     on_drop : callable
         ``on_drop(lane, reason, errno)``, called from service threads.
     """
 
     def __cinit__(self, Region region not None, uint64_t size, uint64_t floor, list lanes,
                   list queues, *, double spin_s, object on_drop, str dialect="native",
-                  uint64_t base=0, Region staging=None):
+                  uint64_t base=0, Region staging=None, uint64_t read_floor=0):
         cdef Lane lane
         cdef uint32_t i
         self.region = region
         self.size = min(size, region.size)
         self.floor = floor
+        self.read_floor = read_floor
         self.spans = region.spans
         self.handler = native_handler if dialect == "native" else pmdk_handler
         self.base = base

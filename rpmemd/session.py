@@ -13,6 +13,7 @@ import threading
 from typing import Any
 
 from rpmem._version import __version__
+from rpmem.base.pool_format import HEADER_SIZE, POOL_FLOOR
 from rpmem.base.remedies import shortage
 from rpmem.base.steps import READ_AFTER_WRITE, SEND_AFTER_WRITE
 from rpmem.control.events import (
@@ -21,18 +22,21 @@ from rpmem.control.events import (
     Event,
     Greeted,
     InitiatorGone,
+    LeaveRequested,
     OpenRequested,
     SessionFailed,
     SetAttributesRequested,
+    SetEpochRequested,
 )
 from rpmem.control.handshake import Protocol, detect, pack_status
-from rpmem.control.messages import STAGING, Create, Hello, LaneGrant, Open, Ready
+from rpmem.control.messages import EPOCHS, FEATURES, STAGING, Create, Hello, LaneGrant, Open, Ready
 from rpmem.control.pmdk_target import PmdkTargetSession
 from rpmem.control.proof import new_token
 from rpmem.control.target import TargetSession
 from rpmem.control.target_machine import TargetMachine, TargetState
-from rpmem.errors import ReplicaLost, RpmemError, VersionMismatch
-from rpmem.files.header import PoolAttributes
+from rpmem.errors import AttributesRefused, EpochRefused, ReplicaLost, RpmemError, VersionMismatch
+from rpmem.files.attributes import PoolAttributes, keeps_record
+from rpmemd import records
 from rpmemd.admission import Admission, PeerAdmission, TokenAdmission
 from rpmemd.config import Config
 from rpmemd.database import Database
@@ -40,7 +44,6 @@ from rpmemd.lane_server import NATIVE, PMDK, LaneServer
 from rpmemd.log import Log
 
 _CHUNK = 1 << 16
-_HEADER = 4096
 
 
 class Stream:
@@ -115,6 +118,7 @@ class Session:
         self._dialect = NATIVE
         self._machine: TargetMachine | None = None
         self._pool: Any = None
+        self._records: records.Records | None = None
         self._features: frozenset[str] = frozenset()
         self._created = False
         self._lanes: LaneServer | None = None
@@ -148,9 +152,7 @@ class Session:
             self._machine = PmdkTargetSession()
             self._dialect = PMDK
         else:
-            self._machine = TargetSession(
-                Hello.of_this_process(f"rpmemd {__version__}", (STAGING,))
-            )
+            self._machine = TargetSession(Hello.of_this_process(f"rpmemd {__version__}", FEATURES))
         self._log.sink = self._machine.log
         self._handle(self._machine.receive(first))
 
@@ -200,7 +202,13 @@ class Session:
             case OpenRequested(request=request):
                 self._serve(request)
             case SetAttributesRequested(attributes=attributes):
-                self._pool.set_attributes(PoolAttributes.unpack(attributes))
+                self._set_attributes(PoolAttributes.unpack(attributes))
+                self._machine.done()
+            case SetEpochRequested(record=record, discard=discard):
+                self._kept_records().set(record, discard=discard)
+                self._machine.done()
+            case LeaveRequested():
+                self._kept_records().leave()
                 self._machine.done()
             case CloseRequested(remove=remove):
                 self._stop(remove=remove, orderly=True)
@@ -225,10 +233,55 @@ class Session:
         else:
             self._pool = self._database.open(request.pool_set, request.pool_size)
         try:
+            self._find_record()
             self._listen(request)
         except BaseException:
             self._stop(remove=self._created)
             raise
+
+    def _find_record(self) -> None:
+        """Read the record of a pool that rpmem laid out; a new pool begins without one."""
+        attributes = self._pool.attributes
+        if not keeps_record(attributes):
+            return
+        if self._created:
+            records.clear(self._pool.region)
+        # In PMDK's dialect the initiator keeps it, through the lanes.
+        if self._dialect is NATIVE:
+            self._records = records.Records.read(self._pool.region, attributes.poolset_uuid)
+            if self._records.damage is not None:
+                self._log.warn(self._records.damage)
+
+    def _kept_records(self) -> records.Records:
+        if self._records is None:
+            raise EpochRefused(
+                "the pool has no place for a record: rpmem did not lay it out",
+                hint="Only pools of rpmem.Pool have epochs",
+            )
+        return self._records
+
+    def _set_attributes(self, attributes: PoolAttributes) -> None:
+        """Replace the attributes; what the record is keyed with stays as long as there is one."""
+        before = self._pool.attributes
+        if keeps_record(before) and records.has_any(self._pool.region):
+            kept = keeps_record(attributes)
+            if not kept or attributes.poolset_uuid != before.poolset_uuid:
+                raise AttributesRefused(
+                    "signature, major version and poolset_uuid of a pool with epochs do not change",
+                    hint="The records of its copies belong to them",
+                )
+        self._pool.set_attributes(attributes)
+        if self._records is not None:
+            self._records = None
+            self._find_record()
+
+    @property
+    def _floors(self) -> tuple[int, int]:
+        """Where messages may begin to write, and to read, in the pool."""
+        attributes = self._pool.attributes
+        if attributes is None or self._dialect is not NATIVE:
+            return 0, 0
+        return (POOL_FLOOR, POOL_FLOOR) if keeps_record(attributes) else (HEADER_SIZE, 0)
 
     def _check_protocol(self) -> None:
         """Refuse a protocol that the administrator has excluded."""
@@ -247,13 +300,15 @@ class Session:
         assert self._machine is not None
         pool = self._pool
         size = request.pool_size or pool.size
+        floor, read_floor = self._floors
         providers = request.providers
         if self._config.providers:
             providers = tuple(name for name in providers if name in self._config.providers)
         lanes = LaneServer(
             pool.region,
             size=size,
-            floor=_HEADER if pool.attributes is not None and self._dialect is NATIVE else 0,
+            floor=floor,
+            read_floor=read_floor,
             providers=providers,
             address=self._address,
             lanes=request.lanes,
@@ -284,6 +339,7 @@ class Session:
             message_size=lanes.message_size,
             window=self._dialect.window,
             zeroed=pool.zeroed,
+            **self._standing(),
         )
         lanes.start(self._admission(tokens))
         self._machine.ready(answer)
@@ -298,6 +354,12 @@ class Session:
             f"serving {request.pool_set}: {size} bytes on a {pool.region.medium} medium, "
             f"{lanes.granted} lanes over {lanes.fabric.provider}"
         )
+
+    def _standing(self) -> dict[str, Any]:
+        """Return what Ready says of the record."""
+        if self._records is None or EPOCHS not in self._features:
+            return {}
+        return {"record": self._records.image, "damage": self._records.damage}
 
     def _steps(self, lanes: LaneServer) -> tuple[str, ...]:
         if self._dialect is NATIVE:

@@ -54,6 +54,17 @@ class SetAttributesRequested(Event):
     attributes: bytes
 
 
+class SetEpochRequested(Event):
+    """Replace the record of the copy, if it may be; answer with `done` or `error`."""
+
+    record: bytes
+    discard: bool
+
+
+class LeaveRequested(Event):
+    """Mark the record of the copy as left; answer with `done` or `error`."""
+
+
 class CloseRequested(Event):
     """Stop serving; remove the pool if requested and created here; answer `done` or `error`."""
 
@@ -75,6 +86,10 @@ class Opened(Event):
 
 class AttributesSet(Event):
     """The attributes were replaced."""
+
+
+class RecordSet(Event):
+    """The record of the target's copy is durable as it was asked for."""
 
 
 class Closed(Event):

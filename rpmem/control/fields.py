@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import operator
 import re
+from collections.abc import Collection
 from typing import Any, ClassVar, Final, Generic, NamedTuple, Self, TypeVar, dataclass_transform
 
 from rpmem.base.printable import printable
@@ -124,29 +125,44 @@ class Binary(Rule):
     """A fixed number of bytes; hexadecimal in JSON."""
 
     def __init__(self, *sizes: int) -> None:
-        self.sizes = sizes
+        self.sizes: Collection[int] = sizes
+        self.most = max(sizes)
 
     def check(self, value: Any) -> bytes:  # noqa: D102
         if not isinstance(value, bytes | bytearray | memoryview):
             raise FieldError(f"is of type {type(value).__name__}, not bytes")
         content = bytes(value)
         if len(content) not in self.sizes:
-            wanted = " or ".join(map(str, self.sizes))
-            raise FieldError(f"has {len(content)} bytes, not {wanted}")
+            raise FieldError(f"has {len(content)} bytes, not {self._wanted()}")
         return content
+
+    def _wanted(self) -> str:
+        return " or ".join(map(str, self.sizes))
 
     def to_json(self, value: bytes) -> str:  # noqa: D102
         return value.hex()
 
     def from_json(self, value: Any) -> bytes:  # noqa: D102
         # fromhex would skip spaces: limit the text, not only the result.
-        if len(_string(value)) > 2 * max(self.sizes):
-            raise FieldError(f"has {len(value)} characters, more than {2 * max(self.sizes)}")
+        if len(_string(value)) > 2 * self.most:
+            raise FieldError(f"has {len(value)} characters, more than {2 * self.most}")
         try:
             content = bytes.fromhex(value)
         except ValueError:
             raise FieldError("is not hexadecimal") from None
         return self.check(content)
+
+
+class Bytes(Binary):
+    """As many bytes as two bounds allow, both included; hexadecimal in JSON."""
+
+    def __init__(self, low: int, high: int) -> None:
+        self.sizes = range(low, high + 1)
+        self.most = high
+        self.low = low
+
+    def _wanted(self) -> str:
+        return f"{self.low}..{self.most}"
 
 
 class OrNone(Rule):

@@ -40,8 +40,6 @@ class InitiatorSession(InitiatorMachine):
     ----------
     peer : Hello or None
         The target's description of itself.
-    features : frozenset of str
-        The features that both sides have.
     """
 
     protocol: ClassVar[Protocol] = Protocol.NATIVE
@@ -49,7 +47,6 @@ class InitiatorSession(InitiatorMachine):
     def __init__(self, hello: Hello, *, where: str = "the target") -> None:
         super().__init__(where)
         self.peer: Hello | None = None
-        self.features: frozenset[str] = frozenset()
         self._hello = hello
         self._decoder = FrameDecoder(TARGET_LIMIT)
         self._prelude: bytearray | None = bytearray()

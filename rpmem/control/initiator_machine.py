@@ -13,12 +13,24 @@ from rpmem.control.events import (
     Closed,
     Event,
     Opened,
+    RecordSet,
     Refused,
     SessionFailed,
 )
 from rpmem.control.handshake import STATUS_SIZE, unpack_status
 from rpmem.control.machine import Machine
-from rpmem.control.messages import Close, Create, Message, Open, Ready, SetAttributes
+from rpmem.control.messages import (
+    EPOCHS,
+    LEFT,
+    Close,
+    Create,
+    Left,
+    Message,
+    Open,
+    Ready,
+    SetAttributes,
+    SetEpoch,
+)
 from rpmem.errors import (
     ClosedError,
     LaunchFailed,
@@ -42,7 +54,7 @@ class InitiatorState(enum.Enum):
     IDLE = "ready for create or open"
     OPENING = "waiting for the answer to create or open"
     OPEN = "open"
-    SETTING = "waiting for the answer to set attributes"
+    SETTING = "waiting for the answer to a change"
     CLOSING = "waiting for the answer to close"
     CLOSED = "ended properly"
     FAILED = "ended by a violation of the protocol"
@@ -55,8 +67,8 @@ class InitiatorMachine(Machine[InitiatorState]):
 
     The caller writes what `data_to_send` returns after every call, passes what it reads to
     `receive`, and reports the end of input by `receive_eof`. After `Greeted`, `create` or `open` is
-    allowed once; after `Opened`, `set_attributes` and `close`; each only after the answer to the
-    one before.
+    allowed once; after `Opened`, `set_attributes`, `set_epoch`, `leave` and `close`; each only
+    after the answer to the one before.
 
     Parameters
     ----------
@@ -68,6 +80,8 @@ class InitiatorMachine(Machine[InitiatorState]):
     state : InitiatorState
     broken : RpmemError or None
         Why the session failed.
+    features : frozenset of str
+        The features that both sides have; PMDK's protocol has none.
     stray : bytes
         The first bytes that did not belong to the protocol (at most 4096), for diagnosis: mostly
         the output of a login script.
@@ -84,6 +98,7 @@ class InitiatorMachine(Machine[InitiatorState]):
 
     def __init__(self, where: str) -> None:
         super().__init__(InitiatorState.STARTING)
+        self.features: frozenset[str] = frozenset()
         self.stray = b""
         self._where = where
         self._status = bytearray()
@@ -112,6 +127,26 @@ class InitiatorMachine(Machine[InitiatorState]):
         """Ask for the pool's attributes to be replaced."""
         request = SetAttributes(attributes=attributes)
         self._issue(request, InitiatorState.OPEN, InitiatorState.SETTING)
+
+    def set_epoch(self, record: bytes, *, discard: bool = False) -> None:
+        """Ask for the record of the target's copy to be replaced."""
+        self._need(EPOCHS)
+        request = SetEpoch(record=record, discard=discard)
+        self._issue(request, InitiatorState.OPEN, InitiatorState.SETTING)
+
+    def leave(self) -> None:
+        """Ask for the target's copy to be marked as left."""
+        self._need(LEFT)
+        self._issue(Left(), InitiatorState.OPEN, InitiatorState.SETTING)
+
+    def _need(self, feature: str) -> None:
+        # Features are known from the greeting on: before it, the state is what is wrong.
+        if self.state is InitiatorState.OPEN and feature not in self.features:
+            raise UsageError(
+                f"the target does not have the feature {feature}",
+                where=self._where,
+                hint="Install this version of rpmem on the target",
+            )
 
     def close(self, *, remove: bool = False) -> None:
         """Ask the target to stop serving; `remove` removes a pool that this session created."""
@@ -179,6 +214,10 @@ class InitiatorMachine(Machine[InitiatorState]):
             self._request = None
             self.state = InitiatorState.OPEN
             return AttributesSet()
+        if isinstance(self._request, SetEpoch | Left):
+            self._request = None
+            self.state = InitiatorState.OPEN
+            return RecordSet()
         if isinstance(self._request, Close):
             self._request = None
             self.state = InitiatorState.CLOSED
@@ -189,7 +228,7 @@ class InitiatorMachine(Machine[InitiatorState]):
         # A target that reports a violation of ours has ended the session, whatever the request was.
         if self._request is None or isinstance(error, ProtocolError):
             return self._fail(error)
-        setting = isinstance(self._request, SetAttributes)
+        setting = isinstance(self._request, SetAttributes | SetEpoch | Left)
         self.state = InitiatorState.OPEN if setting else InitiatorState.CLOSED
         self._request = None
         return Refused(error)

@@ -16,6 +16,7 @@ from rpmem.control.fields import (
     Address,
     Binary,
     Boolean,
+    Bytes,
     Integer,
     ListOf,
     Nested,
@@ -43,17 +44,25 @@ from rpmem.errors import (
 )
 
 #: Versions of the native protocol that this code supports.
-VERSION: Final = 1
-MIN_VERSION: Final = 1
+VERSION: Final = 2
+MIN_VERSION: Final = 2
 
 ATTRIBUTES_SIZE: Final = 104
 TOKEN_SIZE: Final = 32
+#: A record of a copy, as one slot of it lies there.
+MAX_RECORD_SIZE: Final = 8128
 MAX_LANES: Final = 1024
 #: Pieces of strict data end at multiples of 64 bytes: one has to fit, with its descriptor.
 MIN_MESSAGE_SIZE: Final = 128
 MAX_MESSAGE_SIZE: Final = 16 << 20
 #: A pool that the fabric cannot reach may be served through staging buffers.
 STAGING: Final = "staging"
+#: The target keeps the record of its copy, and checks what may replace it.
+EPOCHS: Final = "epochs"
+#: A copy can be taken out in order.
+LEFT: Final = "left"
+#: What both sides put into their Hellos.
+FEATURES: Final = (STAGING, EPOCHS, LEFT)
 MAX_POOL_SIZE: Final = (1 << 63) - 1
 MAX_ERRNO: Final = 4095
 _U32: Final = (1 << 32) - 1
@@ -61,13 +70,19 @@ _U64: Final = (1 << 64) - 1
 
 
 class Kind(enum.IntEnum):
-    """Message numbers. Those above 0x8000 are advisory: no answer, may be ignored."""
+    """Message numbers. Those above 0x8000 are advisory: no answer, may be ignored.
+
+    Reserved, and refused like any unknown one: 0x0008 Digest, 0x0009 Fence, 0x000a Log,
+    0x000b Commit, 0x000c Apply.
+    """
 
     HELLO = 0x0001
     CREATE = 0x0002
     OPEN = 0x0003
     SET_ATTRIBUTES = 0x0004
     CLOSE = 0x0005
+    SET_EPOCH = 0x0006
+    LEFT = 0x0007
     READY = 0x4001
     DONE = 0x4002
     ERROR = 0x4003
@@ -82,6 +97,7 @@ _PROVIDERS: Final = ListOf(Token(), low=1, high=16)
 _MESSAGE_SIZE: Final = Integer(MIN_MESSAGE_SIZE, MAX_MESSAGE_SIZE)
 _ERRNO: Final = Integer(0, MAX_ERRNO)
 _ATTRIBUTES: Final = Binary(ATTRIBUTES_SIZE)
+_RECORD: Final = Bytes(1, MAX_RECORD_SIZE)
 
 
 class Message(Record):
@@ -166,6 +182,23 @@ class Close(Message):
     remove: bool = wire(Boolean(), default=False)
 
 
+class SetEpoch(Message):
+    """Replace the record of the target's copy.
+
+    ``discard``: a person named this copy to be overwritten, whatever it holds.
+    """
+
+    KIND: ClassVar[Kind] = Kind.SET_EPOCH
+    record: bytes = wire(_RECORD, repr=False)
+    discard: bool = wire(Boolean(), default=False)
+
+
+class Left(Message):
+    """The copy has everything acknowledged so far, and is a member no longer."""
+
+    KIND: ClassVar[Kind] = Kind.LEFT
+
+
 class LaneGrant(Record):
     """What one lane needs: its one-time token, and its key and address for the pool.
 
@@ -185,7 +218,8 @@ class Ready(Message):
     have unanswered; ``medium`` is what the pool is stored on ("pmem", "page", "volatile" or
     "unknown"). With ``staging`` above 0, the lanes' keys and addresses are those of buffers of that
     size, and the pool is reached only through messages. ``zeroed``: this session made all files of
-    the pool, so that everything behind their headers is zero.
+    the pool, so that everything behind their headers is zero. ``record`` is that of this copy, and
+    ``damage`` says why the one that is there cannot be believed.
     """
 
     KIND: ClassVar[Kind] = Kind.READY
@@ -201,8 +235,12 @@ class Ready(Message):
     message_size: int = wire(_MESSAGE_SIZE)
     window: int = wire(Integer(1, 4096), default=1)
     zeroed: bool = wire(Boolean(), default=False)
+    record: bytes | None = wire(OrNone(_RECORD), default=None, repr=False)
+    damage: str | None = wire(OrNone(Text(500)), default=None)
 
     def complaint(self) -> str | None:  # noqa: D102
+        if self.record is not None and self.damage is not None:
+            return "has a record and says that it is damaged"
         for index, lane in enumerate(self.lanes):
             if lane.address + self.pool_size > _U64 + 1:
                 return f"has lane {index} whose pool ends beyond the address space"
@@ -287,7 +325,7 @@ _OURS_ALONE: Final = (
 )
 
 _FROM_INITIATOR: Final[dict[int, type[Message]]] = {
-    kind.KIND: kind for kind in (Hello, Create, Open, SetAttributes, Close)
+    kind.KIND: kind for kind in (Hello, Create, Open, SetAttributes, Close, SetEpoch, Left)
 }
 _FROM_TARGET: Final[dict[int, type[Message]]] = {
     kind.KIND: kind for kind in (Hello, Ready, Done, Error, Log, Failure)

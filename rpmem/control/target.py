@@ -9,14 +9,18 @@ from rpmem.control.events import Event, Greeted
 from rpmem.control.framing import INITIATOR_LIMIT, TARGET_LIMIT, FrameDecoder
 from rpmem.control.handshake import Protocol, agree
 from rpmem.control.messages import (
+    EPOCHS,
+    LEFT,
     TOKEN_SIZE,
     Done,
     Error,
     Failure,
     Hello,
+    Left,
     Log,
     Message,
     Ready,
+    SetEpoch,
     decode_from_initiator,
 )
 from rpmem.control.target_machine import TargetMachine, TargetState
@@ -75,9 +79,19 @@ class TargetSession(TargetMachine):
             if isinstance(message, Hello):
                 yield self._greet(message)
                 continue
+            self._check_features(message)
             event = self._accept(message)
             if event is not None:
                 yield event
+
+    def _check_features(self, message: Message) -> None:
+        for kind, feature in ((SetEpoch, EPOCHS), (Left, LEFT)):
+            if not isinstance(message, kind) or self.state is not TargetState.OPEN:
+                continue
+            if feature not in self.features:
+                raise UnexpectedMessage(
+                    f"{kind.__name__} needs the feature {feature}, which one side does not have"
+                )
 
     def _greet(self, peer: Hello) -> Event:
         if self.state is not TargetState.GREETING:

@@ -12,19 +12,23 @@ from rpmem.control.events import (
     CreateRequested,
     Event,
     InitiatorGone,
+    LeaveRequested,
     OpenRequested,
     SessionFailed,
     SetAttributesRequested,
+    SetEpochRequested,
 )
 from rpmem.control.machine import Machine
 from rpmem.control.messages import (
     ATTRIBUTES_SIZE,
     Close,
     Create,
+    Left,
     Message,
     Open,
     Ready,
     SetAttributes,
+    SetEpoch,
 )
 from rpmem.errors import AttributesRefused, ProtocolError, UnexpectedMessage, UsageError
 
@@ -38,7 +42,7 @@ class TargetState(enum.Enum):
     IDLE = "waiting for create or open"
     OPENING = "carrying out create or open"
     OPEN = "serving a pool"
-    SETTING = "carrying out set attributes"
+    SETTING = "carrying out a change"
     CLOSING = "carrying out close"
     CLOSED = "ended properly"
     FAILED = "ended by a violation of the protocol"
@@ -97,7 +101,7 @@ class TargetMachine(Machine[TargetState]):
         self.state = TargetState.OPEN
 
     def done(self) -> None:
-        """Answer set attributes or close: it is done."""
+        """Answer any request but create and open: it is done."""
         if not self._may(TargetState.SETTING, TargetState.CLOSING, command="done"):
             return
         self._send_done()
@@ -159,6 +163,14 @@ class TargetMachine(Machine[TargetState]):
                     self._answer_zero()
                     return None
                 return SetAttributesRequested(attributes)
+            case SetEpoch(record=record, discard=discard):
+                self._expect(TargetState.OPEN, request)
+                self.state = TargetState.SETTING
+                return SetEpochRequested(record, discard)
+            case Left():
+                self._expect(TargetState.OPEN, request)
+                self.state = TargetState.SETTING
+                return LeaveRequested()
             case Close(remove=remove):
                 self._expect(TargetState.OPEN, request)
                 self.state = TargetState.CLOSING

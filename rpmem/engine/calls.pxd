@@ -1,7 +1,7 @@
 # cython: language_level=3
 """The calls of one replica by offset and length, without a detour through Python."""
 
-from libc.stdint cimport uint32_t
+from libc.stdint cimport uint32_t, uint64_t
 
 from rpmem._core cimport Replicator
 
@@ -12,5 +12,6 @@ cdef class Calls:
     cdef uint32_t index          # of the replica in `core`
     cdef bint lent               # used by a pool: through this object it can only be read
     cdef object register         # registers local memory to read into
+    cdef uint64_t first          # bytes before it are not read
     cdef Replicator own(self)
     cdef int run(self, object offset, object length, uint32_t flags, object lane) except -1

@@ -13,6 +13,7 @@ class Calls:
         *,
         lent: bool = False,
         register: Callable[[int, int], _Registered | None] | None = None,
+        first: int = 0,
     ) -> None: ...
     def refusal(self, *, lent: bool) -> Exception: ...
     def persist(

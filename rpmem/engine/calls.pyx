@@ -3,7 +3,9 @@
 A call of 64 bytes takes a few microseconds on a fast fabric, so Python's overhead shows.
 """
 
-from libc.stdint cimport uint32_t
+from libc.stdint cimport uint32_t, uint64_t
+
+from rpmem.errors import RangeError
 
 from rpmem._core cimport Replicator
 from rpmem.engine.ranges cimport offset_of, range_of
@@ -13,7 +15,8 @@ from rpmem.steps.step cimport OPERATION_DEEP, OPERATION_FLUSH, OPERATION_RELAXED
 cdef class Calls:
     """The base of `rpmem.Replica`."""
 
-    def through(self, Replicator core, uint32_t index=0, *, bint lent=False, register=None):
+    def through(self, Replicator core, uint32_t index=0, *, bint lent=False, register=None,
+                uint64_t first=0):
         """Direct calls to a Replicator, in which the replica has a number.
 
         Parameters
@@ -26,11 +29,14 @@ cdef class Calls:
             The replica belongs to a pool: only reading is allowed here.
         register : callable, optional
             See `Replicator.read`.
+        first : int
+            The first byte of the pool that may be read.
         """
         self.core = core
         self.index = index
         self.lent = lent
         self.register = register
+        self.first = first
 
     def refusal(self, *, bint lent):
         """The error for calls that are not possible; subclasses refine it."""
@@ -98,12 +104,17 @@ cdef class Calls:
         buffer : buffer
             Filled completely.
         offset : int
-            Where in the pool to begin; the header may be read.
+            Where in the pool to begin. The header may be read, unless rpmem itself laid out the pool
+            and the target runs rpmem's own rpmemd.
         lane : int, optional
             A specific lane; by default a free one.
         """
         cdef Replicator core = self.core
         if core is None:
             raise self.refusal(lent=False)
-        core.read_into(
-            self.index, buffer, offset_of(offset, core.size), core.lane_number(lane), self.register)
+        cdef uint64_t start = offset_of(offset, core.size)
+        if start < self.first:
+            raise RangeError(
+                f"a read at offset {start} touches what each copy keeps for itself, the first "
+                f"{self.first} bytes", hint="Replica.attributes has what the header says")
+        core.read_into(self.index, buffer, start, core.lane_number(lane), self.register)

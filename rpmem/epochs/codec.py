@@ -38,6 +38,8 @@ WORD_SIZE: Final = 8
 #: Offsets within the record, and the size of a slot.
 SLOT_OFFSETS: Final = (64, 8192)
 SLOT_SIZE: Final = 8128
+#: The word has room for this sequence, and for the one of a change after it.
+LARGEST_SEQUENCE: Final = (1 << 46) - 2
 
 _MAGIC: Final = b"RPMEMEP2"
 _SETTLED: Final = 1
@@ -96,6 +98,8 @@ def pack(record: CopyRecord, sequence: int, *, pool_id: bytes) -> bytes:
 
 def unpack(image: bytes, *, pool_id: bytes) -> tuple[CopyRecord, int] | None:
     """Return record and sequence of a slot; None where its checksum is not good."""
+    if len(image) < _HEAD.size:
+        return None
     magic, sequence, length = _HEAD.unpack_from(image)
     end = _HEAD.size + length
     if magic != _MAGIC or end + _DIGEST_SIZE > len(image):
@@ -103,6 +107,8 @@ def unpack(image: bytes, *, pool_id: bytes) -> tuple[CopyRecord, int] | None:
     if _digest(image[:end], pool_id) != image[end : end + _DIGEST_SIZE]:
         return None
     try:
+        if sequence > LARGEST_SEQUENCE:
+            raise ValueError(f"its sequence is {sequence}")
         return _Reader(image[_HEAD.size : end]).record(), sequence
     except (struct.error, ValueError, UsageError) as error:
         raise CatalogueCorrupt(
@@ -151,6 +157,23 @@ def read(area: bytes, *, pool_id: bytes, where: str | None = None) -> Found | No
     if None not in slots and slots[1] is not None and sequence - slots[1][1] not in (0, 1):
         raise _damaged("its slots are not of two changes that follow each other", where)
     return Found(record, sequence, False)
+
+
+def sequence_over(area: bytes, *, pool_id: bytes) -> int:
+    """Return the sequence of the first record over one that is damaged.
+
+    It is so far above those in the slots that a crash in the middle of that change leaves damage,
+    and never a record of before the damage.
+    """
+    highest = 0
+    for at in SLOT_OFFSETS:
+        try:
+            found = unpack(area[at : at + SLOT_SIZE], pool_id=pool_id)
+        except CatalogueCorrupt:
+            continue
+        if found is not None:
+            highest = max(highest, found[1])
+    return min(highest + 2, LARGEST_SEQUENCE)
 
 
 def _damaged(how: str, where: str | None) -> CatalogueCorrupt:

@@ -291,6 +291,13 @@ def require_attributes(given: object) -> None:
         raise UsageError(f"attributes are PoolAttributes, not {type(given).__name__}")
 
 
+def keeps_record(attributes: PoolAttributes | None) -> bool:
+    """Whether a pool's copies have a record behind their headers: rpmem laid it out itself."""
+    return (
+        attributes is not None and attributes.signature == SIGNATURE and attributes.major == MAJOR
+    )
+
+
 def singlehdr_mismatch(incompat: int, options: Options) -> str | None:
     """Say how the feature bit and the option for a single header disagree.
 

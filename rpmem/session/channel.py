@@ -25,6 +25,7 @@ from rpmem.control.events import (
     LegacyTarget,
     LogReceived,
     Opened,
+    RecordSet,
     Refused,
     SessionFailed,
     TargetFailed,
@@ -152,6 +153,21 @@ class Channel(Handle):
         """Ask for the pool's attributes to be replaced."""
         self._ask(lambda: self._machine.set_attributes(attributes))
         self._await(AttributesSet)
+
+    def set_epoch(self, record: bytes, *, discard: bool) -> None:
+        """Ask for the record of the target's copy to be replaced; durable when this returns."""
+        self._ask(lambda: self._machine.set_epoch(record, discard=discard))
+        self._await(RecordSet)
+
+    def leave(self) -> None:
+        """Ask for the target's copy to be marked as left; durable when this returns."""
+        self._ask(self._machine.leave)
+        self._await(RecordSet)
+
+    @property
+    def features(self) -> frozenset[str]:
+        """What both sides can do besides the protocol."""
+        return self._machine.features
 
     def close(self, *, remove: bool = False) -> None:
         """End the session properly, wait for the process, release everything.

@@ -13,23 +13,19 @@ from typing import Final
 from rpmem._core import Replicator
 from rpmem.base import interrupts
 from rpmem.base.handles import Closing
-from rpmem.base.pool_format import HEADER_SIZE
 from rpmem.base.steps import STEPS
 from rpmem.base.target import Target
 from rpmem.control.messages import Hello, Ready
 from rpmem.engine.calls import Calls
 from rpmem.engine.lanegroup import LaneGroup
+from rpmem.epochs.record import CopyRecord
 from rpmem.errors import (
     ClosedError,
     ConnectFailed,
     DeadlineExceeded,
     FabricError,
     FabricFailure,
-    FlushFailed,
     ForkedError,
-    MalformedMessage,
-    RangeError,
-    RemoteError,
     ReplicaLost,
     RpmemError,
     UsageError,
@@ -37,10 +33,10 @@ from rpmem.errors import (
 from rpmem.files.attributes import PoolAttributes, require_attributes
 from rpmem.memory.region import Region
 from rpmem.session.channel import Channel
+from rpmem.session.faults import error_of
 from rpmem.session.lanehosts import LaneHosts
 from rpmem.session.lanes import Lanes
-from rpmem.wire.lane import LANE_EXPIRED, LANE_GARBLED, LANE_INTERRUPTED, LANE_REFUSED
-from rpmem.wire.messages import REPLY_BAD_RANGE, REPLY_FLUSH_FAILED
+from rpmem.session.records import TargetRecord
 
 log = logging.getLogger("rpmem")
 
@@ -110,6 +106,7 @@ class Replica(Closing, Calls):
         self.provider = ""
         self.pool_size = 0
         self.attributes: PoolAttributes | None = None
+        self._record = TargetRecord(channel, str(target))
         self._region = region
         self._owns_region = owns_region
         self._channel = channel
@@ -161,6 +158,7 @@ class Replica(Closing, Calls):
         self.zeroed = ready.zeroed
         if ready.attributes is not None:
             self.attributes = PoolAttributes.unpack(ready.attributes)
+        self._record.take(ready, native=native)
         self._lanes = self._connected(
             ready,
             lane_hosts,
@@ -183,7 +181,7 @@ class Replica(Closing, Calls):
             spin_s=spin_s,
             timeout_s=self._timeout_s,
         )
-        self.through(self._replicator, register=self._lanes.register)
+        self.through(self._replicator, register=self._lanes.register, first=self._record.first)
 
     def _connected(
         self,
@@ -225,7 +223,7 @@ class Replica(Closing, Calls):
     @property
     def floor(self) -> int:
         """Bytes at the start of the pool that `persist` refuses to touch."""
-        return 0 if self.attributes is None else HEADER_SIZE
+        return 0 if self.attributes is None else self._record.floor
 
     @property
     def level(self) -> str:
@@ -267,7 +265,9 @@ class Replica(Closing, Calls):
         """
         self._replicator = replicator
         assert self._lanes is not None
-        self.through(replicator, index, lent=True, register=self._lanes.register)
+        self.through(
+            replicator, index, lent=True, register=self._lanes.register, first=self._record.first
+        )
 
     def close(self, remove: bool = False) -> None:
         """End the session.
@@ -395,12 +395,59 @@ class Replica(Closing, Calls):
 
         def work() -> None:
             with self._lock:
-                if self._closed:
-                    raise ClosedError("the replica is closed", where=str(self.target))
+                self._need_open()
                 self._channel.set_attributes(attributes.pack())
                 self.attributes = attributes
 
         interrupts.guarded(work)
+
+    # --- the record of the copy, for rpmem.Pool -------------------------------------------
+
+    @property
+    def keeps_records(self) -> bool:
+        """Whether the target itself keeps the record of its copy."""
+        return self._record.kept
+
+    @property
+    def record(self) -> CopyRecord | None:
+        """The record of the target's copy; None if there is none, or `record_damage` says why."""
+        return self._record.record
+
+    @property
+    def record_damage(self) -> str | None:
+        """Why the record that is there cannot be believed."""
+        return self._record.damage
+
+    def set_record(self, record: CopyRecord, *, discard: bool = False) -> None:
+        """Replace the record of the target's copy; it is durable there when this returns.
+
+        `discard`: a person named this copy to be overwritten, whatever it holds.
+
+        Raises
+        ------
+        EpochRefused
+            The copy holds what the record would hide; nothing was changed.
+        ReplicaLost, DeadlineExceeded, FlushFailed
+            It is not known which record the copy has.
+        """
+        with self._lock:
+            self._need_open()
+            self._raise_failure()
+            self._record.set(record, discard=discard)
+
+    def leave(self) -> None:
+        """Mark the target's copy as left: it has everything acknowledged so far.
+
+        Raises as `set_record` does; EpochRefused where it has no record, or is a mixture.
+        """
+        with self._lock:
+            self._need_open()
+            self._raise_failure()
+            self._record.leave()
+
+    def _need_open(self) -> None:
+        if self._closed:
+            raise ClosedError("the replica is closed", where=str(self.target))
 
     # --- trouble --------------------------------------------------------------------------
 
@@ -425,39 +472,12 @@ class Replica(Closing, Calls):
     def explain(self, fault: int, refusal: int, detail: int) -> RpmemError:
         """Turn the fault that ended a lane into the error for the caller."""
         where = str(self.target)
-        if fault == LANE_REFUSED and refusal == REPLY_FLUSH_FAILED:
-            error: RpmemError = FlushFailed(
-                f"the target's medium refused the data: {os.strerror(detail)}",
-                where=where,
-                errno=detail,
-                hint="the data of this call is not durable there; check the target's device",
-            )
-        elif fault == LANE_REFUSED and refusal == REPLY_BAD_RANGE:
-            error = RangeError("the target found the range outside its pool", where=where)
-        elif fault == LANE_REFUSED:
-            error = RemoteError(f"the target refused a message (status {refusal})", where=where)
-        elif fault == LANE_GARBLED:
-            error = MalformedMessage("the target broke the in-band protocol", where=where)
-        elif fault == LANE_INTERRUPTED:
-            error = ReplicaLost(
-                "a read was interrupted before the target had sent what it asked for",
-                where=where,
-                hint="Attach or open the replica again",
-            )
-        elif fault == LANE_EXPIRED:
-            error = DeadlineExceeded(
-                f"the target made no progress for {self._timeout_s:g} s",
-                where=where,
-                hint="what was not acknowledged may not be there",
-            )
-        else:
+        error = error_of(fault, refusal, detail, where=where, timeout_s=self._timeout_s)
+        if error is None:
             # A lane notices a death before the control channel knows its cause.
-            cause = self._failure or self._channel.await_failure(_CAUSE_WAIT_S)
-            if cause is not None:
-                error = copy.copy(cause)
-            else:
-                reason = os.strerror(detail) if detail else "closed by the target"
-                error = ReplicaLost(f"a lane's connection broke: {reason}", where=where)
+            reason = os.strerror(detail) if detail else "closed by the target"
+            error = copy.copy(self._failure or self._channel.await_failure(_CAUSE_WAIT_S))
+            error = error or ReplicaLost(f"a lane's connection broke: {reason}", where=where)
         if self._failure is None:
             self._failure = error
         return error

@@ -88,7 +88,7 @@ MUTANTS = (
     Mutant(
         "a range is fetched from behind the pool",
         "fetch",
-        "is_outside(wanted.offset, wanted.length, 0, service.size)",
+        "is_outside(wanted.offset, wanted.length, service.read_floor, service.size)",
         "False",
         _BOUNDS,
     ),

@@ -121,9 +121,9 @@ MUTANTS = (
     ),
     Mutant(
         "messages of the native protocol may write the header",
-        "Session._listen",
-        "floor=_HEADER if pool.attributes is not None",
-        "floor=_HEADER if pool.attributes is None",
+        "Session._floors",
+        "else (HEADER_SIZE, 0)",
+        "else (0, 0)",
         _WISHES,
     ),
     Mutant(

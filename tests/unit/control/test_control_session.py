@@ -125,8 +125,8 @@ def test_a_session_from_the_status_word_to_the_last_answer():
     pair = Pair()
     assert pair.started == []
     both = frozenset({"taste"})
-    assert pair.to_target() == [Greeted(Protocol.NATIVE, "1", both, HERE)]
-    assert pair.to_initiator() == [Greeted(Protocol.NATIVE, "1", both, THERE)]
+    assert pair.to_target() == [Greeted(Protocol.NATIVE, "2", both, HERE)]
+    assert pair.to_initiator() == [Greeted(Protocol.NATIVE, "2", both, THERE)]
     pair.initiator.create(CREATE)
     assert pair.to_target() == [CreateRequested(CREATE)]
     pair.target.ready(READY)
@@ -152,7 +152,7 @@ def test_one_byte_at_a_time_gives_the_same_events():
     pair.to_target()
     for byte in pack_status(0) + pair.target.data_to_send():
         events += slow.receive(bytes([byte]))
-    assert events == [Greeted(Protocol.NATIVE, "1", frozenset({"taste"}), THERE)]
+    assert events == [Greeted(Protocol.NATIVE, "2", frozenset({"taste"}), THERE)]
     slow.create(CREATE)
     slow.data_to_send()
     events = [e for byte in frame(READY, 2) for e in slow.receive(bytes([byte]))]
@@ -163,7 +163,7 @@ def test_one_byte_at_a_time_gives_the_same_events():
     for byte in frame(HERE, 1) + frame(OPEN, 2):
         events += target.receive(bytes([byte]))
     assert events == [
-        Greeted(Protocol.NATIVE, "1", frozenset({"taste"}), HERE),
+        Greeted(Protocol.NATIVE, "2", frozenset({"taste"}), HERE),
         OpenRequested(OPEN),
     ]
     assert target.buffered == 0
