@@ -23,7 +23,7 @@ def pool_facts(pool: Pool) -> Table:
     facts.add_row("free", readable(pool.free))
     facts.add_row("arrays", str(len(pool)))
     facts.add_row("medium", pool.medium)
-    facts.add_row("generation", str(pool.state.generation))
+    facts.add_row("epoch", str(pool.epoch.stamp))
     if attributes is not None:
         facts.add_row("uuid", attributes.poolset_uuid.hex())
     return facts

@@ -16,10 +16,18 @@ if TYPE_CHECKING:
 @click.command(short_help="Open a pool and bring its replicas up to date.")
 @local_argument
 @replica_option
-@click.option("--force", is_flag=True, help="Overwrite replicas that are newer than LOCAL.")
+@click.option(
+    "--discard",
+    multiple=True,
+    metavar="'TARGET NAME.set'",
+    help="Overwrite this replica even if it holds what LOCAL does not; may be repeated.",
+)
 @session_options
 def command(
-    local: str, replicas: tuple[str, ...], force: bool, **session: Unpack[SessionKeywords]
+    local: str,
+    replicas: tuple[str, ...],
+    discard: tuple[str, ...],
+    **session: Unpack[SessionKeywords],
 ) -> None:
     """Open the pool LOCAL and its replicas, show them, and close them.
 
@@ -27,4 +35,4 @@ def command(
     """
     from rpmem.pool.pool import Pool
 
-    show_and_close(Pool.open(local, replicas or None, force=force, **session))
+    show_and_close(Pool.open(local, replicas or None, discard=discard, **session))

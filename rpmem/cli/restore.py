@@ -18,16 +18,12 @@ if TYPE_CHECKING:
 @local_argument
 @click.argument("target")
 @click.argument("pool_set", metavar="NAME.set")
-@click.option(
-    "--force", is_flag=True, help="Accept a replica that received only part of a transfer."
-)
 @mode_option
 @session_options
 def command(
     local: str,
     target: str,
     pool_set: str,
-    force: bool,
     mode: int,
     **session: Unpack[SessionKeywords],
 ) -> None:
@@ -39,7 +35,7 @@ def command(
     from rpmem.pool.pool import Pool
 
     replica = (target, pool_set)
-    with Pool.restore(local, replica, force=force, mode=mode, **session) as pool:
+    with Pool.restore(local, replica, mode=mode, **session) as pool:
         reached = pool.replicas
         console().print(pool_facts(pool))
     raise_loss(reached)

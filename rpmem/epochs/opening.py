@@ -6,7 +6,7 @@ read. The local copy is where everything comes from; where it is not the newest,
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import Final
 
 from rpmem.base.values import Record
@@ -44,48 +44,41 @@ class Standing(Record):
     discarded: bool
 
 
-def standings(
-    mine: CopyRecord,
-    others: Mapping[str, CopyRecord],
-    *,
-    where: str,
-    discard: Collection[str] = (),
-) -> dict[str, Standing]:
-    """Say what is to be done with each of the other copies.
+#: Of a copy that nothing is known about and that the user named to be overwritten.
+UNKNOWN: Final = Standing(Relation.UNRELATED, False, True)
+
+
+def check_source(mine: CopyRecord, *, named: str) -> None:
+    """Raise `StaleReplica` unless the local copy has everything acknowledged in its epoch."""
+    if not mine.complete:
+        raise StaleReplica(
+            f"the local copy was being brought up to epoch {mine.epoch.stamp} and is incomplete",
+            where=named,
+            hint="Move it away and use Pool.restore with a copy that is complete",
+        )
+
+
+def standing(
+    other: CopyRecord, mine: CopyRecord, named: str, where: str, *, discard: bool
+) -> Standing:
+    """Say what is to be done with another copy.
 
     Parameters
     ----------
-    mine : CopyRecord
-        Of the local copy, which everything comes from.
-    others : mapping of str to CopyRecord
-        Of the others, by what the user calls them; none: the local copy is opened alone.
-    where : str
-        What the user calls the local copy.
-    discard : collection of str
-        Those that the user named to be overwritten, whatever they hold.
+    other, mine : CopyRecord
+        Of that one, and of the local one, which everything comes from.
+    named, where : str
+        What the user calls them.
+    discard : bool
+        The user named the other one to be overwritten, whatever it holds.
 
     Raises
     ------
     StaleReplica
-        The local copy is incomplete, or lacks what another one has.
+        The local copy lacks what the other one has.
     SplitBrain
-        It lacks what another one has, and the other way round.
+        It lacks what the other one has, and the other way round.
     """
-    if not mine.complete:
-        raise StaleReplica(
-            f"the local copy was being brought up to epoch {mine.epoch.stamp} and is incomplete",
-            where=where,
-            hint="Move it away and use Pool.restore with a copy that is complete",
-        )
-    return {
-        named: _standing(other, mine, named, where, discard=named in discard)
-        for named, other in others.items()
-    }
-
-
-def _standing(
-    other: CopyRecord, mine: CopyRecord, named: str, where: str, *, discard: bool
-) -> Standing:
     found = relation(other, mine)
     if found in _CONTAINED:
         both_clean = mine.mark is Mark.CLEAN and other.mark is Mark.CLEAN
@@ -93,18 +86,18 @@ def _standing(
         return Standing(found, equal, False)
     if discard:
         return Standing(found, False, True)
+    give_up = f"To give up what only {named} has, open with discard=[{named!r}]"
     if found is Relation.AHEAD:
         raise StaleReplica(
             f"the copy has epoch {other.epoch.stamp}, the local one only {mine.epoch.stamp}",
             where=named,
-            hint="The local copy is out of date: move it away and use Pool.restore. To give up "
-            f"what only the other one has, open with discard=[{named!r}]",
+            hint="The local copy is out of date: move it away and use Pool.restore. " + give_up,
         )
     raise SplitBrain(
         _story(other, mine, found, named, where),
         where=named,
-        hint=f"Decide which of them to keep. To give up what only {named} has, open with "
-        f"discard=[{named!r}]; to give up what only {where} has, move it away and use Pool.restore",
+        hint=f"Decide which of them to keep. {give_up}; to give up what only {where} has, "
+        "move it away and use Pool.restore",
     )
 
 
@@ -116,6 +109,7 @@ def next_epoch(
     identity: bytes,
     when_s: int,
     given_up: Collection[bytes] = (),
+    above: int = 0,
 ) -> Epoch:
     """Return the epoch that comes after those of all copies that were met.
 
@@ -133,9 +127,11 @@ def next_epoch(
         Seconds since 1970; for people.
     given_up : collection of bytes
         Of the members so far that are no longer any: those that did not leave in order.
+    above : int
+        Its number is higher than this one, too.
     """
     met = [epoch for each in (mine, *others) for epoch in (each.epoch, each.prepared) if epoch]
-    number = 1 + max(epoch.number for epoch in met)
+    number = 1 + max(above, *(epoch.number for epoch in met))
     return Epoch(
         number=number,
         identity=identity,
@@ -150,13 +146,12 @@ def next_epoch(
 def _parted(
     mine: CopyRecord, members: Sequence[bytes], given_up: Collection[bytes], when_s: int
 ) -> tuple[Parting, ...]:
-    before: Mapping[bytes, Parting] = {each.copy: each for each in mine.epoch.common}
     gone = [
         Parting(copy, mine.epoch.stamp, copy in given_up, when_s)
         for copy in mine.epoch.members
         if copy not in members
     ]
-    kept = [each for each in before.values() if each.copy not in members]
+    kept = [each for each in mine.epoch.common if each.copy not in members]
     return tuple((gone + kept)[:MOST_PARTED])
 
 
@@ -230,6 +225,7 @@ def check_known(record: CopyRecord | None, *, named: str) -> CopyRecord:
         raise CatalogueCorrupt(
             "the copy has no record of its epoch",
             where=named,
-            hint="Its creation was interrupted: remove it, and attach it again with create=True",
+            hint="Its creation was interrupted. Remove it and create it again, or name it in "
+            "discard=[...]",
         )
     return record

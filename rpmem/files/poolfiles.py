@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, ClassVar, Self
 
 from rpmem import errors
 from rpmem.base.handles import Closing
+from rpmem.base.pool_format import POOL_FLOOR
 from rpmem.base.values import replace
 from rpmem.files import drafts, header, poolset, redo
 from rpmem.files.directories import present
@@ -29,8 +30,8 @@ if TYPE_CHECKING:
     from rpmem.files.setfile import SetFile
     from rpmem.memory.region import Region
 
-#: Bytes at the beginning that include the record of the state a pool was left in.
-LOOKED_AT = 8192
+#: Bytes at the beginning that include the record of how a pool was left.
+LOOKED_AT = POOL_FLOOR + 4096
 #: The kernel's errors for pages that it could not write.
 _NOT_WRITTEN = (errno.EIO, errno.ENOSPC, errno.EDQUOT)
 

@@ -1,7 +1,8 @@
 """How the copies of a pool are put together: created, opened, or restored from a replica.
 
-Each function returns an `Assembly` in which every replica equals the local copy, or raises and
-leaves everything as it was: no new file here, and no new pool set on a target.
+Each function returns an `Assembly` in which every replica equals the local copy and an epoch of all
+of them has begun (once `Members.found` was called, where they are new), or raises and leaves
+everything as it was: no new file here, and no new pool set on a target.
 """
 
 from __future__ import annotations
@@ -12,10 +13,13 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from rpmem.base import interrupts
-from rpmem.base.pool_format import HEADER_SIZE
+from rpmem.base import environment, interrupts
+from rpmem.base.pool_format import POOL_FLOOR
 from rpmem.base.target import ReplicaSpec
 from rpmem.base.values import replace
+from rpmem.epochs import opening
+from rpmem.epochs.members import Members
+from rpmem.epochs.record import CopyRecord, Mark
 from rpmem.errors import (
     CatalogueCorrupt,
     HeaderError,
@@ -27,8 +31,9 @@ from rpmem.errors import (
 from rpmem.files.attributes import MAJOR, SIGNATURE, PoolAttributes, random_uuid
 from rpmem.files.locks import undisturbed
 from rpmem.memory.region import Region
-from rpmem.pool import resync, stateword
+from rpmem.pool import resync
 from rpmem.pool.catalogue.catalogue import Catalogue
+from rpmem.pool.keepers import LocalKeeper, ReplicaKeeper, keeper_of
 from rpmem.pool.local import FilePlace, LocalCopy, MemoryPlace, Place
 from rpmem.pool.medium import PoolMedium
 from rpmem.pool.superblock import (
@@ -36,8 +41,6 @@ from rpmem.pool.superblock import (
     LAYOUT_SIZE,
     SMALLEST_POOL,
     Layout,
-    Phase,
-    State,
 )
 from rpmem.session import start as low_tier
 from rpmem.session.options import SessionOptions
@@ -54,10 +57,10 @@ class Assembly:
     ----------
     copy : LocalCopy
         Mapped and locked.
-    layout, state : Layout, State
+    layout : Layout
         Its superblock.
-    replicas : list of Replica
-        Connected.
+    members : Members
+        The records of all copies.
     catalogue : Catalogue or None
         As it was read; None: it still has to be written.
     zeroed : bool
@@ -66,10 +69,14 @@ class Assembly:
 
     copy: LocalCopy
     layout: Layout
-    state: State
-    replicas: list[Replica]
+    members: Members[ReplicaKeeper]
     catalogue: Catalogue | None = None
     zeroed: bool = False
+
+    @property
+    def replicas(self) -> list[Replica]:
+        """The connected replicas, in order."""
+        return [keeper.replica for keeper in self.members.others]
 
     def undo(self, *, remove: bool) -> None:
         """Disconnect and unmap, and with `remove` remove what was created."""
@@ -98,16 +105,16 @@ def create(
     """Make a new pool with all its copies; its catalogue still has to be formatted."""
     ring = _ring(1 + len(specs), place.incompat, user_flags)
     copy = place.create(size, ring[0], mode)
-    replicas: list[Replica] = []
     try:
         layout = Layout.plan(copy.region.size, ring[0].poolset_uuid)
-        replicas = _connect_all(specs, copy.region, layout.pool_size, options, ring[1:])
+        own = LocalKeeper(copy.region, layout.pool_id, place.where, uuid=ring[0].uuid)
+        keepers = _connect_all(specs, copy.region, layout, options, ring[1:])
     except BaseException:
         with interrupts.undoing():
             copy.close(remove=True)
         raise
-    zeroed = copy.zeroed and all(replica.zeroed for replica in replicas)
-    return Assembly(copy, layout, State(1, Phase.OPEN), replicas, zeroed=zeroed)
+    zeroed = copy.zeroed and all(keeper.replica.zeroed for keeper in keepers)
+    return Assembly(copy, layout, Members(own, keepers), zeroed=zeroed)
 
 
 def open_readonly(place: Place) -> Assembly:
@@ -118,44 +125,93 @@ def open_readonly(place: Place) -> Assembly:
     except BaseException:
         copy.close()
         raise
-    return Assembly(copy, found.layout, found.state, [], found.catalogue)
+    return Assembly(copy, found.layout, Members(found.keeper), found.catalogue)
 
 
 def open_all(
-    place: Place, specs: Sequence[ReplicaSpec], options: SessionOptions, *, force: bool
+    place: Place,
+    specs: Sequence[ReplicaSpec],
+    options: SessionOptions,
+    *,
+    discard: Sequence[ReplicaSpec],
 ) -> Assembly:
     """Open the local copy and its replicas, and bring outdated replicas up to date."""
     copy = place.open()
-    assembly: Assembly | None = None
+    keepers: list[ReplicaKeeper] = []
     try:
         found = _read_superblock(copy)
-        replicas = _connect_all(specs, copy.region, found.layout.pool_size, options)
-        assembly = Assembly(copy, found.layout, found.state, replicas, found.catalogue)
-        _agree(assembly, force=force)
+        found.keeper.settle()
+        keepers = _connect_all(specs, copy.region, found.layout, options)
+        members: Members[ReplicaKeeper] = Members(found.keeper)
+        agree(members, keepers, found.layout, discard=discard)
     except BaseException:
-        if assembly is None:
+        with interrupts.undoing():
+            for keeper in keepers:
+                dismiss(keeper.replica)
             copy.close()
-        else:
-            assembly.undo(remove=False)
         raise
-    return assembly
+    return Assembly(copy, found.layout, members, found.catalogue)
 
 
-def restore(
-    place: Place, spec: ReplicaSpec, options: SessionOptions, *, force: bool, mode: int
-) -> Assembly:
+def agree(
+    members: Members[ReplicaKeeper],
+    joining: Sequence[ReplicaKeeper],
+    layout: Layout,
+    *,
+    discard: Sequence[ReplicaSpec] = (),
+) -> None:
+    """Check copies that come in, send them what they lack, and begin an epoch with them.
+
+    Parameters
+    ----------
+    members : Members
+        The local copy, and the replicas that it has.
+    joining : sequence of ReplicaKeeper
+        Connected.
+    layout : Layout
+        The local superblock.
+    discard : sequence of ReplicaSpec
+        Those that may be overwritten whatever they hold.
+
+    Raises
+    ------
+    HeaderError, CatalogueCorrupt, StaleReplica, SplitBrain
+        A copy must not be overwritten; nothing was changed.
+    """
+    names = [f"{spec.target} {spec.pool_set}" for spec in discard]
+    current: set[str] = set()
+    for keeper in joining:
+        found = resync.layout_of(keeper.replica)
+        resync.check_identity(keeper.replica, found, layout)
+        if found == layout:
+            current.add(keeper.named)
+        if keeper.damage is not None and keeper.named not in names:
+            raise CatalogueCorrupt(
+                f"the record of the copy is damaged: {keeper.damage}",
+                where=keeper.named,
+                hint="Nobody knows any more what it holds. To send it everything, open with "
+                f"discard=[{keeper.named!r}]",
+            )
+    members.agree(
+        joining,
+        lambda keeper: resync.push(keeper.replica, layout),
+        discard=names,
+        same=lambda keeper: keeper.named in current,
+    )
+
+
+def restore(place: Place, spec: ReplicaSpec, options: SessionOptions, *, mode: int) -> Assembly:
     """Make a new local copy from a replica, and keep that replica."""
     options = options.for_target(spec.target)
-    attributes, layout, state = _examine(spec, options, force=force)
+    attributes, layout, record = _examine(spec, options)
+    mine = _local_attributes(attributes, place)
     if isinstance(place, FilePlace):
-        copy: LocalCopy = place.create_hidden(
-            layout.pool_size, _local_attributes(attributes, place), mode
-        )
+        copy: LocalCopy = place.create_hidden(layout.pool_size, mine, mode)
     elif isinstance(place, MemoryPlace):
-        copy = place.create(None, _local_attributes(attributes, place), mode)
+        copy = place.create(None, mine, mode)
     else:
         raise UsageError("a pool is restored into a path or a buffer")
-    assembly = Assembly(copy, layout, state, [])
+    keepers: list[ReplicaKeeper] = []
     try:
         if copy.region.size < layout.pool_size:
             raise PoolSetTooSmall(
@@ -163,35 +219,47 @@ def restore(
                 f"{copy.region.size}",
                 where=place.where,
             )
-        assembly.replicas = _connect_all([spec], copy.region, layout.pool_size, options)
-        _read_back(assembly)
-        assembly.state = state.next()
-        stateword.write(PoolMedium(copy.region), assembly.state)
+        keepers = _connect_all([spec], copy.region, layout, options)
+        own = LocalKeeper(copy.region, layout.pool_id, place.where, uuid=mine.uuid)
+        members: Members[ReplicaKeeper] = Members(own, keepers)
+        members.adopt()
+        catalogue = _read_back(copy, keepers[0], layout, record)
+        _begin_restored(members)
         copy.publish()
     except BaseException:
         with interrupts.undoing():
-            for replica in assembly.replicas:
-                dismiss(replica)
+            for keeper in keepers:
+                dismiss(keeper.replica)
             copy.close(remove=True)
         raise
+    return Assembly(copy, layout, members, catalogue)
+
+
+def _begin_restored(members: Members[ReplicaKeeper]) -> None:
+    """Begin an epoch with the new copy, without the replica where that was lost meanwhile."""
+    (source,) = members.others
     try:
-        stateword.send(assembly.replicas[0])
+        members.begin()
     except RpmemError as error:
+        if source.replica.failure is None:
+            raise
         # The only other copy of the pool is gone: ours must stay, and the first persist will report
         # it.
         log.warning("%s", error)
-    return assembly
+        members.others.clear()
+        members.begin([source.record] if source.record is not None else [])
+        members.others.append(source)
 
 
 def connect_one(
     copy: LocalCopy, layout: Layout, spec: ReplicaSpec, options: SessionOptions, *, create: bool
-) -> Replica:
-    """Connect one more replica; the caller sends it the pool (`resync.push`)."""
+) -> ReplicaKeeper:
+    """Connect one more replica; the caller brings it up to date (`agree`)."""
     attributes = None
     if create:
         mine = copy.attributes or _ring(1, 0, bytes(16))[0]
         attributes = replace(mine, poolset_uuid=layout.pool_id, uuid=random_uuid())
-    return _connect(spec, copy.region, layout.pool_size, options, attributes)
+    return _connect(spec, copy.region, layout, options, attributes)
 
 
 # --- the local copy ---------------------------------------------------------------------------
@@ -199,14 +267,12 @@ def connect_one(
 
 class _Superblock(NamedTuple):
     layout: Layout
-    state: State
+    keeper: LocalKeeper
     catalogue: Catalogue
 
 
-def _read_superblock(
-    copy: LocalCopy, where: str | None = None, *, to_look: bool = False
-) -> _Superblock:
-    """Read the superblock of the local copy, and check that it is plausible."""
+def _read_superblock(copy: LocalCopy, *, to_look: bool = False) -> _Superblock:
+    """Read what the local copy says of itself, and check that it is plausible."""
     medium = PoolMedium(copy.region)
     superblock = medium.load(LAYOUT_OFFSET, LAYOUT_SIZE)
     layout = Layout.unpack(superblock, where=copy.where, to_look=to_look)
@@ -224,11 +290,10 @@ def _read_superblock(
             f"{copy.region.size} are there",
             where=copy.where,
         )
-    state = stateword.read(medium, copy.where)
+    keeper = LocalKeeper(copy.region, layout.pool_id, copy.where)
     # Nothing may be sent to a replica from a copy that cannot be read.
-    clean = state.phase is Phase.CLEAN
-    catalogue = Catalogue.read(medium, layout, clean=clean, where=where or copy.where)
-    return _Superblock(layout, state, catalogue)
+    catalogue = Catalogue.read(medium, layout, clean=keeper.clean, where=copy.where)
+    return _Superblock(layout, keeper, catalogue)
 
 
 def _local_attributes(attributes: PoolAttributes, place: Place) -> PoolAttributes:
@@ -258,12 +323,12 @@ def _ring(count: int, incompat: int, user_flags: bytes) -> list[PoolAttributes]:
 # --- replicas ---------------------------------------------------------------------------------
 
 
-def _connect(
+def _session(
     spec: ReplicaSpec,
     region: Region,
     pool_size: int,
     options: SessionOptions,
-    attributes: PoolAttributes | None = None,
+    attributes: PoolAttributes | None,
 ) -> Replica:
     keywords = options.keywords()
     if attributes is None:
@@ -279,13 +344,37 @@ def _connect(
     )
 
 
+def _connect(
+    spec: ReplicaSpec,
+    region: Region,
+    layout: Layout,
+    options: SessionOptions,
+    attributes: PoolAttributes | None = None,
+) -> ReplicaKeeper:
+    replica = _session(spec, region, layout.pool_size, options, attributes)
+    try:
+        return _keeper(replica, region, layout.pool_id, options)
+    except BaseException:
+        with interrupts.undoing():
+            dismiss(replica, remove=attributes is not None)
+        raise
+
+
+def _keeper(
+    replica: Replica, region: Region, pool_id: bytes, options: SessionOptions
+) -> ReplicaKeeper:
+    uuid = random_uuid() if replica.attributes is None else replica.attributes.uuid
+    timeout_s = environment.timeout_of(options.timeout)
+    return keeper_of(replica, region, pool_id, uuid, timeout_s=timeout_s)
+
+
 def _connect_all(
     specs: Sequence[ReplicaSpec],
     region: Region,
-    pool_size: int,
+    layout: Layout,
     options: SessionOptions,
     attributes: Sequence[PoolAttributes] | None = None,
-) -> list[Replica]:
+) -> list[ReplicaKeeper]:
     """Connect all at the same time; if one fails, none is kept and the first error is raised."""
     if not specs:
         return []
@@ -293,7 +382,7 @@ def _connect_all(
     own = [options.for_target(spec.target) for spec in specs]
     with ThreadPoolExecutor(len(specs), thread_name_prefix="rpmem-connect") as pool:
         futures = [
-            pool.submit(interrupts.shared(_connect), spec, region, pool_size, mine, one)
+            pool.submit(interrupts.shared(_connect), spec, region, layout, mine, one)
             for spec, mine, one in zip(specs, own, each, strict=True)
         ]
     errors = [future.exception() for future in futures]
@@ -303,7 +392,7 @@ def _connect_all(
     with interrupts.undoing():
         for future, error in zip(futures, errors, strict=True):
             if error is None:
-                dismiss(future.result(), remove=attributes is not None)
+                dismiss(future.result().replica, remove=attributes is not None)
     raise first
 
 
@@ -315,71 +404,56 @@ def dismiss(replica: Replica, *, remove: bool = False) -> None:
         log.warning("%s", error)
 
 
-def _agree(assembly: Assembly, *, force: bool) -> None:
-    """Begin a new generation on all copies, sending the pool to outdated replicas."""
-    layout, before = assembly.layout, assembly.state
-    standings = [resync.standing_of(replica) for replica in assembly.replicas]
-    for replica, standing in zip(assembly.replicas, standings, strict=True):
-        resync.check_identity(replica, standing, layout)
-        if not force:
-            resync.check_age(replica, standing, before)
-    assembly.state = before.next(*(each.state for each in standings if each.state is not None))
-    # Locally first: a crash before the replicas have it leaves them behind, not ahead.
-    medium = PoolMedium(assembly.copy.region)
-    stateword.write(medium, assembly.state)
-    for replica, standing in zip(assembly.replicas, standings, strict=True):
-        if standing.is_current(layout, before):
-            stateword.send(replica)
-        else:
-            resync.push(replica, medium, layout, assembly.state, standing.generation)
-
-
 # --- restoring --------------------------------------------------------------------------------
 
 
 def _examine(
-    spec: ReplicaSpec, options: SessionOptions, *, force: bool
-) -> tuple[PoolAttributes, Layout, State]:
+    spec: ReplicaSpec, options: SessionOptions
+) -> tuple[PoolAttributes, Layout, CopyRecord]:
     """Examine a replica about which nothing is known yet."""
     scratch = Region.anonymous(SMALLEST_POOL)
-    replica = _connect(spec, scratch, scratch.size, options)
+    replica = _session(spec, scratch, scratch.size, options, None)
     try:
         attributes = replica.attributes
         resync.check_format(attributes, str(spec))
-        standing = resync.standing_of(replica)
+        layout = resync.layout_of(replica)
+        if attributes is None or layout is None:
+            raise CatalogueCorrupt(
+                "the replica holds no complete pool",
+                where=str(spec),
+                hint="Its creation may have been interrupted; try another replica",
+            )
+        keeper = _keeper(replica, scratch, layout.pool_id, options)
     finally:
         replica.close()
         scratch.close()
-    if attributes is None or standing.layout is None or standing.state is None:
+    if keeper.damage is not None:
         raise CatalogueCorrupt(
-            "the replica holds no complete pool",
+            f"the record of the copy is damaged: {keeper.damage}",
             where=str(spec),
-            hint="Its creation may have been interrupted; try another replica",
+            hint="Nobody knows any more what it holds; restore from another replica",
         )
-    if standing.state.phase is Phase.SYNCING and not force:
-        raise StaleReplica(
-            "the replica was being brought up to date when its initiator died: "
-            "it is a mixture of two generations",
-            where=str(spec),
-            hint="Restore from another replica, or accept it as it is with force=True",
-        )
-    return attributes, standing.layout, standing.state
+    record = opening.check_known(keeper.record, named=str(spec))
+    opening.check_complete(record, named=str(spec))
+    return attributes, layout, record
 
 
-def _read_back(assembly: Assembly) -> None:
-    """Read all of the pool except its header, as the new copy has its own."""
-    (replica,) = assembly.replicas
-    size = assembly.layout.pool_size
-    with memoryview(assembly.copy.region) as view:
-        for begin in range(HEADER_SIZE, size, resync.CHUNK):
+def _read_back(
+    copy: LocalCopy, source: ReplicaKeeper, layout: Layout, record: CopyRecord
+) -> Catalogue:
+    """Read what all copies have in common; return the catalogue that was found in it."""
+    with memoryview(copy.region) as view:
+        for begin in range(POOL_FLOOR, layout.pool_size, resync.CHUNK):
             interrupts.check()
-            with view[begin : min(begin + resync.CHUNK, size)] as piece:
-                replica.read(piece, begin)
-    found = _read_superblock(assembly.copy, resync.name_of(replica))
-    assembly.catalogue = found.catalogue
-    if (found.layout, found.state) != (assembly.layout, assembly.state):
+            with view[begin : min(begin + resync.CHUNK, layout.pool_size)] as piece:
+                source.replica.read(piece, begin)
+    medium = PoolMedium(copy.region)
+    found = Layout.unpack(medium.load(LAYOUT_OFFSET, LAYOUT_SIZE), where=source.named)
+    if (found, source.record) != (layout, record):
         raise StaleReplica(
             "the replica changed while it was being read",
-            where=resync.name_of(replica),
+            where=source.named,
             hint="Another initiator uses it; close that one first",
         )
+    clean = record.mark is Mark.CLEAN
+    return Catalogue.read(medium, layout, clean=clean, where=source.named)

@@ -17,13 +17,14 @@ from typing import Any
 from rpmem._core import Replicator
 from rpmem.base import environment, interrupts
 from rpmem.base.handles import Handle
-from rpmem.base.pool_format import HEADER_SIZE
+from rpmem.base.pool_format import POOL_FLOOR
 from rpmem.base.target import ReplicaSpec
+from rpmem.epochs.members import Members
+from rpmem.epochs.record import Mark
 from rpmem.errors import ClosedError, FlushFailed, ForkedError, RpmemError, UsageError
-from rpmem.pool import assembly, resync, stateword
+from rpmem.pool import assembly
 from rpmem.pool.assembly import Assembly
-from rpmem.pool.medium import PoolMedium
-from rpmem.pool.superblock import STATE_OFFSET, Phase, State
+from rpmem.pool.keepers import ReplicaKeeper
 from rpmem.session.options import SessionOptions
 from rpmem.session.replica import Replica
 from rpmem.session.start import DEFAULT_SPIN_US
@@ -32,8 +33,6 @@ log = logging.getLogger(__name__)
 
 _CHANGING = "the replicas of the pool are being changed"
 _CLOSED = "the pool is closed"
-#: How many generations replicas get ahead of a local copy that lost data: too many to catch up.
-_AHEAD = 1 << 10
 
 
 class Copies(Handle):
@@ -52,8 +51,10 @@ class Copies(Handle):
         The current one.
     local : LocalCopy
         The local copy.
-    layout, state : Layout, State
+    layout : Layout
         The superblock of the local copy.
+    members : Members
+        The records of all copies.
     ended : bool
         Whether `end` was called.
     """
@@ -61,19 +62,17 @@ class Copies(Handle):
     def __init__(self, parts: Assembly, options: SessionOptions) -> None:
         self.local = parts.copy
         self.layout = parts.layout
-        self.state = parts.state
+        self.members = parts.members
         self.ended = False
         self._options = options
-        self._replicas = list(parts.replicas)
         self._lock = threading.Lock()
         self._unsettled: list[tuple[int, int]] = []
-        self._memory = PoolMedium(self.local.region)
-        self.core = self._make(self._replicas)
+        self.core = self._make(self.replicas)
 
     @property
     def replicas(self) -> list[Replica]:
         """The replicas that a call reaches, in order."""
-        return list(self._replicas)
+        return [keeper.replica for keeper in self.members.others]
 
     def find(self, replica: int | Replica) -> tuple[int, Replica]:
         """Return index and replica; `UsageError` if it is not attached."""
@@ -133,79 +132,85 @@ class Copies(Handle):
         except Exception:
             raise
         except BaseException:
-            for replica in self._replicas:
+            for replica in self.replicas:
                 replica.give_up("a change of the pool's own records was interrupted")
             raise
 
-    def write_state(self, state: State) -> None:
-        """Put a state word into the local copy, durably; `share_state` sends it to the replicas."""
-        self.state = state
-        stateword.write(self._memory, state)
-
-    def share_state(self) -> None:
-        """Make the state word durable on every replica."""
-        self.replicate(*stateword.PLACE)
+    def found(self) -> None:
+        """Begin the first epoch, on new copies that hold a pool by now."""
+        with interrupts.finishing():
+            self.members.found()
 
     # --- attaching and detaching replicas -------------------------------------------------
 
     def detach(self, replica: int | Replica) -> None:
-        """Continue without a replica, in a new generation."""
-        _, given_up = self.find(replica)
+        """Continue without a replica, in a new epoch."""
+        _, leaving = self.find(replica)
         try:
             with self._changing():
-                self.find(given_up)  # another thread may have detached it meanwhile
-                self._replicas.remove(given_up)
-                self.write_state(self.state.next())
+                self.find(leaving)  # another thread may have detached it meanwhile
+                self._remove(leaving)
         finally:
-            if given_up not in self._replicas:
-                self._quietly(given_up.close)
-        self.share_state()
+            if leaving not in self.replicas:
+                self._quietly(leaving.close)
 
-    def attach(self, spec: ReplicaSpec, *, create: bool, force: bool) -> Replica:
-        """Connect one more replica, send it the pool, and continue with it in a new generation."""
-        joining = assembly.connect_one(self.local, self.layout, spec, self._options, create=create)
+    def _remove(self, leaving: Replica) -> None:
+        """Let a replica go; all calls are blocked."""
+        keeper = next(each for each in self.members.others if each.replica is leaving)
+        with interrupts.finishing():
+            if not _is_lost(leaving):
+                self._quietly(keeper.leave)
+            in_order = keeper.record is not None and keeper.record.mark is Mark.LEFT
+            self.members.remove(keeper, in_order=in_order)
+
+    def attach(self, spec: ReplicaSpec, *, create: bool, discard: bool) -> Replica:
+        """Connect one more replica, send it the pool, and continue with it in a new epoch."""
+        keeper = assembly.connect_one(self.local, self.layout, spec, self._options, create=create)
+        joining = keeper.replica
         try:
-            standing = resync.standing_of(joining)
-            resync.check_identity(joining, standing, self.layout)
-            if not force:
-                resync.check_age(joining, standing, self.state)
             with self._changing():
-                self.write_state(self.state.next(State(standing.generation, Phase.OPEN)))
-                resync.push(joining, self._memory, self.layout, self.state, standing.generation)
-                self._replicas.append(joining)
+                if create:
+                    self.members.introduce(keeper)
+                self._join(keeper, [spec] if discard else [])
         except BaseException:
             with interrupts.undoing():
                 assembly.dismiss(joining, remove=create)
             raise
-        try:
-            self.share_state()
-        except interrupts.Interrupted:
-            with interrupts.undoing():
-                self.withdraw(joining, remove=create)
-            raise
         return joining
+
+    def _join(self, keeper: ReplicaKeeper, discard: Sequence[ReplicaSpec]) -> None:
+        """Bring a copy up to date and begin an epoch with it; all calls are blocked."""
+        before = self.members.mine
+        try:
+            assembly.agree(self.members, [keeper], self.layout, discard=discard)
+        except BaseException:
+            if keeper in self.members.others:
+                self.members.others.remove(keeper)
+            if self.members.mine != before:
+                # What was offered cannot be taken back: go on in a newer epoch, without that copy.
+                with interrupts.undoing():
+                    self._quietly(self.members.begin)
+            raise
 
     def withdraw(self, joined: Replica, *, remove: bool) -> None:
         """Undo an `attach` whose result will not be returned."""
         with self._changing():
-            if joined in self._replicas:
-                self._replicas.remove(joined)
-            self.write_state(self.state.next())
+            if joined in self.replicas:
+                self._remove(joined)
         assembly.dismiss(joined, remove=remove)
-        self.share_state()
 
     def abandon(self, *, remove: bool) -> None:
         """Disconnect the replicas, and with `remove` remove what this session created there."""
         self.ended = True
         self.core.close(_CLOSED)
-        for replica in self._replicas:
+        for replica in self.replicas:
             assembly.dismiss(replica, remove=remove)
 
     def drop(self) -> None:
         """Release everything as at the end of the process; no copy is marked as complete."""
         self.ended = True
         self.core.close(_CLOSED)
-        for replica in self._replicas:
+        for replica in self.replicas:
             replica.drop()
         self.local.release()
 
@@ -222,7 +227,7 @@ class Copies(Handle):
                 self._unsettled += self.core.take_unsettled()
                 yield
             finally:
-                self.core = self._make(self._replicas)
+                self.core = self._make(self.replicas)
 
     # --- the end --------------------------------------------------------------------------
 
@@ -238,8 +243,8 @@ class Copies(Handle):
         Raises
         ------
         FlushFailed
-            The local medium refused, now or before: only the replicas are marked as complete, in a
-            generation that the local copy does not have.
+            The local medium refused, now or before: only the replicas are marked as complete, in an
+            epoch of their own.
         """
         with self._lock:
             if self.ended:
@@ -253,44 +258,41 @@ class Copies(Handle):
                     self._mark()
             finally:
                 with interrupts.undoing():
-                    for replica in self._replicas:
+                    for replica in self.replicas:
                         self._quietly(replica.close)
 
     def _mark(self) -> None:
-        """Write the final state word into every complete copy."""
-        last = self._make([each for each in self._replicas if not _is_lost(each)])
+        """Record on every complete copy that it is one."""
+        intact = [each for each in self.members.others if not _is_lost(each.replica)]
+        last = self._make([each.replica for each in intact])
         try:
             # Copies that differ where a call was interrupted must not count as equal. Nor may the
             # replicas of a local copy that refuses, but they get these ranges too.
             last.persist_many(self._unsettled + self.core.take_unsettled())
             last.drain()
-            self.write_state(State(self.state.generation, Phase.CLEAN))
-            last.persist(stateword.PLACE)
+            last.close(_CLOSED)
+            for error in Members(self.members.own, intact).finish():
+                log.warning("%s (it is not marked as complete)", error)
         except RpmemError as error:
             if self.local.region.refused:
-                raise self._left_behind(last) from error
+                raise self._left_behind() from error
             log.warning("%s (it will be sent the whole pool when it is opened again)", error)
         finally:
             last.close(_CLOSED)
 
-    def _left_behind(self, last: Replicator) -> FlushFailed:
-        """Put the replicas ahead of a local copy that lost data; return the error to raise.
-
-        The local medium may still accept the word that is in memory now, so that has to be a true
-        one; and the replicas' word must never be in that memory.
-        """
+    def _left_behind(self) -> FlushFailed:
+        """Let the replicas go on without a local copy that lost data; return the error to raise."""
         number = self.local.region.refused
-        generation = self.state.generation
-        self.state = State(generation, Phase.OPEN)
-        stateword.put(self._memory, self.state)
-        intact = [each for each in self._replicas if not _is_lost(each)]
+        intact = [each for each in self.members.others if not _is_lost(each.replica)]
         hint = "Check the device before the pool is opened again"
         if intact:
             try:
-                last.put(STATE_OFFSET, State(generation + _AHEAD, Phase.CLEAN).pack())
+                alone = Members(intact[0], intact[1:])
+                alone.begin()
+                alone.finish()
             except RpmemError as error:
                 log.warning("%s (it is not marked as complete)", error)
-            names = " or ".join(resync.name_of(each) for each in intact if not _is_lost(each))
+            names = " or ".join(each.named for each in intact if not _is_lost(each.replica))
             if names:
                 hint = f"Move this copy away and use Pool.restore with {names}"
         return FlushFailed(
@@ -320,7 +322,7 @@ class Copies(Handle):
             self.local.region,
             [replica.group for replica in replicas],
             local=True,
-            floor=HEADER_SIZE,
+            floor=POOL_FLOOR,
             size=self.layout.pool_size,
             spin_s=(DEFAULT_SPIN_US if now.spin_us is None else now.spin_us) * 1e-6,
             timeout_s=environment.timeout_of(self._options.timeout),

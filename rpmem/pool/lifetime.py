@@ -49,9 +49,8 @@ class OpenPool(Closing):
         medium = PoolMedium(self._region, self._copies.replicate_many)
         catalogue = parts.catalogue
         if catalogue is None:
-            self._copies.write_state(parts.state)
-            self._copies.share_state()
             catalogue = Catalogue.format(medium, layout, zeroed=parts.zeroed)
+            self._copies.found()
             parts.copy.publish()
         elif not readonly:
             catalogue.settle(medium, keeps_zeros=parts.copy.keeps_zeros)

@@ -12,10 +12,12 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from rpmem.base import interrupts
 from rpmem.base.handles import Handle
-from rpmem.base.pool_format import HEADER_SIZE, MINIMUM_SIZE
+from rpmem.base.pool_format import HEADER_SIZE, MINIMUM_SIZE, RECORD_OFFSET, RECORD_SIZE
 from rpmem.base.remedies import from_oserror
 from rpmem.base.target import ReplicaSpec, Target
 from rpmem.base.values import replace
+from rpmem.epochs import codec
+from rpmem.epochs.record import Mark
 from rpmem.errors import (
     BufferRefused,
     CatalogueCorrupt,
@@ -32,7 +34,7 @@ from rpmem.files.poolset import LocalReplica, PoolSet, RemoteReplica, load_any, 
 from rpmem.files.removal import remove_parts
 from rpmem.files.setfile import held
 from rpmem.memory.region import Region
-from rpmem.pool.superblock import STATE_OFFSET, STATE_SIZE, Phase, State
+from rpmem.pool.superblock import LAYOUT_OFFSET, LAYOUT_SIZE, Layout
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
@@ -290,9 +292,12 @@ def _absolute(path: str | os.PathLike[str]) -> str:
 def _was_closed(beginning: bytes) -> bool:
     """Whether a copy with this beginning was marked as complete by its last writer."""
     try:
-        return State.unpack(beginning[STATE_OFFSET:][:STATE_SIZE]).phase is Phase.CLEAN
-    except CatalogueCorrupt:
+        layout = Layout.unpack(beginning[LAYOUT_OFFSET:][:LAYOUT_SIZE])
+        area = beginning[RECORD_OFFSET:][:RECORD_SIZE]
+        found = codec.read(area, pool_id=layout.pool_id)
+    except (CatalogueCorrupt, HeaderError):
         return False
+    return found is not None and found.settled and found.record.mark is Mark.CLEAN
 
 
 def _described(path: str) -> PoolSet:

@@ -53,6 +53,21 @@ def replica_specs(
     return specs
 
 
+def named_among(
+    specs: Iterable[ReplicaSpec], wanted: Iterable[ReplicaLike] | ReplicaLike
+) -> list[ReplicaSpec]:
+    """Return the specs of the wanted replicas; `UsageError` if one is not among `specs`."""
+    known = {(spec.target, spec.pool_set) for spec in specs}
+    found = replica_specs(wanted)
+    for spec in found:
+        if (spec.target, spec.pool_set) not in known:
+            raise UsageError(
+                f"{spec} is not one of the replicas",
+                hint="discard names those of the replicas that may be overwritten",
+            )
+    return found
+
+
 def mode_of(mode: int) -> int:
     """Return the permissions of new files, after checking that their owner can use them.
 

@@ -21,11 +21,11 @@ from rpmem.pool.local import place_of
 from rpmem.pool.options import (
     ReplicaLike,
     mode_of,
+    named_among,
     replica_spec,
     replica_specs,
     size_of,
 )
-from rpmem.pool.superblock import State
 from rpmem.session.options import SessionKeywords, SessionOptions
 from rpmem.session.replica import LEVELS, Replica
 
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from numpy.typing import DTypeLike, NDArray
     from typing_extensions import Buffer
 
+    from rpmem.epochs.record import CopyRecord, Epoch, Stamp
     from rpmem.files.attributes import PoolAttributes
 
 _NO_FLAGS = bytes(16)
@@ -166,13 +167,15 @@ class Pool(OpenPool):
         replicas: Iterable[ReplicaLike] | ReplicaLike | None = None,
         *,
         readonly: bool = False,
-        force: bool = False,
+        discard: Iterable[ReplicaLike] | ReplicaLike = (),
         **session: Unpack[SessionKeywords],
     ) -> Self:
         """Open a pool and its replicas.
 
         A replica that may differ from the local copy, because one of them was not closed properly
-        or the pool was used without the replica, is first sent the whole pool.
+        or the pool was used without the replica, is first sent the whole pool. A new epoch begins
+        with the copies that are named here; members that are not named are given up, and its
+        history says so.
 
         Parameters
         ----------
@@ -186,8 +189,9 @@ class Pool(OpenPool):
             is changed. Files need not be writable and are not locked, so another process may be
             writing meanwhile (`has_writer`). Arrays then show what it stores, durable or not, and
             the names are those that existed when the pool was opened.
-        force : bool
-            Overwrite replicas that hold a newer generation of the pool than the local copy.
+        discard : iterable of replicas
+            Those of the replicas that may be overwritten even if they hold what the local copy does
+            not: acknowledged data that only they have is lost.
         **session
             As for `create`.
 
@@ -199,22 +203,27 @@ class Pool(OpenPool):
         Raises
         ------
         StaleReplica
-            A replica has seen a later writer than the local copy, which must be out of date. Use
-            `restore`, or `force`.
+            A replica holds everything that the local copy does, and more: the local copy is out of
+            date. Use `restore`, or `discard`.
+        SplitBrain
+            A replica and the local copy each hold what the other one lacks. Use `restore`, or
+            `discard`.
         HeaderError
             A replica or a part belongs to another pool.
         CatalogueCorrupt
-            The local copy cannot be read. Use `restore`.
+            The local copy cannot be read: use `restore`. Or the record of a replica is damaged: use
+            `discard`, if the local copy is the one to keep.
         PoolSetError, LaunchError, FabricError
             A copy could not be opened.
         """
         place = place_of(local)
         options = SessionOptions(**session)
         specs = place.replicas if replicas is None else replica_specs(replicas)
+        discarded = named_among(specs, discard)
         if readonly:
             make = functools.partial(assembly.open_readonly, place)
         else:
-            make = functools.partial(assembly.open_all, place, specs, options, force=force)
+            make = functools.partial(assembly.open_all, place, specs, options, discard=discarded)
         return interrupts.guarded(
             lambda: cls._over(
                 make, options, undo=lambda made: made.undo(remove=False), readonly=readonly
@@ -228,11 +237,13 @@ class Pool(OpenPool):
         local: str | os.PathLike[str] | Buffer,
         replica: ReplicaLike,
         *,
-        force: bool = False,
         mode: int = PRIVATE,
         **session: Unpack[SessionKeywords],
     ) -> Self:
         """Create a new local copy of a pool from one of its replicas.
+
+        A new epoch begins with these two copies. All other ones are given up: they can be attached
+        again, and are sent everything, unless somebody has gone on with one of them meanwhile.
 
         Parameters
         ----------
@@ -242,9 +253,6 @@ class Pool(OpenPool):
             durable; an existing file is never touched.
         replica : replica
             The copy to read.
-        force : bool
-            Accept a replica that was being overwritten with another generation when its initiator
-            died, although it is a mixture.
         mode : int
             As for `create`.
         **session
@@ -260,7 +268,8 @@ class Pool(OpenPool):
         PoolSetExists
             A file with that name exists.
         CatalogueCorrupt, StaleReplica
-            The replica does not hold a complete pool.
+            The replica does not hold a complete pool, or was being brought up to date when its
+            initiator died and is a mixture.
         PoolSetError, LaunchError, FabricError, ReplicaLost
             A copy could not be created or read. Nothing is left behind, with one exception: if the
             replica was lost after the local copy was complete, the local copy stays, since it may
@@ -270,7 +279,7 @@ class Pool(OpenPool):
         place, spec, permissions = place_of(local), replica_spec(replica), mode_of(mode)
         return interrupts.guarded(
             lambda: cls._over(
-                lambda: assembly.restore(place, spec, options, force=force, mode=permissions),
+                lambda: assembly.restore(place, spec, options, mode=permissions),
                 options,
                 undo=lambda made: made.forsake(),
             ),
@@ -594,8 +603,9 @@ class Pool(OpenPool):
     def detach(self, replica: int | Replica) -> None:
         """Continue without a replica, usually one that was lost.
 
-        Waits for calls in progress and begins a new generation of the pool, so that the replica
-        given up is known to be out of date: opening the pool with it again sends it everything.
+        Waits for calls in progress and begins a new epoch of the pool without it, so that it is
+        known to be out of date: opening the pool with it again sends it everything. A replica that
+        can still be reached records that it left; another one is given up, and the epoch says so.
 
         Parameters
         ----------
@@ -611,7 +621,7 @@ class Pool(OpenPool):
         interrupts.guarded(lambda: self._copies.detach(replica))
 
     def attach(
-        self, replica: ReplicaLike, *, create: bool = False, parts: int = 0, force: bool = False
+        self, replica: ReplicaLike, *, create: bool = False, parts: int = 0, discard: bool = False
     ) -> Replica:
         """Add a new replica, or one that was lost and is back, and send it the whole pool.
 
@@ -625,8 +635,8 @@ class Pool(OpenPool):
             The target has no pool there yet.
         parts : int
             As for `create`.
-        force : bool
-            Overwrite a newer generation, as for `open`.
+        discard : bool
+            Overwrite it even if it holds what the local copy does not, as for `open`.
 
         Returns
         -------
@@ -635,14 +645,14 @@ class Pool(OpenPool):
 
         Raises
         ------
-        StaleReplica, HeaderError
+        StaleReplica, SplitBrain, HeaderError, CatalogueCorrupt
             As for `open`.
         """
         self._check_alive()
         self._check_writable("attach a replica")
         spec = replica_spec(replica, parts)
         return interrupts.guarded(
-            lambda: self._copies.attach(spec, create=create, force=force),
+            lambda: self._copies.attach(spec, create=create, discard=discard),
             lambda joined: self._copies.withdraw(joined, remove=create),
             undo_s=interrupts.UNDO_S if create else interrupts.FAREWELL_S,
         )
@@ -684,13 +694,26 @@ class Pool(OpenPool):
         return lanes
 
     @property
-    def state(self) -> State:
-        """Generation and phase of the local copy.
+    def record(self) -> CopyRecord:
+        """What the local copy records: its uuid, its epoch, and how it stands in that.
 
-        The generation grows each time the pool is opened for writing, or a replica is attached or
-        detached. A pool opened with ``readonly=True`` shows how its last writer left it.
+        A pool opened with ``readonly=True`` shows how its last writer left it.
         """
-        return self._copies.state
+        return self._copies.members.mine
+
+    @property
+    def epoch(self) -> Epoch:
+        """The epoch of the local copy.
+
+        One begins each time the pool is opened for writing, restored, or a replica is attached or
+        detached. All copies of one epoch have everything that was acknowledged in it.
+        """
+        return self.record.epoch
+
+    @property
+    def history(self) -> tuple[Stamp, ...]:
+        """The epochs whose contents the pool holds, the running one first."""
+        return (self.epoch.stamp, *self.epoch.history)
 
     @property
     def has_writer(self) -> bool:

@@ -1,31 +1,28 @@
-"""The superblock: where things are in a pool, and in what state its last writer left it.
+"""The superblock: where things are in a pool.
 
 ::
 
-    0       pool header (rpmem.files.header); never written by persist
-    4096    layout: sizes and places, checksummed, written once when the pool is created
-    4608    state: one 8-byte word, generation and phase, old or new after any crash
-    8192    catalogue: root slot 0, root slot 1 (rpmem.pool.catalogue.root)
-    16384   data area: arrays, and the log of the catalogue between them
+    0       pool header (rpmem.files.header)
+    4096    record of this copy (rpmem.epochs.codec)
+    20480   layout: sizes and places, checksummed, written once when the pool is created
+    24576   catalogue: root slot 0, root slot 1 (rpmem.pool.catalogue.root)
+    32768   data area: arrays, and the log of the catalogue between them
 
-Every replica has a superblock with the same layout and its own state word, which shows whether it
-is up to date when the pool is opened again.
+Header and record are each copy's own, and never written by persist; the rest is the same on all
+copies that are up to date.
 """
 
 from __future__ import annotations
 
-import enum
 import struct
 from dataclasses import dataclass
 from hashlib import blake2b
 
-from rpmem.base.pool_format import HEADER_SIZE
+from rpmem.base.pool_format import POOL_FLOOR
 from rpmem.errors import CatalogueCorrupt, HeaderError, PoolSetTooSmall
 from rpmem.files.attributes import MAJOR
 
-LAYOUT_OFFSET = HEADER_SIZE
-STATE_OFFSET = LAYOUT_OFFSET + 512
-STATE_SIZE = 8
+LAYOUT_OFFSET = POOL_FLOOR
 SLOTS_OFFSET = LAYOUT_OFFSET + 4096
 SLOT_COUNT = 2
 
@@ -42,58 +39,8 @@ _LAYOUT = struct.Struct("<8s16sQQQQIII4x")
 _DIGEST_SIZE = 16
 LAYOUT_SIZE = _LAYOUT.size + _DIGEST_SIZE
 
-#: The smallest pool: header, superblock, two slots, the log and its spare, one page of data.
+#: The smallest pool: header, record, superblock, slots, the log and its spare, a page of data.
 SMALLEST_POOL = SLOTS_OFFSET + SLOT_COUNT * _SLOT_SIZE + 3 * _PAGE
-
-
-class Phase(enum.IntEnum):
-    """What the last writer was doing."""
-
-    CLEAN = 0
-    """The writer closed the pool."""
-    OPEN = 1
-    """The writer is using the pool, or died while using it."""
-    SYNCING = 2
-    """The writer was overwriting an older generation: the pool is a mixture of two."""
-
-
-@dataclass(frozen=True, slots=True)
-class State:
-    """The state word.
-
-    Parameters
-    ----------
-    generation : int
-        Incremented whenever the pool is opened for writing, and when a replica is given up.
-    phase : Phase
-        What the writer of that generation was doing.
-    """
-
-    generation: int
-    phase: Phase
-
-    def pack(self) -> bytes:
-        """Return the 8 bytes: 46 bits of generation, 2 of phase, 16 of checksum."""
-        word = struct.pack("<Q", self.generation << 2 | self.phase)[:6]
-        return word + _word_check(word)
-
-    @classmethod
-    def unpack(cls, data: bytes, *, where: str | None = None) -> State:
-        """Read the word back; raise `CatalogueCorrupt` if it is not valid."""
-        word, check = data[:6], data[6:]
-        value = int.from_bytes(word, "little")
-        if len(data) != STATE_SIZE or check != _word_check(word) or value & 3 not in tuple(Phase):
-            raise CatalogueCorrupt("the state word of the superblock is damaged", where=where)
-        return cls(value >> 2, Phase(value & 3))
-
-    def next(self, *others: State) -> State:
-        """Return the state for a writer after this one and after `others`."""
-        newest = max(state.generation for state in (self, *others))
-        return State(newest + 1, Phase.OPEN)
-
-
-def _word_check(word: bytes) -> bytes:
-    return blake2b(word, digest_size=2, person=_MAGIC).digest()
 
 
 @dataclass(frozen=True, slots=True)

@@ -42,9 +42,9 @@ class World:
         mine = self.records[source]
         met = [self.records[each] for each in others]
         try:
-            opening.standings(
-                mine, {f"{each}": self.records[each] for each in others}, where="mine"
-            )
+            opening.check_source(mine, named="mine")
+            for each in met:
+                opening.standing(each, mine, "other", "mine", discard=False)
         except (SplitBrain, StaleReplica):
             return False
         self.begun += 1

@@ -1,0 +1,291 @@
+"""Where the records of copies are kept: in the local copy, by rpmemd, or, without it, over lanes.
+
+Each is a `rpmem.epochs.members.Keeper`. Before a record is replaced, each checks that its copy may
+get the new one: rpmemd does so itself.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Protocol
+
+from rpmem._core import Replicator
+from rpmem.base.pool_format import HEADER_SIZE, RECORD_OFFSET, RECORD_SIZE
+from rpmem.epochs import change, codec
+from rpmem.epochs.members import Keeper
+from rpmem.epochs.record import CopyRecord, Mark
+from rpmem.errors import CatalogueCorrupt, EpochRefused, FlushFailed, RpmemError
+from rpmem.pool.medium import PoolMedium
+from rpmem.pool.resync import name_of
+
+if TYPE_CHECKING:
+    from rpmem.memory.region import Region
+    from rpmem.session.replica import Replica
+
+_WORD = 8
+_NO_SEQUENCE = 0
+
+
+class ReplicaKeeper(Keeper, Protocol):
+    """Keeps the record of a replica."""
+
+    replica: Replica
+    #: Why the record cannot be believed.
+    damage: str | None
+
+
+class LocalKeeper:
+    """The record of the local copy, which lies in its memory.
+
+    Parameters
+    ----------
+    region : Region
+        The local copy.
+    pool_id : bytes
+        The pool it has to belong to.
+    named : str
+        What the user calls it.
+    uuid : bytes, optional
+        Of a copy that is being made; otherwise its record says.
+
+    Raises
+    ------
+    CatalogueCorrupt
+        The record is damaged.
+    """
+
+    def __init__(
+        self, region: Region, pool_id: bytes, named: str, *, uuid: bytes | None = None
+    ) -> None:
+        self.named = named
+        self.record: CopyRecord | None = None
+        self._region = region
+        self._medium = PoolMedium(region)
+        self._pool_id = pool_id
+        self._sequence = _NO_SEQUENCE
+        self._settled = True
+        if uuid is None:
+            area = self._medium.load(RECORD_OFFSET, RECORD_SIZE)
+            found = codec.read(area, pool_id=pool_id, where=named)
+            if found is None:
+                raise CatalogueCorrupt(
+                    "the copy has no record of its epoch",
+                    where=named,
+                    hint="Its creation was interrupted, or a part was replaced: move it away, and "
+                    "restore the pool from a replica or create it again",
+                )
+            self.record, self._sequence, self._settled = found
+            uuid = self.record.copy
+        self.uuid = uuid
+
+    @property
+    def clean(self) -> bool:
+        """Whether its last writer closed the copy."""
+        return self._settled and self.record is not None and self.record.mark is Mark.CLEAN
+
+    def settle(self) -> None:
+        """Write a record again whose change was cut off."""
+        if not self._settled and self.record is not None:
+            self._put(self.record)
+
+    def write(self, record: CopyRecord, *, discard: bool = False) -> None:
+        """Return when the record is durable."""
+        _check(self.record, record, self.named, discard=discard)
+        if self._region.refused:
+            # What memory holds may still be written back, and has to stay true.
+            raise FlushFailed(
+                f"the local medium refused data ({os.strerror(self._region.refused)}), and takes "
+                "no record any more",
+                where=self.named,
+                errno=self._region.refused,
+            )
+        self._put(record)
+
+    def leave(self) -> None:
+        """Record that the copy leaves in order."""
+        self.write(_left(self))
+
+    def _put(self, record: CopyRecord) -> None:
+        before = self._medium.load(RECORD_OFFSET, RECORD_SIZE)
+        try:
+            for offset, data in codec.changes(record, self._sequence + 1, pool_id=self._pool_id):
+                self._medium.store(RECORD_OFFSET + offset, data)
+                self._medium.persist(RECORD_OFFSET + offset, len(data))
+        except RpmemError:
+            # The medium may still write back what memory holds: that has to be true.
+            self._medium.store(RECORD_OFFSET, before)
+            raise
+        self._sequence += 1
+        self._settled = True
+        self.record = record
+
+
+class RemoteKeeper:
+    """The record of a replica whose rpmemd keeps it.
+
+    Parameters
+    ----------
+    replica : Replica
+        Connected.
+    uuid : bytes
+        Used where it has no record yet.
+    """
+
+    def __init__(self, replica: Replica, uuid: bytes) -> None:
+        self.replica = replica
+        self.named = name_of(replica)
+        self._uuid = uuid
+
+    @property
+    def uuid(self) -> bytes:
+        """The copy's uuid."""
+        return self._uuid if self.record is None else self.record.copy
+
+    @property
+    def record(self) -> CopyRecord | None:
+        """What is durable there now."""
+        return self.replica.record
+
+    @property
+    def damage(self) -> str | None:
+        """Why the record cannot be believed."""
+        return self.replica.record_damage
+
+    def write(self, record: CopyRecord, *, discard: bool = False) -> None:
+        """Return when the record is durable there; a replica that does not say so is lost."""
+        with _or_lost(self.replica):
+            self.replica.set_record(record, discard=discard)
+
+    def leave(self) -> None:
+        """Record that the copy leaves in order."""
+        with _or_lost(self.replica):
+            self.replica.leave()
+
+
+class LaneKeeper:
+    """The record of a replica behind PMDK's rpmemd, which keeps none: it is written over lanes.
+
+    Parameters
+    ----------
+    replica : Replica
+        Connected; no call may be in progress on its lanes while a record is written.
+    region : Region
+        The local copy.
+    pool_id, uuid : bytes
+        As for the other keepers.
+    timeout_s : float
+        For each word that is written.
+    """
+
+    def __init__(
+        self, replica: Replica, region: Region, pool_id: bytes, uuid: bytes, *, timeout_s: float
+    ) -> None:
+        self.replica = replica
+        self.named = name_of(replica)
+        self.record: CopyRecord | None = None
+        self.damage: str | None = None
+        self._region = region
+        self._pool_id = pool_id
+        self._uuid = uuid
+        self._timeout_s = timeout_s
+        self._sequence = _NO_SEQUENCE
+        self._read()
+
+    @property
+    def uuid(self) -> bytes:
+        """The copy's uuid."""
+        return self._uuid if self.record is None else self.record.copy
+
+    def write(self, record: CopyRecord, *, discard: bool = False) -> None:
+        """Return when the record is durable there; a replica that does not say so is lost."""
+        if self.damage is not None and not discard:
+            raise EpochRefused(f"its record is damaged: {self.damage}", where=self.named)
+        _check(self.record, record, self.named, discard=discard)
+        with _or_lost(self.replica):
+            self._put(record)
+
+    def leave(self) -> None:
+        """Record that the copy leaves in order."""
+        self.write(_left(self))
+
+    def _read(self) -> None:
+        area = bytearray(RECORD_SIZE)
+        self.replica.read(area, RECORD_OFFSET)
+        try:
+            found = codec.read(bytes(area), pool_id=self._pool_id, where=self.named)
+        except CatalogueCorrupt as error:
+            self.damage = error.what
+            return
+        if found is not None:
+            self.record, self._sequence, settled = found
+            if not settled:
+                with _or_lost(self.replica):
+                    self._put(found.record)
+
+    def _put(self, record: CopyRecord) -> None:
+        lanes = Replicator(
+            self._region,
+            [self.replica.group],
+            local=False,
+            floor=HEADER_SIZE,
+            size=self.replica.pool_size,
+            timeout_s=self._timeout_s,
+        )
+        try:
+            for offset, data in codec.changes(record, self._sequence + 1, pool_id=self._pool_id):
+                # Word by word: data that is not in the pool's memory travels in no other way.
+                words = data + bytes(-len(data) % _WORD)
+                for at in range(0, len(words), _WORD):
+                    lanes.put(RECORD_OFFSET + offset + at, words[at : at + _WORD])
+        finally:
+            lanes.close()
+        self._sequence += 1
+        self.record = record
+        self.damage = None
+
+
+class _or_lost:  # noqa: N801
+    """Treats a replica as lost when its record could not be written: who knows what is there."""
+
+    def __init__(self, replica: Replica) -> None:
+        self._replica = replica
+
+    def __enter__(self) -> None: ...
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        if error is not None and self._replica.failure is None:
+            self._replica.give_up(f"its record could not be written: {error}")
+
+
+def keeper_of(
+    replica: Replica, region: Region, pool_id: bytes, uuid: bytes, *, timeout_s: float
+) -> ReplicaKeeper:
+    """Return the keeper for a replica that was just connected.
+
+    Parameters
+    ----------
+    replica : Replica
+    region : Region
+        The local copy.
+    pool_id : bytes
+        The pool it has to belong to.
+    uuid : bytes
+        Of a copy that is being made, or that has no record.
+    timeout_s : float
+        For what travels over lanes.
+    """
+    if replica.keeps_records:
+        return RemoteKeeper(replica, uuid)
+    return LaneKeeper(replica, region, pool_id, uuid, timeout_s=timeout_s)
+
+
+def _check(held: CopyRecord | None, wanted: CopyRecord, named: str, *, discard: bool) -> None:
+    refusal = change.refusal(held, wanted, discard=discard)
+    if refusal is not None:
+        raise EpochRefused(f"the copy does not take that record: {refusal}", where=named)
+
+
+def _left(keeper: Keeper) -> CopyRecord:
+    if keeper.record is None:
+        raise EpochRefused("a copy without a record cannot leave", where=keeper.named)
+    return change.marked(keeper.record, Mark.LEFT)
