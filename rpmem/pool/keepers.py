@@ -29,9 +29,13 @@ _NO_SEQUENCE = 0
 class ReplicaKeeper(Keeper, Protocol):
     """Keeps the record of a replica."""
 
-    replica: Replica
-    #: Why the record cannot be believed.
-    damage: str | None
+    @property
+    def replica(self) -> Replica:
+        """The replica."""
+
+    @property
+    def damage(self) -> str | None:
+        """Why its record cannot be believed."""
 
 
 class LocalKeeper:
