@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from rpmem.base import environment, interrupts
-from rpmem.base.pool_format import POOL_FLOOR
+from rpmem.base.pool_format import POOL_FLOOR, RECORD_OFFSET
 from rpmem.base.target import ReplicaSpec
 from rpmem.base.values import replace
 from rpmem.epochs import opening
@@ -39,8 +39,10 @@ from rpmem.pool.medium import PoolMedium
 from rpmem.pool.superblock import (
     LAYOUT_OFFSET,
     LAYOUT_SIZE,
+    MAGIC_1,
     SMALLEST_POOL,
     Layout,
+    refuse_format_1,
 )
 from rpmem.session import start as low_tier
 from rpmem.session.options import SessionOptions
@@ -274,10 +276,11 @@ class _Superblock(NamedTuple):
 def _read_superblock(copy: LocalCopy, *, to_look: bool = False) -> _Superblock:
     """Read what the local copy says of itself, and check that it is plausible."""
     medium = PoolMedium(copy.region)
-    superblock = medium.load(LAYOUT_OFFSET, LAYOUT_SIZE)
-    layout = Layout.unpack(superblock, where=copy.where, to_look=to_look)
     attributes = copy.attributes
     resync.check_format(attributes, copy.where)
+    refuse_format_1(medium.load(RECORD_OFFSET, len(MAGIC_1)), copy.where)
+    superblock = medium.load(LAYOUT_OFFSET, LAYOUT_SIZE)
+    layout = Layout.unpack(superblock, where=copy.where, to_look=to_look)
     if attributes is not None and attributes.poolset_uuid != layout.pool_id:
         raise HeaderError(
             "header and superblock belong to different pools",

@@ -30,6 +30,8 @@ _PAGE = 4096
 _SLOT_SIZE = _PAGE
 
 _MAGIC = b"RPMEMSB2"
+#: With which the superblock of format 1 began, where format 2 has the record.
+MAGIC_1 = b"RPMEMSB1"
 #: Version of the format, which the header's major version says too.
 FORMAT = MAJOR
 #: Feature bits that this version knows.
@@ -166,3 +168,12 @@ def other_format(major: int, where: str | None) -> HeaderError:
     else:
         hint = "Read it with a newer rpmem; nothing was changed"
     return HeaderError(text, where=where, hint=hint)
+
+
+def refuse_format_1(record: bytes, where: str | None) -> None:
+    """Raise `HeaderError` if there is a superblock of format 1 in the place of the record.
+
+    Where there is no header, nothing else tells.
+    """
+    if record.startswith(MAGIC_1):
+        raise other_format(1, where)

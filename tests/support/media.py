@@ -12,7 +12,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from rpmem.base.pool_format import HEADER_SIZE
+from rpmem.base.pool_format import HEADER_SIZE, RECORD_OFFSET, RECORD_SIZE
+from rpmem.epochs import codec
+from rpmem.epochs.record import CopyRecord
 from rpmem.files import poolset
 from rpmem.files.header import INCOMPAT_SINGLEHDR as INCOMPAT_SINGLEHDR
 from rpmem.files.header import Header
@@ -21,11 +23,7 @@ from rpmem.pool.superblock import (
     LAYOUT_OFFSET,
     LAYOUT_SIZE,
     SLOT_COUNT,
-    STATE_OFFSET,
-    STATE_SIZE,
     Layout,
-    Phase,
-    State,
 )
 
 
@@ -50,17 +48,34 @@ def signature_in(image: bytes) -> bytes:
     return Header.unpack(image[:HEADER_SIZE]).signature
 
 
+def record_in(image: bytes) -> CopyRecord | None:
+    """Return the record that an image holds."""
+    layout = Layout.unpack(image[LAYOUT_OFFSET:][:LAYOUT_SIZE])
+    found = codec.read(image[RECORD_OFFSET:][:RECORD_SIZE], pool_id=layout.pool_id)
+    return None if found is None else found.record
+
+
 def state_of(image: bytes) -> tuple[int, str]:
-    """Return the generation and the phase that an image's state word says."""
-    state = State.unpack(image[STATE_OFFSET : STATE_OFFSET + STATE_SIZE])
-    return state.generation, state.phase.name
+    """Return the number of an image's epoch, and its mark."""
+    record = record_in(image)
+    return (0, "") if record is None else state_of_record(record)
 
 
-def write_state(pool_set: Path, generation: int, phase: str) -> None:
-    """Put another state word into a pool that nobody uses."""
+def state_of_record(record: CopyRecord) -> tuple[int, str]:
+    """Return the number of a record's epoch, and its mark."""
+    return record.epoch.number, record.mark.name
+
+
+def write_record(pool_set: Path, record: CopyRecord) -> None:
+    """Put another record into a pool that nobody uses."""
+    image = image_of(pool_set)
+    layout = Layout.unpack(image[LAYOUT_OFFSET:][:LAYOUT_SIZE])
+    found = codec.read(image[RECORD_OFFSET:][:RECORD_SIZE], pool_id=layout.pool_id)
+    sequence = 1 if found is None else found.sequence + 1
     with open(parts_of(pool_set)[0], "r+b") as file:
-        file.seek(STATE_OFFSET)
-        file.write(State(generation, Phase[phase]).pack())
+        for offset, data in codec.changes(record, sequence, pool_id=layout.pool_id):
+            file.seek(RECORD_OFFSET + offset)
+            file.write(data)
 
 
 def write_slots(pool_set: Path, content: bytes) -> None:
@@ -110,22 +125,21 @@ class PoolImage:
     ----------
     image : bytes
         All of it.
-    layout, state, catalogue
+    layout, record, catalogue
         What stands in it; reading them raises `CatalogueCorrupt` when it cannot be read.
     """
 
     image: bytes
     layout: Layout
-    state: State
+    record: CopyRecord | None
     catalogue: Catalogue
 
     @classmethod
     def parse(cls, image: bytes) -> PoolImage:
         """Read superblock and catalogue of an image."""
         layout = Layout.unpack(image[LAYOUT_OFFSET : LAYOUT_OFFSET + LAYOUT_SIZE])
-        state = State.unpack(image[STATE_OFFSET : STATE_OFFSET + STATE_SIZE])
         medium: Any = ImageMedium(image)
-        return cls(image, layout, state, Catalogue.read(medium, layout))
+        return cls(image, layout, record_in(image), Catalogue.read(medium, layout))
 
     def arrays(self) -> dict[str, NDArray[np.uint64]]:
         """Return the words of every array that the catalogue names."""

@@ -11,10 +11,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 import rpmem
-from tests.support.media import image_of, state_of
+from rpmem.base.pool_format import POOL_FLOOR
+from tests.support.media import image_of, state_of, state_of_record
 
 SIZE = 8 << 20
-HEADER = 4096
+#: What each copy has for itself: its header, and its record.
+OWN = POOL_FLOOR
 
 
 class PoolNode:
@@ -34,11 +36,11 @@ class PoolNode:
         return image_of(self.directory / name)
 
     def contents(self, name: str = "pool.set") -> bytes:
-        """Return the replica as it lies in the files now, without the header."""
-        return self.image(name)[HEADER:]
+        """Return the replica as it lies in the files now, without what is its own."""
+        return self.image(name)[OWN:]
 
     def state(self, name: str = "pool.set") -> tuple[int, str]:
-        """Return generation and phase as they lie in the files now."""
+        """Return the epoch's number and the mark as they lie in the files now."""
         return state_of(self.image(name))
 
     def files(self) -> list[str]:
@@ -47,13 +49,13 @@ class PoolNode:
 
 
 def local_bytes(path: Path, size: int = SIZE) -> bytes:
-    """Return a pool of one file without its header."""
-    return path.read_bytes()[HEADER:size]
+    """Return a pool of one file without what is that copy's own."""
+    return path.read_bytes()[OWN:size]
 
 
 def state_now(pool: rpmem.Pool) -> tuple[int, str]:
-    """Return generation and phase as the pool says them; compare `PoolNode.state`."""
-    return pool.state.generation, pool.state.phase.name
+    """Return the epoch's number and the mark as the pool says them; compare `PoolNode.state`."""
+    return state_of_record(pool.record)
 
 
 def kill(replica: rpmem.Replica) -> None:

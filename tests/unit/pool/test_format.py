@@ -63,6 +63,19 @@ def test_a_pool_of_format_1_is_refused_and_stays_as_it_is(tmp_path, readonly):
     assert path.read_bytes() == before
 
 
+def test_a_pool_of_format_1_without_a_header_is_refused(tmp_path):
+    """Its superblock lay where the record lies now."""
+    file = tmp_path / "pool.set"
+    file.write_text(f"PMEMPOOLSET\nOPTION NOHDRS\n2M {tmp_path}/part\n")
+    rpmem.Pool.create(file).close()
+    part = tmp_path / "part"
+    content = part.read_bytes()
+    part.write_bytes(content[:4096] + b"RPMEMSB1" + content[4104:])
+    for readonly in (False, True):
+        with pytest.raises(HeaderError, match="has format 1"):
+            rpmem.Pool.open(file, readonly=readonly)
+
+
 def test_a_header_of_format_1_is_refused(tmp_path, monkeypatch):
     monkeypatch.setattr("rpmem.pool.assembly.MAJOR", 1)
     path = tmp_path / "pool"
@@ -105,7 +118,7 @@ def test_a_replica_of_format_1_is_refused_and_stays_as_it_is(tmp_path, monkeypat
     before = rewritten(part, lambda content: b"RPMEMSB1" + content[8:])
     for use in (
         lambda: rpmem.Pool.open(local, "local: run.set"),
-        lambda: rpmem.Pool.open(local, "local: run.set", force=True),
+        lambda: rpmem.Pool.open(local, "local: run.set", discard="local: run.set"),
         lambda: rpmem.Pool.restore(tmp_path / "again", "local: run.set"),
     ):
         with pytest.raises(HeaderError, match="has format 1"):

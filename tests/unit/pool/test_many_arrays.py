@@ -121,7 +121,7 @@ def test_the_mark_is_durable_before_anything_is_stored_above_it():
     assert all(end <= mark for _, end in catalogue.spans)
 
     def store(offset, data):
-        if offset >= 16384:
+        if offset >= 32768:
             assert offset + len(data) <= read(medium)._root.mark
         CrashMedium.store(medium, offset, data)
 
@@ -137,7 +137,7 @@ def test_nothing_above_the_mark_is_trusted_after_a_torn_root():
     put(catalogue, "a")
     slot = catalogue._layout.slot_offset(1 - catalogue._slot)
     medium.seen[slot : slot + 64] = 0xEE
-    medium.seen[40960:] = 0xEE
+    medium.seen[57344:] = 0xEE
     again = reload(medium)
     put(again, "b", 20000)
     entry = again.find("b")

@@ -23,7 +23,9 @@ import numpy as np
 import pytest
 
 import rpmem
-from rpmem.base.pool_format import MINIMUM_SIZE
+from rpmem.base.pool_format import MINIMUM_SIZE, RECORD_OFFSET, RECORD_SIZE
+from rpmem.epochs import change, codec
+from rpmem.epochs.record import Mark
 from rpmem.errors import (
     ArrayNotFound,
     BufferRefused,
@@ -46,7 +48,9 @@ from rpmem.files.attributes import PoolAttributes
 from rpmem.files.poolset import Part, PoolSet
 from rpmem.pool.catalogue.catalogue import Catalogue
 from rpmem.pool.local import FilePlace
-from rpmem.pool.superblock import SLOTS_OFFSET, STATE_OFFSET, Phase, State
+from rpmem.pool.superblock import LAYOUT_OFFSET, LAYOUT_SIZE, SLOTS_OFFSET, Layout
+from tests.support.media import record_in
+from tests.support.pools import state_now
 
 SIZE = 4 << 20
 
@@ -207,18 +211,18 @@ def test_an_error_names_the_file_once(tmp_path):
         assert str(caught.value).count(str(file)) == 1
 
 
-# --- generations ---
+# --- epochs ---
 
 
-def test_generations_count_writers(tmp_path):
+def test_epochs_count_writers(tmp_path):
     path = tmp_path / "p"
     with rpmem.Pool.create(path, SIZE) as pool:
-        assert pool.state == State(1, Phase.OPEN)
-    for generation in (2, 3):
+        assert state_now(pool) == (1, "BEGUN")
+    for number in (2, 3):
         with rpmem.Pool.open(path) as pool:
-            assert pool.state == State(generation, Phase.OPEN)
+            assert state_now(pool) == (number, "BEGUN")
     with rpmem.Pool.open(path, readonly=True) as pool:
-        assert pool.state == State(3, Phase.CLEAN)
+        assert state_now(pool) == (3, "CLEAN")
 
 
 def test_a_killed_writer_leaves_the_pool_open_and_usable(tmp_path):
@@ -232,10 +236,10 @@ def test_a_killed_writer_leaves_the_pool_open_and_usable(tmp_path):
     ended = subprocess.run([sys.executable, "-c", textwrap.dedent(script), path])
     assert ended.returncode == -9
     with rpmem.Pool.open(path, readonly=True) as pool:
-        assert pool.state == State(1, Phase.OPEN)
+        assert state_now(pool) == (1, "BEGUN")
         assert pool["a"].tolist() == [7] * 5
     with rpmem.Pool.open(path) as pool:
-        assert pool.state == State(2, Phase.OPEN)
+        assert state_now(pool) == (2, "BEGUN")
 
 
 def test_readonly_changes_nothing(tmp_path):
@@ -322,7 +326,7 @@ def test_looking_on_while_somebody_writes(tmp_path):
         while not select.select([writer.stdout], [], [], 0)[0]:
             with rpmem.Pool.open(path, readonly=True) as pool:
                 assert pool.has_writer
-                assert pool.state == State(2, Phase.OPEN)
+                assert state_now(pool) == (2, "BEGUN")
                 assert "first" in pool
             looks += 1
         assert looks > 3
@@ -333,9 +337,9 @@ def test_looking_on_while_somebody_writes(tmp_path):
             writer.communicate("\n")
             assert not first.has_writer
             with rpmem.Pool.open(path) as pool:
-                assert pool.state == State(3, Phase.OPEN)
+                assert state_now(pool) == (3, "BEGUN")
                 assert not pool.has_writer
-            assert first.state == State(2, Phase.OPEN)
+            assert state_now(first) == (2, "BEGUN")
 
 
 def test_what_is_torn_beside_a_writer_is_no_damage(tmp_path, monkeypatch):
@@ -376,9 +380,9 @@ AS_NOBODY = """
         rpmem.Pool.open(name, readonly=True).close()
     os.setgroups([]); os.setgid(65534); os.setuid(65534)
     with rpmem.Pool.open("p", readonly=True) as pool:
-        print(pool["a"].tolist(), pool.state.generation)
+        print(pool["a"].tolist(), pool.epoch.number)
     with rpmem.Pool.open("p.set", readonly=True) as pool:
-        print(pool["a"].tolist(), pool.state.generation)
+        print(pool["a"].tolist(), pool.epoch.number)
     try:
         rpmem.Pool.open("p")
     except PoolSetDenied:
@@ -416,14 +420,14 @@ def test_what_persist_takes(tmp_path):
         times = pool.array("t", 10, "M8[s]")
         empty = pool.array("e", (0, 3))
         for x in (array, array[3], array[:, 5], array[::-3, ::7], times, times[::2], empty,
-                  memoryview(array), (8192, 100), None):  # fmt: skip
+                  memoryview(array), (32768, 100), None):  # fmt: skip
             pool.persist(x)
             pool.flush(x)
             pool.deep_persist(x)
         pool.drain()
         pool.persist(array, relaxed=True)
-        pool.persist_many([array[1], (8192, 8), times])
-        pool.persist_many(np.array([[8192, 64], [65536, 8]], dtype=np.uint64))
+        pool.persist_many([array[1], (32768, 8), times])
+        pool.persist_many(np.array([[32768, 64], [65536, 8]], dtype=np.uint64))
         for wrong in ((0, 8), (4000, 200), (SIZE - 8, 9), (2**64 - 8, 16), (-1, 5)):
             with pytest.raises(RangeError):
                 pool.persist(wrong)
@@ -436,7 +440,7 @@ def test_what_persist_takes(tmp_path):
 
 def test_there_is_nothing_to_read_from(tmp_path):
     with rpmem.Pool.create(tmp_path / "p", SIZE) as pool:
-        for call in (lambda: pool.read((8192, 8)), pool.pull, lambda: pool.detach(0)):
+        for call in (lambda: pool.read((32768, 8)), pool.pull, lambda: pool.detach(0)):
             with pytest.raises(UsageError, match="no replica"):
                 call()
 
@@ -493,26 +497,69 @@ def test_what_is_no_pool(tmp_path):
         rpmem.Pool.create(poolset(tmp_path, ("one", "2M"), extra="REPLICA\n2M /tmp/x\n"))
 
 
-def test_an_interrupted_creation_is_recognised(tmp_path):
+@pytest.mark.parametrize(("place", "length"), [(LAYOUT_OFFSET, 64), (RECORD_OFFSET, RECORD_SIZE)])
+def test_an_interrupted_creation_is_recognised(tmp_path, place, length):
     path = tmp_path / "p"
     with rpmem.Pool.create(path, SIZE):
         pass
     with open(path, "r+b") as file:
-        file.seek(4096)
-        file.write(bytes(64))
-    with pytest.raises(CatalogueCorrupt, match="creation was interrupted"):
+        file.seek(place)
+        file.write(bytes(length))
+    with pytest.raises(CatalogueCorrupt, match=r"[Cc]reation was interrupted"):
         rpmem.Pool.open(path)
 
 
-def test_a_damaged_state_word_is_reported(tmp_path):
+@pytest.mark.parametrize("readonly", [False, True])
+@pytest.mark.parametrize("place", [0, 64, 150, 8192, 8280])
+def test_a_damaged_record_is_reported(tmp_path, place, readonly):
+    """Of a copy that was closed: no half of it stands in for the other."""
     path = tmp_path / "p"
     with rpmem.Pool.create(path, SIZE):
         pass
+    before = flipped(path, RECORD_OFFSET + place)
+    with pytest.raises(CatalogueCorrupt, match="record of this copy is damaged"):
+        rpmem.Pool.open(path, readonly=readonly)
+    assert path.read_bytes() == before
+
+
+def flipped(path, place):
+    content = bytearray(path.read_bytes())
+    content[place] ^= 4
+    path.write_bytes(content)
+    return content
+
+
+def cut_off(path, after):
+    """Leave the record as a crash does after so many of the four stores of a change."""
+    record = record_in(path.read_bytes())
+    layout = Layout.unpack(path.read_bytes()[LAYOUT_OFFSET:][:LAYOUT_SIZE])
+    offered = change.marked(record, Mark.BEGUN)
     with open(path, "r+b") as file:
-        file.seek(STATE_OFFSET)
-        file.write(b"12345678")
-    with pytest.raises(CatalogueCorrupt, match="state word"):
-        rpmem.Pool.open(path)
+        sequence = codec.read(
+            path.read_bytes()[RECORD_OFFSET:][:RECORD_SIZE], pool_id=layout.pool_id
+        ).sequence
+        steps = list(codec.changes(offered, sequence + 1, pool_id=layout.pool_id))
+        for offset, data in steps[:after]:
+            file.seek(RECORD_OFFSET + offset)
+            file.write(data)
+
+
+@pytest.mark.parametrize("after", range(5))
+def test_a_change_of_the_record_that_was_cut_off_is_understood(tmp_path, after):
+    path = tmp_path / "p"
+    with rpmem.Pool.create(path, SIZE) as pool:
+        pool.array("a", 3)[:] = 1
+        pool.persist()
+    cut_off(path, after)
+    before = path.read_bytes()
+    with rpmem.Pool.open(path, readonly=True) as pool:
+        assert state_now(pool) == (1, "CLEAN" if after < 2 else "BEGUN")
+    assert path.read_bytes() == before
+    with rpmem.Pool.open(path) as pool:
+        assert state_now(pool) == (2, "BEGUN")
+        assert pool["a"].tolist() == [1] * 3
+    area = path.read_bytes()[RECORD_OFFSET:][:RECORD_SIZE]
+    assert area[64:8192] == area[8192:16320]
 
 
 def test_parts_of_different_pools(tmp_path):
@@ -541,9 +588,9 @@ def test_everything_after_close_is_told_so(tmp_path):
     assert "closed" in repr(pool)
     for call in (
         pool.persist, pool.drain, pool.names, lambda: pool["a"], lambda: pool.array("b", 3),
-        lambda: pool.flush((8192, 8)), lambda: pool.deep_persist((8192, 8)), lambda: len(pool),
-        lambda: pool.persist_many([(8192, 8)]), lambda: pool.__enter__(), lambda: "a" in pool,
-        lambda: pool.__delitem__("a"), pool.pull, lambda: pool.read((8192, 8)),
+        lambda: pool.flush((32768, 8)), lambda: pool.deep_persist((32768, 8)), lambda: len(pool),
+        lambda: pool.persist_many([(32768, 8)]), lambda: pool.__enter__(), lambda: "a" in pool,
+        lambda: pool.__delitem__("a"), pool.pull, lambda: pool.read((32768, 8)),
         lambda: pool.attach("local: x.set"), lambda: pool.detach(0), lambda: pool.free,
     ):  # fmt: skip
         with pytest.raises(ClosedError, match="closed"):
@@ -584,7 +631,7 @@ def test_a_forgotten_pool_warns(tmp_path):
     with pytest.warns(ResourceWarning, match="never closed"):
         del pool
     with rpmem.Pool.open(tmp_path / "p") as pool:
-        assert pool.state == State(2, Phase.OPEN)
+        assert state_now(pool) == (2, "BEGUN")
 
 
 def test_a_forked_child_is_told(tmp_path):
@@ -605,7 +652,7 @@ def test_a_forked_child_is_told(tmp_path):
                 assert os.waitpid(child, 0)[1] == 0
                 a[:] = 1
                 pool.persist(a)
-                print(pool.state.phase.name)
+                print(pool.record.mark.name)
     """
     command = [sys.executable, "-W", "error", "-c", textwrap.dedent(script), tmp_path / "p"]
     ended = subprocess.run(command, capture_output=True, text=True, timeout=60)
@@ -613,10 +660,10 @@ def test_a_forked_child_is_told(tmp_path):
     assert ended.stderr == ""
     assert ended.stdout.count("parent process") == 4
     assert "not refused" not in ended.stdout
-    assert ended.stdout.splitlines()[-1] == "OPEN"
+    assert ended.stdout.splitlines()[-1] == "BEGUN"
     assert issubclass(ForkedError, ClosedError)
     with rpmem.Pool.open(tmp_path / "p", readonly=True) as pool:
-        assert pool.state == State(1, Phase.CLEAN)
+        assert state_now(pool) == (1, "CLEAN")
         assert pool["a"].tolist() == [1] * 3
 
 
@@ -656,7 +703,7 @@ def test_closing_under_the_feet_of_other_threads(tmp_path):
     def work():
         try:
             while not stop.is_set():
-                pool.persist((8192, 4096))
+                pool.persist((32768, 4096))
         except ClosedError as error:
             errors.append(error)
 
@@ -806,7 +853,7 @@ def test_a_creation_in_a_buffer_that_fails_leaves_no_pool_in_it(monkeypatch):
     with pytest.raises(ReplicaLost):
         rpmem.Pool.create(memory)
     monkeypatch.undo()
-    with pytest.raises(CatalogueCorrupt, match="there is no superblock"):
+    with pytest.raises(HeaderError, match="no pool was created"):
         rpmem.Pool.open(memory)
     assert not any(memory[:4096])
 

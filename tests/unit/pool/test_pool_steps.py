@@ -12,6 +12,7 @@ from rpmem.errors import PoolSetExists, ReplicaLost, StaleReplica, UsageError
 from rpmem.pool import assembly
 from rpmem.pool.catalogue.catalogue import Catalogue
 from rpmem.pool.copies import Copies
+from rpmem.session.replica import Replica
 from tests.support.pools import SIZE, PoolNode, fill
 
 
@@ -86,25 +87,41 @@ def test_a_creation_interrupted_at_the_last_step_leaves_nothing(local, node, mon
         pass
 
 
+@pytest.mark.parametrize("error", [ReplicaLost("cut"), interrupts.Interrupted()])
+@pytest.mark.parametrize("carried_out", [True, False])
+@pytest.mark.parametrize("nth", [1, 2, 3])
 @pytest.mark.parametrize("created", [True, False])
-def test_an_attach_interrupted_at_the_last_step_is_undone(local, node, monkeypatch, created):
-    """What it created goes; what was there before stays."""
-    share = Copies.share_state
+def test_an_attach_cut_off_at_any_record_is_undone(
+    local, node, monkeypatch, created, nth, carried_out, error
+):
+    """What it created goes; what was there before stays, and the pool goes on without it."""
+    set_record = Replica.set_record
     parts = 1 if created else 0
+    calls = []
 
-    def interrupted(self):
-        monkeypatch.setattr(Copies, "share_state", share)
-        raise interrupts.Interrupted
+    def cut_off(self, record, *, discard=False):
+        calls.append(record)
+        if len(calls) != nth or carried_out:
+            set_record(self, record, discard=discard)
+        if len(calls) == nth:
+            raise error
 
     with rpmem.Pool.create(local, SIZE, [] if created else node.spec(), parts=1) as pool:
         if not created:
             pool.detach(0)
         before = node.files()
-        monkeypatch.setattr(Copies, "share_state", interrupted)
-        with pytest.raises(interrupts.Interrupted):
+        monkeypatch.setattr(Replica, "set_record", cut_off)
+        with pytest.raises(type(error)):
             pool.attach(node.spec(), create=created, parts=parts)
+        assert len(calls) == nth
+        monkeypatch.undo()
         assert node.files() == before
         assert list(pool.replicas) == []
+        # What was offered is not taken back: a newer epoch has taken its place.
+        assert pool.record.prepared is None
+        if nth > 1:
+            assert calls[-1].newest.stamp in pool.history
+            assert calls[-1].newest.stamp != pool.epoch.stamp
         array = pool.array("a", 10, "u8")
         array[:] = 7
         pool.persist(array)
@@ -120,9 +137,10 @@ def test_somebody_else_takes_the_name_during_restore(tmp_path, local, node, monk
     new = tmp_path / "new"
     read_back = assembly._read_back
 
-    def slow(parts):
-        read_back(parts)
+    def slow(*arguments):
+        catalogue = read_back(*arguments)
         new.write_text("mine")
+        return catalogue
 
     monkeypatch.setattr(assembly, "_read_back", slow)
     with pytest.raises(PoolSetExists):

@@ -7,10 +7,13 @@ import struct
 
 import pytest
 
+from rpmem.base.pool_format import HEADER_SIZE, RECORD_OFFSET, RECORD_SIZE
+from rpmem.epochs import codec
+from rpmem.epochs import record as record_of_copy
 from rpmem.files.attributes import MAJOR, SIGNATURE
 from rpmem.pool import superblock
 from rpmem.pool.catalogue import entries, extents, log, records, root
-from rpmem.pool.superblock import Layout, Phase
+from rpmem.pool.superblock import Layout
 from tests.support.pages import page, table, ticked
 
 PAGE = page("docs/format.md")
@@ -40,9 +43,9 @@ def rows_after(text, heading):
 def pool(text):
     layout = Layout.plan(superblock.SMALLEST_POOL, bytes(16))
     real = [
-        (0, superblock.LAYOUT_OFFSET),
+        (0, HEADER_SIZE),
+        (RECORD_OFFSET, RECORD_SIZE),
         (superblock.LAYOUT_OFFSET, superblock.LAYOUT_SIZE),
-        (superblock.STATE_OFFSET, superblock.STATE_SIZE),
         *((layout.slot_offset(slot), layout.slot_size) for slot in range(superblock.SLOT_COUNT)),
     ]
     starts = [int(row[0]) for row in table(text, "offset", "bytes", "what")]
@@ -88,13 +91,31 @@ def words(text):
         f"rounded up to {extents.SMALL_ALIGNMENT}",
         f"multiple of {extents.SMALL_ALIGNMENT}, or of {extents.PAGE_ALIGNMENT}",
         f"last {log._LINK.size} bytes",
-        ", ".join(f"{phase.value} *{phase.name.lower()}*" for phase in Phase),
+        codec._MAGIC.decode(),
+        f"at most {record_of_copy.MOST_MEMBERS} |",
+        f"at most {record_of_copy.MOST_HISTORY} |",
+        f"at most {record_of_copy.MOST_PARTED}: uuid",
+        f"| {codec._STAMP.size} each | history",
+        f"| {codec._PARTING.size} each | copies",
     ]
     flat = " ".join(text.split())
     return [each for each in said if each not in flat]
 
 
-CHECKS = [pool, layout, root_slot, link, record, kinds, words]
+def copy_record(text):
+    """The word, and the slots behind it."""
+    slots = [(offset, codec.SLOT_SIZE) for offset in codec.SLOT_OFFSETS]
+    return rows_after(text, "## Record of a copy") != [(0, codec.WORD_SIZE), *slots]
+
+
+def marks(text):
+    """The marks and their names."""
+    section = text[text.index("| mark |") :]
+    written = [(int(number), name.strip("*")) for number, name, _ in table(section, "mark", "", "")]
+    return written != [(mark.value, mark.name.lower()) for mark in record_of_copy.Mark]
+
+
+CHECKS = [pool, copy_record, marks, layout, root_slot, link, record, kinds, words]
 
 
 @pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__)
@@ -105,8 +126,8 @@ def test_the_page_is_true(check):
 @pytest.mark.parametrize(
     ("check", "old", "new"),
     [
-        (pool, "| 12288 | 4096 |", "| 12289 | 4096 |"),
-        (pool, "| 16384 | the rest |", "| 16385 | the rest |"),
+        (pool, "| 28672 | 4096 |", "| 28673 | 4096 |"),
+        (pool, "| 32768 | the rest |", "| 32769 | the rest |"),
         (layout, "| 60 | 4 |", "| 60 | 8 |"),
         (root_slot, "| 48 | 8 |", "| 48 | 4 |"),
         (root_slot, "first 128 bytes", "first 64 bytes"),
