@@ -104,8 +104,8 @@ cdef class Calls:
         buffer : buffer
             Filled completely.
         offset : int
-            Where in the pool to begin. The header may be read, unless rpmem itself laid out the pool
-            and the target runs rpmem's own rpmemd.
+            Where in the pool to begin. The header may be read, unless rpmem itself laid out the
+            pool and the target runs rpmem's own rpmemd.
         lane : int, optional
             A specific lane; by default a free one.
         """

@@ -19,15 +19,20 @@ from rpmem.control.events import (
     CreateRequested,
     Event,
     Greeted,
+    LeaveRequested,
     OpenRequested,
     SessionFailed,
     SetAttributesRequested,
+    SetEpochRequested,
 )
 from rpmem.control.framing import HEADER_SIZE, INITIATOR_LIMIT, TARGET_LIMIT
 from rpmem.control.handshake import Protocol, detect, pack_status
 from rpmem.control.initiator import InitiatorSession
 from rpmem.control.initiator_machine import InitiatorMachine, InitiatorState
 from rpmem.control.messages import (
+    EPOCHS,
+    LEFT,
+    MAX_RECORD_SIZE,
     Close,
     Create,
     Done,
@@ -35,10 +40,12 @@ from rpmem.control.messages import (
     Failure,
     Hello,
     LaneGrant,
+    Left,
     Log,
     Open,
     Ready,
     SetAttributes,
+    SetEpoch,
 )
 from rpmem.control.pmdk import ANSWER_SIZES, Kind, encode_done, encode_ready, encode_request
 from rpmem.control.pmdk_initiator import PmdkInitiatorSession
@@ -60,6 +67,7 @@ CREATE = Create(
 )
 OPEN = Open(pool_set="p.set", pool_size=1 << 25, lanes=4, providers=("sockets",), message_size=8192)
 SET = SetAttributes(attributes=ATTRIBUTES[::-1])
+RECORD = bytes(range(256)) * 3
 READY = Ready(
     provider="sockets",
     port=4711,
@@ -69,7 +77,8 @@ READY = Ready(
     steps=("send-after-write",),
     message_size=8192,
 )
-HELLO = Hello(software="rpmem 0.1.0", host="node1", pid=7, features=("taste",))
+HELLO = Hello(software="rpmem 0.1.0", host="node1", pid=7, features=("taste", EPOCHS, LEFT))
+NAMED = {host: HELLO.replaced(host=host) for host in ("set_epoch", "leave")}
 
 
 def native(*messages) -> list[bytes]:
@@ -81,6 +90,8 @@ SCRIPTS = {
     "native target": [
         native(HELLO, CREATE, SET, Close(remove=True)),
         native(HELLO, OPEN, SET, SET, Close()),
+        native(HELLO, OPEN, SetEpoch(record=RECORD), Left(), Close()),
+        native(HELLO, CREATE, SetEpoch(record=bytes(MAX_RECORD_SIZE), discard=True), Close()),
     ],
     "pmdk target": [
         [encode_request(m) for m in (CREATE, SET, Close(remove=True))],
@@ -88,6 +99,11 @@ SCRIPTS = {
     ],
     "native initiator": [
         [pack_status(0), *native(HELLO, READY, Done(), Done())],
+        [
+            pack_status(0),
+            *native(NAMED["set_epoch"], READY.replaced(record=RECORD), Done(), Done()),
+        ],
+        [pack_status(0), *native(NAMED["leave"], READY.replaced(damage="torn"), Done(), Done())],
         [
             pack_status(0),
             *native(HELLO, READY),
@@ -253,7 +269,9 @@ def react(rng: random.Random, machine, event: Event) -> None:
                         message_size=request.message_size,
                     )
                 )
-            case SetAttributesRequested() | CloseRequested():
+            case (
+                SetAttributesRequested() | SetEpochRequested() | LeaveRequested() | CloseRequested()
+            ):
                 machine.done() if rng.random() < 0.9 else machine.error(OSError(5, "EIO"))
     return None
 
@@ -268,7 +286,18 @@ def advance(machine) -> None:
                 machine.close()
             else:
                 machine.set_before = True
-                machine.set_attributes(ATTRIBUTES)
+                change(machine)
+
+
+def change(machine) -> None:
+    """Ask for the change for which the target is named, if both sides know it."""
+    host = getattr(getattr(machine, "peer", None), "host", "")
+    if host == "set_epoch" and EPOCHS in machine.features:
+        machine.set_epoch(RECORD)
+    elif host == "leave" and LEFT in machine.features:
+        machine.leave()
+    else:
+        machine.set_attributes(ATTRIBUTES)
 
 
 def trial(name: str, seed: int) -> str:

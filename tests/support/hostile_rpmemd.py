@@ -16,7 +16,7 @@ from typing import Any
 from rpmem.control.events import CloseRequested, CreateRequested, OpenRequested
 from rpmem.control.framing import encode_frame
 from rpmem.control.handshake import pack_status
-from rpmem.control.messages import Create, Hello, Kind, LaneGrant, Open, Ready
+from rpmem.control.messages import FEATURES, Create, Hello, Kind, LaneGrant, Open, Ready
 from rpmem.control.target import TargetSession
 
 _LIMIT = 1 << 20
@@ -78,7 +78,7 @@ def main() -> int:
     sys.stderr.write(wishes.get("stderr", ""))
     sys.stderr.flush()
     _write(pack_status(0))
-    machine = TargetSession(Hello.of_this_process("rpmemd, hostile", ("staging",)))
+    machine = TargetSession(Hello.of_this_process("rpmemd, hostile", FEATURES))
     while data := os.read(0, 1 << 16):
         for event in machine.receive(data):
             if isinstance(event, CreateRequested | OpenRequested):

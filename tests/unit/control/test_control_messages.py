@@ -11,10 +11,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rpmem.control.bounded_json import format_object
-from rpmem.control.framing import Frame
+from rpmem.control.framing import INITIATOR_LIMIT, Frame
 from rpmem.control.handshake import Protocol, agree, detect, pack_status, unpack_status
 from rpmem.control.messages import (
     MAX_LANES,
+    MAX_RECORD_SIZE,
     Close,
     Create,
     Done,
@@ -23,10 +24,12 @@ from rpmem.control.messages import (
     Hello,
     Kind,
     LaneGrant,
+    Left,
     Log,
     Open,
     Ready,
     SetAttributes,
+    SetEpoch,
     decode_from_initiator,
     decode_from_target,
 )
@@ -46,12 +49,23 @@ from rpmem.errors import (
 from tests.support import tokens as secrets
 
 U64 = (1 << 64) - 1
+CREATE = Create(pool_set="p.set", pool_size=1 << 25, lanes=4, providers=("tcp",), message_size=4096)
+READY = Ready(
+    provider="tcp",
+    port=7,
+    lanes=(LaneGrant(token=bytes(32), key=U64, address=U64 - (1 << 25) + 1),),
+    pool_size=1 << 25,
+    steps=("send-after-write",),
+    message_size=4096,
+)
+HELLO = Hello(software="rpmem 0.1.0", host="node1", pid=1)
 tokens = st.from_regex(r"[A-Za-z0-9][A-Za-z0-9_.:;+-]{0,63}", fullmatch=True)
 names = st.text(
     st.characters(exclude_characters="\0", exclude_categories=("Cs",)), min_size=1, max_size=80
 )
 words = st.text(st.characters(categories=("L", "N", "P")), max_size=100)
 attributes = st.binary(min_size=104, max_size=104)
+records = st.binary(min_size=1, max_size=300) | st.just(bytes(MAX_RECORD_SIZE))
 pool_sizes = st.integers(1, 1 << 40)
 message_sizes = st.integers(128, 16 << 20)
 lanes = st.integers(1, MAX_LANES)
@@ -81,6 +95,8 @@ requests = st.one_of(
     ),
     st.builds(SetAttributes, attributes=attributes),
     st.builds(Close, remove=st.booleans()),
+    st.builds(SetEpoch, record=records, discard=st.booleans()),
+    st.just(Left()),
 )
 grants = st.builds(
     LaneGrant,
@@ -101,7 +117,9 @@ answers = st.one_of(
         steps=some_tokens,
         message_size=message_sizes,
         window=st.integers(1, 4096),
+        record=st.none() | records,
     ),
+    st.builds(READY.replaced, damage=st.none() | words),
     st.just(Done()),
     st.builds(Error, code=tokens, errno=st.integers(0, 4095), message=words, hint=words),
     st.builds(Failure, code=tokens, errno=st.integers(0, 4095), message=words),
@@ -118,18 +136,6 @@ def edited(message, /, **changes) -> Frame:
     content = {**message.to_json(), **changes}
     content = {name: value for name, value in content.items() if value is not ...}
     return Frame(message.KIND, 1, format_object(content))
-
-
-CREATE = Create(pool_set="p.set", pool_size=1 << 25, lanes=4, providers=("tcp",), message_size=4096)
-READY = Ready(
-    provider="tcp",
-    port=7,
-    lanes=(LaneGrant(token=bytes(32), key=U64, address=U64 - (1 << 25) + 1),),
-    pool_size=1 << 25,
-    steps=("send-after-write",),
-    message_size=4096,
-)
-HELLO = Hello(software="rpmem 0.1.0", host="node1", pid=1)
 
 
 @given(requests)
@@ -225,6 +231,12 @@ def test_a_lone_surrogate_is_no_name():
         {"steps": []},
         {"window": 0},
         {"pool_size": 0},
+        {"record": ""},
+        {"record": "00" * (MAX_RECORD_SIZE + 1)},
+        {"record": True},
+        {"damage": "x" * 501},
+        {"damage": 7},
+        {"record": "00", "damage": "torn"},
     ],
     ids=lambda change: repr(change)[:40],
 )
@@ -232,6 +244,53 @@ def test_a_ready_out_of_bounds(change):
     with pytest.raises(MalformedMessage):
         decode_from_target(edited(READY, **change))
     assert decode_from_target(carried(READY)) == READY
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"record": ...},
+        {"record": None},
+        {"record": ""},
+        {"record": "00" * (MAX_RECORD_SIZE + 1)},
+        {"record": "00" * MAX_RECORD_SIZE + "0"},
+        {"record": " 0" * 9},
+        {"record": "0"},
+        {"record": ["00"]},
+        {"record": 7},
+        {"discard": None},
+        {"discard": 1},
+        {"discard": "yes"},
+    ],
+    ids=lambda change: repr(change)[:40],
+)
+def test_a_set_epoch_out_of_bounds(change):
+    with pytest.raises(MalformedMessage) as caught:
+        decode_from_initiator(edited(SetEpoch(record=b"r" * 9), **change))
+    assert f"SetEpoch lacks the field {next(iter(change))}" in str(caught.value) or (
+        f"SetEpoch.{next(iter(change))}" in str(caught.value)
+    )
+    assert len(str(caught.value)) < 300
+
+
+def test_the_largest_record_fits_into_a_frame():
+    message = SetEpoch(record=b"\xff" * MAX_RECORD_SIZE, discard=True)
+    assert len(message.encode(1, limit=INITIATOR_LIMIT)) < INITIATOR_LIMIT // 2
+    assert decode_from_initiator(carried(message)) == message
+    with pytest.raises(UsageError, match=r"record has 8129 bytes, not 1..8128"):
+        SetEpoch(record=bytes(MAX_RECORD_SIZE + 1))
+    with pytest.raises(UsageError, match=r"record has 0 bytes, not 1..8128"):
+        SetEpoch(record=b"")
+
+
+def test_a_discard_is_never_the_default():
+    assert decode_from_initiator(edited(SetEpoch(record=b"r"), discard=...)).discard is False
+
+
+def test_the_numbers_that_are_reserved_are_refused():
+    for number in range(0x0008, 0x000D):
+        with pytest.raises(UnexpectedMessage, match="not known"):
+            decode_from_initiator(Frame(number, 1, b"{}"))
 
 
 @pytest.mark.parametrize(
@@ -256,7 +315,13 @@ def test_who_may_say_what():
     for message in (READY, Done(), Error(code="x"), Log(message="x"), Failure(code="x")):
         with pytest.raises(UnexpectedMessage):
             decode_from_initiator(carried(message))
-    for message in (CREATE, Close(), SetAttributes(attributes=bytes(104))):
+    for message in (
+        CREATE,
+        Close(),
+        SetAttributes(attributes=bytes(104)),
+        SetEpoch(record=b"r"),
+        Left(),
+    ):
         with pytest.raises(UnexpectedMessage):
             decode_from_target(carried(message))
     with pytest.raises(UnexpectedMessage):

@@ -13,35 +13,44 @@ from rpmem.control.events import (
     CreateRequested,
     Greeted,
     InitiatorGone,
+    LeaveRequested,
     LegacyTarget,
     LogReceived,
     Opened,
     OpenRequested,
+    RecordSet,
     Refused,
     SessionFailed,
     SetAttributesRequested,
+    SetEpochRequested,
     TargetFailed,
 )
 from rpmem.control.handshake import Protocol, pack_status
 from rpmem.control.initiator import InitiatorSession
 from rpmem.control.initiator_machine import InitiatorState
 from rpmem.control.messages import (
+    EPOCHS,
+    LEFT,
     Close,
     Create,
     Done,
     Hello,
     LaneGrant,
+    Left,
     Log,
     Message,
     Open,
     Ready,
     SetAttributes,
+    SetEpoch,
 )
+from rpmem.control.pmdk_initiator import PmdkInitiatorSession
 from rpmem.control.target import TargetSession
-from rpmem.control.target_machine import TargetState
+from rpmem.control.target_machine import TargetMachine, TargetState
 from rpmem.errors import (
     AttributesRefused,
     ClosedError,
+    EpochRefused,
     FlushFailed,
     LaunchFailed,
     MalformedMessage,
@@ -251,6 +260,203 @@ def test_the_target_takes_hello_and_the_first_request_in_one_go():
     assert [type(event) for event in events] == [Greeted, OpenRequested]
 
 
+# --- the record of the copy -------------------------------------------------------------------
+
+BOTH = (EPOCHS, LEFT)
+CHANGES = {
+    "set_epoch": (lambda session: session.set_epoch(b"record"), SetEpoch(record=b"record"), EPOCHS),
+    "leave": (lambda session: session.leave(), Left(), LEFT),
+}
+each_change = pytest.mark.parametrize("change", CHANGES)
+
+
+def with_records(*, here=BOTH, there=BOTH) -> Pair:
+    return Pair(HERE.replaced(features=here), THERE.replaced(features=there))
+
+
+def test_a_record_is_set_and_a_copy_leaves():
+    pair = with_records().open()
+    for discard in (False, True):
+        pair.initiator.set_epoch(b"record", discard=discard)
+        assert pair.initiator.state is InitiatorState.SETTING
+        assert pair.to_target() == [SetEpochRequested(b"record", discard)]
+        assert pair.target.state is TargetState.SETTING
+        pair.target.done()
+        assert pair.to_initiator() == [RecordSet()]
+        assert pair.initiator.state is InitiatorState.OPEN
+        assert pair.target.state is TargetState.OPEN
+    pair.initiator.leave()
+    assert pair.to_target() == [LeaveRequested()]
+    pair.target.done()
+    assert pair.to_initiator() == [RecordSet()]
+    pair.initiator.close()
+    assert pair.to_target() == [CloseRequested(False)]
+
+
+@each_change
+def test_a_refused_record_leaves_the_session_open(change):
+    ask, _, _ = CHANGES[change]
+    pair = with_records().open()
+    for _ in range(2):
+        ask(pair.initiator)
+        pair.to_target()
+        pair.target.error(EpochRefused("it is the record of another copy", hint="Look"))
+        (event,) = pair.to_initiator()
+        assert isinstance(event, Refused)
+        assert type(event.error) is EpochRefused
+        assert str(event.error) == "node2: it is the record of another copy. Look."
+        assert pair.initiator.state is InitiatorState.OPEN
+        assert pair.target.state is TargetState.OPEN
+
+
+def starting() -> Pair:
+    pair = with_records()
+    pair.initiator = InitiatorSession(HERE.replaced(features=BOTH), where="node2")
+    return pair
+
+
+def opening() -> Pair:
+    pair = with_records().greet()
+    pair.initiator.create(CREATE)
+    pair.to_target()
+    return pair
+
+
+def setting() -> Pair:
+    pair = with_records().open()
+    pair.initiator.set_attributes(b"\x01" * 104)
+    pair.to_target()
+    return pair
+
+
+def closing() -> Pair:
+    pair = with_records().open()
+    pair.initiator.close()
+    pair.to_target()
+    return pair
+
+
+def closed() -> Pair:
+    pair = closing()
+    pair.target.done()
+    pair.to_initiator()
+    return pair
+
+
+def lost() -> Pair:
+    pair = with_records().open()
+    pair.initiator.receive_eof()
+    pair.target.receive_eof()
+    return pair
+
+
+def failed() -> Pair:
+    pair = with_records().open()
+    pair.initiator.receive(frame(Done(), 99))
+    pair.target.receive(frame(HERE, 99))
+    return pair
+
+
+def legacy() -> Pair:
+    pair = with_records()
+    pair.initiator.receive(pack_status(71))
+    pair.initiator.receive_eof()
+    return pair
+
+
+OF_INITIATOR = {
+    InitiatorState.STARTING: (starting, UsageError),
+    InitiatorState.GREETING: (with_records, UsageError),
+    InitiatorState.IDLE: (lambda: with_records().greet(), UsageError),
+    InitiatorState.OPENING: (opening, UsageError),
+    InitiatorState.SETTING: (setting, UsageError),
+    InitiatorState.CLOSING: (closing, UsageError),
+    InitiatorState.CLOSED: (closed, ClosedError),
+    InitiatorState.FAILED: (failed, UnexpectedMessage),
+    InitiatorState.LOST: (lost, ReplicaLost),
+    InitiatorState.LEGACY: (legacy, ClosedError),
+}
+OF_TARGET = {
+    TargetState.GREETING: with_records,
+    TargetState.IDLE: lambda: with_records().greet(),
+    TargetState.OPENING: opening,
+    TargetState.SETTING: setting,
+    TargetState.CLOSING: closing,
+    TargetState.CLOSED: closed,
+    TargetState.FAILED: failed,
+    TargetState.LOST: lost,
+}
+
+
+def test_every_state_but_the_open_one_is_tried():
+    assert OF_INITIATOR.keys() == set(InitiatorState) - {InitiatorState.OPEN}
+    assert OF_TARGET.keys() == set(TargetState) - {TargetState.OPEN}
+
+
+@each_change
+@pytest.mark.parametrize("state", OF_INITIATOR, ids=lambda state: state.name)
+def test_an_initiator_asks_for_it_only_while_open(state, change):
+    ask, _, _ = CHANGES[change]
+    make, error = OF_INITIATOR[state]
+    initiator = make().initiator
+    initiator.data_to_send()
+    assert initiator.state is state
+    with pytest.raises(error) as caught:
+        ask(initiator)
+    assert type(caught.value) is error
+    assert initiator.state is state
+    assert initiator.data_to_send() == b""
+
+
+@each_change
+@pytest.mark.parametrize("state", OF_TARGET, ids=lambda state: state.name)
+def test_a_target_takes_it_only_while_open(state, change):
+    _, message, _ = CHANGES[change]
+    target = OF_TARGET[state]().target
+    assert target.state is state
+    events = target.receive(frame(message, 3))
+    if state in TargetMachine.final:
+        assert events == []
+    else:
+        assert type(failure_of(events)) is UnexpectedMessage
+        assert target.state is TargetState.FAILED
+
+
+@each_change
+@pytest.mark.parametrize("lacking", ["here", "there"])
+def test_without_the_feature_there_is_no_such_request(change, lacking):
+    ask, message, feature = CHANGES[change]
+    pair = with_records(**{lacking: tuple(each for each in BOTH if each != feature)}).open()
+    pair.to_target()
+    with pytest.raises(UsageError, match=f"does not have the feature {feature}"):
+        ask(pair.initiator)
+    assert pair.initiator.data_to_send() == b""
+    error = failure_of(pair.target.receive(frame(message, 3)))
+    assert type(error) is UnexpectedMessage
+    assert f"needs the feature {feature}" in str(error)
+
+
+@each_change
+def test_pmdk_s_protocol_has_no_such_request(change):
+    ask, _, _ = CHANGES[change]
+    session = PmdkInitiatorSession(where="node2")
+    session.receive(pack_status(0))
+    session.state = InitiatorState.OPEN
+    with pytest.raises(UsageError):
+        ask(session)
+    assert session.data_to_send() == b""
+
+
+@each_change
+def test_the_end_of_the_target_before_its_answer_is_told(change):
+    ask, message, _ = CHANGES[change]
+    pair = with_records().open()
+    ask(pair.initiator)
+    error = failure_of(pair.initiator.receive_eof())
+    assert type(error) is ReplicaLost
+    assert f"before it answered {type(message).__name__}" in str(error)
+
+
 # --- versions ---------------------------------------------------------------------------------
 
 
@@ -284,6 +490,22 @@ def test_no_common_version_says_which_side_to_upgrade(here, there, old):
         assert "node2" in str(error)
     with pytest.raises(VersionMismatch):
         pair.initiator.create(CREATE)
+
+
+@pytest.mark.parametrize("old", ["initiator", "target"])
+def test_version_0_1_and_this_one_tell_in_one_sentence_which_side_to_upgrade(old):
+    """Version 0.1.0 speaks control protocol 1, and nothing else."""
+    before = versions(1, 1, "node0").replaced(software="rpmem 0.1.0")
+    pair = Pair(before, THERE) if old == "initiator" else Pair(HERE, before)
+    new, host = ("target", "node2") if old == "initiator" else ("initiator", "node1")
+    at_target = failure_of(pair.to_target())
+    at_initiator = failure_of(pair.to_initiator())
+    for error in (at_target, at_initiator):
+        assert type(error) is VersionMismatch
+        assert f"the {old} (rpmem 0.1.0 on node0) speaks control protocol 1, the {new}" in str(
+            error
+        )
+        assert f"on {host}) 2. Upgrade rpmem on the {old}." in str(error)
 
 
 def test_the_initiator_checks_the_version_too():
@@ -351,7 +573,7 @@ def test_another_end_before_the_hello_is_not_taken_for_pmdk(end):
 
 @pytest.mark.parametrize(
     "first",
-    [CREATE, OPEN, SetAttributes(attributes=ATTRIBUTES), Close()],
+    [CREATE, OPEN, SetAttributes(attributes=ATTRIBUTES), Close(), SetEpoch(record=b"r"), Left()],
     ids=lambda m: m.KIND.name,
 )
 def test_the_target_wants_hello_first(first):
