@@ -143,7 +143,7 @@ class Records:
         if found is None:
             raise EpochRefused(
                 "the record that was sent is not one of this pool: its checksum is not good",
-                hint=_HINT,
+                hint="It was made for another pool, or by another version of rpmem",
             )
         return found[0]
 

@@ -11,6 +11,9 @@ from __future__ import annotations
 import shlex
 import sys
 
+from rpmem.base.pool_format import RECORD_OFFSET
+from rpmem.epochs import codec
+from rpmem.epochs.record import CopyRecord
 from rpmem.errors import RpmemError
 from rpmem.files.poolfiles import PoolFiles
 from rpmemd import config as configuration
@@ -18,10 +21,12 @@ from rpmemd.__main__ import serve
 from rpmemd.database import Database
 from rpmemd.lane_server import LaneServer
 from rpmemd.log import Log
+from rpmemd.records import Records
 from tests.support.compiled import build, compiled
 
 SKIP_FLUSH = 1
 ANSWER_EARLY = 2
+SKIP_RECORD_FLUSH = 3
 _SERVICES = {SKIP_FLUSH: "SkipsFlush", ANSWER_EARLY: "AnswersEarly"}
 
 
@@ -31,10 +36,18 @@ def command(*, shadow: bool = True, breakage: int = 0, options: str = "") -> str
     if shadow:
         build("_hooked_media")
         words.append("--shadow")
-    if breakage:
+    if breakage in _SERVICES:
         build("_broken_service")
+    if breakage:
         words += ["--breakage", str(breakage)]
     return f"{shlex.join(words)} {options}".strip()
+
+
+def _store_only(self: Records, record: CopyRecord) -> None:
+    self._sequence += 1
+    for offset, data in codec.changes(record, self._sequence, pool_id=self._pool_id):
+        self._region.write(RECORD_OFFSET + offset, data)
+    self.record, self.damage = record, None
 
 
 def main() -> int:
@@ -59,7 +72,9 @@ def main() -> int:
         from tests.support.shadow import map_shadow
 
         PoolFiles.mapper = staticmethod(map_shadow)
-    if breakage:
+    if breakage == SKIP_RECORD_FLUSH:
+        Records._write = _store_only  # type: ignore[method-assign]
+    elif breakage:
         LaneServer.service_class = getattr(compiled("_broken_service"), _SERVICES[breakage])
     return serve(config, log, database)
 

@@ -13,10 +13,10 @@ from typing import Any
 from rpmem.errors import RpmemError
 from rpmem.files import poolfiles
 from rpmemd import __main__ as daemon
-from rpmemd import lane_server, session
+from rpmemd import lane_server, records, session
 
 #: Where it can hang: before its first word, before the answer to a request, or before it looks at
-#: the first connection.
+#: the first connection. Besides: "record", where an epoch's record is set.
 POINTS = ("start", "hello", "create", "lanes", "attributes", "close")
 
 _FOREVER = 600.0
@@ -50,6 +50,8 @@ def main() -> int:
         lane_server.LaneServer._accept = _break  # type: ignore[method-assign]
     elif point == "attributes":
         poolfiles.PoolFiles.set_attributes = _hang  # type: ignore[method-assign]
+    elif point == "record":
+        records.Records.set = _hang  # type: ignore[method-assign]
     elif point == "close":
         session.Session._stop = _hang  # type: ignore[method-assign]
     else:

@@ -16,6 +16,7 @@ from rpmem.control.messages import Create, Hello, LaneGrant, Open
 from rpmem.control.proof import pack_proof
 from rpmem.errors import RpmemError
 from rpmem.fabric import providers
+from rpmem.files.attributes import PoolAttributes
 from rpmem.launch import launch
 from rpmem.session.channel import Channel
 from rpmem.wire import messages
@@ -80,6 +81,10 @@ class RawSession:
         Instead of the ordinary rpmemd.
     message_size : int
         Largest message in band that is asked for, in bytes.
+    attributes : PoolAttributes
+        Of a pool that is created.
+    features : tuple of str
+        What the initiator says that it knows.
     """
 
     def __init__(
@@ -93,6 +98,8 @@ class RawSession:
         provider: str = "tcp",
         timeout: float = 30.0,
         message_size: int = 1 << 16,
+        attributes: PoolAttributes = ATTRIBUTES,
+        features: tuple[str, ...] = (),
     ) -> None:
         self._raw = raw_lane()
         target = Target.parse(f"local:{directory}")
@@ -102,7 +109,7 @@ class RawSession:
         self.failures: list[RpmemError] = []
         self.channel = Channel(
             self.transport,
-            InitiatorSession(Hello.of_this_process("test"), where=str(target)),
+            InitiatorSession(Hello.of_this_process("test", features), where=str(target)),
             where=str(target),
             timeout_s=timeout,
             on_failure=self.failures.append,
@@ -117,7 +124,7 @@ class RawSession:
             "step": "auto",
         }
         if create:
-            request = Create(**common, attributes=ATTRIBUTES.pack(), parts=1)
+            request = Create(**common, attributes=attributes.pack(), parts=1)
             self.ready = self.channel.create(request)
         else:
             self.ready = self.channel.open(Open(**common))

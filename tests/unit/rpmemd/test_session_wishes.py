@@ -9,18 +9,20 @@ import pytest
 
 from rpmem.control.messages import Open
 from rpmem.errors import ProviderUnavailable
-from rpmem.files.header import PoolAttributes
+from rpmem.files.attributes import MAJOR, SIGNATURE, PoolAttributes
 from rpmemd import session
 from rpmemd.config import Config
 from rpmemd.database import Database
+from rpmemd.lane_server import NATIVE, PMDK
 from rpmemd.log import Log
 from rpmemd.session import Session, Stream
 
 SIZE = 16 << 20
+OTHER = PoolAttributes(signature=b"TEST\0\0\0\0")
 
 
 @contextmanager
-def asked_by(monkeypatch, tmp_path, request, *, attributes=True, **options):
+def asked_by(monkeypatch, tmp_path, request, *, attributes=OTHER, dialect=NATIVE, **options):
     """Yield what a session that opens a pool asks of its lanes, which are not to be had."""
     asked = {}
 
@@ -30,15 +32,15 @@ def asked_by(monkeypatch, tmp_path, request, *, attributes=True, **options):
 
     monkeypatch.setattr(session, "LaneServer", refuse)
     database = Database(str(tmp_path))
-    made = PoolAttributes(signature=b"TEST\0\0\0\0") if attributes else None
     if not (tmp_path / "p.set").exists():
-        database.create("p.set", SIZE, made, parts=1).close()
+        database.create("p.set", SIZE, attributes, parts=1).close()
     config = Config(poolset_dir=str(tmp_path), **options)
     sink = os.open(os.devnull, os.O_WRONLY)
     served = Session(
         config, Log(), Stream(sink, sink), database, address="127.0.0.1", peer="127.0.0.1"
     )
     served._machine = object()
+    served._dialect = dialect
     try:
         with pytest.raises(ProviderUnavailable):
             served._serve(request)
@@ -78,10 +80,25 @@ def test_no_more_is_served_than_was_asked_for(monkeypatch, tmp_path):
         assert asked["region_size"] >= SIZE
 
 
-@pytest.mark.parametrize(("attributes", "floor"), [(True, 4096), (False, 0)])
-def test_the_header_is_out_of_reach_where_there_is_one(monkeypatch, tmp_path, attributes, floor):
-    with asked_by(monkeypatch, tmp_path, opening(), attributes=attributes) as asked:
-        assert asked["floor"] == floor
+@pytest.mark.parametrize(
+    ("attributes", "floor", "read_floor"),
+    [
+        (PoolAttributes(signature=SIGNATURE, major=MAJOR), 20480, 20480),
+        (PoolAttributes(signature=SIGNATURE, major=MAJOR - 1), 4096, 0),
+        (OTHER, 4096, 0),
+        (None, 0, 0),
+    ],
+    ids=["ours", "format 1", "other", "none"],
+)
+@pytest.mark.parametrize("dialect", [NATIVE, PMDK], ids=["native", "pmdk"])
+def test_what_a_copy_keeps_for_itself_is_out_of_reach(
+    monkeypatch, tmp_path, dialect, attributes, floor, read_floor
+):
+    with asked_by(
+        monkeypatch, tmp_path, opening(), attributes=attributes, dialect=dialect
+    ) as asked:
+        expected = (floor, read_floor) if dialect is NATIVE else (0, 0)
+        assert (asked["floor"], asked["read_floor"]) == expected
 
 
 def test_what_the_administrator_says_comes_first(monkeypatch, tmp_path):

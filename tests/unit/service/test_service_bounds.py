@@ -46,7 +46,7 @@ class Bench:
     `before` lanes more come before it, and belong to other threads.
     """
 
-    def __init__(self, dialect, before=0):
+    def __init__(self, dialect, before=0, read_floor=0):
         self.region = Region.anonymous(POOL)
         with memoryview(self.region) as view:
             view[:] = b"\xee" * POOL
@@ -63,6 +63,7 @@ class Bench:
             dialect=dialect,
             base=BASE,
             staging=self.staging,
+            read_floor=read_floor,
             on_drop=lambda *why: self.dropped.append(why),
         )
         self.thread = threading.Thread(target=self.service.run, args=(before,), daemon=True)
@@ -158,6 +159,29 @@ def test_fetches_outside(bench, where):
     assert status_of(answer) == BAD_RANGE
     assert bench.gives_up()
     assert bench.staged() == bytes(STAGED)
+
+
+@pytest.mark.parametrize(
+    "where", [(2 * FLOOR - 1, 1), (2 * FLOOR - 8, 16), (0, STAGED), ((1 << 64) - 8, 16)]
+)
+def test_fetches_below_a_floor_for_reading(where):
+    bench = Bench("native", read_floor=2 * FLOOR)
+    try:
+        assert status_of(bench.say(native(1, [where], kind=FETCH))) == BAD_RANGE
+        assert bench.gives_up()
+        assert bench.staged() == bytes(STAGED)
+    finally:
+        bench.close()
+
+
+def test_fetches_from_a_floor_for_reading_on():
+    bench = Bench("native", read_floor=2 * FLOOR)
+    try:
+        assert status_of(bench.say(native(1, [(2 * FLOOR, 8)], kind=FETCH))) == DONE
+        # What may be written is another matter.
+        assert status_of(bench.say(native(2, [(FLOOR, 8)], b"12345678"))) == DONE
+    finally:
+        bench.close()
 
 
 @pytest.mark.parametrize("bench", ["native"], indirect=True)
