@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 
 import rpmem
+from rpmem.epochs.record import Mark
 from rpmem.errors import (
     CatalogueCorrupt,
     ClosedError,
@@ -22,11 +23,12 @@ from rpmem.errors import (
     PoolSetExists,
     PoolSetNotFound,
     ReplicaLost,
+    SplitBrain,
     StaleReplica,
     UsageError,
 )
-from tests.support.media import write_slots, write_state
-from tests.support.pools import HEADER, SIZE, PoolNode, fill, kill, local_bytes, state_now
+from tests.support.media import record_in, write_record, write_slots
+from tests.support.pools import OWN, SIZE, PoolNode, fill, kill, local_bytes, state_now
 
 
 @pytest.fixture
@@ -62,8 +64,8 @@ def test_every_copy_is_the_same_after_close(local, node, other):
         pool.persist_many([table, matrix[5]])
         del pool["a"]
         pool.array("a", 1, "u1")
-    assert node.contents()[: SIZE - HEADER] == local_bytes(local)
-    assert other.contents()[: SIZE - HEADER] == local_bytes(local)
+    assert node.contents()[: SIZE - OWN] == local_bytes(local)
+    assert other.contents()[: SIZE - OWN] == local_bytes(local)
 
 
 def test_replica_lines_of_a_poolset_file(tmp_path, node, other):
@@ -78,7 +80,7 @@ def test_replica_lines_of_a_poolset_file(tmp_path, node, other):
     with rpmem.Pool.open(local) as pool:
         assert len(pool.replicas) == 2
         assert pool["a"][3, 4] == 1
-    assert node.contents()[: pool.size - HEADER] == other.contents("two.set")[: pool.size - HEADER]
+    assert node.contents()[: pool.size - OWN] == other.contents("two.set")[: pool.size - OWN]
 
 
 def test_headers_form_a_ring(local, node, other):
@@ -162,13 +164,13 @@ def test_a_lost_replica_is_named_and_the_others_have_the_data(local, node, other
         assert time.monotonic() - started < 10
         assert (pool.read(array, replica=kept) == 3).all()
         assert lost.failure is not None
-        before = pool.state.generation
+        before = pool.epoch.number
         pool.detach(lost)
         assert pool.replicas == [kept]
-        assert pool.state.generation == before + 1
+        assert pool.epoch.number == before + 1
         array[:] = 4
         pool.persist(array)
-    assert other.contents()[: SIZE - HEADER] == local_bytes(local)
+    assert other.contents()[: SIZE - OWN] == local_bytes(local)
     with rpmem.Pool.open(local, [other.spec(), node.spec()]) as pool:
         assert (pool.read(pool["a"], replica=1) == 4).all()
     assert node.contents() == other.contents()
@@ -201,7 +203,7 @@ def test_creating_and_deleting_arrays_while_a_replica_dies(local, node):
         assert pool.array("b", 10).tolist() == [0] * 10
     with rpmem.Pool.open(local, node.spec()) as pool:
         assert pool.names() == ["b"]
-    assert node.contents()[: SIZE - HEADER] == local_bytes(local)
+    assert node.contents()[: SIZE - OWN] == local_bytes(local)
 
 
 def test_leaving_the_block_after_a_loss_is_quiet_and_the_replica_is_sent_everything(
@@ -242,7 +244,7 @@ def test_threads_go_on_while_replicas_come_and_go(local, node, other):
         assert min(turns) > 0
         assert pool.read(array, replica=1)[:, 0].tolist() == turns
     assert node.contents() == other.contents()
-    assert other.contents()[: SIZE - HEADER] == local_bytes(local)
+    assert other.contents()[: SIZE - OWN] == local_bytes(local)
 
 
 def test_a_new_replica_for_an_old_pool(local, node, other):
@@ -258,7 +260,7 @@ def test_a_new_replica_for_an_old_pool(local, node, other):
         assert (pool["b"] == 9).all()
 
 
-# --- generations ---
+# --- epochs ---
 
 
 def test_a_closed_pair_is_not_sent_again(local, node, caplog):
@@ -266,11 +268,11 @@ def test_a_closed_pair_is_not_sent_again(local, node, caplog):
         fill(pool)
     caplog.set_level(logging.INFO)
     with rpmem.Pool.open(local, node.spec()) as pool:
-        assert state_now(pool) == (2, "OPEN")
+        assert state_now(pool) == (2, "BEGUN")
     with rpmem.Pool.open(local, node.spec()):
         pass
     assert "sending the whole pool" not in caplog.text
-    assert node.contents()[: SIZE - HEADER] == local_bytes(local)
+    assert node.contents()[: SIZE - OWN] == local_bytes(local)
 
 
 def test_a_replica_that_was_left_out_is_sent_everything(local, node, caplog):
@@ -292,13 +294,48 @@ def test_an_old_local_copy_does_not_overwrite_a_newer_replica(local, node):
         fill(pool, value=2)
     new = node.contents()
     local.write_bytes(old)
-    with pytest.raises(StaleReplica, match=r"generation 2.*generation 1.*force=True"):
+    with pytest.raises(StaleReplica, match=r"has epoch 2 .* only 1 .*discard="):
         rpmem.Pool.open(local, node.spec())
     assert node.contents() == new
     assert local.read_bytes() == old
-    with rpmem.Pool.open(local, node.spec(), force=True) as pool:
-        assert pool.state.generation == 3
+    with rpmem.Pool.open(local, node.spec(), discard=node.spec()) as pool:
+        assert pool.epoch.number == 3
         assert (pool.read(pool["a"]) == 1).all()
+
+
+def test_copies_that_went_separate_ways_are_told_apart(tmp_path, local, node):
+    """One writer gives a lost replica up and goes on, another one restores from it and goes on."""
+    with rpmem.Pool.create(local, SIZE, node.spec(), parts=1) as pool:
+        fill(pool, value=1)
+        kill(pool.replicas[0])
+        pool.detach(0)
+        fill(pool, "here", 2)
+    with rpmem.Pool.restore(tmp_path / "there", node.spec()) as pool:
+        fill(pool, "there", 3)
+    before = node.image()
+    with pytest.raises(SplitBrain) as caught:
+        rpmem.Pool.open(local, node.spec())
+    said = str(caught.value)
+    for part in (
+        "both went on from epoch 1",
+        str(local),
+        node.spec(),
+        "went on without",
+        "discard=",
+    ):
+        assert part in said
+    with rpmem.Pool.open(local) as pool, pytest.raises(SplitBrain):
+        pool.attach(node.spec())
+    assert node.image() == before
+    with rpmem.Pool.open(tmp_path / "there", node.spec()) as pool:
+        assert (pool["there"] == 3).all()
+    with rpmem.Pool.open(local) as pool:
+        pool.attach(node.spec(), discard=True)
+        assert (pool.read(pool["here"]) == 2).all()
+    with pytest.raises(SplitBrain):
+        rpmem.Pool.open(tmp_path / "there", node.spec())
+    with pytest.raises(UsageError, match="not one of the replicas"):
+        rpmem.Pool.open(local, node.spec(), discard=node.spec("another.set"))
 
 
 def test_a_replica_of_another_pool_is_refused(tmp_path, local, node):
@@ -360,7 +397,7 @@ def test_restore_by_name_into_file_and_poolset(tmp_path, local, node):
         assert pool.replicas[0].pool_set == "pool.set"
         fill(pool, "b", 3)
     with rpmem.Pool.open(local, node.spec()) as pool:
-        assert pool.state.generation == 3
+        assert pool.epoch.number == 3
         assert (pool["b"] == 3).all()
     assert len(original) == len(local_bytes(local))
     wanted = tmp_path / "restored.set"
@@ -398,12 +435,17 @@ def test_restore_never_touches_what_is_there(tmp_path, local, node):
 def test_a_half_sent_replica_is_not_taken_for_whole(tmp_path, local, node):
     with rpmem.Pool.create(local, SIZE, node.spec(), parts=1) as pool:
         fill(pool)
-    write_state(node.directory / "pool.set", 1, "SYNCING")
+    record = record_in(node.image())
+    write_record(node.directory / "pool.set", record.replaced(mark=Mark.JOINING))
+    before = node.image()
     with pytest.raises(StaleReplica, match="mixture"):
         rpmem.Pool.restore(tmp_path / "new", node.spec())
-    with rpmem.Pool.restore(tmp_path / "new", node.spec(), force=True) as pool:
+    assert not (tmp_path / "new").exists()
+    assert node.image() == before
+    with rpmem.Pool.open(local, node.spec()):
+        pass
+    with rpmem.Pool.restore(tmp_path / "new", node.spec()) as pool:
         assert pool.names() == ["a"]
-    local.unlink()
 
 
 def test_a_killed_initiator_leaves_a_replica_that_can_be_restored(tmp_path, local, node):
@@ -456,5 +498,5 @@ def test_close_waits_for_calls_of_other_threads(local, node):
         pool.close()
         list(done)
     with rpmem.Pool.open(local, readonly=True) as pool:
-        assert pool.state.phase.name == "CLEAN"
-    assert node.contents()[: SIZE - HEADER] == local_bytes(local)
+        assert pool.record.mark.name == "CLEAN"
+    assert node.contents()[: SIZE - OWN] == local_bytes(local)
