@@ -6,6 +6,7 @@ holds (`rpmem.epochs.change.refusal`). The copy's lock keeps everybody else out 
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Self
 
 from rpmem.base.pool_format import RECORD_OFFSET, RECORD_SIZE
@@ -76,7 +77,7 @@ class Records:
             records._sequence = found.sequence
             records.record = found.record
             if not found.settled:
-                records._write(found.record)
+                records._store(codec.settling(*found[:2], pool_id=pool_id))
         return records
 
     @property
@@ -152,10 +153,14 @@ class Records:
         self.record = None
         self.damage = "a change of the record was cut off, as the medium refused it"
         self._sequence += 1
-        for offset, data in codec.changes(record, self._sequence, pool_id=self._pool_id):
+        self._store(codec.changes(record, self._sequence, pool_id=self._pool_id))
+        self.record, self.damage = record, None
+
+    def _store(self, pieces: Iterable[tuple[int, bytes]]) -> None:
+        """Store pieces of the record, each of them durable before the next."""
+        for offset, data in pieces:
             self._region.write(RECORD_OFFSET + offset, data)
             self._region.persist(RECORD_OFFSET + offset, len(data))
-        self.record, self.damage = record, None
 
 
 def _area(region: Region) -> bytes:

@@ -208,6 +208,29 @@ def changes(record: CopyRecord, sequence: int, *, pool_id: bytes) -> Iterator[tu
     yield 0, pack_word(sequence, settled=True)
 
 
+def settling(record: CopyRecord, sequence: int, *, pool_id: bytes) -> Iterator[tuple[int, bytes]]:
+    """Yield what makes a record whole again whose change was cut off.
+
+    Parameters
+    ----------
+    record : CopyRecord
+        As it was found.
+    sequence : int
+        As it was found: a slot that is more than one change behind the other is damage.
+    pool_id : bytes
+        The pool that it belongs to.
+
+    Yields
+    ------
+    (int, bytes)
+        As from `changes`.
+    """
+    image = pack(record, sequence, pool_id=pool_id)
+    for offset in SLOT_OFFSETS:
+        yield offset, image
+    yield 0, pack_word(sequence, settled=True)
+
+
 def _check(body: bytes) -> bytes:
     return blake2b(body, digest_size=2, person=_MAGIC).digest()
 

@@ -7,6 +7,7 @@ get the new one: rpmemd does so itself.
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Protocol
 
 from rpmem._core import Replicator
@@ -90,7 +91,9 @@ class LocalKeeper:
     def settle(self) -> None:
         """Write a record again whose change was cut off."""
         if not self._settled and self.record is not None:
-            self._put(self.record)
+            whole = codec.settling(self.record, self._sequence, pool_id=self._pool_id)
+            self._store(whole)
+            self._settled = True
 
     def write(self, record: CopyRecord, *, discard: bool = False) -> None:
         """Return when the record is durable."""
@@ -103,6 +106,7 @@ class LocalKeeper:
                 where=self.named,
                 errno=self._region.refused,
             )
+        self.settle()
         self._put(record)
 
     def leave(self) -> None:
@@ -110,18 +114,22 @@ class LocalKeeper:
         self.write(_left(self))
 
     def _put(self, record: CopyRecord) -> None:
+        self._store(codec.changes(record, self._sequence + 1, pool_id=self._pool_id))
+        self._sequence += 1
+        self._settled = True
+        self.record = record
+
+    def _store(self, pieces: Iterable[tuple[int, bytes]]) -> None:
+        """Store pieces of the record, each of them durable before the next."""
         before = self._medium.load(RECORD_OFFSET, RECORD_SIZE)
         try:
-            for offset, data in codec.changes(record, self._sequence + 1, pool_id=self._pool_id):
+            for offset, data in pieces:
                 self._medium.store(RECORD_OFFSET + offset, data)
                 self._medium.persist(RECORD_OFFSET + offset, len(data))
         except RpmemError:
             # The medium may still write back what memory holds: that has to be true.
             self._medium.store(RECORD_OFFSET, before)
             raise
-        self._sequence += 1
-        self._settled = True
-        self.record = record
 
 
 class RemoteKeeper:
@@ -224,9 +232,16 @@ class LaneKeeper:
             self.record, self._sequence, settled = found
             if not settled:
                 with _or_lost(self.replica):
-                    self._put(found.record)
+                    self._send(codec.settling(self.record, self._sequence, pool_id=self._pool_id))
 
     def _put(self, record: CopyRecord) -> None:
+        self._send(codec.changes(record, self._sequence + 1, pool_id=self._pool_id))
+        self._sequence += 1
+        self.record = record
+        self.damage = None
+
+    def _send(self, pieces: Iterable[tuple[int, bytes]]) -> None:
+        """Send pieces of the record, each of them durable before the next."""
         lanes = Replicator(
             self._region,
             [self.replica.group],
@@ -236,16 +251,13 @@ class LaneKeeper:
             timeout_s=self._timeout_s,
         )
         try:
-            for offset, data in codec.changes(record, self._sequence + 1, pool_id=self._pool_id):
+            for offset, data in pieces:
                 # Word by word: data that is not in the pool's memory travels in no other way.
                 words = data + bytes(-len(data) % _WORD)
                 for at in range(0, len(words), _WORD):
                     lanes.put(RECORD_OFFSET + offset + at, words[at : at + _WORD])
         finally:
             lanes.close()
-        self._sequence += 1
-        self.record = record
-        self.damage = None
 
 
 class _or_lost:  # noqa: N801

@@ -10,11 +10,12 @@ import os
 
 import pytest
 
+from rpmem.base.pool_format import RECORD_OFFSET
+from rpmem.epochs import codec
 from rpmem.files import drafts, redo
 from rpmem.files.partfile import PartFile
 from rpmem.pool.catalogue.catalogue import Catalogue
-from rpmem.pool.copies import Copies
-from rpmem.pool.superblock import STATE_OFFSET
+from rpmem.pool.keepers import LocalKeeper
 from tests.support.powercut import headers, runs, threads
 from tests.support.powercut.model import Loss
 
@@ -55,9 +56,11 @@ def never(*_, **__):
     """Stand for a call that is left out."""
 
 
-def state_not_flushed(self, state):
-    self.state = state
-    self._memory.store(STATE_OFFSET, state.pack())
+def record_not_flushed(self, record):
+    for offset, data in codec.changes(record, self._sequence + 1, pool_id=self._pool_id):
+        self._medium.store(RECORD_OFFSET + offset, data)
+    self._sequence += 1
+    self.record = record
 
 
 def zeros_not_flushed(self, writes, end, zeros=()):
@@ -86,7 +89,7 @@ class Unflushed:
 store, publish = Catalogue._store, Catalogue._publish
 
 CONTROLS = {
-    "a state word that is not flushed": (Copies, "write_state", state_not_flushed),
+    "a record that is not flushed": (LocalKeeper, "_put", record_not_flushed),
     "zeros of a new array that are not flushed": (Catalogue, "_store", zeros_not_flushed),
     "a root of the catalogue that is not flushed": (Catalogue, "_publish", root_not_flushed),
     "files whose contents are not synced": (PartFile, "sync", never),

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 import rpmem
-from rpmem.pool.superblock import Phase
+from rpmem.epochs.record import Mark
 from tests.support import hanging_rpmemd, interrupt, seeds
 from tests.support.processes import stop, wait_gone
 
@@ -276,7 +276,7 @@ def test_sigterm_by_default_is_a_crash(tmpfs: Path):
     wait_gone(daemon)
     last = max(acknowledged, default=500)
     with rpmem.Pool.open(where, readonly=True) as looked:
-        assert looked.state.phase is Phase.OPEN
+        assert looked.record.mark is Mark.BEGUN
         assert last <= looked["counter"][0] <= last + 1
         offset = looked.entry("other").offset
     # Stored and never persisted, as far as anybody knows.

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from rpmem.base.pool_format import HEADER_SIZE, RECORD_OFFSET, RECORD_SIZE
 from rpmem.epochs import codec
 from rpmem.epochs.record import CopyRecord
+from rpmem.errors import CatalogueCorrupt
 from rpmem.files import poolset
 from rpmem.files.header import INCOMPAT_SINGLEHDR as INCOMPAT_SINGLEHDR
 from rpmem.files.header import Header
@@ -131,15 +132,18 @@ class PoolImage:
 
     image: bytes
     layout: Layout
-    record: CopyRecord | None
+    record: CopyRecord
     catalogue: Catalogue
 
     @classmethod
     def parse(cls, image: bytes) -> PoolImage:
         """Read superblock and catalogue of an image."""
         layout = Layout.unpack(image[LAYOUT_OFFSET : LAYOUT_OFFSET + LAYOUT_SIZE])
+        record = record_in(image)
+        if record is None:
+            raise CatalogueCorrupt("there is no record")
         medium: Any = ImageMedium(image)
-        return cls(image, layout, record_in(image), Catalogue.read(medium, layout))
+        return cls(image, layout, record, Catalogue.read(medium, layout))
 
     def arrays(self) -> dict[str, NDArray[np.uint64]]:
         """Return the words of every array that the catalogue names."""

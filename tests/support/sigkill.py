@@ -28,9 +28,9 @@ from typing import Any
 
 import numpy as np
 
+from rpmem.epochs.record import Mark
 from rpmem.errors import PoolSetBusy, RpmemError
 from rpmem.pool.pool import Pool
-from rpmem.pool.superblock import Phase
 from tests.support import faulty_rpmemd
 from tests.support.media import PoolImage, image_of, wait_unlocked
 from tests.support.workload import Journal, Ledger, Loss, Program, Run, Words, data_name
@@ -284,11 +284,11 @@ def kill_initiators(directory: Path, seed: int, kills: int, command: str) -> Sum
         here = PoolImage.parse(image_of(local))
         summary.words += ledger.check(without_filler(here.arrays()))
         found = PoolImage.parse(image_of(pool_set))
-        phases[found.state.phase.name] += 1
+        phases[found.record.mark.name] += 1
         there = without_filler(found.arrays())
         if journal.stage == WORKING:
             summary.words += ledger.check(there)
-        elif found.state.phase is not Phase.SYNCING:
+        elif found.record.mark is not Mark.JOINING:
             check_mixture(there, before, base)
         before = there
         summary.count(journal)

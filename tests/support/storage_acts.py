@@ -16,10 +16,13 @@ from pathlib import Path
 from typing import Any
 
 import rpmem
+from rpmem.base.pool_format import RECORD_OFFSET
+from rpmem.epochs import change, codec
+from rpmem.epochs.record import CopyRecord, Mark
 from rpmem.errors import LaunchError, RpmemError
 from rpmem.pool.assembly import Assembly
 from rpmem.pool.copies import Copies
-from rpmem.pool.superblock import STATE_OFFSET, Phase, State
+from rpmem.pool.keepers import LocalKeeper
 from tests.support.compiled import compiled
 from tests.support.failing import BOTH, SIDES
 from tests.support.storage_case import Case
@@ -36,13 +39,18 @@ FORGETS = "forgets what was refused"
 
 def _mark_whatever_happened() -> None:
     def mark(self: Copies) -> None:
-        clean = State(self.state.generation, Phase.CLEAN).pack()
-        last = self._make(self._replicas)
-        last.put(STATE_OFFSET, clean)
-        last.close("it is marked")
-        self._memory.store(STATE_OFFSET, clean)
+        for keeper in self.members.everyone:
+            record = keeper.record
+            assert record is not None
+            keeper.write(change.marked(record, Mark.CLEAN))
+
+    def write(self: LocalKeeper, record: CopyRecord, *, discard: bool = False) -> None:
+        for offset, data in codec.changes(record, self._sequence + 1, pool_id=self._pool_id):
+            self._medium.store(RECORD_OFFSET + offset, data)
+        self.record = record
 
     Copies._mark = mark  # type: ignore[method-assign]
+    LocalKeeper.write = write  # type: ignore[method-assign]
 
 
 def _leave_names_to_luck() -> None:

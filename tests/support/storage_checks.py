@@ -16,8 +16,9 @@ from typing import Any
 import numpy as np
 
 import rpmem
+from rpmem.epochs.record import Mark
 from rpmem.errors import RpmemError, StaleReplica
-from rpmem.pool.superblock import SLOTS_OFFSET, Phase
+from rpmem.pool.superblock import SLOTS_OFFSET
 from tests.support.failing import SIDES, Control
 from tests.support.media import HEADER_SIZE, PoolImage, parts_of
 from tests.support.storage_case import Case, Verdict
@@ -227,26 +228,24 @@ def truth(
         return
     copies = _copies(world)
     for copy in copies:
-        if copy.now is not None and copy.now.state.phase is Phase.CLEAN:
+        if copy.now is not None and copy.now.record.mark is Mark.CLEAN:
             # The mark itself may be lost: the copy is taken for an unclean one then.
             pages = _pages(copy.live, copy.durable, SLOTS_OFFSET)
             if pages:
                 verdict.wrong.append(
                     f"the {copy.name} copy is marked clean, and {pages} pages are not durable"
                 )
-        if settled or copy.kept is None or copy.kept.state.phase is Phase.SYNCING:
+        if settled or copy.kept is None or copy.kept.record.mark is Mark.JOINING:
             continue
         if copy.name == "replica" and verdict.case.operation in _REPLICA_APART:
             continue
         problem = _allowed(_values(copy.kept), operation, report)
         if problem:
             verdict.wrong.append(f"durable on the {copy.name} copy: {problem}")
-    states = {copy.name: copy.kept.state for copy in copies if copy.kept is not None}
-    clean = [copy for copy in copies if states.get(copy.name) is not None]
-    if len(clean) == 2 and clean[0].kept is not None and clean[1].kept is not None:
-        one, two = clean[0].kept.state, clean[1].kept.state
-        if one == two and one.phase is Phase.CLEAN:
-            pages = _pages(clean[0].durable, clean[1].durable, SLOTS_OFFSET)
+    if len(copies) == 2 and copies[0].kept is not None and copies[1].kept is not None:
+        one, two = copies[0].kept.record, copies[1].kept.record
+        if one.epoch == two.epoch and one.mark is two.mark is Mark.CLEAN:
+            pages = _pages(copies[0].durable, copies[1].durable, SLOTS_OFFSET)
             if pages:
                 verdict.wrong.append(f"both copies are marked equal, and {pages} pages differ")
 

@@ -13,6 +13,8 @@ from pathlib import Path
 import numpy as np
 
 import rpmem
+from rpmem.epochs.record import CopyRecord, Mark
+from rpmem.epochs.relation import Relation, relation
 from rpmem.errors import (
     CatalogueCorrupt,
     HeaderError,
@@ -22,8 +24,7 @@ from rpmem.errors import (
     StaleReplica,
 )
 from rpmem.pool.local import FilePlace
-from rpmem.pool.superblock import STATE_OFFSET, STATE_SIZE, Phase, State
-from tests.support.media import PoolImage, image_of
+from tests.support.media import PoolImage, image_of, record_in
 from tests.support.powercut.images import Replay
 from tests.support.powercut.model import Loss, Moment, Promise, Words, check_words
 from tests.support.powercut.scripts import HERE, MACHINES, SIZE, THERE, Script
@@ -31,6 +32,7 @@ from tests.support.powercut.scripts import HERE, MACHINES, SIZE, THERE, Script
 #: How an interrupted creation, removal or restore shows.
 _INCOMPLETE = (PoolSetError, HeaderError, CatalogueCorrupt)
 # The part that has the superblock and, as arrays are small, everything else; and how much is read.
+_CONTAINED = (Relation.SAME, Relation.BEHIND)
 _FIRST_PARTS = ("a.pool", "a.part0")
 _MOST = 1 << 16
 
@@ -155,7 +157,7 @@ class Checker:
     def _read(self, moment: Moment, position: int, dice: random.Random) -> None:
         """Read an image of each machine, past all that is tested."""
         parts = {HERE: _FIRST_PARTS, THERE: ("r.set.part0",)}
-        states: list[State] = []
+        records: list[CopyRecord] = []
         for machine in MACHINES:
             options = moment.options(machine, position)
             if not any(options):
@@ -169,7 +171,7 @@ class Checker:
                 if image is None:
                     raise CatalogueCorrupt("there is no file")
                 syncing = machine == THERE and moment.syncing and position < moment.end
-                if syncing and _phase(image) is Phase.SYNCING:
+                if syncing and _joining(image):
                     self.counts["a mixture"] += 1
                     continue
                 pool = PoolImage.parse(image)
@@ -178,12 +180,12 @@ class Checker:
                     continue
                 raise Loss(f"{where}: {error}") from error
             check_words(options, pool.arrays(), where)
-            states.append(pool.state)
-            if len(states) > 1 and states[0].generation < states[1].generation:
-                raise Loss(f"{where}: of a later generation than the local copy: {states}")
+            records.append(pool.record)
+            if len(records) > 1 and relation(records[1], records[0]) not in _CONTAINED:
+                raise Loss(f"{where}: it holds what the local copy lacks: {records}")
             closed = machine == HERE and moment.what == "close" and position == moment.end
-            if closed and pool.state.phase is not Phase.CLEAN:
-                raise Loss(f"{where}: closed, and it says {pool.state}")
+            if closed and pool.record.mark is not Mark.CLEAN:
+                raise Loss(f"{where}: closed, and it says {pool.record}")
 
     def _look_here(self, options: Sequence[Promise | None], where: str, moment: Moment) -> None:
         try:
@@ -279,15 +281,15 @@ class Checker:
             check_words([same, *there], theirs, f"{where}: replica")
             kept = (found, theirs)
             after = self._use(pool, found)
-        states = []
+        records = []
         for path, had in zip((self.here(), self._parts_there()), kept, strict=True):
             with rpmem.Pool.open(path, [], readonly=True) as pool:
-                states.append(pool.state)
+                records.append(pool.record)
                 promise = Promise({**after.arrays, **{n: [w] for n, w in had.items()}})
                 promise.arrays["more"] = after.arrays["more"]
                 check_words([promise], contents(pool), f"{where}: {path} afterwards")
-        if states[0] != states[1] or states[0].phase is not Phase.CLEAN:
-            raise Loss(f"{where}: closed as {states}")
+        if any(each.mark is not Mark.CLEAN or each.epoch != records[0].epoch for each in records):
+            raise Loss(f"{where}: closed as {records}")
 
     def _parts_there(self) -> str:
         return os.path.join(self.root, THERE, "r.set")
@@ -297,10 +299,11 @@ def is_mixture(root: str) -> bool:
     """Whether the replica in an image says that it is one."""
     try:
         image = image_of(Path(root, THERE, "r.set"))
-        return _phase(image) is Phase.SYNCING
+        return _joining(image)
     except (*_INCOMPLETE, OSError):
         return False
 
 
-def _phase(image: bytes) -> Phase:
-    return State.unpack(image[STATE_OFFSET : STATE_OFFSET + STATE_SIZE]).phase
+def _joining(image: bytes) -> bool:
+    record = record_in(image)
+    return record is not None and record.mark is Mark.JOINING
