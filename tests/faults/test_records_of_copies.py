@@ -434,6 +434,8 @@ def test_a_record_written_by_one_sided_operations_does_not_hide_what_was_read(tm
         session.channel.set_epoch(packed(RECORD), discard=False)
         lane = session.lane()
         session.write(lane, bytes(64), RECORD_OFFSET)
+        # A READ behind the WRITE shows that it has arrived.
+        assert session.read(lane, RECORD_OFFSET, 64) == bytes(64)
         with pytest.raises(EpochRefused):
             session.channel.set_epoch(packed(DISCARDED), discard=False)
         session.channel.set_epoch(packed(OFFERED), discard=False)
