@@ -269,8 +269,12 @@ class _or_lost:  # noqa: N801
     def __enter__(self) -> None: ...
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        if error is not None and self._replica.failure is None:
-            self._replica.give_up(f"its record could not be written: {error}")
+        if error is None or self._replica.failure is not None:
+            return
+        if isinstance(error, RpmemError):
+            self._replica.on_failure(error)
+        else:
+            self._replica.give_up("a change of its record was interrupted")
 
 
 def keeper_of(

@@ -200,7 +200,8 @@ for layout in (PAIR, PAIR_OF_PARTS):
     FilePlace(world.local).remove(pool_set_too=False)
     rpmem.Pool.restore(world.local, world.replicas[0], **world.session).close()
     with rpmem.open(world.target, "a.set", bytearray(2 << 20), **world.session) as replica:
-        replica.set_attributes(ATTRIBUTES)
+        # Those of a pool with epochs: signature and id stay.
+        replica.set_attributes(replica.attributes.replaced(user_flags=b"u" * 16))
     rpmem.remove(world.target, "a.set", pool_set=True, timeout=TIMEOUT)
 """
 

@@ -57,7 +57,9 @@ def take_report(verdict: Verdict, report: dict[str, Any], control: Control, case
         on_target = case.side == "target"
         logged = any("not durable there" in line for line in report["logged"])
         told = {
-            "restore": on_target and "not durable there" in report.get("persist-again", ""),
+            "restore": on_target and "refused" in report.get("persist-again", ""),
+            # It is given up instead of leaving in order.
+            "detach": on_target,
             "close": on_target and logged,
             "close-flushed": on_target and logged,
             "cli-create": "not marked as complete" in verdict.said,
