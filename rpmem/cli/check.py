@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from rpmem.session.replica import Replica
 
 _SIZE = 2 << 20
-_OFFSET = 8192
+_OFFSET = 1 << 20
 _ROUNDS = 200
 
 

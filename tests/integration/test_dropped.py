@@ -53,7 +53,7 @@ def test_dropped_pool_lets_go_of_everything(tmpfs: Path):
     assert threading.active_count() <= threads
     # Not marked as complete, and nothing that was acknowledged is lost.
     with rpmem.Pool.open(tmpfs / "p", readonly=True) as look:
-        assert look.state.phase.name == "OPEN"
+        assert look.record.mark.name == "BEGUN"
     with rpmem.Pool.open(tmpfs / "p", [spec]) as again:
         assert (again["x"] == 7).all()
 

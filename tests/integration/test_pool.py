@@ -15,7 +15,6 @@ import numpy as np
 import pytest
 
 import rpmem
-from rpmem.epochs.record import Mark
 from rpmem.errors import (
     CatalogueCorrupt,
     ClosedError,
@@ -27,7 +26,7 @@ from rpmem.errors import (
     StaleReplica,
     UsageError,
 )
-from tests.support.media import record_in, write_record, write_slots
+from tests.support.media import write_slots
 from tests.support.pools import OWN, SIZE, PoolNode, fill, kill, local_bytes, state_now
 
 
@@ -430,22 +429,6 @@ def test_restore_never_touches_what_is_there(tmp_path, local, node):
     assert sorted(path.name for path in tmp_path.iterdir() if path.is_file()) == [
         "local", "small.set",
     ]  # fmt: skip
-
-
-def test_a_half_sent_replica_is_not_taken_for_whole(tmp_path, local, node):
-    with rpmem.Pool.create(local, SIZE, node.spec(), parts=1) as pool:
-        fill(pool)
-    record = record_in(node.image())
-    write_record(node.directory / "pool.set", record.replaced(mark=Mark.JOINING))
-    before = node.image()
-    with pytest.raises(StaleReplica, match="mixture"):
-        rpmem.Pool.restore(tmp_path / "new", node.spec())
-    assert not (tmp_path / "new").exists()
-    assert node.image() == before
-    with rpmem.Pool.open(local, node.spec()):
-        pass
-    with rpmem.Pool.restore(tmp_path / "new", node.spec()) as pool:
-        assert pool.names() == ["a"]
 
 
 def test_a_killed_initiator_leaves_a_replica_that_can_be_restored(tmp_path, local, node):

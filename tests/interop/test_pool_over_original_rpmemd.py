@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 import rpmem
+from rpmem.base.pool_format import POOL_FLOOR
 from rpmem.errors import PoolSetExists, PoolSetNotFound, ReplicaLost, StaleReplica
 from tests.interop.support.attributes import header_block, header_checksum
 from tests.interop.support.node import MIB, OURS, Node, daemon_words
@@ -40,8 +41,8 @@ def our_daemon(node: Node) -> Node:
 
 
 def assert_equal(local: Path, node: Node, name: str = SET) -> None:
-    """Compare all but the headers."""
-    assert node.pool_bytes(name)[PAGE:SIZE] == local.read_bytes()[PAGE:SIZE]
+    """Compare all but the headers and the records."""
+    assert node.pool_bytes(name)[POOL_FLOOR:SIZE] == local.read_bytes()[POOL_FLOOR:SIZE]
 
 
 def fill(pool: rpmem.Pool, name: str = "a", value: float = 1.0) -> None:
@@ -186,7 +187,7 @@ def test_a_replica_that_was_left_behind_is_brought_up_to_date(
     local.write_bytes(old)
     with pytest.raises(StaleReplica):
         rpmem.Pool.open(local, remote)
-    with rpmem.Pool.open(local, remote, force=True) as pool:
+    with rpmem.Pool.open(local, remote, discard=remote) as pool:
         assert "later" not in pool
     assert_equal(local, node)
 

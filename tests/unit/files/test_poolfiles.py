@@ -26,7 +26,7 @@ from rpmem import errors
 from rpmem.files import header, poolset, redo, shutdown
 from rpmem.files.header import Header, PoolAttributes
 from rpmem.files.partfile import PartFile
-from rpmem.files.poolfiles import PoolFiles
+from rpmem.files.poolfiles import LOOKED_AT, PoolFiles
 from rpmem.files.poolset import Part, PoolSet
 from rpmem.files.removal import remove_parts
 from rpmem.memory.region import Region
@@ -524,7 +524,7 @@ CRASH = textwrap.dedent(
     import os, signal, sys
     from rpmem.files import partfile, poolset
     from rpmem.files.header import PoolAttributes
-    from rpmem.files.poolfiles import PoolFiles
+    from rpmem.files.poolfiles import LOOKED_AT, PoolFiles
     from rpmem.files.poolset import load_any
     nth = int(sys.argv[2])
     calls = 0
@@ -965,8 +965,8 @@ def test_a_pool_that_was_closed_keeps_its_cache_but_where_it_says_so(tmp_path, d
     dropped.clear()
     asked = []
     with PoolFiles.open(two_parts(tmp_path), was_closed=lambda data: not asked.append(data)):
-        assert dropped == [("one", 8192, True)]
-        assert asked == [(tmp_path / "one").read_bytes()[:8192]]
+        assert dropped == [("one", LOOKED_AT, True)]
+        assert asked == [(tmp_path / "one").read_bytes()[:LOOKED_AT]]
 
 
 def test_a_pool_whose_medium_refused_leaves_nothing_in_the_cache(tmp_path, dropped):

@@ -8,11 +8,13 @@ import pytest
 
 import rpmem
 from rpmem.base import interrupts
+from rpmem.epochs.record import Mark
 from rpmem.errors import PoolSetExists, ReplicaLost, StaleReplica, UsageError
 from rpmem.pool import assembly
 from rpmem.pool.catalogue.catalogue import Catalogue
 from rpmem.pool.copies import Copies
 from rpmem.session.replica import Replica
+from tests.support.media import record_in, write_record
 from tests.support.pools import SIZE, PoolNode, fill
 
 
@@ -147,3 +149,19 @@ def test_somebody_else_takes_the_name_during_restore(tmp_path, local, node, monk
         rpmem.Pool.restore(new, node.spec())
     assert new.read_text() == "mine"
     assert sorted(path.name for path in tmp_path.iterdir() if path.is_file()) == ["local", "new"]
+
+
+def test_a_half_sent_replica_is_not_taken_for_whole(tmp_path, local, node):
+    with rpmem.Pool.create(local, SIZE, node.spec(), parts=1) as pool:
+        fill(pool)
+    record = record_in(node.image())
+    write_record(node.directory / "pool.set", record.replaced(mark=Mark.JOINING))
+    before = node.image()
+    with pytest.raises(StaleReplica, match="mixture"):
+        rpmem.Pool.restore(tmp_path / "new", node.spec())
+    assert not (tmp_path / "new").exists()
+    assert node.image() == before
+    with rpmem.Pool.open(local, node.spec()):
+        pass
+    with rpmem.Pool.restore(tmp_path / "new", node.spec()) as pool:
+        assert pool.names() == ["a"]
