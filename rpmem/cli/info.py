@@ -16,7 +16,6 @@ def command(local: str) -> None:
 
     Nothing is changed, no replica is contacted, and a program that is writing is not disturbed.
     """
-    from rpmem.epochs.record import Mark
     from rpmem.pool.local import place_of
     from rpmem.pool.pool import Pool
 
@@ -26,7 +25,7 @@ def command(local: str) -> None:
         if pool.has_writer:
             writer = "has it open"
         else:
-            writer = "closed it" if pool.record.mark is Mark.CLEAN else "did not close it"
+            writer = "closed it" if pool.record.mark.name == "CLEAN" else "did not close it"
         facts.add_row("last writer", writer)
         for spec in specs:
             facts.add_row("replica", str(spec))

@@ -387,7 +387,7 @@ MISTAKES = (
     (media, CONCEPTS, "| `unknown` | a replica", "| `strange` | a replica"),
     (media, "README.md", "| `volatile` | nothing", "| `nothing` | nothing"),
     (levels, CONCEPTS, "| `visible` | in the", "| `seen` | in the"),
-    (layout, CONCEPTS, " 8192    catalogue", " 8193    catalogue"),
+    (layout, CONCEPTS, " 24576   catalogue", " 24577   catalogue"),
     (fabric_functions, GUIDE, "has nine functions", "has seven functions"),
     (fabric_functions, GUIDE, "`flush`, `write_word`", "`flush`"),
     (fabric_functions, GUIDE, "| `wake` | end", "| `wakes` | end"),
