@@ -13,7 +13,7 @@ from typing import Final, Generic, Protocol, TypeVar
 
 from rpmem.epochs import change, opening
 from rpmem.epochs.opening import Standing
-from rpmem.epochs.record import IDENTITY_SIZE, CopyRecord, Epoch, Mark
+from rpmem.epochs.record import IDENTITY_SIZE, MOST_MEMBERS, CopyRecord, Epoch, Mark
 from rpmem.errors import RpmemError, UsageError
 
 
@@ -146,7 +146,9 @@ class Members(Generic[OtherT]):
         self.others += joining
         self.begin(filter(None, met), above=above)
 
-    def _check_new(self, joining: Iterable[Keeper]) -> None:
+    def _check_new(self, joining: Sequence[Keeper]) -> None:
+        if len(self.everyone) + len(joining) > MOST_MEMBERS:
+            raise UsageError(f"a pool has at most {MOST_MEMBERS} copies")
         seen = {each.uuid: each.named for each in self.everyone}
         for each in joining:
             if each.uuid in seen:

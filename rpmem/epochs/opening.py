@@ -26,6 +26,10 @@ from rpmem.errors import CatalogueCorrupt, SplitBrain, StaleReplica
 _CONTAINED: Final = (Relation.SAME, Relation.BEHIND)
 
 
+#: Epochs of each copy that an error names.
+_MOST_TOLD: Final = 4
+
+
 class Standing(Record):
     """What is to be done with one of the other copies.
 
@@ -197,20 +201,26 @@ def _story(other: CopyRecord, mine: CopyRecord, found: Relation, named: str, whe
             "both remember says which of them is newer"
         )
     common = last_common(other.epoch, mine.epoch)
-    told = [f"both went on from epoch {common}: {where} to {mine.epoch.stamp}"]
-    told.append(_given_up(mine.epoch, other.copy, where, named))
-    told.append(f", the copy to {other.epoch.stamp}")
-    told.append(_given_up(other.epoch, mine.copy, named, where))
-    return "".join(told)
+    assert common is not None
+    return (
+        f"the copies went separate ways after epoch {common}: "
+        f"{where} {_way(mine.epoch, common, other.copy, 'the other')}; "
+        f"{named} {_way(other.epoch, common, mine.copy, where)}"
+    )
 
 
-def _given_up(epoch: Epoch, copy: bytes, by: str, whom: str) -> str:
-    for each in epoch.common:
-        if each.copy == copy:
-            return (
-                f" ({by} went on without {whom} after epoch {each.last}, at {_time(each.when_s)})"
-            )
-    return ""
+def _way(epoch: Epoch, common: Stamp, copy: bytes, whom: str) -> str:
+    """Tell where a copy went since it and the other one were apart."""
+    parting = next((each for each in epoch.common if each.copy == copy), None)
+    since = [epoch.stamp, *(each for each in epoch.history if each.number > common.number)]
+    names = [str(each) for each in reversed(since[:_MOST_TOLD])]
+    if len(since) > _MOST_TOLD:
+        names.insert(0, "...")
+    told = f"went on to epoch {', '.join(names)}"
+    if parting is None:
+        return told
+    what = "gave up" if parting.given_up else "let go of"
+    return f"{what} {whom} ({_time(parting.when_s)}) and {told}"
 
 
 def _time(when_s: int) -> str:

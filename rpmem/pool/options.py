@@ -8,6 +8,7 @@ from typing import Any, TypeAlias
 
 from rpmem.base.sizes import parse_size
 from rpmem.base.target import ReplicaSpec, Target
+from rpmem.epochs.record import MOST_MEMBERS
 from rpmem.errors import UsageError
 from rpmem.files.drafts import PRIVATE
 
@@ -50,6 +51,8 @@ def replica_specs(
     for index, spec in enumerate(specs):
         if spec in specs[:index]:
             raise UsageError(f"the replica {spec} is given twice")
+    if len(specs) >= MOST_MEMBERS:
+        raise UsageError(f"a pool has at most {MOST_MEMBERS} copies")
     return specs
 
 

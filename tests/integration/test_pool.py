@@ -316,11 +316,12 @@ def test_copies_that_went_separate_ways_are_told_apart(tmp_path, local, node):
         rpmem.Pool.open(local, node.spec())
     said = str(caught.value)
     for part in (
-        "both went on from epoch 1",
-        str(local),
-        node.spec(),
-        "went on without",
-        "discard=",
+        "separate ways after epoch 1 (",
+        f"{local} gave up the other (",
+        f"{node.spec()} gave up {local} (",
+        "UTC) and went on to epoch 2 (",
+        f"discard=['{node.spec()}']",
+        "Pool.restore",
     ):
         assert part in said
     with rpmem.Pool.open(local) as pool, pytest.raises(SplitBrain):
