@@ -15,9 +15,10 @@ from tests.mutants import (
     files,
     links,
     pool,
+    records,
 )
 
-_MODULES = (core, daemon, files, links, pool)
+_MODULES = (core, daemon, files, links, pool, records)
 _DETAILS = (
     details_core,
     details_daemon,
