@@ -1,4 +1,4 @@
-"""Mistakes around the records of copies: what rpmemd takes, keeps and says, and what is believed."""
+"""Mistakes around records of copies: what rpmemd takes, keeps and says, and what is believed."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ MUTANTS = (
     # --- rpmemd's record ----------------------------------------------------------------------
     Mutant(
         "a record is answered for before it is durable",
-        "Records._write",
+        "Records._store",
         "            self._region.persist(RECORD_OFFSET + offset, len(data))\n",
         "",
         (*_RECORDS, *_LOCAL),
     ),
     Mutant(
         "all of a record is flushed at once, at its end",
-        "Records._write",
+        "Records._store",
         "            self._region.persist(RECORD_OFFSET + offset, len(data))\n",
         "        self._region.persist(RECORD_OFFSET, RECORD_SIZE)\n",
         _RECORDS,
