@@ -116,6 +116,20 @@ class Database:
         """
         return PoolFiles.open(self._read(name), pool_size=pool_size)
 
+    def look(self, name: str) -> PoolFiles:
+        """Open the pool of a pool set read-only, without a lock, beside whoever uses it.
+
+        Parameters
+        ----------
+        name : str
+            As for `open`.
+        """
+        return PoolFiles.look(self._read(name, lock=False))
+
+    def parts_of(self, name: str) -> list[str]:
+        """Return the paths of the parts of a pool set, as its file names them."""
+        return [part.path for part in self._read(name, lock=False).parts]
+
     def remove(self, name: str, *, force: bool = False, pool_set: bool = False) -> None:
         """Remove the pool of a pool set.
 
@@ -134,7 +148,7 @@ class Database:
             The kind of error says why; with `force` only if the name is refused. Without `force`,
             `PoolSetNotFound` if a part was missing: the rest was removed nevertheless.
         """
-        self._resolve(name)
+        self.path_of(name)
         try:
             self._remove(name, force=force, pool_set=pool_set)
         except errors.PoolSetError:
@@ -142,7 +156,7 @@ class Database:
                 raise
 
     def _remove(self, name: str, *, force: bool, pool_set: bool) -> None:
-        path = self._resolve(name)
+        path = self.path_of(name)
         with held(path if pool_set else None) as set_file:
             found = self._read(name, replicas_too=force, lock=set_file is None)
             if _is_whole_pool(found, path):
@@ -158,8 +172,8 @@ class Database:
             if missing is not None:
                 raise missing
 
-    def _resolve(self, name: str) -> str:
-        """Return the path of a name that stays inside the directory."""
+    def path_of(self, name: str) -> str:
+        """Return the path of a name that stays inside the directory; `PoolSetNameRefused`."""
         problem = None
         if not name or len(name) > _LONGEST_NAME:
             problem = "it is empty or too long"
@@ -182,7 +196,7 @@ class Database:
         )
 
     def _read(self, name: str, *, replicas_too: bool = False, lock: bool = True) -> PoolSet:
-        path = self._resolve(name)
+        path = self.path_of(name)
         found = load_any(path, lock=lock)
         if not _is_whole_pool(found, path) and _size_of(path) >= MINIMUM_SIZE:
             # An initiator chooses the content of a part's header. A part must not pass for a pool
@@ -199,7 +213,7 @@ class Database:
 
         None for the name of a file that is a pool by itself.
         """
-        path = self._resolve(name)
+        path = self.path_of(name)
         for _ in range(_ATTEMPTS):
             try:
                 found = self._read(name)
@@ -218,7 +232,7 @@ class Database:
         """Return the text of a pool set file for a pool of at least that size."""
         if not 0 < parts <= _MOST_PARTS:
             raise errors.UsageError(f"a pool set cannot have {parts} parts")
-        path = self._resolve(name)
+        path = self.path_of(name)
         if any(piece.startswith(".") for piece in name.split("/")):
             # The default directory is the home directory, where hidden files configure programs.
             raise errors.PoolSetNameRefused("a new pool set file must not be hidden", where=name)

@@ -23,13 +23,26 @@ from rpmem.control.events import (
     Greeted,
     InitiatorGone,
     LeaveRequested,
+    LookRequested,
     OpenRequested,
     SessionFailed,
     SetAttributesRequested,
     SetEpochRequested,
 )
 from rpmem.control.handshake import Protocol, detect, pack_status
-from rpmem.control.messages import EPOCHS, FEATURES, STAGING, Create, Hello, LaneGrant, Open, Ready
+from rpmem.control.messages import (
+    EPOCHS,
+    FEATURES,
+    STAGING,
+    Create,
+    Hello,
+    LaneGrant,
+    List,
+    Look,
+    Open,
+    Peek,
+    Ready,
+)
 from rpmem.control.pmdk_target import PmdkTargetSession
 from rpmem.control.proof import new_token
 from rpmem.control.target import TargetSession
@@ -42,6 +55,7 @@ from rpmemd.config import Config
 from rpmemd.database import Database
 from rpmemd.lane_server import NATIVE, PMDK, LaneServer
 from rpmemd.log import Log
+from rpmemd.looking import Looker
 
 _CHUNK = 1 << 16
 
@@ -119,6 +133,7 @@ class Session:
         self._machine: TargetMachine | None = None
         self._pool: Any = None
         self._records: records.Records | None = None
+        self._looker: Looker | None = None
         self._features: frozenset[str] = frozenset()
         self._created = False
         self._lanes: LaneServer | None = None
@@ -201,6 +216,8 @@ class Session:
                 self._serve(request)
             case OpenRequested(request=request):
                 self._serve(request)
+            case LookRequested(request=request):
+                self._show(request)
             case SetAttributesRequested(attributes=attributes):
                 self._set_attributes(PoolAttributes.unpack(attributes))
                 self._machine.done()
@@ -238,6 +255,14 @@ class Session:
         except BaseException:
             self._stop(remove=self._created)
             raise
+
+    def _show(self, request: Look | Peek | List) -> None:
+        """Let the initiator look, which neither locks nor changes anything."""
+        assert isinstance(self._machine, TargetSession)
+        self._check_protocol()
+        if self._looker is None:
+            self._looker = Looker(self._database)
+        self._machine.show(self._looker.answer(request))
 
     def _find_record(self) -> None:
         """Read the record of a pool that rpmem laid out; a new pool begins without one."""
@@ -395,6 +420,9 @@ class Session:
             remove = remove or (self._created and never_came and not orderly)
             if lanes.refused:
                 self._log.notice(f"{lanes.refused} connections were refused")
+        looker, self._looker = self._looker, None
+        if looker is not None:
+            looker.close()
         pool, self._pool = self._pool, None
         if pool is not None:
             pool.close(remove=remove and self._created)

@@ -1,37 +1,45 @@
-"""``rpmem list``: the arrays in a local pool."""
+"""``rpmem list``: the arrays in a pool, here or on a target."""
 
 from __future__ import annotations
 
 import json
+from typing import Unpack
 
 import click
 
-from rpmem.cli.options import local_argument
+from rpmem.base.printable import printable
+from rpmem.cli.options import json_option, look_options, pool_set_argument, where_argument
+from rpmem.session.looking import LookKeywords
 from rpmem.terminal.tables import console, readable, table
 
+_LONGEST_DTYPE = 1000
 
-@click.command(short_help="List the arrays in a local pool.")
-@local_argument
-@click.option(
-    "--json", "as_json", is_flag=True, help="Print one JSON object per line, for programs."
-)
-def command(local: str, as_json: bool) -> None:
-    """List the arrays in the pool LOCAL: name, dtype, shape, order and size.
 
-    Nothing is changed, no replica is contacted, and a program that is writing is not disturbed.
+@click.command(short_help="List the arrays in a pool, here or on a target.")
+@where_argument
+@pool_set_argument
+@json_option("Print one JSON object per line, for programs.")
+@look_options
+def command(
+    where: str, pool_set: str | None, as_json_object: bool, **reach: Unpack[LookKeywords]
+) -> None:
+    """List the arrays in the pool LOCAL, or in its copy NAME.set on TARGET.
+
+    Each has a name, dtype, shape, order and size. Nothing is changed or locked, and a program that
+    is writing is not disturbed.
     """
-    from rpmem.pool.pool import Pool
+    from rpmem.pool.forms import Form
+    from rpmem.pool.looking import look_anywhere
 
-    with Pool.open(local, readonly=True) as pool:
-        entries = [(pool.entry(name), pool[name].dtype) for name in pool]
-    if as_json:
-        for entry, _ in entries:
-            fields = {name: getattr(entry, name) for name in entry.__slots__}
-            click.echo(json.dumps(fields))
+    facts, _ = look_anywhere(where, pool_set, **reach)
+    entries = list(facts.entries.values())
+    if as_json_object:
+        for entry in entries:
+            click.echo(json.dumps({name: getattr(entry, name) for name in entry.__slots__}))
         return
     listing = table("name", "dtype", "shape", "order", "size", right=("size",))
-    for entry, dtype in entries:
-        listing.add_row(
-            entry.name, str(dtype), str(entry.shape), entry.order, readable(entry.length)
-        )
+    for entry in entries:
+        # A target may have invented it; names are printable already.
+        dtype = printable(str(Form.from_entry(entry).dtype), _LONGEST_DTYPE)
+        listing.add_row(entry.name, dtype, str(entry.shape), entry.order, readable(entry.length))
     console().print(listing if entries else "no arrays")

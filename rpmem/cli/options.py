@@ -19,14 +19,18 @@ def _as_mode(context: click.Context, option: click.Parameter, value: str) -> int
         raise click.BadParameter(f"{value!r} is not a mode such as 600 or 640") from error
 
 
+_TIMEOUT = click.option(
+    "--timeout", type=float, help="Seconds to wait while nothing makes progress."
+)
+_LAUNCHER = click.option("--launcher", help="openssh, paramiko or auto.")
 _SESSION = (
     click.option("--provider", help="libfabric provider, such as tcp or verbs."),
     click.option("--lanes", "nlanes", type=int, help="Operations that may be in progress at once."),
     click.option(
         "--step", default="auto", show_default=True, help="How data is made durable on the target."
     ),
-    click.option("--timeout", type=float, help="Seconds to wait while nothing makes progress."),
-    click.option("--launcher", help="openssh, paramiko or auto."),
+    _TIMEOUT,
+    _LAUNCHER,
     click.option("--protocol", help="native, pmdk or auto."),
     click.option(
         "--lane-hosts", help="Hosts to which lanes may go, besides the one that ssh reached."
@@ -47,7 +51,21 @@ mode_option = click.option(
     show_default=True,
     help="Permissions of new local files.",
 )
+where_argument = click.argument("where", metavar="LOCAL | TARGET")
+pool_set_argument = click.argument("pool_set", metavar="[NAME.set]", required=False)
 local_argument = click.argument("local", type=click.Path(path_type=str))
+
+
+def json_option(what: str) -> Callable[[_Command], _Command]:
+    """Return the option for output that programs read."""
+    return click.option("--json", "as_json_object", is_flag=True, help=what)
+
+
+def look_options(command: _Command) -> _Command:
+    """Add the options for reaching a target that is only looked at: some of `LookKeywords`."""
+    for option in (_LAUNCHER, _TIMEOUT):
+        command = option(command)
+    return command
 
 
 def session_options(command: _Command) -> _Command:

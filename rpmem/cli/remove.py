@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import click
 
+from rpmem.cli.options import pool_set_argument, where_argument
+
 
 @click.command(short_help="Remove a local pool or a replica.")
-@click.argument("where", metavar="LOCAL | TARGET")
-@click.argument("pool_set", metavar="[NAME.set]", required=False)
+@where_argument
+@pool_set_argument
 @click.option("--force", is_flag=True, help="Remove what can be removed, and ignore errors.")
 @click.option("--pool-set", "pool_set_too", is_flag=True, help="Remove the pool set file as well.")
 @click.option("--timeout", type=float, help="Seconds to wait for the target.")

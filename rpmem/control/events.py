@@ -6,7 +6,18 @@ from typing import dataclass_transform
 
 from rpmem.base.values import Value
 from rpmem.control.handshake import Protocol
-from rpmem.control.messages import Create, Hello, Open, Ready
+from rpmem.control.messages import (
+    Content,
+    Create,
+    Hello,
+    List,
+    Listed,
+    Look,
+    Open,
+    Peek,
+    Ready,
+    Seen,
+)
 from rpmem.errors import RpmemError
 
 
@@ -65,6 +76,12 @@ class LeaveRequested(Event):
     """Mark the record of the copy as left; answer with `done` or `error`."""
 
 
+class LookRequested(Event):
+    """Look at a pool, read a piece of it, or list pool sets; answer with `show` or `error`."""
+
+    request: Look | Peek | List
+
+
 class CloseRequested(Event):
     """Stop serving; remove the pool if requested and created here; answer `done` or `error`."""
 
@@ -90,6 +107,12 @@ class AttributesSet(Event):
 
 class RecordSet(Event):
     """The record of the target's copy is durable as it was asked for."""
+
+
+class Shown(Event):
+    """The answer of a target that lets this side look."""
+
+    answer: Seen | Content | Listed
 
 
 class Closed(Event):

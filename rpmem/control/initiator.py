@@ -2,25 +2,46 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import ClassVar, Final
 
 from rpmem.base.printable import printable
-from rpmem.control.events import Event, Greeted, LegacyTarget, LogReceived, TargetFailed
+from rpmem.control.events import (
+    Event,
+    Greeted,
+    LegacyTarget,
+    LogReceived,
+    Shown,
+    TargetFailed,
+)
 from rpmem.control.framing import INITIATOR_LIMIT, MAGIC, TARGET_LIMIT, Frame, FrameDecoder
 from rpmem.control.handshake import STATUS_SIZE, Protocol, agree, unpack_status
 from rpmem.control.initiator_machine import InitiatorMachine, InitiatorState
 from rpmem.control.messages import (
+    LOOK,
     TOKEN_SIZE,
+    Content,
     Done,
     Error,
     Failure,
     Hello,
+    List,
+    Listed,
     Log,
+    Look,
     Message,
+    Peek,
     Ready,
+    Seen,
     decode_from_target,
 )
-from rpmem.errors import MalformedMessage, NoiseBeforeProtocol, UnexpectedMessage
+from rpmem.errors import (
+    MalformedMessage,
+    NoiseBeforeProtocol,
+    UnexpectedMessage,
+    VersionMismatch,
+)
+
+_ANSWERS: Final = {Look: Seen, Peek: Content, List: Listed}
 
 
 class InitiatorSession(InitiatorMachine):
@@ -57,6 +78,25 @@ class InitiatorSession(InitiatorMachine):
     def buffered(self) -> int:
         """Bytes received that wait for the rest of their message."""
         return self._decoder.buffered + len(self._prelude or b"")
+
+    def look(self, request: Look | Peek | List) -> None:
+        """Ask to look at a pool, for a piece of it, or for the pool sets that there are.
+
+        Raises
+        ------
+        VersionMismatch
+            The target does not know how.
+        """
+        fits = InitiatorState.IDLE
+        if isinstance(request, Peek) or self.state is InitiatorState.LOOKING:
+            fits = InitiatorState.LOOKING
+        elif self.state is fits and LOOK not in self.features:
+            raise VersionMismatch(
+                "the rpmemd there is an older one, which shows nothing without opening it",
+                where=self._where,
+                hint="Install this version of rpmem on the target",
+            )
+        self._issue(request, fits, InitiatorState.EXAMINING)
 
     def _started(self, events: list[Event]) -> None:
         self.state = InitiatorState.GREETING
@@ -134,7 +174,23 @@ class InitiatorSession(InitiatorMachine):
                 return self._opened(answer)
             case Done():
                 return self._done()
+            case Seen() | Content() | Listed():
+                return self._shown(answer)
         raise UnexpectedMessage(f"{type(answer).__name__} is not allowed here")
+
+    def _shown(self, answer: Seen | Content | Listed) -> Event:
+        request = self._request
+        if request is None or not isinstance(answer, _ANSWERS.get(type(request), ())):
+            raise self._out_of_turn(type(answer).__name__)
+        if isinstance(answer, Content):
+            assert isinstance(request, Peek)
+            if len(answer.data) != request.length:
+                raise MalformedMessage(
+                    f"Content has {len(answer.data)} bytes, not {request.length}"
+                )
+        self._request = None
+        self.state = InitiatorState.LOOKING
+        return Shown(answer)
 
     def _check_serial(self, frame: Frame, answer: Message) -> None:
         if frame.serial != self._serial:

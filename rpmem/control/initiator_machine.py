@@ -55,6 +55,8 @@ class InitiatorState(enum.Enum):
     OPENING = "waiting for the answer to create or open"
     OPEN = "open"
     SETTING = "waiting for the answer to a change"
+    EXAMINING = "waiting for something to look at"
+    LOOKING = "looking"
     CLOSING = "waiting for the answer to close"
     CLOSED = "ended properly"
     FAILED = "ended by a violation of the protocol"
@@ -150,7 +152,8 @@ class InitiatorMachine(Machine[InitiatorState]):
 
     def close(self, *, remove: bool = False) -> None:
         """Ask the target to stop serving; `remove` removes a pool that this session created."""
-        self._issue(Close(remove=remove), InitiatorState.OPEN, InitiatorState.CLOSING)
+        fits = self.state if self.state is InitiatorState.LOOKING else InitiatorState.OPEN
+        self._issue(Close(remove=remove), fits, InitiatorState.CLOSING)
 
     def _issue(self, request: Message, fits: InitiatorState, then: InitiatorState) -> None:
         if self.ended:

@@ -61,8 +61,14 @@ STAGING: Final = "staging"
 EPOCHS: Final = "epochs"
 #: A copy can be taken out in order.
 LEFT: Final = "left"
+#: A pool can be looked at while it is in use, and pool sets can be listed.
+LOOK: Final = "look"
 #: What both sides put into their Hellos.
-FEATURES: Final = (STAGING, EPOCHS, LEFT)
+FEATURES: Final = (STAGING, EPOCHS, LEFT, LOOK)
+#: Most bytes that one Peek asks for; in hexadecimal they fit into one answer.
+MAX_PEEK: Final = 256 << 10
+#: Most pool sets in one answer to List.
+MAX_LISTED: Final = 64
 MAX_POOL_SIZE: Final = (1 << 63) - 1
 MAX_ERRNO: Final = 4095
 _U32: Final = (1 << 32) - 1
@@ -83,9 +89,15 @@ class Kind(enum.IntEnum):
     CLOSE = 0x0005
     SET_EPOCH = 0x0006
     LEFT = 0x0007
+    LOOK = 0x000D
+    PEEK = 0x000E
+    LIST = 0x000F
     READY = 0x4001
     DONE = 0x4002
     ERROR = 0x4003
+    SEEN = 0x4004
+    CONTENT = 0x4005
+    LISTED = 0x4006
     LOG = 0x8001
     FAILURE = 0x8002
 
@@ -98,6 +110,7 @@ _MESSAGE_SIZE: Final = Integer(MIN_MESSAGE_SIZE, MAX_MESSAGE_SIZE)
 _ERRNO: Final = Integer(0, MAX_ERRNO)
 _ATTRIBUTES: Final = Binary(ATTRIBUTES_SIZE)
 _RECORD: Final = Bytes(1, MAX_RECORD_SIZE)
+_UUID: Final = Binary(16)
 
 
 class Message(Record):
@@ -199,6 +212,27 @@ class Left(Message):
     KIND: ClassVar[Kind] = Kind.LEFT
 
 
+class Look(Message):
+    """Show a pool without opening it: no lock, no lanes, no change, beside whoever uses it."""
+
+    KIND: ClassVar[Kind] = Kind.LOOK
+    pool_set: str = wire(PoolSetName())
+
+
+class Peek(Message):
+    """Read some bytes of the pool that is looked at."""
+
+    KIND: ClassVar[Kind] = Kind.PEEK
+    offset: int = wire(Integer(0, MAX_POOL_SIZE))
+    length: int = wire(Integer(1, MAX_PEEK))
+
+
+class List(Message):
+    """Name the pool sets in the pool set directory; again for those that follow."""
+
+    KIND: ClassVar[Kind] = Kind.LIST
+
+
 class LaneGrant(Record):
     """What one lane needs: its one-time token, and its key and address for the pool.
 
@@ -267,6 +301,45 @@ class Done(Message):
     KIND: ClassVar[Kind] = Kind.DONE
 
 
+class Seen(Message):
+    """The pool that is looked at; ``writer``: a process of rpmem's has it open for writing."""
+
+    KIND: ClassVar[Kind] = Kind.SEEN
+    pool_size: int = wire(Integer(1, MAX_POOL_SIZE))
+    attributes: bytes | None = wire(OrNone(_ATTRIBUTES), default=None)
+    medium: str = wire(Token(), default="unknown")
+    writer: bool = wire(Boolean(), default=False)
+
+
+class Content(Message):
+    """What the pool held in the place that was asked for, while the target read it."""
+
+    KIND: ClassVar[Kind] = Kind.CONTENT
+    data: bytes = wire(Bytes(1, MAX_PEEK), repr=False)
+    writer: bool = wire(Boolean(), default=False)
+
+
+class PoolSetRow(Record):
+    """One pool set of the target: what its pool is, as far as that can be seen."""
+
+    name: str = wire(Text(4096))
+    size: int | None = wire(OrNone(Integer(0, MAX_POOL_SIZE)), default=None)
+    state: str = wire(Token())
+    epoch: int | None = wire(OrNone(Integer(1, MAX_POOL_SIZE)), default=None)
+    identity: bytes | None = wire(OrNone(_UUID), default=None)
+    copy: bytes | None = wire(OrNone(_UUID), default=None)
+    mark: str | None = wire(OrNone(Token()), default=None)
+    reason: str | None = wire(OrNone(Text(500)), default=None)
+
+
+class Listed(Message):
+    """Some pool sets; ``last``: there are no more."""
+
+    KIND: ClassVar[Kind] = Kind.LISTED
+    sets: tuple[PoolSetRow, ...] = wire(ListOf(Nested(PoolSetRow), high=MAX_LISTED))
+    last: bool = wire(Boolean())
+
+
 class Error(Message):
     """The request was refused, or broke the protocol."""
 
@@ -325,10 +398,11 @@ _OURS_ALONE: Final = (
 )
 
 _FROM_INITIATOR: Final[dict[int, type[Message]]] = {
-    kind.KIND: kind for kind in (Hello, Create, Open, SetAttributes, Close, SetEpoch, Left)
+    kind.KIND: kind
+    for kind in (Hello, Create, Open, SetAttributes, Close, SetEpoch, Left, Look, Peek, List)
 }
 _FROM_TARGET: Final[dict[int, type[Message]]] = {
-    kind.KIND: kind for kind in (Hello, Ready, Done, Error, Log, Failure)
+    kind.KIND: kind for kind in (Hello, Ready, Done, Error, Log, Failure, Seen, Content, Listed)
 }
 
 

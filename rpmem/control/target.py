@@ -11,15 +11,21 @@ from rpmem.control.handshake import Protocol, agree
 from rpmem.control.messages import (
     EPOCHS,
     LEFT,
+    LOOK,
     TOKEN_SIZE,
+    Content,
     Done,
     Error,
     Failure,
     Hello,
     Left,
+    List,
+    Listed,
     Log,
+    Look,
     Message,
     Ready,
+    Seen,
     SetEpoch,
     decode_from_initiator,
 )
@@ -71,6 +77,12 @@ class TargetSession(TargetMachine):
         if not self.ended:
             self._send(Failure.from_exception(error), serial=0)
 
+    def show(self, answer: Seen | Content | Listed) -> None:
+        """Answer a request to look."""
+        if self._may(TargetState.EXAMINING, command="show"):
+            self._send(answer, self._serial)
+            self.state = TargetState.LOOKING
+
     def _decode(self, data: bytes) -> Iterator[Event]:
         for frame in self._decoder.feed(data):
             # A violation is answered with the serial of the frame at fault.
@@ -85,8 +97,14 @@ class TargetSession(TargetMachine):
                 yield event
 
     def _check_features(self, message: Message) -> None:
-        for kind, feature in ((SetEpoch, EPOCHS), (Left, LEFT)):
-            if not isinstance(message, kind) or self.state is not TargetState.OPEN:
+        # Out of its turn a request is refused for that.
+        for kind, feature, turn in (
+            (SetEpoch, EPOCHS, TargetState.OPEN),
+            (Left, LEFT, TargetState.OPEN),
+            (Look, LOOK, TargetState.IDLE),
+            (List, LOOK, TargetState.IDLE),
+        ):
+            if not isinstance(message, kind) or self.state is not turn:
                 continue
             if feature not in self.features:
                 raise UnexpectedMessage(

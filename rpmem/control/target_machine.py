@@ -13,6 +13,7 @@ from rpmem.control.events import (
     Event,
     InitiatorGone,
     LeaveRequested,
+    LookRequested,
     OpenRequested,
     SessionFailed,
     SetAttributesRequested,
@@ -24,8 +25,11 @@ from rpmem.control.messages import (
     Close,
     Create,
     Left,
+    List,
+    Look,
     Message,
     Open,
+    Peek,
     Ready,
     SetAttributes,
     SetEpoch,
@@ -43,6 +47,8 @@ class TargetState(enum.Enum):
     OPENING = "carrying out create or open"
     OPEN = "serving a pool"
     SETTING = "carrying out a change"
+    EXAMINING = "carrying out a look"
+    LOOKING = "letting its initiator look"
     CLOSING = "carrying out close"
     CLOSED = "ended properly"
     FAILED = "ended by a violation of the protocol"
@@ -108,9 +114,13 @@ class TargetMachine(Machine[TargetState]):
         self._settle()
 
     def error(self, error: BaseException) -> None:
-        """Answer any request: it failed. After create, open and close this ends the session."""
+        """Answer any request: it failed. Unless that was a change, this ends the session."""
         if not self._may(
-            TargetState.OPENING, TargetState.SETTING, TargetState.CLOSING, command="error"
+            TargetState.OPENING,
+            TargetState.SETTING,
+            TargetState.EXAMINING,
+            TargetState.CLOSING,
+            command="error",
         ):
             return
         self._send_error(error)
@@ -171,8 +181,20 @@ class TargetMachine(Machine[TargetState]):
                 self._expect(TargetState.OPEN, request)
                 self.state = TargetState.SETTING
                 return LeaveRequested()
+            case Look():
+                self._expect(TargetState.IDLE, request)
+                self.state = TargetState.EXAMINING
+                return LookRequested(request)
+            case Peek():
+                self._expect(TargetState.LOOKING, request)
+                self.state = TargetState.EXAMINING
+                return LookRequested(request)
+            case List():
+                self._expect(TargetState.IDLE, request, TargetState.LOOKING)
+                self.state = TargetState.EXAMINING
+                return LookRequested(request)
             case Close(remove=remove):
-                self._expect(TargetState.OPEN, request)
+                self._expect(TargetState.OPEN, request, TargetState.LOOKING)
                 self.state = TargetState.CLOSING
                 return CloseRequested(remove)
         raise UnexpectedMessage(f"{type(request).__name__} is not allowed here")
@@ -186,8 +208,8 @@ class TargetMachine(Machine[TargetState]):
         else:
             self.done()
 
-    def _expect(self, state: TargetState, request: Message) -> None:
-        if self.state is not state:
+    def _expect(self, state: TargetState, request: Message, *or_else: TargetState) -> None:
+        if self.state not in (state, *or_else):
             raise UnexpectedMessage(
                 f"{type(request).__name__} came while the target was {self.state.value}"
             )

@@ -28,10 +28,23 @@ from rpmem.control.events import (
     RecordSet,
     Refused,
     SessionFailed,
+    Shown,
     TargetFailed,
 )
+from rpmem.control.initiator import InitiatorSession
 from rpmem.control.initiator_machine import InitiatorMachine, InitiatorState
-from rpmem.control.messages import Create, Hello, Open, Ready
+from rpmem.control.messages import (
+    Content,
+    Create,
+    Hello,
+    List,
+    Listed,
+    Look,
+    Open,
+    Peek,
+    Ready,
+    Seen,
+)
 from rpmem.errors import (
     ClosedError,
     DeadlineExceeded,
@@ -49,7 +62,8 @@ log = logging.getLogger("rpmem")
 log.addHandler(logging.NullHandler())
 
 _CHUNK = 1 << 16
-_BUSY = (InitiatorState.OPENING, InitiatorState.SETTING)
+_BUSY = (InitiatorState.OPENING, InitiatorState.SETTING, InitiatorState.EXAMINING)
+_SERVED = (InitiatorState.OPEN, InitiatorState.LOOKING)
 #: Seconds for a target that has failed to remove what it created.
 _LAST_WORD_S = 2.0
 # Limits on lines of a target's log: at once and in the long run.
@@ -164,6 +178,15 @@ class Channel(Handle):
         self._ask(self._machine.leave)
         self._await(RecordSet)
 
+    def look(self, request: Look | Peek | List) -> Seen | Content | Listed:
+        """Ask for something to look at; only of a target that speaks our own protocol."""
+        machine = self._machine
+        assert isinstance(machine, InitiatorSession)
+        self._ask(lambda: machine.look(request))
+        event = self._await(Shown)
+        assert isinstance(event, Shown)
+        return event.answer
+
     @property
     def features(self) -> frozenset[str]:
         """What both sides can do besides the protocol."""
@@ -184,7 +207,7 @@ class Channel(Handle):
                 )
                 if remove and not answered:
                     raise self._unanswered()
-                if self._machine.state is InitiatorState.OPEN:
+                if self._machine.state in _SERVED:
                     self._ask(lambda: self._machine.close(remove=remove))
             if self._machine.state is InitiatorState.CLOSING:
                 self._await(Closed, despite=known)

@@ -122,7 +122,7 @@ MUTANTS = (
     ),
     Mutant(
         "an initiator reaches a sibling of the pool set directory",
-        "Database._resolve",
+        "Database.path_of",
         'inside = self.directory.rstrip("/") + "/"',
         'inside = self.directory.rstrip("/")',
         _DATABASE,
@@ -136,7 +136,7 @@ MUTANTS = (
     ),
     Mutant(
         "names may lead through a parent directory",
-        "Database._resolve",
+        "Database.path_of",
         'elif ".." in name.split("/"):',
         "elif False:",
         _DATABASE,

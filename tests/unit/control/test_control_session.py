@@ -31,12 +31,15 @@ from rpmem.control.initiator_machine import InitiatorState
 from rpmem.control.messages import (
     EPOCHS,
     LEFT,
+    LOOK,
     Close,
     Create,
     Done,
     Hello,
     LaneGrant,
     Left,
+    List,
+    Listed,
     Log,
     Message,
     Open,
@@ -262,7 +265,7 @@ def test_the_target_takes_hello_and_the_first_request_in_one_go():
 
 # --- the record of the copy -------------------------------------------------------------------
 
-BOTH = (EPOCHS, LEFT)
+BOTH = (EPOCHS, LEFT, LOOK)
 CHANGES = {
     "set_epoch": (lambda session: session.set_epoch(b"record"), SetEpoch(record=b"record"), EPOCHS),
     "leave": (lambda session: session.leave(), Left(), LEFT),
@@ -329,6 +332,20 @@ def setting() -> Pair:
     return pair
 
 
+def examining() -> Pair:
+    pair = with_records().greet()
+    pair.initiator.look(List())
+    pair.to_target()
+    return pair
+
+
+def looking() -> Pair:
+    pair = examining()
+    pair.target.show(Listed(sets=(), last=True))
+    pair.to_initiator()
+    return pair
+
+
 def closing() -> Pair:
     pair = with_records().open()
     pair.initiator.close()
@@ -370,6 +387,8 @@ OF_INITIATOR = {
     InitiatorState.IDLE: (lambda: with_records().greet(), UsageError),
     InitiatorState.OPENING: (opening, UsageError),
     InitiatorState.SETTING: (setting, UsageError),
+    InitiatorState.EXAMINING: (examining, UsageError),
+    InitiatorState.LOOKING: (looking, UsageError),
     InitiatorState.CLOSING: (closing, UsageError),
     InitiatorState.CLOSED: (closed, ClosedError),
     InitiatorState.FAILED: (failed, UnexpectedMessage),
@@ -381,6 +400,8 @@ OF_TARGET = {
     TargetState.IDLE: lambda: with_records().greet(),
     TargetState.OPENING: opening,
     TargetState.SETTING: setting,
+    TargetState.EXAMINING: examining,
+    TargetState.LOOKING: looking,
     TargetState.CLOSING: closing,
     TargetState.CLOSED: closed,
     TargetState.FAILED: failed,

@@ -94,8 +94,8 @@ def _rows(text, name):
 def fields(text):
     """Fields of the messages that have a table, their bounds and defaults."""
     wrong = []
-    for name in ("Hello", "Create", "Open", "Ready"):
-        kind = MESSAGES[name]
+    for name in ("Hello", "Create", "Open", "Ready", "Seen", "Content", "Listed", "PoolSetRow"):
+        kind = MESSAGES.get(name, messages.PoolSetRow)
         rows = list(_rows(text, name))
         if {field for field, _, _ in rows} != set(kind._rules):
             wrong.append((name, {field for field, _, _ in rows} ^ set(kind._rules)))
