@@ -418,8 +418,10 @@ def test_requests_without_the_feature_end_the_session(tmp_path):
         directory = tmp_path / feature
         directory.mkdir()
         others = tuple(each for each in FEATURES if each != feature)
-        with hostile(directory, features=others) as session:
-            assert session.ready.record is None
+        with create(Node.local(directory)) as replica:
+            replica.set_record(RECORD)
+        with hostile(directory, features=others, create=False) as session:
+            assert (session.ready.record is None) == (feature == EPOCHS)
             request = b"RPMf" + kind + bytes(2) + b"\x00\x00\x00\x03\x00\x00\x00\x0f"
             session.transport.send(request + b'{"record":"00"}', 10.0)
             error = session.failure()

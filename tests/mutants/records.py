@@ -228,10 +228,10 @@ MUTANTS = (
         _LOCAL,
     ),
     Mutant(
-        "whatever record Ready has is believed",
+        "a record in Ready that makes no sense is no breach of the protocol",
         "TargetRecord._checked",
-        "        if not found:\n",
-        "        if found is None:\n",
+        "except CatalogueCorrupt as error:",
+        "except KeyError as error:",
         _LOCAL,
     ),
     Mutant(
