@@ -461,7 +461,8 @@ class Replica(Closing, Calls):
 
     def on_failure(self, error: RpmemError) -> None:
         """Record that the target no longer serves the lanes."""
-        self._failure = error
+        # A copy: the traceback of one that was raised keeps its callers' arrays alive.
+        self._failure = copy.copy(error)
         if self._group is not None:
             self._group.abort()
 
@@ -479,7 +480,7 @@ class Replica(Closing, Calls):
             error = copy.copy(self._failure or self._channel.await_failure(_CAUSE_WAIT_S))
             error = error or ReplicaLost(f"a lane's connection broke: {reason}", where=where)
         if self._failure is None:
-            self._failure = error
+            self._failure = copy.copy(error)
         return error
 
 

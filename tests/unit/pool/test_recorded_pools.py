@@ -471,6 +471,22 @@ def test_a_drain_on_a_dead_target_raises_though_nothing_waits_for_it(page, local
                 pool.drain()
 
 
+def test_the_failure_of_a_replica_keeps_no_array_alive(page, local, node):
+    pool = make(local, node)
+    os.kill(pool.replicas[0].peer.pid, signal.SIGKILL)
+
+    def work():
+        mine = pool.array("mine", 10)
+        pool.persist(mine)
+
+    with pytest.raises(ReplicaLost):
+        work()
+    with pytest.raises(ReplicaLost):
+        pool.persist()
+    assert pool.replicas[0].failure.__traceback__ is None
+    pool.close()
+
+
 def test_a_drain_finishes_on_the_replicas_that_are_left(medium, local, node, other):
     with make(local, node, other) as pool:
         a = pool.array("a", 64, "u8")
