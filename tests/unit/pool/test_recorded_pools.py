@@ -19,6 +19,7 @@ from rpmem import Replica
 from rpmem.base.pool_format import POOL_FLOOR, RECORD_OFFSET
 from rpmem.errors import (
     CatalogueCorrupt,
+    DeadlineExceeded,
     FlushFailed,
     RangeError,
     ReplicaLost,
@@ -472,17 +473,16 @@ def test_a_drain_on_a_dead_target_raises_though_nothing_waits_for_it(page, local
 
 
 def test_the_failure_of_a_replica_keeps_no_array_alive(page, local, node):
-    pool = make(local, node)
-    os.kill(pool.replicas[0].peer.pid, signal.SIGKILL)
+    pool = make(local, node, timeout=1.0)
+    array = pool.array("mine", 10)
+    os.kill(pool.replicas[0].peer.pid, signal.SIGSTOP)
 
-    def work():
-        mine = pool.array("mine", 10)
+    def work(mine):
         pool.persist(mine)
 
-    with pytest.raises(ReplicaLost):
-        work()
-    with pytest.raises(ReplicaLost):
-        pool.persist()
+    with pytest.raises(DeadlineExceeded):
+        work(array)
+    del array
     assert pool.replicas[0].failure.__traceback__ is None
     pool.close()
 
