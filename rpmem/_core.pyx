@@ -40,7 +40,7 @@ from rpmem.errors import (
 )
 from rpmem.base import interrupts
 from rpmem.base.handles import refuse_copy
-from rpmem.base.pool_format import HEADER_SIZE
+from rpmem.base.pool_format import HEADER_SIZE as _HEADER_SIZE
 
 cdef class Replicator:
     """Makes ranges of a region durable on every replica at once, and here.
@@ -227,7 +227,7 @@ cdef class Replicator:
         offset, length = ranges[bad].offset, ranges[bad].length
         which = f"range {bad + 1} of {count}, " if count > 1 else ""
         if offset < self.floor and length <= self.size and offset <= self.size - length:
-            own = "header" if self.floor <= HEADER_SIZE else "header and record"
+            own = "header" if self.floor <= _HEADER_SIZE else "header and record"
             raise RangeError(
                 f"{which}(offset {offset}, length {length}), touches the pool's {own}, "
                 f"the first {self.floor} bytes", hint="only set_attributes changes headers")

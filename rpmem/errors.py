@@ -397,7 +397,7 @@ class RemoteError(RpmemError):
 
 
 class StaleReplica(RpmemError):
-    """A replica and the local copy hold different generations of the pool."""
+    """A copy is out of date, or a mixture, where one that is complete is needed."""
 
     code = "stale-replica"
     errno = _errno.ESTALE

@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from rpmem.session.replica import Replica
 
 _WORD = 8
-_NO_SEQUENCE = 0
 
 
 class ReplicaKeeper(Keeper, Protocol):
@@ -67,10 +66,11 @@ class LocalKeeper:
         self._region = region
         self._medium = PoolMedium(region)
         self._pool_id = pool_id
-        self._sequence = _NO_SEQUENCE
         self._settled = True
+        area = self._medium.load(RECORD_OFFSET, RECORD_SIZE)
+        # What another pool left in a buffer is never taken for a newer half of ours.
+        self._sequence = codec.sequence_over(area, pool_id=pool_id) - 1
         if uuid is None:
-            area = self._medium.load(RECORD_OFFSET, RECORD_SIZE)
             found = codec.read(area, pool_id=pool_id, where=named)
             if found is None:
                 raise CatalogueCorrupt(
@@ -200,7 +200,7 @@ class LaneKeeper:
         self._pool_id = pool_id
         self._uuid = uuid
         self._timeout_s = timeout_s
-        self._sequence = _NO_SEQUENCE
+        self._sequence = 0
         self._read()
 
     @property
@@ -227,6 +227,7 @@ class LaneKeeper:
             found = codec.read(bytes(area), pool_id=self._pool_id, where=self.named)
         except CatalogueCorrupt as error:
             self.damage = error.what
+            self._sequence = codec.sequence_over(bytes(area), pool_id=self._pool_id) - 1
             return
         if found is not None:
             self.record, self._sequence, settled = found
