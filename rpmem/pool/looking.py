@@ -24,7 +24,7 @@ from rpmem.pool.superblock import LAYOUT_OFFSET, LAYOUT_SIZE, Layout
 from rpmem.session.looking import Looking, LookKeywords
 
 #: Bytes that are read of a copy on a target to find out what it is.
-MOST_READ: Final = 4 << 30
+MOST_READ: Final = 1 << 30
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,11 +13,28 @@ import shlex
 import sys
 from typing import Any
 
-from rpmem.control.events import CloseRequested, CreateRequested, OpenRequested
+from rpmem.control.events import (
+    CloseRequested,
+    CreateRequested,
+    LookRequested,
+    OpenRequested,
+)
 from rpmem.control.framing import encode_frame
 from rpmem.control.handshake import pack_status
-from rpmem.control.messages import FEATURES, Create, Hello, Kind, LaneGrant, Open, Ready
+from rpmem.control.messages import (
+    FEATURES,
+    Create,
+    Hello,
+    Kind,
+    LaneGrant,
+    List,
+    Look,
+    Open,
+    Peek,
+    Ready,
+)
 from rpmem.control.target import TargetSession
+from rpmem.control.target_machine import TargetState
 
 _LIMIT = 1 << 20
 
@@ -27,7 +44,8 @@ def command(**wishes: Any) -> str:
 
     Wishes are ``ready`` (fields of the answer that are other than honest), ``raw`` (fields that
     no check of ours sees), ``error`` (an answer of that kind instead), ``logs`` (records before
-    it), ``line`` (what each of them says) and ``stderr`` (text, first of all).
+    it), ``line`` (what each of them says), ``stderr`` (text, first of all), and ``shown``: fields
+    of the answers to Look, Peek and List, by the name of the request; Content is zeros otherwise.
     """
     words = [sys.executable, "-P", "-m", "tests.support.hostile_rpmemd", json.dumps(wishes)]
     return shlex.join(words)
@@ -72,6 +90,22 @@ def _respond(machine: TargetSession, event: Any, wishes: dict[str, Any]) -> None
     machine.ready(ready)
 
 
+def _show(machine: TargetSession, request: Look | Peek | List, wishes: dict[str, Any]) -> None:
+    """Answer who looks with what no check of ours sees."""
+    length = request.length if isinstance(request, Peek) else 0
+    honest = {
+        "Look": {"pool_size": 1 << 22, "attributes": None, "medium": "page", "writer": False},
+        "Peek": {"data": "00" * length, "writer": False},
+        "List": {"sets": [], "last": True},
+    }
+    kind = {"Look": Kind.SEEN, "Peek": Kind.CONTENT, "List": Kind.LISTED}
+    name = type(request).__name__
+    fields = {**honest[name], **wishes.get("shown", {}).get(name, {})}
+    payload = json.dumps(fields).encode()
+    _write(encode_frame(kind[name], machine._serial, payload, limit=_LIMIT))
+    machine.state = TargetState.LOOKING
+
+
 def main() -> int:
     """Serve one initiator, or what passes for it."""
     wishes = json.loads(sys.argv[1])
@@ -83,6 +117,8 @@ def main() -> int:
         for event in machine.receive(data):
             if isinstance(event, CreateRequested | OpenRequested):
                 _respond(machine, event, wishes)
+            elif isinstance(event, LookRequested):
+                _show(machine, event.request, wishes)
             elif isinstance(event, CloseRequested):
                 machine.done()
         _write(machine.data_to_send())
