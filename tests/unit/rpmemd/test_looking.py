@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import re
 from pathlib import Path
 
 import pytest
@@ -12,11 +13,13 @@ from rpmem.base.pool_format import POOL_FLOOR, RECORD_OFFSET
 from rpmem.control.messages import MAX_LISTED, MAX_PEEK, List, Look, Peek
 from rpmem.epochs import change, codec
 from rpmem.epochs.record import Epoch, Mark, Stamp
+from rpmem.epochs.state import _WORDS, IN_USE
 from rpmem.errors import PoolSetError, PoolSetNameRefused, PoolSetNotFound, RangeError
 from rpmem.files.attributes import MAJOR, SIGNATURE, PoolAttributes
 from rpmemd import listing
 from rpmemd.database import Database
 from rpmemd.looking import Looker
+from tests.support.pages import after, numbers, page, table, ticked
 
 SIZE = 2 << 20
 POOL = b"pool of the test"
@@ -306,3 +309,18 @@ def test_names_that_are_not_printable_are_shown_escaped(database):
     (row,) = rows_of(database).values()
     assert row.name == "a\\x1b[2J.set"
     assert row.state == "unreadable"
+
+
+def test_the_page_names_every_state_and_bound():
+    text = after(page("docs/rpmemd.md"), "## Looking at pools")
+    written = {ticked(state)[0] for state, _ in table(text, "state", "")}
+    source = Path(listing.__file__).read_text()
+    assert written == {
+        *_WORDS.values(),
+        IN_USE,
+        *re.findall(r'state="([a-z-]+)"', source),
+        *re.findall(r'else "([a-z-]+)"', source),
+    }
+    assert numbers(text, r"at most ([\d,]+) files") == (listing.MOST_ENTRIES,)
+    assert "eight directories" in " ".join(text.split())
+    assert listing.MOST_DEPTH == 8
