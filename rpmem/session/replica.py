@@ -461,8 +461,7 @@ class Replica(Closing, Calls):
 
     def on_failure(self, error: RpmemError) -> None:
         """Record that the target no longer serves the lanes."""
-        # A copy: the traceback of one that was raised keeps its callers' arrays alive.
-        self._failure = copy.copy(error)
+        self._failure = copy.copy(error)  # a traceback would keep its callers' arrays alive
         if self._group is not None:
             self._group.abort()
 
