@@ -228,22 +228,19 @@ class Members(Generic[OtherT]):
                 keepers[copy].write(record)
                 steps.written(copy)
 
-    def remove(self, member: OtherT, *, in_order: bool) -> None:
-        """Let a copy go, and begin an epoch without it.
+    def remove(self, member: OtherT, *, left: bool) -> None:
+        """Begin an epoch without a copy.
 
         Parameters
         ----------
         member : Keeper
             One of `others`.
-        in_order : bool
-            It has everything acknowledged, and records that it leaves; otherwise it is given up.
+        left : bool
+            It has everything acknowledged, and has recorded that it leaves; otherwise it is given
+            up.
         """
-        left: tuple[bytes, ...] = ()
-        if in_order:
-            member.leave()
-            left = (member.uuid,)
         self.others.remove(member)
-        self.begin(left=left)
+        self.begin(left=(member.uuid,) if left else ())
 
     def finish(self) -> list[RpmemError]:
         """Mark the copies as clean; nothing is stored in this epoch after that.

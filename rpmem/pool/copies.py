@@ -160,8 +160,8 @@ class Copies(Handle):
         with interrupts.finishing():
             if not _is_lost(leaving):
                 self._quietly(keeper.leave)
-            in_order = keeper.record is not None and keeper.record.mark is Mark.LEFT
-            self.members.remove(keeper, in_order=in_order)
+            left = keeper.record is not None and keeper.record.mark is Mark.LEFT
+            self.members.remove(keeper, left=left)
 
     def attach(self, spec: ReplicaSpec, *, create: bool, discard: bool) -> Replica:
         """Connect one more replica, send it the pool, and continue with it in a new epoch."""

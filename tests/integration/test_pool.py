@@ -26,7 +26,7 @@ from rpmem.errors import (
     StaleReplica,
     UsageError,
 )
-from tests.support.media import write_slots
+from tests.support.media import wait_unlocked, write_slots
 from tests.support.pools import OWN, SIZE, PoolNode, fill, kill, local_bytes, state_now
 
 
@@ -336,6 +336,24 @@ def test_copies_that_went_separate_ways_are_told_apart(tmp_path, local, node):
         rpmem.Pool.open(tmp_path / "there", node.spec())
     with pytest.raises(UsageError, match="not one of the replicas"):
         rpmem.Pool.open(local, node.spec(), discard=node.spec("another.set"))
+
+
+def test_one_copy_is_not_attached_twice(tmp_path, local, node):
+    with rpmem.Pool.create(local, SIZE, node.spec(), parts=1) as pool:
+        fill(pool)
+        kill(pool.replicas[0])
+        wait_unlocked(node.directory / "pool.set")
+        with pytest.raises(UsageError, match="same copy.*detach"):
+            pool.attach(node.spec())
+        pool.detach(0)
+        pool.attach(node.spec())
+        fill(pool, "b", 3)
+    # Nor is a file that was copied by hand another copy.
+    twin = tmp_path / "twin"
+    twin.write_bytes(local.read_bytes())
+    (tmp_path / "twin.set").write_text(f"PMEMPOOLSET\n{SIZE} {twin}\n")
+    with pytest.raises(UsageError, match="same copy"):
+        rpmem.Pool.open(local, f"local:{tmp_path} twin.set")
 
 
 def test_a_replica_of_another_pool_is_refused(tmp_path, local, node):

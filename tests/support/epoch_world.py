@@ -234,7 +234,10 @@ class World:
     def _let_go(self, members: Members[WorldKeeper], *, in_order: bool) -> None:
         if members.others:
             base = members.epoch.identity
-            members.remove(self.draw.choice(members.others), in_order=in_order)
+            member = self.draw.choice(members.others)
+            if in_order:
+                member.leave()
+            members.remove(member, left=in_order)
             self._hand_out(members, base)
 
     def _attach(self, members: Members[WorldKeeper]) -> None:
