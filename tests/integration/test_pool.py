@@ -343,7 +343,7 @@ def test_one_copy_is_not_attached_twice(tmp_path, local, node):
         fill(pool)
         kill(pool.replicas[0])
         wait_unlocked(node.directory / "pool.set")
-        with pytest.raises(UsageError, match="same copy.*detach"):
+        with pytest.raises(UsageError, match=r"same copy.*detach"):
             pool.attach(node.spec())
         pool.detach(0)
         pool.attach(node.spec())
