@@ -1,3 +1,3 @@
 """The version of rpmem, for modules that cannot import the package's public face."""
 
-__version__ = "0.1.0"
+__version__ = "0.2.0.dev0"

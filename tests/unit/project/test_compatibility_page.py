@@ -174,4 +174,4 @@ def test_constants() -> None:
     assert len(attributes.pack()) == struct.calcsize("8s4I16s16s16s16s16s") == 104
     assert pool_format.MINIMUM_SIZE == 2 << 20
     assert pool_format.HEADER_SIZE == 4096
-    assert re.fullmatch(r"\d+\.\d+\.\d+", rpmem.__version__)
+    assert re.fullmatch(r"\d+\.\d+\.\d+(\.dev\d+)?", rpmem.__version__)
