@@ -72,6 +72,7 @@ class Members(Generic[OtherT]):
     ) -> None:
         self.own: Final = own
         self.others: list[OtherT] = list(others)
+        self._left: set[bytes] = set()
         self._draw = draw
         self._now_s = now_s
 
@@ -187,7 +188,6 @@ class Members(Generic[OtherT]):
         met: Iterable[CopyRecord] | None = None,
         *,
         above: int = 0,
-        left: Collection[bytes] = (),
     ) -> None:
         """Begin a new epoch with the copies that are members now.
 
@@ -197,8 +197,6 @@ class Members(Generic[OtherT]):
             Records whose epochs enter the history; None: those of the other copies.
         above : int
             Its number is higher than this one, too.
-        left : collection of bytes
-            Copies that left in order; all other ones that are members no longer are given up.
 
         Raises
         ------
@@ -210,7 +208,7 @@ class Members(Generic[OtherT]):
             met = [each.record for each in self.others if each.record is not None]
         mine = self.mine
         uuids = [each.uuid for each in self.everyone]
-        gone = [each for each in mine.epoch.members if each not in uuids and each not in left]
+        gone = [each for each in mine.epoch.members if each not in uuids and each not in self._left]
         epoch = opening.next_epoch(
             mine,
             met,
@@ -228,8 +226,8 @@ class Members(Generic[OtherT]):
                 keepers[copy].write(record)
                 steps.written(copy)
 
-    def remove(self, member: OtherT, *, left: bool) -> None:
-        """Begin an epoch without a copy.
+    def let_go(self, member: OtherT, *, left: bool) -> None:
+        """Leave a copy out of the epochs that begin from now on.
 
         Parameters
         ----------
@@ -240,7 +238,8 @@ class Members(Generic[OtherT]):
             up.
         """
         self.others.remove(member)
-        self.begin(left=(member.uuid,) if left else ())
+        if left:
+            self._left.add(member.uuid)
 
     def finish(self) -> list[RpmemError]:
         """Mark the copies as clean; nothing is stored in this epoch after that.

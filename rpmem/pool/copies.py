@@ -7,6 +7,7 @@ one is repeated on the new one by `Copies.again`: this costs the hot path nothin
 
 from __future__ import annotations
 
+import copy
 import logging
 import os
 import threading
@@ -161,7 +162,15 @@ class Copies(Handle):
             if not _is_lost(leaving):
                 self._quietly(keeper.leave)
             left = keeper.record is not None and keeper.record.mark is Mark.LEFT
-            self.members.remove(keeper, left=left)
+            self.members.let_go(keeper, left=left)
+            self._raise_losses()
+            self.members.begin()
+
+    def _raise_losses(self) -> None:
+        """Raise why one of the replicas is lost, if one is: no epoch can begin with it."""
+        for replica in self.replicas:
+            if replica.failure is not None:
+                raise copy.copy(replica.failure)
 
     def attach(self, spec: ReplicaSpec, *, create: bool, discard: bool) -> Replica:
         """Connect one more replica, send it the pool, and continue with it in a new epoch."""
@@ -169,6 +178,7 @@ class Copies(Handle):
         joining = keeper.replica
         try:
             with self._changing():
+                self._raise_losses()
                 if create:
                     self.members.introduce(keeper)
                 self._join(keeper, [spec] if discard else [])

@@ -343,8 +343,11 @@ def test_one_copy_is_not_attached_twice(tmp_path, local, node):
         fill(pool)
         kill(pool.replicas[0])
         wait_unlocked(node.directory / "pool.set")
-        with pytest.raises(UsageError, match=r"same copy.*detach"):
+        with pytest.raises(ReplicaLost, match="detach"):
             pool.attach(node.spec())
+        with pytest.raises(ReplicaLost):
+            pool.attach(f"{node.target} another.set", create=True, parts=1)
+        assert not (node.directory / "another.set.part0").exists()
         pool.detach(0)
         pool.attach(node.spec())
         fill(pool, "b", 3)

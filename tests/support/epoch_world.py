@@ -237,7 +237,8 @@ class World:
             member = self.draw.choice(members.others)
             if in_order:
                 member.leave()
-            members.remove(member, left=in_order)
+            members.let_go(member, left=in_order)
+            members.begin()
             self._hand_out(members, base)
 
     def _attach(self, members: Members[WorldKeeper]) -> None:
