@@ -9,6 +9,8 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+from tests.support.threads import in_use
+
 _SETTLE = 10.0
 
 
@@ -44,7 +46,7 @@ class Traces:
             except (FileNotFoundError, ProcessLookupError):
                 continue
         return cls(
-            frozenset(os.listdir("/proc/self/fd")), threading.active_count(), frozenset(children)
+            frozenset(os.listdir("/proc/self/fd")), in_use(), frozenset(children)
         )
 
     def more(self) -> str:
