@@ -127,9 +127,10 @@ os.register_at_fork(after_in_child=_idle.clear)
 
 def hand_over(job: Job) -> None:
     """Let a thread carry out a job, one that waits or a new one."""
-    try:
+    inbox = None
+    with suppress(IndexError):
         inbox = _idle.pop()
-    except IndexError:
+    if inbox is None:
         start(job)
     else:
         inbox.put(job)

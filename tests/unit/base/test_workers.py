@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextvars
+import functools
 import os
 import signal
 import subprocess
@@ -239,7 +240,7 @@ def test_nor_does_it_after_an_error():
         raise KeyError(id(thing))
 
     with pytest.raises(KeyError) as caught:
-        interrupts.guarded(lambda: work(used))
+        interrupts.guarded(functools.partial(work, used))
     del used, caught
     assert gone() is None
     assert len(ours()) == 1
@@ -256,7 +257,7 @@ def test_nor_after_an_interrupt():
             time.sleep(0.001)
 
     with pytest.raises(KeyboardInterrupt):
-        interrupts.guarded(lambda: work(used))
+        interrupts.guarded(functools.partial(work, used))
     del used
     wait_until(lambda: gone() is None)
 
