@@ -176,7 +176,7 @@ MUTANTS = (
         "guarded",
         "if not call.begun:",
         "if call.over:",
-        _MOMENTS,
+        _WORKERS,
     ),
     Mutant(
         "a result is let go of although it was taken",

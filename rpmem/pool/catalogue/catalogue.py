@@ -1,9 +1,9 @@
 """The catalogue of named arrays: crash-consistent on its medium, without numpy.
 
-A change appends one record to the log (`rpmem.pool.catalogue.log`), makes it durable everywhere,
-and only then moves the root (`rpmem.pool.catalogue.root`) behind it. A crash at any moment
-therefore leaves the old catalogue or the new one on every copy. What a change costs does not
-depend on how many arrays there are.
+A change appends one record to the log (`rpmem.pool.catalogue.log`) and moves the root
+(`rpmem.pool.catalogue.root`) behind it, which brings a copy of that record with it, or is stored
+only when the record is durable everywhere. A crash at any moment therefore leaves the old catalogue
+or the new one on every copy. What a change costs does not depend on how many arrays there are.
 
 Now and then, when most of the log is about what is gone, it is written anew into other extents;
 the root is what turns from one to the other, and the extents before are free from then on.
@@ -33,7 +33,7 @@ from rpmem.pool.catalogue.journal import Journal
 from rpmem.pool.catalogue.log import Log
 from rpmem.pool.catalogue.medium import Medium, Source
 from rpmem.pool.catalogue.records import DROP_OVERHEAD, Contents
-from rpmem.pool.catalogue.root import ROOT_SIZE, Found, Root, read_slots
+from rpmem.pool.catalogue.root import Found, Root, read_slots
 from rpmem.pool.superblock import LAYOUT_OFFSET, LAYOUT_SIZE, SLOT_COUNT, Layout
 
 #: Room for the first log and for the one that it is written anew into.
@@ -99,7 +99,7 @@ class Catalogue(Journal):
             There is no valid root, or the copy is damaged.
         """
         found = read_slots(source, layout, clean=clean, where=where)
-        content = logs.read(source, layout, found.root, where=where)
+        content = logs.read(source, layout, found.root, clean=clean, where=where)
         medium: Any = source  # until `settle` gives another
         try:
             return cls(medium, layout, found, content)
@@ -110,9 +110,10 @@ class Catalogue(Journal):
         """Rely upon what was read, to go on with it through another medium of the same pool.
 
         First the root that was found is made durable locally: a writer that was killed between its
-        store and its flush leaves a valid one that a power cut could still take away. Where the
-        other slot is torn, a root is published over it at once; and as it cannot be known what that
-        one said, nothing above the mark is taken for zero from then on.
+        store and its flush leaves a valid one that a power cut could still take away. Then the log
+        gets the record that the root has a copy of: the next root does not have it. Where the other
+        slot is torn, a root is published over it at once; and as it cannot be known what that one
+        said, nothing above the mark is taken for zero from then on.
 
         Parameters
         ----------
@@ -124,7 +125,8 @@ class Catalogue(Journal):
         self._medium = medium
         self._distrusts_zeros = not keeps_zeros
         medium.persist(LAYOUT_OFFSET, LAYOUT_SIZE)
-        medium.persist(self._layout.slot_offset(self._slot), ROOT_SIZE)
+        medium.persist(self._layout.slot_offset(self._slot), self._root.size)
+        self._settle_record(self._root.record)
         if not self._whole:
             self._publish(mark=self._layout.pool_size)
             self._whole = True
