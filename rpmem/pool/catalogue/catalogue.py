@@ -15,7 +15,7 @@ mark is moved, durably everywhere, before anything may be stored above it.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import KeysView, Mapping, Sequence
 from typing import Any
 
 from rpmem.errors import ArrayExists
@@ -26,9 +26,10 @@ from rpmem.pool.catalogue.entries import (
     Entry,
     Wanted,
     check_name,
+    check_names,
     not_found,
 )
-from rpmem.pool.catalogue.extents import PAGE_ALIGNMENT, room
+from rpmem.pool.catalogue.extents import PAGE_ALIGNMENT
 from rpmem.pool.catalogue.journal import Journal
 from rpmem.pool.catalogue.log import Log
 from rpmem.pool.catalogue.medium import Medium, Source
@@ -140,6 +141,11 @@ class Catalogue(Journal):
         return Entries(self._contents.raw)
 
     @property
+    def names(self) -> KeysView[str]:
+        """The names of the entries, in their order."""
+        return self._contents.raw.keys()
+
+    @property
     def free(self) -> int:
         """Bytes of the data area that nothing uses."""
         return self._free.size
@@ -176,30 +182,28 @@ class Catalogue(Journal):
         ReplicaLost
             A replica broke; locally the entries exist.
         """
-        for each in wanted:
-            check_name(each.name)
-            if each.name in self._contents.raw:
-                raise ArrayExists(f"an array named {each.name!r} exists")
+        names = [each.name for each in wanted]
+        check_names(names)
+        if not self._contents.raw.keys().isdisjoint(names):
+            taken = next(name for name in names if name in self._contents.raw)
+            raise ArrayExists(f"an array named {taken!r} exists")
         if not wanted:
             return
         # What is zero already is taken first: reused room has to be zeroed, which is one page more
         # to be made durable even for the shortest array.
-        offsets = self._free.take_each([each.length for each in wanted], mark=self._root.mark)
-        spans = [
-            (offset, offset + room(each.length))
-            for offset, each in zip(offsets, wanted, strict=True)
-        ]
+        lengths = [each.length for each in wanted]
+        offsets, spans = self._free.take_each(lengths, mark=self._root.mark)
         try:
             self._append(
                 records.put(wanted, offsets),
                 zeros=self._doubtful(spans),
                 added=len(wanted),
-                more=sum(len(each.name.encode()) + DROP_OVERHEAD for each in wanted),
+                more=len("".join(names).encode()) + DROP_OVERHEAD * len(names),
                 mark=max(spans)[1],
             )
         except BaseException:
             # Unless they were published, and only then did a replica fail.
-            if wanted[0].name not in self._contents.raw:
+            if names[0] not in self._contents.raw:
                 for span in spans:
                     self._free.give_back(*span)
             raise

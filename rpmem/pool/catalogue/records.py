@@ -16,7 +16,7 @@ from itertools import islice
 from typing import Any
 
 from rpmem.errors import UsageError
-from rpmem.pool.catalogue.entries import LONGEST_NAME, Raw, Wanted, is_name
+from rpmem.pool.catalogue.entries import LONGEST_NAME, SURELY_SHORT, Raw, Wanted, is_name
 from rpmem.pool.catalogue.extents import SMALL_ALIGNMENT
 
 HEADER = struct.Struct("<IIQ")
@@ -210,7 +210,7 @@ class Contents:
             raise ValueError("a name occurs twice")
         # Once for all of them, and one by one only to find the wrong one.
         if not (text.replace("\n", "").isprintable() and min(map(len, names)) > 0) or (
-            len(max(names, key=len)) > _SURELY_SHORT and not all(map(is_name, names))
+            len(max(names, key=len)) > SURELY_SHORT and not all(map(is_name, names))
         ):
             wrong = next(name for name in names if not is_name(name))
             raise ValueError(f"{wrong!r} cannot name an array")
@@ -241,7 +241,3 @@ class Contents:
         length = len(name.encode())
         self._name_bytes += sign * length
         self._live += sign * (_PUT_OVERHEAD + length + len(raw[2]))
-
-
-#: Characters that are certainly no more than `entries.LONGEST_NAME` bytes.
-_SURELY_SHORT = 63
