@@ -87,10 +87,11 @@ class NamedArrays:
             There is one of the names with another form; nothing was made.
         """
         with self._lock:
-            names, wanted = self._catalogue.names, []
+            names = self._catalogue.names
+            wanted: list[Wanted] = []
             for name, form in forms.items():
                 if name not in names:
-                    wanted.append(Wanted(name, form.nbytes, form.described))
+                    wanted.append((name, form.nbytes, form.described))
                 elif (found := Form.from_entry(self._catalogue.entries[name])) != form:
                     raise ArrayExists(
                         f"array {name!r} exists with {found}; {form} was asked for",

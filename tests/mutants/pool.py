@@ -285,6 +285,27 @@ MUTANTS = (
         _CATALOGUE,
     ),
     Mutant(
+        "names made together are not looked at",
+        "check_names",
+        "            check_name(name)\n",
+        "            pass\n",
+        _CATALOGUE,
+    ),
+    Mutant(
+        "long names made together are not measured",
+        "check_names",
+        " or max(map(len, names), default=0) > SURELY_SHORT",
+        "",
+        _CATALOGUE,
+    ),
+    Mutant(
+        "what was taken before the room ran out stays taken",
+        "Free.take_each",
+        "                self.give_back(*span)\n",
+        "                pass\n",
+        _CATALOGUE,
+    ),
+    Mutant(
         "the mark stays below a new array",
         "Catalogue.create_all",
         "mark=max(spans)[1],",
@@ -427,7 +448,7 @@ MUTANTS = (
     Mutant(
         "an existing array of another form is handed out",
         "NamedArrays.require",
-        "(found := Form.from_entry(entries[name])) != form:",
+        "(found := Form.from_entry(self._catalogue.entries[name])) != form:",
         "if False:",
         ("tests/unit/pool/test_arrays.py",),
     ),

@@ -182,7 +182,7 @@ class Catalogue(Journal):
         ReplicaLost
             A replica broke; locally the entries exist.
         """
-        names = [each.name for each in wanted]
+        names = [name for name, _, _ in wanted]
         check_names(names)
         if not self._contents.raw.keys().isdisjoint(names):
             taken = next(name for name in names if name in self._contents.raw)
@@ -191,7 +191,7 @@ class Catalogue(Journal):
             return
         # What is zero already is taken first: reused room has to be zeroed, which is one page more
         # to be made durable even for the shortest array.
-        lengths = [each.length for each in wanted]
+        lengths = [length for _, length, _ in wanted]
         offsets, spans = self._free.take_each(lengths, mark=self._root.mark)
         try:
             self._append(

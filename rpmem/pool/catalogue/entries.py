@@ -6,7 +6,7 @@ import heapq
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 from rpmem.errors import ArrayNotFound, CatalogueCorrupt, UsageError
 from rpmem.pool.catalogue.extents import room
@@ -50,24 +50,8 @@ class Entry:
         return self.offset + room(self.length)
 
 
-class Wanted(NamedTuple):
-    """An array to be made.
-
-    Parameters
-    ----------
-    name : str
-        Its name.
-    length : int
-        Its bytes.
-    form : str
-        What `describe` returned.
-    """
-
-    name: str
-    length: int
-    form: str
-
-
+#: An array to be made: its name, its bytes, and what `describe` returned.
+Wanted = tuple[str, int, str]
 #: An entry as the log has it: offset, length, and what `describe` returned.
 Raw = tuple[int, int, str]
 

@@ -31,7 +31,7 @@ from rpmem.errors import (
 from rpmem.pool.catalogue import log as logs
 from rpmem.pool.catalogue import records
 from rpmem.pool.catalogue.catalogue import Catalogue
-from rpmem.pool.catalogue.entries import LONGEST_NAME, Wanted, describe, parse
+from rpmem.pool.catalogue.entries import LONGEST_NAME, describe, parse
 from rpmem.pool.catalogue.extents import PAGE_ALIGNMENT, SMALL_ALIGNMENT
 from rpmem.pool.catalogue.log import Log
 from rpmem.pool.catalogue.root import ROOT_SIZE, Root
@@ -160,8 +160,8 @@ def put(catalogue: Catalogue, name: str, length: int = 100) -> None:
     catalogue.create_all(wanted([name], length))
 
 
-def wanted(names: Sequence[str], length: int = 100) -> list[Wanted]:
-    return [Wanted(name, length, describe((length,), "C", "|u1")) for name in names]
+def wanted(names: Sequence[str], length: int = 100) -> list[tuple[str, int, str]]:
+    return [(name, length, describe((length,), "C", "|u1")) for name in names]
 
 
 def remote_view(medium: CrashMedium) -> CrashMedium:
@@ -184,7 +184,7 @@ def test_a_new_catalogue_is_empty_here_and_on_the_replica():
 def test_entries_come_back_as_they_were():
     medium, catalogue = fresh()
     dtype = {"names": ["ä"], "formats": ["<f8"], "offsets": [0], "itemsize": 8}
-    catalogue.create_all([Wanted("Größe", 24, describe((3, 1), "F", dtype))])
+    catalogue.create_all([("Größe", 24, describe((3, 1), "F", dtype))])
     made = catalogue.find("Größe")
     assert (made.length, made.shape, made.order) == (24, (3, 1), "F")
     put(catalogue, "b")
@@ -476,7 +476,7 @@ def test_roots_of_another_pool_are_not_valid():
 
 
 def of(name: str = "a", offset: int = 32768, length: int = 8) -> bytes:
-    return records.put([Wanted(name, length, '[[1],"C","<f8"]')], [offset])
+    return records.put([(name, length, '[[1],"C","<f8"]')], [offset])
 
 
 SENSELESS = {
@@ -484,20 +484,14 @@ SENSELESS = {
     "a record that is longer than the log": of()[:8] + (1 << 40).to_bytes(8, "little") + of()[16:],
     "an unknown kind": b"\x63" + of()[1:],
     "a name twice": of() + of(offset=36864),
-    "a name twice in one": records.put(
-        [Wanted("a", 8, "[]"), Wanted("a", 8, "[]")], [32768, 36864]
-    ),
+    "a name twice in one": records.put([("a", 8, "[]"), ("a", 8, "[]")], [32768, 36864]),
     "no name": of(""),
-    "no name among others": records.put(
-        [Wanted("", 8, "[]"), Wanted("a", 8, "[]")], [32768, 36864]
-    ),
+    "no name among others": records.put([("", 8, "[]"), ("a", 8, "[]")], [32768, 36864]),
     "a long name": of("x" * 256),
-    "a long name among others": records.put(
-        [Wanted("ä" * 128, 8, "[]"), Wanted("a", 8, "[]")], [32768, 36864]
-    ),
+    "a long name among others": records.put([("ä" * 128, 8, "[]"), ("a", 8, "[]")], [32768, 36864]),
     "a name with a bell": of("\a"),
     "a name with a bell among others": records.put(
-        [Wanted("\a", 8, "[]"), Wanted("a", 8, "[]")], [32768, 36864]
+        [("\a", 8, "[]"), ("a", 8, "[]")], [32768, 36864]
     ),
     "an extent in the superblock": of(offset=4096),
     "an extent in the log": of(offset=16384),
