@@ -717,6 +717,50 @@ def test_every_prefix_of_every_change_with_many_torn_subsets(filling):
             tell(Catalogue, [script, script], ends, filling)
 
 
+def about_to_grow() -> tuple[CrashMedium, Catalogue, str]:
+    """Return a catalogue with no room for attributes of the array of that name in its log."""
+    medium, catalogue = fresh(filling=0xEE)
+    names = [f"{index:02}" for index in range(40)]
+    catalogue.create_all(wanted(names, 1))
+    for name in names:
+        if catalogue._log.lacks(len(records.attrs(name, ATTRS)) + catalogue._contents.reserve):
+            return medium, catalogue, name
+        catalogue.set_attrs(name, ATTRS)
+    raise AssertionError
+
+
+ATTRS = '{"unit":"K","title":"a temperature, measured in the shade"}'
+
+
+def test_a_short_change_that_begins_an_extent_is_there_or_not():
+    """The link to it is nowhere but in the log."""
+    _, catalogue, name = about_to_grow()
+    catalogue.set_attrs(name, ATTRS)
+    assert len(catalogue.spans) == 2
+    for fuse, seed in itertools.product(range(10), range(24)):
+        medium, catalogue, name = about_to_grow()
+        medium.arm(fuse, seed)
+        with suppress(Crashed):
+            catalogue.set_attrs(name, ATTRS)
+        assert reload(remote_view(medium)).attrs_of(name) in ("{}", ATTRS)
+        medium.power_cut(seed)
+        assert reload(medium).attrs_of(name) in ("{}", ATTRS)
+
+
+def test_a_root_brings_a_copy_of_what_its_slot_has_room_for():
+    medium, catalogue = fresh(size=1 << 20)
+    room = catalogue._layout.slot_size - ROOT_SIZE
+    catalogue.create_all(wanted([f"{index:0250}" for index in range(40)], 1))  # a large extent
+    text = "x" * (room - len(records.attrs("", "")))
+    for more, copied in [(0, room), (7, room), (8, 0)]:
+        extents = len(catalogue.spans)
+        catalogue.set_attrs(None, text + "x" * more)
+        assert len(catalogue._root.record) == copied
+        assert len(catalogue.spans) == extents
+        assert reload(medium).attrs_of(None) == text + "x" * more
+        assert reload(remote_view(medium)).attrs_of(None) == text + "x" * more
+
+
 # --- negative controls: the model must see each of these ---
 
 
