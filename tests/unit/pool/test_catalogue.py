@@ -34,7 +34,7 @@ from rpmem.pool.catalogue.catalogue import Catalogue
 from rpmem.pool.catalogue.entries import LONGEST_NAME, describe, parse
 from rpmem.pool.catalogue.extents import PAGE_ALIGNMENT, SMALL_ALIGNMENT
 from rpmem.pool.catalogue.log import Log
-from rpmem.pool.catalogue.root import ROOT_SIZE, Root
+from rpmem.pool.catalogue.root import ROOT_SIZE, Root, read_slots
 from rpmem.pool.superblock import (
     LAYOUT_OFFSET,
     LAYOUT_SIZE,
@@ -759,6 +759,34 @@ def test_a_root_brings_a_copy_of_what_its_slot_has_room_for():
         assert len(catalogue.spans) == extents
         assert reload(medium).attrs_of(None) == text + "x" * more
         assert reload(remote_view(medium)).attrs_of(None) == text + "x" * more
+
+
+def test_nothing_is_stored_above_the_mark_before_that_is_moved_everywhere():
+    """Not even within an extent of the log that begins below it."""
+    medium, catalogue = fresh(size=1 << 20)
+    names = [f"{index:02}" for index in range(60)]
+    catalogue.create_all(wanted(names, 1))
+    put(catalogue, "last", PAGE_ALIGNMENT + 1)
+    catalogue.remove("last")
+    layout = catalogue._layout
+
+    def store(offset: int, data: bytes) -> None:
+        for image in (medium.durable, medium.remote):
+            view = CrashMedium(len(image))
+            view.seen[:] = image
+            mark = read_slots(view, layout, clean=False, where=None).root.mark
+            assert offset + len(data) <= mark
+        medium.write(offset, data)
+
+    medium.store = store
+    for name in names:
+        begin, end = catalogue.spans[-1]
+        mark, before = catalogue._root.mark, catalogue._log.end
+        catalogue.set_attrs(name, ATTRS)
+        if begin < before <= mark < catalogue._log.end <= end:
+            assert catalogue._root.mark >= catalogue._log.end
+            return
+    raise AssertionError("no extent lies on both sides of the mark")
 
 
 # --- negative controls: the model must see each of these ---
