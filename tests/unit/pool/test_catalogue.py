@@ -458,6 +458,22 @@ def test_a_torn_root_is_mended_by_who_opens_the_copy_durably_everywhere():
         assert list(read(view, clean=True).entries) == ["a", "b"]
 
 
+def test_a_torn_record_is_mended_by_who_opens_the_copy_durably_everywhere():
+    medium, catalogue = fresh()
+    put(catalogue, "a")
+    put(catalogue, "b")
+    record = catalogue._root.record
+    place = slice(catalogue._log.end - len(record), catalogue._log.end)
+    for image in (medium.seen, medium.durable, medium.remote):
+        image[place.start + 24 : place.stop] = 0xEE
+    with pytest.raises(CatalogueCorrupt):
+        read(medium, clean=True)
+    assert list(read(medium).entries) == ["a", "b"]
+    assert list(reload(medium).entries) == ["a", "b"]
+    for image in (medium.seen, medium.durable, medium.remote):
+        assert image[place].tobytes() == record
+
+
 def test_looking_mends_nothing():
     medium, catalogue = fresh()
     put(catalogue, "a")
