@@ -1,10 +1,10 @@
 """Signals in the middle of a call: where they take effect and how the call is undone.
 
 The handler of a signal may raise between any two steps of the main thread: after a file was made
-and before that is recorded. So a call that makes, joins or ends something (`guarded`) runs in a
-separate thread, where no handler runs. The main thread only waits for it; an exception raised there
-reaches the work as `Interrupted`, at the points where the work waits (`check`). From then on its
-waits are short, so a target that hangs does not hold up the undoing.
+and before that is recorded. So a call that makes, joins or ends something (`guarded`) runs in
+another thread (`rpmem.base.workers`), where no handler runs. The main thread only waits for it; an
+exception raised there reaches the work as `Interrupted`, at the points where the work waits
+(`check`). From then on its waits are short, so a target that hangs does not hold up the undoing.
 
 Calls that only wait, such as ``persist``, stay in the calling thread and look for signals now and
 then.
@@ -16,20 +16,22 @@ import _thread
 import atexit
 import contextlib
 import contextvars
+import os
 import threading
 import time
 from collections.abc import Callable, Iterator
 from typing import Any, Final, Generic, TypeVar
 
+from rpmem.base import workers
+
 #: Most seconds between two checks for an interrupt.
-SLICE_S: Final = 0.05
+SLICE_S: Final = workers.LOOK_S
 #: Seconds for a target to undo what was made there.
 UNDO_S: Final = 2.0
 #: Seconds for it to end a session, or a change of records, if nothing has to be undone.
 FAREWELL_S: Final = 0.1
 # For what remains to be done here after giving up the target: reap processes, unmap memory.
 _LAST_STEPS_S: Final = 1.0
-_SHORTEST_NAP_S: Final = 0.0001
 
 _T = TypeVar("_T")
 
@@ -67,28 +69,30 @@ class _Call(Generic[_T]):
         self._undo_s = undo_s
         self._cancelled_at = 0.0
         self._work = work
-        self._discard = discard
+        self.discard = discard
         self._context = contextvars.copy_context()
         self._claim = _thread.allocate_lock()
         self._discarded = _thread.allocate_lock()
         self.done.acquire()
         self._discarded.acquire()
 
-    def begin(self) -> None:
-        """Start the thread; runs in a short-lived thread that is not a `threading.Thread`.
+    def claim(self) -> bool:
+        """Return True to the first who calls this."""
+        return self._claim.acquire(blocking=False)
 
-        Starting that one is a single step: a signal comes before it or after it.
-        """
-        if not self._claim.acquire(blocking=False):
-            return
-        try:
-            threading.Thread(target=self._run, name="rpmem call", daemon=True).start()
-        except RuntimeError:
-            self.refused = True
-            self.over = True
-            self.done.release()
+    @property
+    def begun(self) -> bool:
+        """Whether a thread carries it out, or did."""
+        return self._claim.locked()
 
-    def _run(self) -> None:
+    def refuse(self) -> None:
+        """Let the main thread do the work itself."""
+        self.refused = True
+        self.over = True
+        self.done.release()
+
+    def carry_out(self) -> None:
+        """Do the work."""
         _local.call = self
         _unfinished.add(self)
         try:
@@ -96,25 +100,27 @@ class _Call(Generic[_T]):
         except BaseException as error:
             self.error = error
         # A pool referenced by the work must not outlive its last user.
-        del self._work
+        del self._work, self._context
         self.over = True
+
+    def announce(self) -> None:
+        """Let the main thread go on."""
         self.done.release()
-        # However many signals come, and whenever: the main thread sets one of these two.
-        nap = _SHORTEST_NAP_S
-        while not (self.taken or self.cancelled):
-            self._claim.acquire(timeout=nap)  # never released: a sleep
-            nap = min(nap * 2, SLICE_S)
+
+    def see_off(self) -> None:
+        """Undo work that was complete, unless its result was taken."""
         if not self.taken:
             self._run_discard()
+            self.error = None  # its traceback refers to a pool
         _unfinished.discard(self)
+        _local.call = None
 
     def _run_discard(self) -> None:
-        """Undo work that was already complete."""
         result, self.result = self.result, None
         try:
-            if self._discard is not None and result is not None:
+            if self.discard is not None and result is not None:
                 with undoing():
-                    self._discard(result)
+                    self.discard(result)
         except BaseException as error:
             self.left.append(str(error))
         self._discarded.release()
@@ -125,7 +131,7 @@ class _Call(Generic[_T]):
         Another signal may end this anywhere: the work only looks at `cancelled`.
         """
         self.patience()
-        if self._claim.acquire(blocking=False):
+        if self.claim():
             return  # it has not begun and never will
         for breaker in list(self.breakers):
             _in_thread(breaker)
@@ -201,22 +207,22 @@ def guarded(
         return work()  # handlers run in the main thread only
     call = _Call(work, discard, undo_s)
     try:
-        _thread.start_new_thread(call.begin, ())
+        workers.hand_over(call)
         # In slices: a signal just before the system call does not end it.
         while not call.done.acquire(True, SLICE_S):
-            pass
-    except RuntimeError:
-        return work()  # no thread can be started
+            if not call.begun:
+                workers.start(call)  # the thread that has it is busy, or gone
     except BaseException as interrupt:
         call.cancelled = True
         call.cancel(interrupt)
         raise
     # No call from here to the return, so no handler runs and the result is not lost.
     call.taken = True
+    call.discard = None
     if call.refused:
-        return work()
+        return work()  # no thread can be started
     if call.error is None:
-        # The thread may take a moment to end and must not keep a view of memory alive meanwhile.
+        # The thread may take a moment to let go and must not keep a view of memory alive meanwhile.
         result, call.result = call.result, None
         return result  # type: ignore[return-value]
     try:
@@ -351,3 +357,7 @@ def _finish() -> None:
     # A program interrupted twice may end, and the undoing with it.
     for call in list(_unfinished):
         call.wait_until_over()
+
+
+# In a forked child nobody will end them.
+os.register_at_fork(after_in_child=_unfinished.clear)

@@ -87,12 +87,12 @@ class NamedArrays:
             There is one of the names with another form; nothing was made.
         """
         with self._lock:
-            entries = self._catalogue.entries
-            wanted = []
+            names = self._catalogue.names
+            wanted: list[Wanted] = []
             for name, form in forms.items():
-                if name not in entries:
-                    wanted.append(Wanted(name, form.nbytes, form.described))
-                elif (found := Form.from_entry(entries[name])) != form:
+                if name not in names:
+                    wanted.append((name, form.nbytes, form.described))
+                elif (found := Form.from_entry(self._catalogue.entries[name])) != form:
                     raise ArrayExists(
                         f"array {name!r} exists with {found}; {form} was asked for",
                         hint="Open it as it is with pool[name], or delete it first",

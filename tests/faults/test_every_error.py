@@ -12,7 +12,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import threading
 import time
 from pathlib import Path
 
@@ -66,6 +65,7 @@ from tests.support.lowtier import await_failure
 from tests.support.processes import stop
 from tests.support.sshd import ADDRESS, free_port, make_key
 from tests.support.targets import ATTRIBUTES, Node
+from tests.support.threads import in_use
 
 SIZE = 2 << 20
 PAGE = 4096
@@ -88,7 +88,7 @@ def traces():
     # One whose thread is ending moves to another thread.
     while (again := started()) != children:
         children = again
-    return len(os.listdir("/proc/self/fd")), threading.active_count(), children
+    return len(os.listdir("/proc/self/fd")), in_use(), children
 
 
 def is_more(now, before):

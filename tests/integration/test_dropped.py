@@ -6,7 +6,6 @@ import gc
 import os
 import subprocess
 import sys
-import threading
 import weakref
 from pathlib import Path
 
@@ -15,6 +14,7 @@ import pytest
 
 import rpmem
 from tests.support.processes import stop, wait_gone
+from tests.support.threads import in_use
 
 SIZE = 4 << 20
 
@@ -38,7 +38,7 @@ def make(directory: Path) -> str:
 
 def test_dropped_pool_lets_go_of_everything(tmpfs: Path):
     spec = make(tmpfs)
-    before, threads = descriptors(), threading.active_count()
+    before, threads = descriptors(), in_use()
     pool = rpmem.Pool.open(tmpfs / "p", [spec])
     peer = pool.replicas[0].peer
     assert peer is not None
@@ -50,7 +50,7 @@ def test_dropped_pool_lets_go_of_everything(tmpfs: Path):
         collect(holder)
     wait_gone(peer.pid)
     assert descriptors() <= before
-    assert threading.active_count() <= threads
+    assert in_use() <= threads
     # Not marked as complete, and nothing that was acknowledged is lost.
     with rpmem.Pool.open(tmpfs / "p", readonly=True) as look:
         assert look.record.mark.name == "BEGUN"

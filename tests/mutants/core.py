@@ -5,6 +5,7 @@ from __future__ import annotations
 from tests.mutants import Mutant
 
 _RECORDED = ("tests/unit/pool/test_recorded_pools.py",)
+_LOCAL_PARTS = ("tests/unit/engine/test_local.py",)
 _MESSAGES = ("tests/unit/steps/test_steps_posts.py", "tests/integration/test_messages_counted.py")
 _LANES = ("tests/unit/session/test_lanes.py",)
 _POSTS = ("tests/unit/steps/test_steps_posts.py",)
@@ -47,6 +48,20 @@ MUTANTS = (
         "low = min(low, ranges[i].offset)",
         "low = ranges[i].offset",
         _RECORDED,
+    ),
+    Mutant(
+        "what lies between ranges far apart is written, too",
+        "local_durable",
+        "if count <= FEW and high - low > FAR:",
+        "if False:",
+        _LOCAL_PARTS,
+    ),
+    Mutant(
+        "of ranges far apart only the first is made durable",
+        "local_durable",
+        "            for i in range(count):\n",
+        "            for i in range(1):\n",
+        _LOCAL_PARTS,
     ),
     Mutant(
         "no drain after several ranges on persistent memory",

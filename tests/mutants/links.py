@@ -9,6 +9,8 @@ _HOSTS = ("tests/unit/session/test_lanehosts.py",)
 _PMDK = ("tests/unit/control/test_control_pmdk.py",)
 _MESSAGES = ("tests/unit/control/test_control_messages.py",)
 _INTERRUPTS = ("tests/unit/base/test_interrupts.py",)
+_MOMENTS = ("tests/unit/base/test_interrupt_moments.py",)
+_WORKERS = ("tests/unit/base/test_workers.py",)
 _REPLICA = ("tests/integration/test_replica.py",)
 _TARGET = ("tests/unit/base/test_target.py",)
 _LAUNCH = ("tests/unit/launch/test_launch.py",)
@@ -151,9 +153,100 @@ MUTANTS = (
     Mutant(
         "what was complete at the moment of the signal stays",
         "_Call._run_discard",
-        "self._discard(result)",
+        "self.discard(result)",
         "pass",
         _INTERRUPTS,
+    ),
+    Mutant(
+        "a call that was given up is begun all the same",
+        "_Worker.run",
+        "if job.claim()",
+        "if job.claim() or job.cancelled",
+        _WORKERS,
+    ),
+    Mutant(
+        "two threads begin one call",
+        "_Call.claim",
+        "self._claim.acquire(blocking=False)",
+        "self._claim.acquire(blocking=False) or True",
+        _MOMENTS,
+    ),
+    Mutant(
+        "a call that nobody begins waits for ever",
+        "guarded",
+        "if not call.begun:",
+        "if call.over:",
+        _WORKERS,
+    ),
+    Mutant(
+        "a result is let go of although it was taken",
+        "_Call.see_off",
+        "if not self.taken:",
+        "if True:",
+        _WORKERS,
+    ),
+    Mutant(
+        "a thread that undoes waits for calls at the same time",
+        "_Worker._do",
+        "self._withdraw()  # undoing may take long",
+        "pass",
+        _MOMENTS,
+    ),
+    Mutant(
+        "a thread that waits keeps the last call",
+        "_Worker.run",
+        "job = None",
+        "pass",
+        _WORKERS,
+    ),
+    Mutant(
+        "a call keeps what would have undone it",
+        "guarded",
+        "call.discard = None",
+        "pass",
+        _WORKERS,
+    ),
+    Mutant(
+        "the error of a call that was undone keeps its pool",
+        "_Call.see_off",
+        "self.error = None",
+        "pass",
+        _WORKERS,
+    ),
+    Mutant(
+        "a thread works for a call that is over",
+        "_Call.see_off",
+        "_local.call = None",
+        "pass",
+        _WORKERS,
+    ),
+    Mutant(
+        "a thread that ended counts as one that waits",
+        "_Worker._next",
+        "            self._withdraw()\n",
+        "            pass\n",
+        _WORKERS,
+    ),
+    Mutant(
+        "more than one thread waits for calls",
+        "_Worker._offer",
+        "if not _idle:",
+        "if self._inbox not in _idle:",
+        _WORKERS,
+    ),
+    Mutant(
+        "a thread waits for calls for ever",
+        "_Worker._next",
+        "self._received(IDLE_S)",
+        "self._received(None)",
+        _WORKERS,
+    ),
+    Mutant(
+        "what a handler raises is taken for a lack of threads",
+        "start",
+        'if "new thread" not in str(error):',
+        "if False:",
+        _WORKERS,
     ),
     Mutant(
         "undoing is interrupted, too",

@@ -34,6 +34,7 @@ from typing import Any
 import rpmem
 from tests.support.lateness import Delay, Summary, Watch
 from tests.support.sshd import NODE, Sshd
+from tests.support.threads import in_use
 
 SIZE = 4 << 20
 WORDS = 64
@@ -85,7 +86,7 @@ class Range:
         gc.collect()
         self._children = _children()
         self._descriptors = len(os.listdir("/proc/self/fd"))
-        self._threads = threading.active_count()
+        self._threads = in_use()
 
     def check_gone(self) -> None:
         """Raise `Left` when descriptors, threads or children are left, or a lock."""
@@ -96,7 +97,7 @@ class Range:
             names = [_name(fd) for fd in os.listdir("/proc/self/fd")]
             raise Left(f"{found} descriptors, not {self._descriptors}: {names}")
         end = time.monotonic() + _SETTLE
-        while threading.active_count() > self._threads:
+        while in_use() > self._threads:
             if time.monotonic() > end:
                 raise Left(f"threads: {threading.enumerate()}")
             time.sleep(0.001)

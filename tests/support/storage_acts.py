@@ -8,7 +8,6 @@ import os
 import resource
 import stat
 import sys
-import threading
 import time
 import traceback
 from collections.abc import Callable
@@ -32,6 +31,7 @@ from tests.support.storage_operations import (
     World,
     kind_of,
 )
+from tests.support.threads import in_use
 
 SWALLOWS = "ignores errors of flushes"
 FORGETS = "forgets what was refused"
@@ -94,7 +94,7 @@ def _traces() -> tuple[set[str], int, list[str]]:
     gc.collect()
     children = Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()
     open_files = {f"{each} -> {_link(each)}" for each in os.listdir("/proc/self/fd") if _link(each)}
-    return open_files, threading.active_count(), children
+    return open_files, in_use(), children
 
 
 def _link(descriptor: str) -> str:

@@ -9,6 +9,8 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+from tests.support.threads import in_use
+
 _SETTLE = 10.0
 
 
@@ -43,9 +45,7 @@ class Traces:
                 children.update((task / "children").read_text().split())
             except (FileNotFoundError, ProcessLookupError):
                 continue
-        return cls(
-            frozenset(os.listdir("/proc/self/fd")), threading.active_count(), frozenset(children)
-        )
+        return cls(frozenset(os.listdir("/proc/self/fd")), in_use(), frozenset(children))
 
     def more(self) -> str:
         """Say what there is now and was not then, once threads had time to end; empty: nothing."""

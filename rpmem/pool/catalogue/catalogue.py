@@ -1,9 +1,9 @@
 """The catalogue of named arrays: crash-consistent on its medium, without numpy.
 
-A change appends one record to the log (`rpmem.pool.catalogue.log`), makes it durable everywhere,
-and only then moves the root (`rpmem.pool.catalogue.root`) behind it. A crash at any moment
-therefore leaves the old catalogue or the new one on every copy. What a change costs does not
-depend on how many arrays there are.
+A change appends one record to the log (`rpmem.pool.catalogue.log`) and moves the root
+(`rpmem.pool.catalogue.root`) behind it, which brings a copy of that record with it, or is stored
+only when the record is durable everywhere. A crash at any moment therefore leaves the old catalogue
+or the new one on every copy. What a change costs does not depend on how many arrays there are.
 
 Now and then, when most of the log is about what is gone, it is written anew into other extents;
 the root is what turns from one to the other, and the extents before are free from then on.
@@ -15,7 +15,7 @@ mark is moved, durably everywhere, before anything may be stored above it.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import KeysView, Mapping, Sequence
 from typing import Any
 
 from rpmem.errors import ArrayExists
@@ -26,14 +26,15 @@ from rpmem.pool.catalogue.entries import (
     Entry,
     Wanted,
     check_name,
+    check_names,
     not_found,
 )
-from rpmem.pool.catalogue.extents import PAGE_ALIGNMENT, room
+from rpmem.pool.catalogue.extents import PAGE_ALIGNMENT
 from rpmem.pool.catalogue.journal import Journal
 from rpmem.pool.catalogue.log import Log
 from rpmem.pool.catalogue.medium import Medium, Source
 from rpmem.pool.catalogue.records import DROP_OVERHEAD, Contents
-from rpmem.pool.catalogue.root import ROOT_SIZE, Found, Root, read_slots
+from rpmem.pool.catalogue.root import Found, Root, read_slots
 from rpmem.pool.superblock import LAYOUT_OFFSET, LAYOUT_SIZE, SLOT_COUNT, Layout
 
 #: Room for the first log and for the one that it is written anew into.
@@ -99,7 +100,7 @@ class Catalogue(Journal):
             There is no valid root, or the copy is damaged.
         """
         found = read_slots(source, layout, clean=clean, where=where)
-        content = logs.read(source, layout, found.root, where=where)
+        content = logs.read(source, layout, found.root, clean=clean, where=where)
         medium: Any = source  # until `settle` gives another
         try:
             return cls(medium, layout, found, content)
@@ -110,9 +111,10 @@ class Catalogue(Journal):
         """Rely upon what was read, to go on with it through another medium of the same pool.
 
         First the root that was found is made durable locally: a writer that was killed between its
-        store and its flush leaves a valid one that a power cut could still take away. Where the
-        other slot is torn, a root is published over it at once; and as it cannot be known what that
-        one said, nothing above the mark is taken for zero from then on.
+        store and its flush leaves a valid one that a power cut could still take away. Then the log
+        gets the record that the root has a copy of: the next root does not have it. Where the other
+        slot is torn, a root is published over it at once; and as it cannot be known what that one
+        said, nothing above the mark is taken for zero from then on.
 
         Parameters
         ----------
@@ -124,7 +126,8 @@ class Catalogue(Journal):
         self._medium = medium
         self._distrusts_zeros = not keeps_zeros
         medium.persist(LAYOUT_OFFSET, LAYOUT_SIZE)
-        medium.persist(self._layout.slot_offset(self._slot), ROOT_SIZE)
+        medium.persist(self._layout.slot_offset(self._slot), self._root.size)
+        self._settle_record(self._root.record)
         if not self._whole:
             self._publish(mark=self._layout.pool_size)
             self._whole = True
@@ -136,6 +139,11 @@ class Catalogue(Journal):
     def entries(self) -> Mapping[str, Entry]:
         """The entries by name, in the order of their creation; a renamed one comes last."""
         return Entries(self._contents.raw)
+
+    @property
+    def names(self) -> KeysView[str]:
+        """The names of the entries, in their order."""
+        return self._contents.raw.keys()
 
     @property
     def free(self) -> int:
@@ -174,30 +182,28 @@ class Catalogue(Journal):
         ReplicaLost
             A replica broke; locally the entries exist.
         """
-        for each in wanted:
-            check_name(each.name)
-            if each.name in self._contents.raw:
-                raise ArrayExists(f"an array named {each.name!r} exists")
+        names = [name for name, _, _ in wanted]
+        check_names(names)
+        if not self._contents.raw.keys().isdisjoint(names):
+            taken = next(name for name in names if name in self._contents.raw)
+            raise ArrayExists(f"an array named {taken!r} exists")
         if not wanted:
             return
         # What is zero already is taken first: reused room has to be zeroed, which is one page more
         # to be made durable even for the shortest array.
-        offsets = self._free.take_each([each.length for each in wanted], mark=self._root.mark)
-        spans = [
-            (offset, offset + room(each.length))
-            for offset, each in zip(offsets, wanted, strict=True)
-        ]
+        lengths = [length for _, length, _ in wanted]
+        offsets, spans = self._free.take_each(lengths, mark=self._root.mark)
         try:
             self._append(
                 records.put(wanted, offsets),
                 zeros=self._doubtful(spans),
                 added=len(wanted),
-                more=sum(len(each.name.encode()) + DROP_OVERHEAD for each in wanted),
+                more=len("".join(names).encode()) + DROP_OVERHEAD * len(names),
                 mark=max(spans)[1],
             )
         except BaseException:
             # Unless they were published, and only then did a replica fail.
-            if wanted[0].name not in self._contents.raw:
+            if names[0] not in self._contents.raw:
                 for span in spans:
                     self._free.give_back(*span)
             raise

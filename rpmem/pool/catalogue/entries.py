@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import heapq
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 from rpmem.errors import ArrayNotFound, CatalogueCorrupt, UsageError
 from rpmem.pool.catalogue.extents import room
 
 LONGEST_NAME = 255
+#: Characters that are certainly no more bytes than that.
+SURELY_SHORT = 63
 MOST_DIMENSIONS = 64
 ORDERS = ("C", "F")
 _NAMES_IN_HINT = 8
@@ -48,24 +50,8 @@ class Entry:
         return self.offset + room(self.length)
 
 
-class Wanted(NamedTuple):
-    """An array to be made.
-
-    Parameters
-    ----------
-    name : str
-        Its name.
-    length : int
-        Its bytes.
-    form : str
-        What `describe` returned.
-    """
-
-    name: str
-    length: int
-    form: str
-
-
+#: An array to be made: its name, its bytes, and what `describe` returned.
+Wanted = tuple[str, int, str]
 #: An entry as the log has it: offset, length, and what `describe` returned.
 Raw = tuple[int, int, str]
 
@@ -123,6 +109,18 @@ def is_name(name: str) -> bool:
     if not name.isprintable() or not name:
         return False
     return len(name.encode(errors="replace")) <= LONGEST_NAME
+
+
+def check_names(names: Sequence[str]) -> None:
+    """Raise `UsageError` unless each of them can name an array."""
+    try:
+        text = "".join(names)
+    except TypeError:
+        text = "\n"  # one of them is no str
+    # Once for all of them, and one by one only to find the wrong one, or what is long.
+    if not text.isprintable() or not all(names) or max(map(len, names), default=0) > SURELY_SHORT:
+        for name in names:
+            check_name(name)
 
 
 def check_name(name: str) -> None:

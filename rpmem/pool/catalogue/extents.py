@@ -14,6 +14,7 @@ from rpmem.errors import PoolFull
 SMALL_ALIGNMENT = 64
 PAGE_ALIGNMENT = 4096
 
+_LAST = SMALL_ALIGNMENT - 1
 _CLASSES = 65
 #: Stretches of one size class that are tried before a larger class is.
 _LOOKS = 16
@@ -68,29 +69,40 @@ class Free:
         self._carve(begin, offset, offset + needed)
         return offset
 
-    def take_each(self, lengths: Sequence[int], *, mark: int | None = None) -> list[int]:
-        """Return an offset for each of many extents: side by side where one stretch is enough.
+    def take_each(
+        self, lengths: Sequence[int], *, mark: int | None = None
+    ) -> tuple[list[int], list[tuple[int, int]]]:
+        """Take many extents: side by side where one stretch is enough.
+
+        Returns
+        -------
+        offsets : list of int
+            Where each of them begins.
+        spans : list of (int, int)
+            Begin and end of the room that they take up together.
 
         Raises
         ------
         PoolFull
             There is no room for one of them; all that were taken are free again.
         """
-        rooms = [room(length) for length in lengths]
+        rooms = [(length + _LAST) & ~_LAST or SMALL_ALIGNMENT for length in lengths]
         if max(lengths, default=PAGE_ALIGNMENT) < PAGE_ALIGNMENT:
             total = sum(rooms)
             begin = self._stretch_for(total, SMALL_ALIGNMENT, mark)
             if begin is not None:
                 self._carve(begin, begin, begin + total)
-                return list(accumulate(rooms[:-1], initial=begin))
-        offsets: list[int] = []
+                return list(accumulate(rooms[:-1], initial=begin)), [(begin, begin + total)]
+        spans: list[tuple[int, int]] = []
         try:
-            offsets.extend(self.take(each, alignment_of(each), mark=mark) for each in lengths)
+            for each, needed in zip(lengths, rooms, strict=True):
+                offset = self.take(each, alignment_of(each), mark=mark)
+                spans.append((offset, offset + needed))
         except PoolFull:
-            for offset, taken in zip(offsets, rooms, strict=False):
-                self.give_back(offset, offset + taken)
+            for span in spans:
+                self.give_back(*span)
             raise
-        return offsets
+        return [begin for begin, _ in spans], spans
 
     def give_back(self, begin: int, end: int) -> None:
         """Let a stretch be free, one with its neighbours."""

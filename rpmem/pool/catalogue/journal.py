@@ -1,4 +1,8 @@
-"""How a record comes to count: it goes behind the log, and then the root is moved behind it.
+"""How a record comes to count: it goes behind the log, and the root is moved behind it.
+
+A short one, which is what most are, goes into the slot of the root as well, so that both become
+durable at once: a change costs as much as making that many bytes durable. A longer one, or one that
+needs room that has to be zeroed, or a new extent, is durable before the root is stored.
 
 The log (`rpmem.pool.catalogue.log`) lies in extents that are taken from the same room as those of
 the arrays, and is written anew when most of it is about what is gone.
@@ -98,9 +102,18 @@ class Journal:
         if self._log.lacks(len(record) + reserve) and self._is_worth_it():
             self._write_anew(len(record) + more)
         grown, writes = self._log.grown(record, reserve, self._extent)
+        beside: Sequence[Write] = ()
+        if (
+            not zeros
+            and len(writes) == 1
+            and ROOT_SIZE + len(record) <= self._layout.slot_size
+            and grown.end <= self._root.mark
+        ):
+            beside = writes
         try:
-            self._store(writes, max(grown.spans[-1][1], mark), zeros)
-            self._publish(grown, record=record, added=added, mark=mark)
+            if not beside:
+                self._store(writes, max(grown.spans[-1][1], mark), zeros)
+            self._publish(grown, record=record, added=added, mark=mark, beside=beside)
         finally:
             for extent in grown.extents[len(self._log.extents) :]:
                 self._give_back(extent)
@@ -127,6 +140,7 @@ class Journal:
         record: bytes | None = None,
         added: int = 0,
         mark: int = 0,
+        beside: Sequence[Write] = (),
     ) -> None:
         """Move the root, durably everywhere.
 
@@ -140,6 +154,8 @@ class Journal:
             Arrays that this adds.
         mark : int
             What has to be below the high-water mark.
+        beside : sequence of (int, bytes)
+            Where the record goes in the log, if that becomes durable only with the root.
         """
         log = self._log if log is None else log
         slot = (self._slot + 1) % SLOT_COUNT
@@ -152,21 +168,36 @@ class Journal:
             mark=max(mark, self._root.mark),
             count=self._root.count + added,
             chain=log.chain,
+            record=record if beside and record is not None else b"",
         )
-        offset = self._layout.slot_offset(slot)
-        self._medium.store(offset, root.pack(self._layout.pool_id))
+        writes = [*beside, (self._layout.slot_offset(slot), root.pack(self._layout.pool_id))]
+        for offset, data in writes:
+            self._medium.store(offset, data)
+        ranges = [(offset, len(data)) for offset, data in writes]
         interrupt: BaseException | None = None
         try:
-            self._spread([(offset, ROOT_SIZE)])
+            self._spread(ranges)
         except BaseException as error:
             # It counts as soon as the local medium has it, whatever becomes of the replicas.
             interrupt = error
-            self._medium.persist(offset, ROOT_SIZE)
+            for offset, length in ranges:
+                self._medium.persist(offset, length)
         self._root, self._slot, self._log = root, slot, log
         if record is not None:
             self._contents.apply(record)
         if interrupt is not None:
             raise interrupt
+
+    def _settle_record(self, record: bytes) -> None:
+        """Let the log have the record that the root came with, durably wherever the root is."""
+        offset, length = self._log.end - len(record), len(record)
+        if self._medium.load(offset, length) != record:
+            # Every copy was sent what stood here instead.
+            self._medium.store(offset, record)
+            self._spread([(offset, length)])
+            self._raise_failure()
+        elif record:
+            self._medium.persist(offset, length)
 
     def _spread(self, ranges: Sequence[tuple[int, int]]) -> None:
         """Make ranges durable; where a replica is lost, on all other copies, and go on."""

@@ -72,6 +72,11 @@ class Log:
         return digest
 
     @property
+    def end(self) -> int:
+        """Offset of the first byte behind the records."""
+        return self.extents[-1][0] + self.used
+
+    @property
     def spans(self) -> list[tuple[int, int]]:
         """Begin and end of each extent."""
         return [(offset, offset + length) for offset, length in self.extents]
@@ -104,8 +109,23 @@ class Log:
         return Log(extents, at + len(record), self.tail + len(record), total), writes
 
 
-def read(source: Source, layout: Layout, root: Root, *, where: str | None) -> tuple[Log, Contents]:
+def read(
+    source: Source, layout: Layout, root: Root, *, clean: bool, where: str | None
+) -> tuple[Log, Contents]:
     """Read what a root says, all of it.
+
+    Parameters
+    ----------
+    source : Source
+        The copy.
+    layout : Layout
+        Its superblock.
+    root : Root
+        Its root. What that has of the log's last record is taken instead of what the log has.
+    clean : bool
+        The copy was closed: the log has it, too.
+    where : str, optional
+        What errors name.
 
     Raises
     ------
@@ -116,6 +136,7 @@ def read(source: Source, layout: Layout, root: Root, *, where: str | None) -> tu
     extents = []
     pieces = []
     extent, left = (root.log_offset, root.log_length), root.tail
+    copied = b"" if clean else root.record
     for following in range(root.extents - 1, -1, -1):
         offset, length = extent
         extents.append(extent)
@@ -127,6 +148,8 @@ def read(source: Source, layout: Layout, root: Root, *, where: str | None) -> tu
         if not _is_inside((offset, length), layout) or used > min(left, length - _LINK.size):
             break
         pieces.append(source.load(offset, used))
+        if not following and copied:
+            pieces[-1] = pieces[-1][: -len(copied)] + copied
         total.update(pieces[-1])
         if following:
             total.update(link)

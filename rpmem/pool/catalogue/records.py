@@ -16,7 +16,7 @@ from itertools import islice
 from typing import Any
 
 from rpmem.errors import UsageError
-from rpmem.pool.catalogue.entries import LONGEST_NAME, Raw, Wanted, is_name
+from rpmem.pool.catalogue.entries import LONGEST_NAME, SURELY_SHORT, Raw, Wanted, is_name
 from rpmem.pool.catalogue.extents import SMALL_ALIGNMENT
 
 HEADER = struct.Struct("<IIQ")
@@ -48,9 +48,9 @@ class Kind(enum.IntEnum):
 
 def put(wanted: Sequence[Wanted], offsets: Sequence[int]) -> bytes:
     """Return the record of new arrays in the extents at `offsets`."""
-    lengths = [each.length for each in wanted]
-    names = "\n".join([each.name for each in wanted]).encode()
-    forms = "\n".join([each.form for each in wanted]).encode()
+    lengths = [length for _, length, _ in wanted]
+    names = "\n".join([name for name, _, _ in wanted]).encode()
+    forms = "\n".join([form for _, _, form in wanted]).encode()
     numbers = array("Q", [*offsets, *lengths, len(names)])
     return _record(Kind.PUT, len(wanted), b"".join((numbers.tobytes(), names, forms)))
 
@@ -175,7 +175,7 @@ class Contents:
         """Return records that say all this."""
         names = iter(self.raw.items())
         while batch := list(islice(names, _ENTRIES_PER_RECORD)):
-            wanted = [Wanted(name, length, form) for name, (_, length, form) in batch]
+            wanted = [(name, length, form) for name, (_, length, form) in batch]
             yield put(wanted, [offset for _, (offset, _, _) in batch])
         for name, text in self.attrs.items():
             yield attrs(name, text)
@@ -208,12 +208,11 @@ class Contents:
         )
         if len(made) != count or not self.raw.keys().isdisjoint(made):
             raise ValueError("a name occurs twice")
-        # Once for all of them, and one by one only to find the wrong one.
-        if not (text.replace("\n", "").isprintable() and min(map(len, names)) > 0) or (
-            len(max(names, key=len)) > _SURELY_SHORT and not all(map(is_name, names))
-        ):
-            wrong = next(name for name in names if not is_name(name))
-            raise ValueError(f"{wrong!r} cannot name an array")
+        # Once for all of them, and one by one only to find the wrong one, or what is long.
+        if not "".join(names).isprintable() or "" in made or max(map(len, names)) > SURELY_SHORT:
+            for name in names:
+                if not is_name(name):
+                    raise ValueError(f"{name!r} cannot name an array")
         self.raw.update(made)
         self._name_bytes += numbers[-1] - (count - 1)
         self._live += _PUT_OVERHEAD * count + len(body) - at - 2 * (count - 1)
@@ -241,7 +240,3 @@ class Contents:
         length = len(name.encode())
         self._name_bytes += sign * length
         self._live += sign * (_PUT_OVERHEAD + length + len(raw[2]))
-
-
-#: Characters that are certainly no more than `entries.LONGEST_NAME` bytes.
-_SURELY_SHORT = 63

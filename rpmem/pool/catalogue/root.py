@@ -1,8 +1,12 @@
 """The root of the catalogue: where its log lies, and up to where it counts.
 
 There are two slots. Each change of the catalogue ends by writing a root into the slot that does
-not count: one store of 128 bytes that a crash leaves whole, torn, or not there at all, while the
-other slot still has the root before. The slot with the higher number counts.
+not count: one store that a crash leaves whole, torn, or not there at all, while the other slot
+still has the root before. The slot with the higher number counts.
+
+A root brings a copy of the log's last record with it, if its slot has room for one. So that record
+may become durable at the same time as the root, in whatever order: what a crash left of it in the
+log does not matter. The log has it, durably, before the next root is written.
 """
 
 from __future__ import annotations
@@ -17,9 +21,9 @@ from rpmem.pool.catalogue.medium import Source
 from rpmem.pool.superblock import SLOT_COUNT, Layout
 
 _MAGIC = b"RPMEMCR2"
-_ROOT = struct.Struct("<8sQQQQQQQ32s")
+_ROOT = struct.Struct("<8sQQQQQQQQ32s")
 _DIGEST_SIZE = 32
-#: Bytes of a root; the rest of its slot is zero.
+#: Bytes of a root; the copy of a record comes behind it.
 ROOT_SIZE = _ROOT.size + _DIGEST_SIZE
 #: Bytes of the sum over the log.
 CHAIN_SIZE = 32
@@ -45,6 +49,8 @@ class Root:
         How many arrays there are.
     chain : bytes
         Sum over these records, and over the links between the extents.
+    record : bytes
+        The last of these records, which the log may not have yet; empty if it has them all.
     """
 
     sequence: int
@@ -55,6 +61,12 @@ class Root:
     mark: int
     count: int
     chain: bytes
+    record: bytes = b""
+
+    @property
+    def size(self) -> int:
+        """Bytes that stand in a slot."""
+        return ROOT_SIZE + len(self.record)
 
     def pack(self, key: bytes) -> bytes:
         """Return the bytes that stand in a slot.
@@ -70,18 +82,24 @@ class Root:
             self.tail,
             self.mark,
             self.count,
+            len(self.record),
             self.chain,
         )
-        return body + blake2b(body, digest_size=_DIGEST_SIZE, key=key).digest()
+        return body + _sum_of(body, self.record, key) + self.record
 
     @classmethod
     def unpack(cls, data: bytes, key: bytes) -> Root | None:
-        """Read a root back; None when there is none, or a damaged one."""
-        body, digest = data[: _ROOT.size], data[_ROOT.size :]
-        if blake2b(body, digest_size=_DIGEST_SIZE, key=key).digest() != digest:
+        """Read a root back from its slot; None when there is none, or a damaged one."""
+        body, digest = data[: _ROOT.size], data[_ROOT.size : ROOT_SIZE]
+        magic, *fields, copied, chain = _ROOT.unpack(body)
+        record = data[ROOT_SIZE : ROOT_SIZE + copied]
+        if magic != _MAGIC or len(record) != copied or _sum_of(body, record, key) != digest:
             return None
-        magic, *fields = _ROOT.unpack(body)
-        return cls(*fields) if magic == _MAGIC else None
+        return cls(*(*fields, chain, record))
+
+
+def _sum_of(body: bytes, record: bytes, key: bytes) -> bytes:
+    return blake2b(body + record, digest_size=_DIGEST_SIZE, key=key).digest()
 
 
 class Found(NamedTuple):
@@ -122,7 +140,8 @@ def read_slots(source: Source, layout: Layout, *, clean: bool, where: str | None
     CatalogueCorrupt
         Neither slot has a root, or a copy that was closed is damaged.
     """
-    slots = [source.load(layout.slot_offset(slot), ROOT_SIZE) for slot in range(SLOT_COUNT)]
+    size = layout.slot_size
+    slots = [source.load(layout.slot_offset(slot), size) for slot in range(SLOT_COUNT)]
     roots = [Root.unpack(content, layout.pool_id) for content in slots]
     valid = [(root, slot) for slot, root in enumerate(roots) if root is not None]
     if not valid:

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from rpmem.base import interrupts
+from rpmem.base import interrupts, workers
 
 
 @pytest.fixture(autouse=True)
@@ -250,21 +250,13 @@ def test_a_thread_that_cannot_be_had(monkeypatch):
     def none(*_: object, **__: object) -> None:
         raise RuntimeError("can't start new thread")
 
-    monkeypatch.setattr("rpmem.base.interrupts._thread.start_new_thread", none)
+    monkeypatch.setattr(workers, "_idle", [])
+    monkeypatch.setattr("rpmem.base.workers._thread.start_new_thread", none)
     assert interrupts.guarded(lambda: threading.current_thread()) is threading.main_thread()
     monkeypatch.undo()
+    monkeypatch.setattr(workers, "_idle", [])
     monkeypatch.setattr(threading.Thread, "start", none)
     assert interrupts.guarded(lambda: 7) == 7
-
-
-def test_no_thread_is_left():
-    threads = threading.active_count()
-    for _ in range(20):
-        interrupts.guarded(lambda: None)
-    deadline = time.monotonic() + 30
-    while threading.active_count() > threads and time.monotonic() < deadline:
-        time.sleep(0.001)
-    assert threading.active_count() <= threads
 
 
 def rounds(count: int, seed: int) -> tuple[int, int]:

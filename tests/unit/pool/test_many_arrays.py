@@ -78,13 +78,14 @@ def test_stretches_against_a_map_of_blocks(seed):
 def test_many_extents_are_all_or_none():
     free = Free(0, 1 << 20)
     before = free.size
-    assert free.take_each([1, 64, 65]) == [0, 64, 128]
+    assert free.take_each([1, 64, 65]) == ([0, 64, 128], [(0, 256)])
     with pytest.raises(PoolFull):
         free.take_each([4096, 100, 2 << 20])
     assert free.size == before - 256
-    offsets = free.take_each([100, 4096, 5000])
+    offsets, spans = free.take_each([100, 4096, 5000])
+    assert spans == [(at, at + size) for at, size in zip(offsets, (128, 4096, 5056), strict=True)]
     assert [offset % PAGE_ALIGNMENT for offset in offsets[1:]] == [0, 0]
-    assert free.take_each([]) == []
+    assert free.take_each([]) == ([], [])
 
 
 # --- zeros ---

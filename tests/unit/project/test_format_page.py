@@ -130,7 +130,7 @@ def test_the_page_is_true(check):
         (pool, "| 32768 | the rest |", "| 32769 | the rest |"),
         (layout, "| 60 | 4 |", "| 60 | 8 |"),
         (root_slot, "| 48 | 8 |", "| 48 | 4 |"),
-        (root_slot, "first 128 bytes", "first 64 bytes"),
+        (root_slot, "first 136 bytes", "first 64 bytes"),
         (link, "| 16 | 8 | bytes of the next", "| 16 | 4 | bytes of the next"),
         (record, "| 4 | 4 |", "| 4 | 2 |"),
         (kinds, "| 3 | `RENAME`", "| 3 | `NAME`"),
