@@ -57,7 +57,7 @@ class Change:
 
     def writes(self) -> dict[bytes, CopyRecord]:
         """Return what may be written now, at once and in any order: uuid to record."""
-        return {copy: self._after(copy) for copy in self._left}
+        return {copy: self._after(copy) for copy in self.epoch.members if copy in self._left}
 
     def written(self, copy: bytes) -> None:
         """Note that the record of a copy is durable as `writes` gave it."""

@@ -145,6 +145,7 @@ class Members(Generic[OtherT]):
                 self._admit(each, discard=standings[each.named].discarded)
                 push(each)
         self.others += joining
+        self._left.difference_update(each.uuid for each in joining)
         self.begin(filter(None, met), above=above)
 
     def _check_new(self, joining: Sequence[Keeper]) -> None:

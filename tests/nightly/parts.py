@@ -64,6 +64,14 @@ PARTS = (
         minutes=30,
     ),
     Part(
+        "epochs",
+        "1,000,000 random histories of copies and two writers go as a model of the rules says, and "
+        "nothing acknowledged is overwritten",
+        "{python} -m tests.support.epoch_runs --seed $(({seed} * 50000)) --count 50000",
+        rounds=20,
+        minutes=40,
+    ),
+    Part(
         "mutants",
         "the tests notice single mistakes in the code",
         "scripts/mutants {resume}",
