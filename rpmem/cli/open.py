@@ -8,6 +8,7 @@ import click
 
 from rpmem.cli.facts import show_and_close
 from rpmem.cli.options import local_argument, replica_option, session_options
+from rpmem.cli.progress import Shown
 
 if TYPE_CHECKING:
     from rpmem.session.options import SessionKeywords
@@ -32,7 +33,10 @@ def command(
     """Open the pool LOCAL and its replicas, show them, and close them.
 
     A replica that may differ from LOCAL is sent the whole pool; afterwards, all copies are equal.
+    What takes more than two seconds shows how far it is: on a terminal, or with -v, line by line.
     """
     from rpmem.pool.pool import Pool
 
-    show_and_close(Pool.open(local, replicas or None, discard=discard, **session))
+    with Shown() as shown:
+        pool = Pool.open(local, replicas or None, discard=discard, progress=shown, **session)
+    show_and_close(pool)

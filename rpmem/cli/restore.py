@@ -8,6 +8,7 @@ import click
 
 from rpmem.cli.facts import pool_facts, raise_loss
 from rpmem.cli.options import local_argument, mode_option, session_options
+from rpmem.cli.progress import Shown
 from rpmem.terminal.tables import console
 
 if TYPE_CHECKING:
@@ -30,12 +31,15 @@ def command(
     """Create LOCAL with everything that the replica NAME.set on TARGET holds.
 
     LOCAL must either not exist, or be a poolset(5) file whose parts do not exist. Files get their
-    names only when they are complete and durable.
+    names only when they are complete and durable. What takes more than two seconds shows how far
+    it is: on a terminal, or with -v, line by line.
     """
     from rpmem.pool.pool import Pool
 
     replica = (target, pool_set)
-    with Pool.restore(local, replica, mode=mode, **session) as pool:
+    with Shown() as shown:
+        restored = Pool.restore(local, replica, mode=mode, progress=shown, **session)
+    with restored as pool:
         reached = pool.replicas
         console().print(pool_facts(pool))
     raise_loss(reached)

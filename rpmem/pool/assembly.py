@@ -36,6 +36,7 @@ from rpmem.pool.catalogue.catalogue import Catalogue
 from rpmem.pool.keepers import LocalKeeper, ReplicaKeeper, keeper_of
 from rpmem.pool.local import FilePlace, LocalCopy, MemoryPlace, Place
 from rpmem.pool.medium import PoolMedium
+from rpmem.pool.progress import Progress, chunks, quiet
 from rpmem.pool.superblock import (
     LAYOUT_OFFSET,
     LAYOUT_SIZE,
@@ -136,6 +137,7 @@ def open_all(
     options: SessionOptions,
     *,
     discard: Sequence[ReplicaSpec],
+    progress: Progress = quiet,
 ) -> Assembly:
     """Open the local copy and its replicas, and bring outdated replicas up to date."""
     copy = place.open()
@@ -145,7 +147,7 @@ def open_all(
         found.keeper.settle()
         keepers = _connect_all(specs, copy.region, found.layout, options)
         members: Members[ReplicaKeeper] = Members(found.keeper)
-        agree(members, keepers, found.layout, discard=discard)
+        agree(members, keepers, found.layout, discard=discard, progress=progress)
     except BaseException:
         with interrupts.undoing():
             for keeper in keepers:
@@ -161,6 +163,7 @@ def agree(
     layout: Layout,
     *,
     discard: Sequence[ReplicaSpec] = (),
+    progress: Progress = quiet,
 ) -> None:
     """Check copies that come in, send them what they lack, and begin an epoch with them.
 
@@ -174,6 +177,8 @@ def agree(
         The local superblock.
     discard : sequence of ReplicaSpec
         Those that may be overwritten whatever they hold.
+    progress : callable
+        Told what is done of what is sent.
 
     Raises
     ------
@@ -196,13 +201,20 @@ def agree(
             )
     members.agree(
         joining,
-        lambda keeper: resync.push(keeper.replica, layout),
+        lambda keeper: resync.push(keeper.replica, layout, progress),
         discard=names,
         same=lambda keeper: keeper.named in current,
     )
 
 
-def restore(place: Place, spec: ReplicaSpec, options: SessionOptions, *, mode: int) -> Assembly:
+def restore(
+    place: Place,
+    spec: ReplicaSpec,
+    options: SessionOptions,
+    *,
+    mode: int,
+    progress: Progress = quiet,
+) -> Assembly:
     """Make a new local copy from a replica, and keep that replica."""
     options = options.for_target(spec.target)
     attributes, layout, record = _examine(spec, options)
@@ -225,7 +237,7 @@ def restore(place: Place, spec: ReplicaSpec, options: SessionOptions, *, mode: i
         own = LocalKeeper(copy.region, layout.pool_id, place.where, uuid=mine.uuid)
         members: Members[ReplicaKeeper] = Members(own, keepers)
         members.adopt()
-        catalogue = _read_back(copy, keepers[0], layout, record)
+        catalogue = _read_back(copy, keepers[0], layout, record, progress)
         _begin_restored(members)
         copy.publish()
     except BaseException:
@@ -442,13 +454,17 @@ def _examine(
 
 
 def _read_back(
-    copy: LocalCopy, source: ReplicaKeeper, layout: Layout, record: CopyRecord
+    copy: LocalCopy,
+    source: ReplicaKeeper,
+    layout: Layout,
+    record: CopyRecord,
+    progress: Progress,
 ) -> Catalogue:
     """Read what all copies have in common; return the catalogue that was found in it."""
     with memoryview(copy.region) as view:
-        for begin in range(POOL_FLOOR, layout.pool_size, resync.CHUNK):
-            interrupts.check()
-            with view[begin : min(begin + resync.CHUNK, layout.pool_size)] as piece:
+        what = f"{source.named}: reading the whole pool"
+        for begin, length in chunks(POOL_FLOOR, layout.pool_size, what, progress):
+            with view[begin : begin + length] as piece:
                 source.replica.read(piece, begin)
     medium = PoolMedium(copy.region)
     found = Layout.unpack(medium.load(LAYOUT_OFFSET, LAYOUT_SIZE), where=source.named)

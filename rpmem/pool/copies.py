@@ -26,6 +26,7 @@ from rpmem.errors import ClosedError, FlushFailed, ForkedError, RpmemError, Usag
 from rpmem.pool import assembly
 from rpmem.pool.assembly import Assembly
 from rpmem.pool.keepers import ReplicaKeeper
+from rpmem.pool.progress import Progress, quiet
 from rpmem.session.options import SessionOptions
 from rpmem.session.replica import Replica
 from rpmem.session.start import DEFAULT_SPIN_US
@@ -172,7 +173,9 @@ class Copies(Handle):
             if replica.failure is not None:
                 raise copy.copy(replica.failure)
 
-    def attach(self, spec: ReplicaSpec, *, create: bool, discard: bool) -> Replica:
+    def attach(
+        self, spec: ReplicaSpec, *, create: bool, discard: bool, progress: Progress = quiet
+    ) -> Replica:
         """Connect one more replica, send it the pool, and continue with it in a new epoch."""
         keeper = assembly.connect_one(self.local, self.layout, spec, self._options, create=create)
         joining = keeper.replica
@@ -181,18 +184,20 @@ class Copies(Handle):
                 self._raise_losses()
                 if create:
                     self.members.introduce(keeper)
-                self._join(keeper, [spec] if discard else [])
+                self._join(keeper, [spec] if discard else [], progress)
         except BaseException:
             with interrupts.undoing():
                 assembly.dismiss(joining, remove=create)
             raise
         return joining
 
-    def _join(self, keeper: ReplicaKeeper, discard: Sequence[ReplicaSpec]) -> None:
+    def _join(
+        self, keeper: ReplicaKeeper, discard: Sequence[ReplicaSpec], progress: Progress
+    ) -> None:
         """Bring a copy up to date and begin an epoch with it; all calls are blocked."""
         before = self.members.mine
         try:
-            assembly.agree(self.members, [keeper], self.layout, discard=discard)
+            assembly.agree(self.members, [keeper], self.layout, discard=discard, progress=progress)
         except BaseException:
             if keeper in self.members.others:
                 self.members.others.remove(keeper)

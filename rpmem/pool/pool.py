@@ -26,6 +26,7 @@ from rpmem.pool.options import (
     replica_specs,
     size_of,
 )
+from rpmem.pool.progress import Progress, checked
 from rpmem.session.options import SessionKeywords, SessionOptions
 from rpmem.session.replica import LEVELS, Replica
 
@@ -168,6 +169,7 @@ class Pool(OpenPool):
         *,
         readonly: bool = False,
         discard: Iterable[ReplicaLike] | ReplicaLike = (),
+        progress: Progress | None = None,
         **session: Unpack[SessionKeywords],
     ) -> Self:
         """Open a pool and its replicas.
@@ -192,6 +194,10 @@ class Pool(OpenPool):
         discard : iterable of replicas
             Those of the replicas that may be overwritten even if they hold what the local copy does
             not: acknowledged data that only they have is lost.
+        progress : callable, optional
+            ``progress(done_bytes, total_bytes, what)`` is called now and then while a replica is
+            sent the pool, perhaps from another thread. What it raises undoes the call, as an
+            interrupt does, and is raised here.
         **session
             As for `create`.
 
@@ -219,11 +225,13 @@ class Pool(OpenPool):
         place = place_of(local)
         options = SessionOptions(**session)
         specs = place.replicas if replicas is None else replica_specs(replicas)
-        discarded = named_among(specs, discard)
+        discarded, told = named_among(specs, discard), checked(progress)
         if readonly:
             make = functools.partial(assembly.open_readonly, place)
         else:
-            make = functools.partial(assembly.open_all, place, specs, options, discard=discarded)
+            make = functools.partial(
+                assembly.open_all, place, specs, options, discard=discarded, progress=told
+            )
         return interrupts.guarded(
             lambda: cls._over(
                 make, options, undo=lambda made: made.undo(remove=False), readonly=readonly
@@ -238,6 +246,7 @@ class Pool(OpenPool):
         replica: ReplicaLike,
         *,
         mode: int = PRIVATE,
+        progress: Progress | None = None,
         **session: Unpack[SessionKeywords],
     ) -> Self:
         """Create a new local copy of a pool from one of its replicas.
@@ -255,6 +264,8 @@ class Pool(OpenPool):
             The copy to read.
         mode : int
             As for `create`.
+        progress : callable, optional
+            As for `open`, while the pool is read.
         **session
             As for `create`.
 
@@ -277,9 +288,10 @@ class Pool(OpenPool):
         """
         options = SessionOptions(**session)
         place, spec, permissions = place_of(local), replica_spec(replica), mode_of(mode)
+        told = checked(progress)
         return interrupts.guarded(
             lambda: cls._over(
-                lambda: assembly.restore(place, spec, options, mode=permissions),
+                lambda: assembly.restore(place, spec, options, mode=permissions, progress=told),
                 options,
                 undo=lambda made: made.forsake(),
             ),
@@ -621,7 +633,13 @@ class Pool(OpenPool):
         interrupts.guarded(lambda: self._copies.detach(replica))
 
     def attach(
-        self, replica: ReplicaLike, *, create: bool = False, parts: int = 0, discard: bool = False
+        self,
+        replica: ReplicaLike,
+        *,
+        create: bool = False,
+        parts: int = 0,
+        discard: bool = False,
+        progress: Progress | None = None,
     ) -> Replica:
         """Add a new replica, or one that was lost and is back, and send it the whole pool.
 
@@ -637,6 +655,8 @@ class Pool(OpenPool):
             As for `create`.
         discard : bool
             Overwrite it even if it holds what the local copy does not, as for `open`.
+        progress : callable, optional
+            As for `open`. It must not use the pool, whose calls wait.
 
         Returns
         -------
@@ -650,9 +670,9 @@ class Pool(OpenPool):
         """
         self._check_alive()
         self._check_writable("attach a replica")
-        spec = replica_spec(replica, parts)
+        spec, told = replica_spec(replica, parts), checked(progress)
         return interrupts.guarded(
-            lambda: self._copies.attach(spec, create=create, discard=discard),
+            lambda: self._copies.attach(spec, create=create, discard=discard, progress=told),
             lambda joined: self._copies.withdraw(joined, remove=create),
             undo_s=interrupts.UNDO_S if create else interrupts.FAREWELL_S,
         )

@@ -5,9 +5,9 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING
 
-from rpmem.base import interrupts
 from rpmem.errors import CatalogueCorrupt, HeaderError
 from rpmem.files.attributes import SIGNATURE
+from rpmem.pool.progress import Progress, chunks, quiet
 from rpmem.pool.superblock import (
     FORMAT,
     LAYOUT_OFFSET,
@@ -22,9 +22,6 @@ if TYPE_CHECKING:
     from rpmem.session.replica import Replica
 
 log = logging.getLogger(__name__)
-
-#: Bytes per call; interrupts are noticed between two calls.
-CHUNK = 16 << 20
 
 
 def name_of(replica: Replica) -> str:
@@ -69,7 +66,7 @@ def check_identity(replica: Replica, found: Layout | None, layout: Layout) -> No
             )
 
 
-def push(replica: Replica, layout: Layout) -> None:
+def push(replica: Replica, layout: Layout, progress: Progress = quiet) -> None:
     """Send everything that all copies have in common from the local copy to a replica.
 
     Parameters
@@ -79,9 +76,11 @@ def push(replica: Replica, layout: Layout) -> None:
         meanwhile.
     layout : Layout
         The local superblock.
+    progress : callable
+        Told what is done.
     """
-    log.info("%s: sending the whole pool", name_of(replica))
-    for begin in range(SLOTS_OFFSET, layout.pool_size, CHUNK):
-        interrupts.check()
-        replica.persist(begin, min(CHUNK, layout.pool_size - begin), relaxed=True)
+    what = f"{name_of(replica)}: sending the whole pool"
+    log.info("%s", what)
+    for begin, length in chunks(SLOTS_OFFSET, layout.pool_size, what, progress):
+        replica.persist(begin, length, relaxed=True)
     replica.persist(LAYOUT_OFFSET, LAYOUT_SIZE)

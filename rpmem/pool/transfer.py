@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from rpmem.pool.resync import CHUNK
+from rpmem.pool.progress import CHUNK
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -27,8 +27,8 @@ MUTANTS = (
     Mutant(
         "a resync sends the first 16 MiB only",
         "push",
-        "for begin in range(SLOTS_OFFSET, layout.pool_size, CHUNK):",
-        "for begin in (SLOTS_OFFSET,):",
+        "for begin, length in chunks(SLOTS_OFFSET, layout.pool_size, what, progress):",
+        "for begin, length in list(chunks(SLOTS_OFFSET, layout.pool_size, what, progress))[:1]:",
         _RECORDED,
     ),
     Mutant(
@@ -112,8 +112,8 @@ MUTANTS = (
     Mutant(
         "a restore reads the first 16 MiB only",
         "_read_back",
-        "for begin in range(HEADER_SIZE, size, resync.CHUNK):",
-        "for begin in (HEADER_SIZE,):",
+        "for begin, length in chunks(POOL_FLOOR, layout.pool_size, what, progress):",
+        "for begin, length in list(chunks(POOL_FLOOR, layout.pool_size, what, progress))[:1]:",
         _RECORDED,
     ),
     Mutant(

@@ -1,0 +1,51 @@
+"""How far a long transfer between copies has come, for whoever wants to know."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Final, TypeAlias
+
+from rpmem.base import interrupts
+from rpmem.errors import UsageError
+
+#: Takes the bytes done, those in all, and what is being done.
+Progress: TypeAlias = Callable[[int, int, str], object]
+
+#: Bytes per call to a replica; interrupts are noticed between two calls.
+CHUNK: Final = 16 << 20
+
+
+def quiet(done_bytes: int, total_bytes: int, what: str) -> None:
+    """Tell nobody."""
+
+
+def checked(progress: Progress | None) -> Progress:
+    """Return a user's callable, or `quiet` for None."""
+    if progress is None:
+        return quiet
+    if not callable(progress):
+        raise UsageError(
+            f"progress is {progress!r}, which cannot be called",
+            hint="Give it a callable (done_bytes, total_bytes, what)",
+        )
+    return progress
+
+
+def chunks(begin: int, end: int, what: str, progress: Progress) -> Iterator[tuple[int, int]]:
+    """Yield offset and length of each piece of a transfer, and report what is done of it.
+
+    Parameters
+    ----------
+    begin, end : int
+        Pool offsets.
+    what : str
+        What is being done.
+    progress : callable
+        What it raises ends the transfer.
+    """
+    progress(0, end - begin, what)
+    for offset in range(begin, end, CHUNK):
+        interrupts.check()
+        length = min(CHUNK, end - offset)
+        yield offset, length
+        progress(offset + length - begin, end - begin, what)

@@ -1,0 +1,167 @@
+"""What a pool reports while it sends or reads all of itself, and what a report may raise."""
+
+from __future__ import annotations
+
+import signal
+import threading
+import time
+
+import numpy as np
+import pytest
+
+import rpmem
+from rpmem.base import interrupts
+from rpmem.errors import UsageError
+from rpmem.pool import progress
+from rpmem.pool.superblock import POOL_FLOOR, SLOTS_OFFSET
+
+SIZE = 4 << 20
+
+
+@pytest.fixture(autouse=True)
+def small(monkeypatch):
+    """Pieces so small that there are many."""
+    monkeypatch.setattr(progress, "CHUNK", 1 << 20)
+
+
+@pytest.fixture
+def local(tmp_path):
+    return tmp_path / "p"
+
+
+@pytest.fixture
+def replica(tmp_path):
+    (tmp_path / "sets").mkdir()
+    return f"local:{tmp_path}/sets a.set"
+
+
+@pytest.fixture
+def behind(local, replica):
+    """A pool whose replica lacks something."""
+    with rpmem.Pool.create(local, SIZE, replica, parts=1) as pool:
+        pool.persist(pool.array("a", 10))
+    with rpmem.Pool.open(local, []) as pool:
+        pool["a"][:] = 7
+        pool.persist(pool["a"])
+    return replica
+
+
+class Reports(list):
+    """All reports, each of which has to be possible."""
+
+    def __call__(self, done, total, what):
+        self.append((done, total, what))
+
+    def check(self, total, word):
+        assert [done for done, _, _ in self] == [*range(0, total, 1 << 20), total]
+        assert {each for _, each, _ in self} == {total}
+        assert all(word in what for _, _, what in self)
+
+
+class Stop(BaseException):
+    """What no program of rpmem's raises itself."""
+
+
+def stopping(at):
+    def report(done, total, what):
+        if done >= at:
+            raise Stop(what)
+
+    return report
+
+
+def test_an_open_that_sends_the_pool(local, behind):
+    reports = Reports()
+    rpmem.Pool.open(local, behind, progress=reports).close()
+    reports.check(SIZE - SLOTS_OFFSET, f"{behind}: sending")
+    again = Reports()
+    rpmem.Pool.open(local, behind, progress=again).close()
+    assert again == []
+
+
+def test_an_attach(local, replica):
+    reports = Reports()
+    with rpmem.Pool.create(local, SIZE) as pool:
+        pool.attach(replica, create=True, parts=1, progress=reports)
+    reports.check(SIZE - SLOTS_OFFSET, "a.set: sending")
+
+
+def test_a_restore(local, replica):
+    rpmem.Pool.create(local, SIZE, replica, parts=1).close()
+    local.unlink()
+    reports = Reports()
+    rpmem.Pool.restore(local, replica, progress=reports).close()
+    reports.check(SIZE - POOL_FLOOR, "a.set: reading")
+
+
+@pytest.mark.parametrize("at", [0, 1 << 20, SIZE - SLOTS_OFFSET])
+@pytest.mark.parametrize("kind", ["main thread", "another thread"])
+def test_what_a_report_raises_undoes_an_open(local, behind, at, kind):
+    before = local.read_bytes()
+    caught = []
+
+    def attempt():
+        try:
+            rpmem.Pool.open(local, behind, progress=stopping(at))
+        except Stop as stop:
+            caught.append(stop)
+
+    if kind == "main thread":
+        attempt()
+    else:
+        thread = threading.Thread(target=attempt)
+        thread.start()
+        thread.join()
+    assert len(caught) == 1
+    assert local.read_bytes() == before
+    with rpmem.Pool.open(local, behind) as pool:
+        assert (pool.read(pool["a"]) == 7).all()
+
+
+@pytest.mark.parametrize("at", [0, 1 << 20, SIZE - SLOTS_OFFSET])
+def test_what_a_report_raises_undoes_an_attach(local, replica, tmp_path, at):
+    with rpmem.Pool.create(local, SIZE) as pool:
+        with pytest.raises(Stop):
+            pool.attach(replica, create=True, parts=1, progress=stopping(at))
+        assert pool.replicas == []
+        assert list((tmp_path / "sets").iterdir()) == []
+        pool.persist(pool.array("a", 3))
+        pool.attach(replica, create=True, parts=1)
+        assert np.array_equal(pool.read(pool["a"]), pool["a"])
+
+
+@pytest.mark.parametrize("at", [0, 1 << 20, SIZE - POOL_FLOOR])
+def test_what_a_report_raises_undoes_a_restore(local, replica, tmp_path, at):
+    rpmem.Pool.create(local, SIZE, replica, parts=1).close()
+    local.unlink()
+    with pytest.raises(Stop):
+        rpmem.Pool.restore(local, replica, progress=stopping(at))
+    assert [path.name for path in tmp_path.iterdir()] == ["sets"]
+    rpmem.Pool.restore(local, replica).close()
+
+
+def test_a_signal_between_two_reports(local, behind):
+    """As without reports: the call is undone."""
+
+    def report(done, total, what):
+        if done == 1 << 20:
+            signal.raise_signal(signal.SIGINT)
+            while not interrupts.interrupted():
+                assert time.monotonic() < deadline
+
+    deadline = time.monotonic() + 20
+    before = local.read_bytes()
+    with pytest.raises(KeyboardInterrupt):
+        rpmem.Pool.open(local, behind, progress=report)
+    assert local.read_bytes() == before
+
+
+def test_what_cannot_be_called_is_refused(local, replica):
+    with rpmem.Pool.create(local, SIZE) as pool:
+        for call in (
+            lambda: rpmem.Pool.open(local, progress=5),
+            lambda: rpmem.Pool.restore(local, replica, progress="bar"),
+            lambda: pool.attach(replica, progress=[]),
+        ):
+            with pytest.raises(UsageError, match="cannot be called"):
+                call()
