@@ -7,9 +7,9 @@ import sys
 import threading
 import time
 from collections.abc import Callable
-from types import TracebackType
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING
 
+from rpmem.base.handles import Closing
 from rpmem.terminal.tables import readable
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ log = logging.getLogger("rpmem")
 PATIENCE_S = 2.0
 
 
-class Shown:
+class Shown(Closing):
     """Shows the progress that `rpmem.Pool.open` and its like report; use it in a ``with`` block.
 
     Parameters
@@ -67,15 +67,8 @@ class Shown:
             self._bars[what] = self._progress.add_task(what, total=total_bytes)
         self._progress.update(self._bars[what], completed=done_bytes)
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def close(self) -> None:
+        """Take the bars away."""
         with self._lock:
             self._over = True
             progress, self._progress = self._progress, None

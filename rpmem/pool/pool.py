@@ -187,17 +187,15 @@ class Pool(OpenPool):
             None: those of the ``REPLICA`` lines of the poolset file. An empty list opens the pool
             without replicas; the next open with them sends everything.
         readonly : bool
-            Only look at the local copy: no replica is connected, arrays are read-only, and nothing
-            is changed. Files need not be writable and are not locked, so another process may be
-            writing meanwhile (`has_writer`). Arrays then show what it stores, durable or not, and
-            the names are those that existed when the pool was opened.
+            Only look at the local copy: no replica is connected, arrays are read-only, nothing is
+            changed. Files need not be writable and are not locked, so another process may write
+            meanwhile (`has_writer`). Arrays then show what it stores, durable or not; the names are
+            those that existed when the pool was opened.
         discard : iterable of replicas
             Those of the replicas that may be overwritten even if they hold what the local copy does
             not: acknowledged data that only they have is lost.
         progress : callable, optional
-            ``progress(done_bytes, total_bytes, what)`` is called now and then while a replica is
-            sent the pool, perhaps from another thread. What it raises undoes the call, as an
-            interrupt does, and is raised here.
+            As for `restore`, while a replica is sent the pool.
         **session
             As for `create`.
 
@@ -212,8 +210,7 @@ class Pool(OpenPool):
             A replica holds everything that the local copy does, and more: the local copy is out of
             date. Use `restore`, or `discard`.
         SplitBrain
-            A replica and the local copy each hold what the other one lacks. Use `restore`, or
-            `discard`.
+            A replica and the local copy each hold what the other lacks: `restore`, or `discard`.
         HeaderError
             A replica or a part belongs to another pool.
         CatalogueCorrupt
@@ -226,16 +223,13 @@ class Pool(OpenPool):
         options = SessionOptions(**session)
         specs = place.replicas if replicas is None else replica_specs(replicas)
         discarded, told = named_among(specs, discard), checked(progress)
+        make = functools.partial(
+            assembly.open_all, place, specs, options, discard=discarded, progress=told
+        )
         if readonly:
             make = functools.partial(assembly.open_readonly, place)
-        else:
-            make = functools.partial(
-                assembly.open_all, place, specs, options, discard=discarded, progress=told
-            )
         return interrupts.guarded(
-            lambda: cls._over(
-                make, options, undo=lambda made: made.undo(remove=False), readonly=readonly
-            ),
+            lambda: cls._over(make, options, undo=_disconnect, readonly=readonly),
             lambda pool: pool.close(),
         )
 
@@ -265,7 +259,9 @@ class Pool(OpenPool):
         mode : int
             As for `create`.
         progress : callable, optional
-            As for `open`, while the pool is read.
+            ``progress(done_bytes, total_bytes, what)`` is called now and then while the pool is
+            read, perhaps in another thread. What it raises undoes the call, as an interrupt does,
+            and is raised here.
         **session
             As for `create`.
 
@@ -656,7 +652,8 @@ class Pool(OpenPool):
         discard : bool
             Overwrite it even if it holds what the local copy does not, as for `open`.
         progress : callable, optional
-            As for `open`. It must not use the pool, whose calls wait.
+            As for `restore`, while the replica is sent the pool. It must not use the pool, whose
+            calls wait.
 
         Returns
         -------
@@ -774,3 +771,7 @@ class Pool(OpenPool):
                 where=where,
                 hint="Close the pool and use Pool.restore",
             )
+
+
+def _disconnect(made: assembly.Assembly) -> None:
+    made.undo(remove=False)
