@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import signal
 import threading
-import time
 
 import numpy as np
 import pytest
 
 import rpmem
-from rpmem.base import interrupts
 from rpmem.errors import UsageError
 from rpmem.pool import progress
 from rpmem.pool.superblock import POOL_FLOOR, SLOTS_OFFSET
@@ -138,22 +135,6 @@ def test_what_a_report_raises_undoes_a_restore(local, replica, tmp_path, at):
         rpmem.Pool.restore(local, replica, progress=stopping(at))
     assert [path.name for path in tmp_path.iterdir()] == ["sets"]
     rpmem.Pool.restore(local, replica).close()
-
-
-def test_a_signal_between_two_reports(local, behind):
-    """As without reports: the call is undone."""
-
-    def report(done, total, what):
-        if done == 1 << 20:
-            signal.raise_signal(signal.SIGINT)
-            while not interrupts.interrupted():
-                assert time.monotonic() < deadline
-
-    deadline = time.monotonic() + 20
-    before = local.read_bytes()
-    with pytest.raises(KeyboardInterrupt):
-        rpmem.Pool.open(local, behind, progress=report)
-    assert local.read_bytes() == before
 
 
 def test_what_cannot_be_called_is_refused(local, replica):
