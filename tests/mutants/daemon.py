@@ -10,6 +10,7 @@ _DATABASE = ("tests/unit/rpmemd/test_database.py",)
 _SERVICE = ("tests/unit/service/test_service.py",)
 _BOUNDS = ("tests/unit/service/test_service_bounds.py",)
 _REPLICA = "tests/integration/test_replica.py"
+_LOOKING = ("tests/unit/rpmemd/test_looking.py",)
 _ADMISSION = ("tests/unit/rpmemd/test_admission.py",)
 
 MUTANTS = (
@@ -189,5 +190,26 @@ MUTANTS = (
         "given.add(name)",
         "given.discard(name)",
         ("tests/unit/rpmemd/test_config.py",),
+    ),
+    Mutant(
+        "who looks is shown what lies behind the pool",
+        "Looker._peek",
+        "if pool is None or offset + length > pool.size:",
+        "if pool is None:",
+        _LOOKING,
+    ),
+    Mutant(
+        "a look locks the pool",
+        "Database.look",
+        "PoolFiles.look(self._read(name, lock=False))",
+        "PoolFiles.open(self._read(name, lock=False))",
+        _LOOKING,
+    ),
+    Mutant(
+        "who looks believes an answer of another length",
+        "InitiatorSession._shown",
+        "if len(answer.data) != request.length:",
+        "if False:",
+        ("tests/unit/control/test_control_looking.py",),
     ),
 )
