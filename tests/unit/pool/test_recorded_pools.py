@@ -32,6 +32,7 @@ from rpmem.pool.superblock import SLOTS_OFFSET
 from tests.support import faulty_rpmemd
 from tests.support.lowtier import await_failure
 from tests.support.media import image_of, record_in, state_of, state_of_record
+from tests.support.processes import stop
 from tests.support.recorded import Event, Recorded
 
 SIZE = 4 << 20
@@ -475,7 +476,7 @@ def test_a_drain_on_a_dead_target_raises_though_nothing_waits_for_it(page, local
 def test_the_failure_of_a_replica_keeps_no_array_alive(page, local, node):
     pool = make(local, node, timeout=1.0)
     array = pool.array("mine", 10)
-    os.kill(pool.replicas[0].peer.pid, signal.SIGSTOP)
+    stop(pool.replicas[0].peer.pid)
 
     def work(mine):
         pool.persist(mine)
