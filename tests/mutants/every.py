@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from tests.mutants import (
+    codec,
     core,
     daemon,
     details_core,
@@ -12,13 +13,14 @@ from tests.mutants import (
     details_links,
     details_pool,
     details_target,
+    epochs,
     files,
     links,
     pool,
     records,
 )
 
-_MODULES = (core, daemon, files, links, pool, records)
+_MODULES = (codec, core, daemon, epochs, files, links, pool, records)
 _DETAILS = (
     details_core,
     details_daemon,
