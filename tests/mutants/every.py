@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from tests.mutants import (
     codec,
+    copies,
     core,
     daemon,
     details_core,
@@ -20,7 +21,7 @@ from tests.mutants import (
     records,
 )
 
-_MODULES = (codec, core, daemon, epochs, files, links, pool, records)
+_MODULES = (codec, copies, core, daemon, epochs, files, links, pool, records)
 _DETAILS = (
     details_core,
     details_daemon,
