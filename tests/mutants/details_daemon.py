@@ -13,10 +13,6 @@ _LOG = ("tests/unit/base/test_logs.py", "tests/unit/rpmemd/test_config.py")
 _WISHES = ("tests/unit/rpmemd/test_session_wishes.py",)
 _STREAM = ("tests/unit/rpmemd/test_session_stream.py",)
 _CONFIG = ("tests/unit/rpmemd/test_config.py",)
-_POOL = (
-    "tests/integration/test_pool.py",
-    "tests/unit/pool/test_pool_steps.py",
-)
 _SERVICE = ("tests/unit/service/test_service.py", "tests/unit/service/test_service_bounds.py")
 _ARGUMENTS = ("tests/unit/session/test_session_arguments.py",)
 
@@ -264,13 +260,6 @@ MUTANTS = (
         '"timeout": self.timeout,',
         '"timeout": None,',
         ("tests/unit/session/test_options.py",),
-    ),
-    Mutant(
-        "a writer's generation comes after the oldest",
-        "State.next",
-        "newest = max(",
-        "newest = min(",
-        ("tests/unit/pool/test_catalogue.py", *_POOL),
     ),
     Mutant(
         "noise before a removal is passed over",

@@ -23,16 +23,18 @@ MUTANTS = (
     Mutant(
         "a new pool counts before its catalogue is there",
         "OpenPool.__init__",
-        "catalogue = Catalogue.format(medium, layout, zeroed=parts.zeroed)\n"
-        "            parts.copy.publish()",
-        "parts.copy.publish()\n"
-        "            catalogue = Catalogue.format(medium, layout, zeroed=parts.zeroed)",
+        "            catalogue = Catalogue.format(medium, layout, zeroed=parts.zeroed)\n"
+        "            self._copies.found()\n"
+        "            parts.copy.publish()\n",
+        "            parts.copy.publish()\n"
+        "            catalogue = Catalogue.format(medium, layout, zeroed=parts.zeroed)\n"
+        "            self._copies.found()\n",
         ("tests/unit/pool/test_recorded_pools.py", "tests/faults/test_creations.py"),
     ),
     Mutant(
-        "the replicas of a new pool get no state word",
+        "a new pool has no epoch",
         "OpenPool.__init__",
-        "            self._copies.share_state()\n",
+        "            self._copies.found()\n",
         "",
         _RECORDED,
     ),
@@ -147,7 +149,7 @@ MUTANTS = (
     Mutant(
         "a target that did not make its files counts as zero",
         "create",
-        "copy.zeroed and all(replica.zeroed for replica in replicas)",
+        "copy.zeroed and all(keeper.replica.zeroed for keeper in keepers)",
         "copy.zeroed",
         ("tests/unit/pool/test_many_arrays.py",),
     ),
@@ -187,17 +189,10 @@ MUTANTS = (
         ),
     ),
     Mutant(
-        "the copy that is opened is not marked as in use",
-        "_agree",
-        "    stateword.write(medium, assembly.state)\n",
-        "",
-        _RECORDED,
-    ),
-    Mutant(
-        "the state of a restored pool is not told to its replica",
+        "a restored pool begins no epoch",
         "restore",
-        "stateword.send(assembly.replicas[0])",
-        "pass",
+        "        _begin_restored(members)\n",
+        "",
         _RECORDED,
     ),
     Mutant(
@@ -208,11 +203,11 @@ MUTANTS = (
         _RECORDED,
     ),
     Mutant(
-        "replicas that stay do not learn that one was given up",
-        "Copies.detach",
-        "        self.share_state()\n",
-        "",
-        _RECORDED,
+        "no epoch begins without a copy that was let go",
+        "Copies._remove",
+        "            self.members.begin()\n",
+        "            pass\n",
+        _POOL,
     ),
     Mutant(
         "a reversed view is read from its lowest byte on",

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from tests.mutants import (
+    codec,
+    copies,
     core,
     daemon,
     details_core,
@@ -12,13 +14,14 @@ from tests.mutants import (
     details_links,
     details_pool,
     details_target,
+    epochs,
     files,
     links,
     pool,
     records,
 )
 
-_MODULES = (core, daemon, files, links, pool, records)
+_MODULES = (codec, copies, core, daemon, epochs, files, links, pool, records)
 _DETAILS = (
     details_core,
     details_daemon,

@@ -212,6 +212,8 @@ class Session:
 
     def _left_behind(self) -> Plan:
         self.own, *self.others = self.intact
+        # The epoch says of all others that they were given up, of one that had just left, too.
+        self._left = set()
         yield from self._begin([self.seen[each] for each in self.others])
         yield from self._finish(self.others)
 
