@@ -14,7 +14,6 @@ _WISHES = ("tests/unit/rpmemd/test_session_wishes.py",)
 _STREAM = ("tests/unit/rpmemd/test_session_stream.py",)
 _CONFIG = ("tests/unit/rpmemd/test_config.py",)
 _SERVICE = ("tests/unit/service/test_service.py", "tests/unit/service/test_service_bounds.py")
-_ARGUMENTS = ("tests/unit/session/test_session_arguments.py",)
 
 MUTANTS = (
     # --- the door -----------------------------------------------------------------------------

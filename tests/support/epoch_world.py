@@ -134,6 +134,7 @@ class World:
                 self._go_on(slot, writer)
         except Crash:
             self.counts["crash"] += 1
+            self._newest()
             self._end(slot)
         self.check()
 
@@ -274,7 +275,7 @@ class World:
 
     def event(self) -> None:
         """Lose a disk, or put an older image back."""
-        taken = {0} if self._is_apart else self._locals()
+        taken = self._locals() | ({0} if self._is_apart else set())
         copies = [each for each in self._there() if each not in taken]
         if not copies:
             return
@@ -347,15 +348,9 @@ class World:
         for slot, writer in enumerate(self.writers):
             if writer is not None:
                 self._end(slot)
-        truth = self.truth
-        whole = [each for each in self.records if truth.complete(truth.copies[each])]
-        newest = [each for each in whole if not self._stands(each, AHEAD)]
+        newest = self._newest()
         if not newest:
-            # The copies of the newest epoch are gone, but for mixtures.
             self.counts["no copy of the newest epoch"] += 1
-            harmed = self.harmed or self.counts["verdict: discarded"]
-            if not harmed and len(self.records) == len(self.everyone):
-                raise Violation("nothing was lost, and no copy can be opened")
             return
         own = newest[0]
         others = [*self._stands(own, SAME), *self._stands(own, BEHIND)]
@@ -364,6 +359,19 @@ class World:
         if writer.open(others, ()) != "done":
             raise Violation(f"copy {own} is not opened with {others}")
         self.counts["opened at the end"] += 1
+
+    def _newest(self) -> list[int]:
+        """Return whole copies beside which no other one is ahead: each can be opened.
+
+        Where there is none, the copies of the newest epoch are gone but for mixtures.
+        """
+        truth = self.truth
+        whole = [each for each in self.records if truth.complete(truth.copies[each])]
+        newest = [each for each in whole if not self._stands(each, AHEAD)]
+        harmed = self.harmed or self.counts["verdict: discarded"]
+        if not newest and not harmed and len(self.records) == len(self.everyone):
+            raise Violation("nothing was lost, and no copy can be opened")
+        return newest
 
     def _stands(self, mine: int, how: str) -> list[int]:
         copies = self.truth.copies

@@ -5,6 +5,7 @@ And each rule is needed: where the real code and the model both lack one, the tr
 
 from __future__ import annotations
 
+import random
 from collections import Counter
 
 import pytest
@@ -14,6 +15,7 @@ from rpmem.epochs.record import CopyRecord, Mark
 from rpmem.epochs.relation import Relation
 from tests.support import epoch_runs, epoch_truth, epoch_world, seeds
 from tests.support.epoch_model import Session
+from tests.support.epoch_shapes import Shape
 from tests.support.epoch_truth import Truth, Violation
 
 BLOCKS = 4
@@ -137,3 +139,12 @@ def test_a_difference_from_the_model_is_found(monkeypatch):
 def test_what_is_seldom_or_unknown_is_told():
     assert "met: unrelated" in epoch_runs.seldom(Counter(), HISTORIES)
     assert epoch_runs.unknown(Counter({"CLEAN -> LEFT": 1})) == ["CLEAN -> LEFT"]
+
+
+def test_copies_of_which_none_can_be_opened_are_told():
+    world = epoch_world.World(random.Random(0), Shape())
+    world.check_life()
+    for each, record in world.truth.copies.items():
+        world.truth.copies[each] = record._replace(mark=epoch_truth.JOINING)
+    with pytest.raises(Violation, match="no copy can be opened"):
+        world.check_life()
