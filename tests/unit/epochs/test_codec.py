@@ -191,3 +191,12 @@ def test_garbage_with_a_good_checksum_is_refused():
     image = bytes(body) + codec._digest(bytes(body), POOL)
     with pytest.raises(CatalogueCorrupt, match="makes no sense"):
         codec.unpack(image, pool_id=POOL)
+
+
+@pytest.mark.parametrize("more", [b"\0", bytes(16)])
+def test_nothing_follows_a_record(more):
+    good = codec.pack(a_record(), 1, pool_id=POOL)
+    body = good[codec._HEAD.size : -codec._DIGEST_SIZE] + more
+    image = codec._HEAD.pack(codec._MAGIC, 1, len(body)) + body
+    with pytest.raises(CatalogueCorrupt, match="something follows it"):
+        codec.unpack(image + codec._digest(image, POOL), pool_id=POOL)
