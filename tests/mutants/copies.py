@@ -5,7 +5,6 @@ from __future__ import annotations
 from tests.mutants import Mutant
 
 _RECORDED = ("tests/unit/pool/test_recorded_pools.py",)
-_STEPS = ("tests/unit/pool/test_pool_steps.py",)
 _KEEPERS = ("tests/unit/pool/test_keepers.py",)
 _POOL = (
     "tests/unit/pool/test_pool_steps.py",
@@ -83,7 +82,7 @@ MUTANTS = (
         "_or_lost.__exit__",
         'self._replica.give_up("a change of its record was interrupted")',
         "pass",
-        _STEPS,
+        _KEEPERS,
     ),
     Mutant(
         "a record is written over lanes although what is there is damaged",
