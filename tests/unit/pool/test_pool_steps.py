@@ -8,13 +8,15 @@ import pytest
 
 import rpmem
 from rpmem.base import interrupts
+from rpmem.base.pool_format import RECORD_OFFSET
+from rpmem.epochs import codec
 from rpmem.epochs.record import Mark
-from rpmem.errors import PoolSetExists, ReplicaLost, StaleReplica, UsageError
+from rpmem.errors import CatalogueCorrupt, PoolSetExists, ReplicaLost, StaleReplica, UsageError
 from rpmem.pool import assembly
 from rpmem.pool.catalogue.catalogue import Catalogue
 from rpmem.pool.copies import Copies
 from rpmem.session.replica import Replica
-from tests.support.media import record_in, write_record
+from tests.support.media import parts_of, record_in, write_record
 from tests.support.pools import SIZE, PoolNode, fill
 
 
@@ -165,3 +167,57 @@ def test_a_half_sent_replica_is_not_taken_for_whole(tmp_path, local, node):
         pass
     with rpmem.Pool.restore(tmp_path / "new", node.spec()) as pool:
         assert pool.names() == ["a"]
+
+
+def test_a_replica_that_another_initiator_uses_is_not_restored_from(
+    tmp_path, local, node, monkeypatch
+):
+    """It is looked at before there is room for it, and read over a second session."""
+    with rpmem.Pool.create(local, SIZE, node.spec(), parts=1) as pool:
+        fill(pool)
+    examine = assembly._examine
+
+    def meanwhile(*arguments):
+        found = examine(*arguments)
+        record = record_in(node.image())
+        write_record(node.directory / "pool.set", record.replaced(mark=Mark.BEGUN))
+        return found
+
+    monkeypatch.setattr(assembly, "_examine", meanwhile)
+    with pytest.raises(StaleReplica, match="changed while it was being read"):
+        rpmem.Pool.restore(tmp_path / "new", node.spec())
+    assert not (tmp_path / "new").exists()
+
+
+def test_a_replica_whose_record_is_damaged_is_overwritten_if_it_is_named(local, node):
+    with rpmem.Pool.create(local, SIZE, node.spec(), parts=1) as pool:
+        fill(pool)
+    (part,) = parts_of(node.directory / "pool.set")
+    with part.open("r+b") as file:
+        file.seek(RECORD_OFFSET + codec.SLOT_OFFSETS[1] + 40)
+        file.write(b"\xff" * 8)
+    before = node.image()
+    with pytest.raises(CatalogueCorrupt, match="the record of the copy is damaged") as caught:
+        rpmem.Pool.open(local, node.spec())
+    assert "discard=" in caught.value.hint
+    assert node.image() == before
+    with rpmem.Pool.open(local, node.spec(), discard=[node.spec()]) as pool:
+        assert (pool.read(pool["a"]) == 1).all()
+    with rpmem.Pool.open(local, node.spec()):
+        pass
+
+
+def test_a_restored_copy_has_no_name_before_its_epoch_has_begun(tmp_path, local, node, monkeypatch):
+    """Until then it is a mixture for whoever finds it after a crash."""
+    with rpmem.Pool.create(local, SIZE, node.spec(), parts=1) as pool:
+        fill(pool)
+    begin, named = assembly._begin_restored, []
+
+    def looking(members):
+        begin(members)
+        named.append((tmp_path / "new").exists())
+
+    monkeypatch.setattr(assembly, "_begin_restored", looking)
+    with rpmem.Pool.restore(tmp_path / "new", node.spec()):
+        assert named == [False]
+        assert (tmp_path / "new").exists()
