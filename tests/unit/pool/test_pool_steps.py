@@ -8,13 +8,21 @@ import pytest
 
 import rpmem
 from rpmem.base import interrupts
-from rpmem.base.pool_format import RECORD_OFFSET
+from rpmem.base.pool_format import POOL_FLOOR, RECORD_OFFSET
 from rpmem.epochs import codec
 from rpmem.epochs.record import Mark
-from rpmem.errors import CatalogueCorrupt, PoolSetExists, ReplicaLost, StaleReplica, UsageError
+from rpmem.errors import (
+    CatalogueCorrupt,
+    FlushFailed,
+    PoolSetExists,
+    ReplicaLost,
+    StaleReplica,
+    UsageError,
+)
 from rpmem.pool import assembly
 from rpmem.pool.catalogue.catalogue import Catalogue
 from rpmem.pool.copies import Copies
+from rpmem.pool.keepers import LocalKeeper
 from rpmem.session.replica import Replica
 from tests.support.media import parts_of, record_in, write_record
 from tests.support.pools import SIZE, PoolNode, fill
@@ -221,3 +229,68 @@ def test_a_restored_copy_has_no_name_before_its_epoch_has_begun(tmp_path, local,
     with rpmem.Pool.restore(tmp_path / "new", node.spec()):
         assert named == [False]
         assert (tmp_path / "new").exists()
+
+
+@pytest.mark.parametrize("carried_out", [True, False])
+@pytest.mark.parametrize("nth", [1, 2])
+def test_a_pool_whose_replica_is_lost_once_it_is_read_back_is_restored(
+    tmp_path, local, node, monkeypatch, nth, carried_out
+):
+    """It may be the only copy by now; the first persist tells of the loss."""
+    with rpmem.Pool.create(local, SIZE, node.spec(), parts=1) as pool:
+        fill(pool)
+    set_record, calls = Replica.set_record, []
+
+    def cut_off(self, record, *, discard=False):
+        calls.append(record)
+        if len(calls) != nth or carried_out:
+            set_record(self, record, discard=discard)
+        if len(calls) == nth:
+            raise ReplicaLost("cut")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Replica, "set_record", cut_off)
+        pool = rpmem.Pool.restore(tmp_path / "new", node.spec())
+    with pool:
+        assert len(pool.replicas) == 1
+        assert calls[nth - 1].newest.stamp in pool.history
+        with pytest.raises(ReplicaLost):
+            pool.persist(pool["a"])
+        pool.detach(0)
+        pool.persist(pool["a"])
+    with rpmem.Pool.open(tmp_path / "new", node.spec()) as pool:
+        assert (pool.read(pool["a"]) == 1).all()
+
+
+def test_a_restore_whose_record_is_refused_here_leaves_nothing(tmp_path, local, node, monkeypatch):
+    """Only the loss of the replica lets it go on alone."""
+    with rpmem.Pool.create(local, SIZE, node.spec(), parts=1) as pool:
+        fill(pool)
+    write, calls = LocalKeeper.write, []
+
+    def refusing(self, record, *, discard=False):
+        calls.append(record)
+        if len(calls) == 2:
+            raise FlushFailed("no")
+        write(self, record, discard=discard)
+
+    monkeypatch.setattr(LocalKeeper, "write", refusing)
+    with pytest.raises(FlushFailed):
+        rpmem.Pool.restore(tmp_path / "new", node.spec())
+    assert len(calls) == 2
+    assert not (tmp_path / "new").exists()
+
+
+@pytest.mark.parametrize("error", [FlushFailed("no"), KeyboardInterrupt()])
+def test_a_replica_that_may_have_half_a_record_of_the_pool_is_lost(local, node, monkeypatch, error):
+    """Where a call raises by itself, it has told what is lost; where it is interrupted, nothing."""
+
+    def broken(self, verb, *_, **__):
+        raise error
+
+    with rpmem.Pool.create(local, SIZE, node.spec(), parts=1) as pool:
+        with monkeypatch.context() as patch, pytest.raises(type(error)):
+            patch.setattr(Copies, "call", broken)
+            pool._copies.replicate(POOL_FLOOR, 8)
+        lost = isinstance(error, KeyboardInterrupt)
+        assert (pool.replicas[0].failure is not None) == lost
