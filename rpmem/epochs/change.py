@@ -135,8 +135,10 @@ def refusal(held: CopyRecord | None, wanted: CopyRecord, *, discard: bool) -> st
         return None
     if wanted.copy != held.copy:
         return "it is the record of another copy"
+    if wanted.mark is Mark.JOINING and discard:
+        return None
     if wanted.mark is Mark.JOINING and held.epoch != wanted.epoch:
-        if discard or held.epoch.identity in wanted.epoch.past:
+        if held.epoch.identity in wanted.epoch.past:
             return None
         return f"epoch {held.epoch.stamp} is not in the history of {wanted.epoch.stamp}"
     if wanted.epoch != held.epoch:

@@ -172,7 +172,7 @@ class Members(Generic[OtherT]):
     def _admit(self, other: Keeper, *, discard: bool) -> None:
         """Record what a copy is while it is overwritten, before its first byte is."""
         record = other.record
-        if record is None or record.epoch != self.epoch:
+        if record is None or record.epoch != self.epoch or discard:
             marked = change.joining(record, other.uuid, self.epoch, discard=discard)
             other.write(marked, discard=discard)
         elif record.mark is not Mark.BEGUN and record.mark is not Mark.JOINING:

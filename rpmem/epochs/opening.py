@@ -84,13 +84,21 @@ def standing(
         It lacks what the other one has, and the other way round.
     """
     found = relation(other, mine)
-    if found in _CONTAINED:
+    rolled_back = found is Relation.SAME and _rolled_back(other, mine)
+    if found in _CONTAINED and not rolled_back:
         both_clean = mine.mark is Mark.CLEAN and other.mark is Mark.CLEAN
         equal = found is Relation.SAME and both_clean and other.complete
         return Standing(found, equal, False)
     if discard:
         return Standing(found, False, True)
     give_up = f"To give up what only {named} has, open with discard=[{named!r}]"
+    if rolled_back:
+        raise StaleReplica(
+            f"the copy was closed in epoch {other.epoch.stamp}, and the local one seems to be from "
+            "before that: a snapshot may have been put back",
+            where=named,
+            hint="Move the local copy away and use Pool.restore. " + give_up,
+        )
     if found is Relation.AHEAD:
         raise StaleReplica(
             f"the copy has epoch {other.epoch.stamp}, the local one only {mine.epoch.stamp}",
@@ -103,6 +111,12 @@ def standing(
         hint=f"Decide which of them to keep. {give_up}; to give up what only {where} has, "
         "move it away and use Pool.restore",
     )
+
+
+def _rolled_back(other: CopyRecord, mine: CopyRecord) -> bool:
+    """Whether mine is older than it was: a writer marks its own copy as clean before all others."""
+    was_own = mine.epoch.members[0] == mine.copy
+    return was_own and mine.mark is Mark.BEGUN and other.mark is Mark.CLEAN
 
 
 def next_epoch(

@@ -226,7 +226,10 @@ class PartFile(Handle):
             self.size = self._stat().st_size  # now that it is complete
         if size is not None and self.size != size:
             raise errors.PoolSetMalformed(
-                f"it has {self.size} bytes, but the pool set says {size}", where=self.path
+                f"it has {self.size} bytes, but the pool set says {size}",
+                where=self.path,
+                hint="If its creation was interrupted, remove the pool by force and create it "
+                "again; otherwise correct the pool set file",
             )
 
     def _stat(self) -> os.stat_result:

@@ -9,9 +9,25 @@ _LOCAL = ("tests/faults/test_records_of_copies.py",)
 _MACHINES = ("tests/unit/control/test_control_session.py",)
 _MESSAGES = ("tests/unit/control/test_control_messages.py",)
 _WISHES = ("tests/unit/rpmemd/test_session_wishes.py",)
+_DIVERGED = ("tests/integration/test_diverged.py",)
 _BOUNDS = ("tests/unit/service/test_service_bounds.py",)
 
 MUTANTS = (
+    # --- copies that come together ------------------------------------------------------------
+    Mutant(
+        "an older image of the local copy overwrites what was closed after it",
+        "_rolled_back",
+        "was_own and mine.mark",
+        "not was_own and mine.mark",
+        _DIVERGED,
+    ),
+    Mutant(
+        "a copy of the same epoch that is discarded does not say that it is a mixture",
+        "Members._admit",
+        " or record.epoch != self.epoch or discard:",
+        " or record.epoch != self.epoch:",
+        ("tests/unit/epochs/test_world.py",),
+    ),
     # --- rpmemd's record ----------------------------------------------------------------------
     Mutant(
         "a record is answered for before it is durable",

@@ -56,6 +56,14 @@ PARTS = (
         minutes=60,
     ),
     Part(
+        "crashpoints",
+        "a change of a pool's copies, cut off after every event on every machine, leaves what the "
+        "next open understands",
+        "{python} -m tests.support.crashpoints --seed $(({seed} * 4)) --seeds 4 --all-looks",
+        rounds=1,
+        minutes=60,
+    ),
+    Part(
         "simulation",
         "100,000 sessions, in which a fabric delays, repeats, loses and cuts, keep what was "
         "acknowledged and say what went wrong",

@@ -260,11 +260,18 @@ class Session:
             raise Refused("catalogue-corrupt", copy)
         found = self.truth.relation(other.epoch, mine.epoch)
         self.truth.counts[f"met: {found}"] += 1
-        if found in (SAME, BEHIND):
+        rolled_back = found == SAME and self._rolled_back(mine, other)
+        if found in (SAME, BEHIND) and not rolled_back:
             return "equal" if self._equal(mine, other) else found
         if named:
             return "discarded"
-        raise Refused("stale-replica" if found == AHEAD else "split-brain", copy)
+        stale = rolled_back or found == AHEAD
+        raise Refused("stale-replica" if stale else "split-brain", copy)
+
+    def _rolled_back(self, mine: Copy, other: Copy) -> bool:
+        """Whether the local copy is an older image: it was its epoch's first to be clean."""
+        first = self.truth.epochs[mine.epoch].members[0]
+        return first == mine.uuid and (mine.mark, other.mark) == (BEGUN, CLEAN)
 
     def _equal(self, mine: Copy, other: Copy) -> bool:
         return mine.epoch == other.epoch and mine.mark == other.mark == CLEAN
@@ -282,7 +289,11 @@ class Session:
             held = Bytes(self.memory, source.lacks)
             truth.check_contained(lineage, held, truth.epochs[mine.epoch].excused)
         torn = MIXTURE
-        if record is not None and record.epoch == mine.epoch and record.mark != JOINING:
+        if (
+            record is not None
+            and record.epoch == mine.epoch
+            and not (discarded or record.mark == JOINING)
+        ):
             torn = _common(self.memory, truth.holds[copy].chain)
         yield {copy: Bytes(torn, source.lacks | truth.holds[copy].lacks)}
         yield {copy: Bytes(self.memory, source.lacks)}
@@ -290,7 +301,7 @@ class Session:
     def _admit(self, copy: int, *, discarded: bool) -> Plan:
         """Let a copy say what it is while it is overwritten."""
         record = self.seen.get(copy)
-        if record is None or record.epoch != self.seen[self.own].epoch:
+        if record is None or record.epoch != self.seen[self.own].epoch or discarded:
             yield {copy: self._joining(copy, record, discarded)}
         elif record.mark in (CLEAN, LEFT):
             yield {copy: self._unmarked(record)}

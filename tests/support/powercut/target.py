@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import select
+import signal
 import socket
 import sys
 import threading
@@ -21,6 +22,10 @@ from rpmemd.__main__ import remove
 from rpmemd.database import Database
 from rpmemd.log import Log
 from rpmemd.session import Session, Stream
+
+
+class Died(BaseException):
+    """Raised inside a target to let it end at once, as if it were killed."""
 
 
 class ThreadTransport(Transport):
@@ -54,6 +59,8 @@ class ThreadTransport(Transport):
                 peer="127.0.0.1",
             )
             self._status = session.run()
+        except Died:
+            self._status = -signal.SIGKILL
         except BaseException:
             traceback.print_exc()
             self._status = 1
