@@ -295,3 +295,30 @@ def test_a_replica_that_may_have_half_a_record_of_the_pool_is_lost(local, node, 
                 pool._copies.replicate(POOL_FLOOR, 8)
         lost = isinstance(error, KeyboardInterrupt)
         assert (pool.replicas[0].failure is not None) == lost
+
+
+def test_no_epoch_is_offered_beside_a_replica_that_is_lost(tmp_path, local, node):
+    other = PoolNode(tmp_path / "node2")
+    with rpmem.Pool.create(local, SIZE, [node.spec(), other.spec()], parts=1) as pool:
+        pool.replicas[1].give_up("somebody cut the wire")
+        before = pool.record
+        with pytest.raises(ReplicaLost, match="somebody cut the wire"):
+            pool.detach(0)
+        assert len(pool.replicas) == 1
+        assert pool.record == before
+        pool.detach(0)
+        assert pool.replicas == []
+        assert pool.record.epoch.members == (pool.record.copy,)
+        assert {each.given_up for each in pool.epoch.common} == {False, True}
+
+
+def test_what_an_interrupted_call_left_is_sent_before_copies_count_as_equal(local, node):
+    with rpmem.Pool.create(local, SIZE, node.spec(), parts=1) as pool:
+        array = fill(pool)
+        array[0] = 9
+        at = pool.entry("a").offset
+        wanted = array[:1].tobytes()
+        pool._copies._unsettled.append((at, len(wanted)))
+        del array
+    assert record_in(node.image()).mark is Mark.CLEAN
+    assert node.image()[at : at + len(wanted)] == wanted
