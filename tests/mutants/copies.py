@@ -255,13 +255,6 @@ MUTANTS = (
         _POOL,
     ),
     Mutant(
-        "copies are clean before they are drained",
-        "Copies._mark",
-        "            last.drain()\n",
-        "",
-        _POOL,
-    ),
-    Mutant(
         "the replicas of a copy that refused are not marked",
         "Copies._left_behind",
         "                alone.finish()\n",
