@@ -12,7 +12,38 @@ _POOL = (
     "tests/integration/test_pool.py",
 )
 
+_WORLD = ("tests/unit/epochs/test_world.py::test_random_histories_go_as_the_model_says[0]",)
+
 MUTANTS = (
+    # --- copies put back ----------------------------------------------------------------------
+    Mutant(
+        "an older image of the local copy is a source",
+        "standing",
+        " and not rolled_back:",
+        ":",
+        _WORLD,
+    ),
+    Mutant(
+        "a copy that never wrote its epoch counts as put back",
+        "_rolled_back",
+        "was_own and ",
+        "",
+        _WORLD,
+    ),
+    Mutant(
+        "a copy whose writer died counts as put back",
+        "_rolled_back",
+        " and other.mark is Mark.CLEAN",
+        "",
+        _WORLD,
+    ),
+    Mutant(
+        "a copy that is discarded within its epoch does not join it",
+        "Members._admit",
+        " or discard:",
+        ":",
+        _WORLD,
+    ),
     # --- keepers ------------------------------------------------------------------------------
     Mutant(
         "a local copy whose record was cut off counts as clean",

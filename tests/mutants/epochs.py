@@ -160,22 +160,22 @@ MUTANTS = (
     Mutant(
         "a copy that is ahead is overwritten",
         "standing",
-        "if found in _CONTAINED:",
-        "if found in _CONTAINED or found is Relation.AHEAD:",
+        "if found in _CONTAINED and",
+        "if found in (*_CONTAINED, Relation.AHEAD) and",
         _WORLD,
     ),
     Mutant(
         "a copy that split is overwritten",
         "standing",
-        "if found in _CONTAINED:",
-        "if found in _CONTAINED or found is Relation.SPLIT:",
+        "if found in _CONTAINED and",
+        "if found in (*_CONTAINED, Relation.SPLIT) and",
         _WORLD,
     ),
     Mutant(
         "a copy that nothing is known of is overwritten",
         "standing",
-        "if found in _CONTAINED:",
-        "if found in _CONTAINED or found is Relation.UNRELATED:",
+        "if found in _CONTAINED and",
+        "if found in (*_CONTAINED, Relation.UNRELATED) and",
         _WORLD,
     ),
     Mutant(
@@ -322,15 +322,15 @@ MUTANTS = (
     Mutant(
         "a copy joins an epoch that does not contain its own",
         "refusal",
-        "if discard or held.epoch.identity in wanted.epoch.past:",
+        "if held.epoch.identity in wanted.epoch.past:",
         "if True:",
         _RULES,
     ),
     Mutant(
         "a copy that is named does not join",
         "refusal",
-        "if discard or held",
-        "if held",
+        "if wanted.mark is Mark.JOINING and discard:",
+        "if False:",
         _RULES,
     ),
     Mutant(
@@ -444,8 +444,8 @@ MUTANTS = (
     Mutant(
         "a copy of an older epoch keeps its record while it is overwritten",
         "Members._admit",
-        "if record is None or record.epoch != self.epoch:",
-        "if record is None:",
+        "record.epoch != self.epoch or discard:",
+        "discard:",
         _WORLD,
     ),
     Mutant(

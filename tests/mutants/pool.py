@@ -83,8 +83,8 @@ MUTANTS = (
     Mutant(
         "a newer replica is overwritten",
         "standing",
-        "if found in _CONTAINED:",
-        "if found in _CONTAINED or found is Relation.AHEAD:",
+        "if found in _CONTAINED and",
+        "if found in (*_CONTAINED, Relation.AHEAD) and",
         _POOL,
     ),
     Mutant(

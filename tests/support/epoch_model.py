@@ -260,18 +260,13 @@ class Session:
             raise Refused("catalogue-corrupt", copy)
         found = self.truth.relation(other.epoch, mine.epoch)
         self.truth.counts[f"met: {found}"] += 1
-        rolled_back = found == SAME and self._rolled_back(mine, other)
+        rolled_back = found == SAME and self.truth.rolled_back(mine, other)
         if found in (SAME, BEHIND) and not rolled_back:
             return "equal" if self._equal(mine, other) else found
         if named:
             return "discarded"
         stale = rolled_back or found == AHEAD
         raise Refused("stale-replica" if stale else "split-brain", copy)
-
-    def _rolled_back(self, mine: Copy, other: Copy) -> bool:
-        """Whether the local copy is an older image: it was its epoch's first to be clean."""
-        first = self.truth.epochs[mine.epoch].members[0]
-        return first == mine.uuid and (mine.mark, other.mark) == (BEGUN, CLEAN)
 
     def _equal(self, mine: Copy, other: Copy) -> bool:
         return mine.epoch == other.epoch and mine.mark == other.mark == CLEAN

@@ -141,6 +141,12 @@ class Truth:
         """Return whether a copy has everything acknowledged in its epoch."""
         return copy.mark != JOINING and copy.uuid in self.epochs[copy.epoch].members
 
+    def rolled_back(self, mine: Copy, other: Copy) -> bool:
+        """Return whether the local copy looks older than it was: it is clean before all others."""
+        first = self.epochs[mine.epoch].members[0]
+        marks = (mine.mark, other.mark)
+        return mine.epoch == other.epoch and first == mine.uuid and marks == (BEGUN, CLEAN)
+
     # --- what is true ---------------------------------------------------------------------
 
     def required(self, name: int) -> Chain:

@@ -367,7 +367,12 @@ class World:
         """
         truth = self.truth
         whole = [each for each in self.records if truth.complete(truth.copies[each])]
-        newest = [each for each in whole if not self._stands(each, AHEAD)]
+        newest = [
+            each
+            for each in whole
+            if not self._stands(each, AHEAD)
+            and not any(truth.rolled_back(truth.copies[each], o) for o in truth.copies.values())
+        ]
         harmed = self.harmed or self.counts["verdict: discarded"]
         if not newest and not harmed and len(self.records) == len(self.everyone):
             raise Violation("nothing was lost, and no copy can be opened")

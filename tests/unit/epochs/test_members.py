@@ -6,7 +6,7 @@ import pytest
 
 from rpmem.epochs.members import Members
 from rpmem.epochs.record import MOST_MEMBERS, CopyRecord
-from rpmem.errors import UsageError
+from rpmem.errors import StaleReplica, UsageError
 
 
 class Kept:
@@ -61,3 +61,22 @@ def test_a_pool_has_so_many_copies_at_most():
     assert members.mine is before
     again.agree(members.others, print)
     assert len(again.epoch.members) == MOST_MEMBERS
+
+
+def test_a_copy_that_was_overwritten_within_its_epoch_may_seem_to_be_put_back():
+    """Nothing is lost: it is refused as a source, and another copy of the epoch is one."""
+    members = pool(3)
+    members.found()
+    own, unmarked, clean = members.everyone
+    Members(own, [clean]).finish()
+
+    def cut_off(_):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        Members(unmarked).agree([own], cut_off)
+    with pytest.raises(StaleReplica, match="seems to be from before"):
+        Members(own).agree([clean], print)
+    again = Members(clean)
+    again.agree([own, unmarked], print)
+    assert len(again.epoch.members) == 3
