@@ -261,6 +261,7 @@ class Session:
         found = self.truth.relation(other.epoch, mine.epoch)
         self.truth.counts[f"met: {found}"] += 1
         rolled_back = found == SAME and self.truth.rolled_back(mine, other)
+        self.truth.counts["met: same, and closed after the local copy"] += rolled_back
         if found in (SAME, BEHIND) and not rolled_back:
             return "equal" if self._equal(mine, other) else found
         if named:

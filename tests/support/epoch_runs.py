@@ -38,6 +38,7 @@ TRANSITIONS = (
 #: What else the histories have to be about.
 EVENTS = (
     "met: same", "met: behind", "met: ahead", "met: split", "met: unrelated",
+    "met: same, and closed after the local copy",
     "verdict: equal", "verdict: same", "verdict: behind", "verdict: discarded",
     "open: done", "open: stale-replica", "open: split-brain", "open: catalogue-corrupt",
     "open: replica-lost",

@@ -48,10 +48,11 @@ STORM = Shape(turns=14, nested=0.05, cut=0.04, crash=0.8, dies=10)
 SHAPES = (Shape(),) * 6 + (STORM,) * 3 + (WIDE,)
 #: These begin with what chance brings about too seldom.
 LEFT_ALONE = Shape(begin="left")
+PUT_BACK = Shape(begin="put back")
 HALF_OFFERED = Shape(begin="offered", copies=4)
 
 
 def shape_of(seed: int) -> Shape:
     """Return what the history of a seed is like."""
-    seldom = {49: LEFT_ALONE, 99: HALF_OFFERED, 199: LONG}
+    seldom = {49: LEFT_ALONE, 99: HALF_OFFERED, 149: PUT_BACK, 199: LONG}
     return seldom.get(seed % 200) or SHAPES[seed % len(SHAPES)]

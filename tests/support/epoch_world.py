@@ -155,6 +155,8 @@ class World:
             self._leave_alone()
         elif self.shape.begin == "offered":
             self._offer_by_half()
+        elif self.shape.begin == "put back":
+            self._put_back_within_its_epoch()
         self.shape, self._left = shape, None
         self.check()
 
@@ -174,6 +176,19 @@ class World:
             self.take(2, None)
             self._writer(0).detach(2)
             self._writer(0).detach(0)
+
+    def _put_back_within_its_epoch(self) -> None:
+        """A writer's own copy is put back, and the others were closed in the epoch it has."""
+        if self._open(0, 0, [1, 2], ()) == "done":
+            self._snapshot(0)
+            self._go_on(0, self._writer(0))
+        if self.writers[0] is not None:
+            self._writer(0).close()
+            self._end(0)
+        self._put_back(0)
+        discard = {1, 2} if self.draw.random() < 0.5 else set()
+        if self._open(0, 0, [1, 2], discard) == "done":
+            self._end(0)
 
     def _dying(self, act: Callable[[], object]) -> None:
         """Let the first writer die after one step of what it does."""
@@ -273,6 +288,12 @@ class World:
                 self.records[copy], truth.copies[copy], truth.holds[copy], lies
             )  # fmt: skip
 
+    def _put_back(self, copy: int) -> None:
+        self.harmed = True
+        self.records[copy], *image = self.images[copy]
+        self.truth.put_back(copy, *image)
+        self.counts["an image was put back"] += 1
+
     def event(self) -> None:
         """Lose a disk, or put an older image back."""
         taken = self._locals() | ({0} if self._is_apart else set())
@@ -283,9 +304,7 @@ class World:
         self.take(copy, None)
         self.harmed = True
         if not self._is_apart and copy in self.images and self.draw.random() < 0.6:
-            self.records[copy], *image = self.images[copy]
-            self.truth.put_back(copy, *image)
-            self.counts["an image was put back"] += 1
+            self._put_back(copy)
         elif self.draw.random() < 0.7:
             self.lose(copy)
             self.counts["a disk was lost"] += 1
