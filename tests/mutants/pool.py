@@ -95,13 +95,6 @@ MUTANTS = (
         _POOL,
     ),
     Mutant(
-        "a mixture of two epochs is restored",
-        "_examine",
-        "    opening.check_complete(record, named=str(spec))\n",
-        "",
-        _POOL,
-    ),
-    Mutant(
         "a restore reads the first 16 MiB only",
         "_read_back",
         "for begin, length in chunks(POOL_FLOOR, layout.pool_size, what, progress):",
