@@ -18,9 +18,10 @@ from rpmem.errors import RpmemError
 from rpmem.pool.copies import Copies
 from rpmem.pool.keepers import LocalKeeper
 from rpmemd.records import Records
-from tests.support.crashpoints import cuts, deaths
+from tests.support.crashpoints import chains, cuts, deaths
 from tests.support.crashpoints.cuts import Figures
 from tests.support.crashpoints.operations import OPERATIONS
+from tests.support.powercut import runs
 from tests.support.powercut.model import Loss
 from tests.support.seeds import first
 
@@ -48,6 +49,10 @@ def test_a_target_that_dies_at_any_message_is_noticed(tmpfs, name):
     figures = Figures()
     deaths.run(BY_NAME[name], SEED, one_in=3, figures=figures)
     assert figures.points
+
+
+def test_random_operations_that_are_cut_off_at_random_moments(tmpfs):
+    assert chains.run(SEED, images=20).images > 10
 
 
 @pytest.mark.slow
@@ -167,6 +172,11 @@ CONTROLS = {
 
 def cut(operation, seed, one_in):
     return cuts.run(operation, seed, one_in=one_in, medium=cuts.MEDIA[seed % 2]).images
+
+
+def test_a_medium_that_skips_flushes_is_found_out(tmpfs):
+    with pytest.raises((Loss, RpmemError)):
+        sum(chains.run(seed, skips=runs.lying(seed, 20)).images for seed in range(10))
 
 
 @pytest.mark.parametrize("name", CONTROLS)

@@ -59,9 +59,17 @@ PARTS = (
         "crashpoints",
         "a change of a pool's copies, cut off after every event on every machine, leaves what the "
         "next open understands",
-        "{python} -m tests.support.crashpoints --seed $(({seed} * 4)) --seeds 4 --all-looks",
+        "{python} -m tests.support.crashpoints --seed $(({seed} * 40)) --seeds 2 --scripts 40",
         rounds=1,
         minutes=60,
+    ),
+    Part(
+        "copies",
+        "SIGKILLs of initiators and targets, while copies come and go, leave no copy that has less "
+        "than it says",
+        "{pytest} -m 'slow or not slow' tests/faults/test_sigkill_copies.py",
+        rounds=3,
+        minutes=30,
     ),
     Part(
         "simulation",

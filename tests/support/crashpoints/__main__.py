@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import functools
 import json
 import os
 import sys
@@ -11,6 +12,7 @@ import warnings
 from collections import Counter
 from pathlib import Path
 
+from tests.support.crashpoints import chains
 from tests.support.crashpoints.cuts import Figures, run_all
 from tests.support.powercut.model import Loss
 
@@ -24,17 +26,28 @@ def main() -> int:
     parser.add_argument(
         "--all-looks", action="store_true", help="look in every way, and not in one"
     )
+    parser.add_argument(
+        "--scripts", type=int, default=0, help="and cut so many random scripts, by seed"
+    )
     parser.add_argument("--minutes", type=float, default=85.0, help="begin no seed after that")
     options = parser.parse_args()
     warnings.simplefilter("ignore", ResourceWarning)
     begun = time.monotonic()
-    figures, losses, seeds = Figures(), [], 0
-    for seed in range(options.seed, options.seed + options.seeds):
+    works = [
+        functools.partial(run_all, seed, one_in=options.one_in, all_looks=options.all_looks)
+        for seed in range(options.seed, options.seed + options.seeds)
+    ]
+    works += [
+        functools.partial(chains.run, seed)
+        for seed in range(options.seed, options.seed + options.scripts)
+    ]
+    figures, losses, done = Figures(), [], 0
+    for work in works:
         if time.monotonic() - begun > options.minutes * 60:
             break
-        seeds += 1
+        done += 1
         try:
-            found = run_all(seed, one_in=options.one_in, all_looks=options.all_looks)
+            found = work()
         except Loss as loss:
             losses.append(str(loss))
             print(loss, file=sys.stderr)
@@ -44,7 +57,7 @@ def main() -> int:
         figures.points |= found.points
     _print(figures)
     numbers = {
-        "seeds": seeds,
+        "runs": done,
         "points": figures.points.total(),
         "images": figures.images,
         "losses": len(losses),

@@ -112,13 +112,13 @@ def run(
     try:
         with targets_are_threads(), ExitStack() as stack:
             world = World(root, recorder)
-            with recording(recorder), messages(root, _noting(recorder)):
+            with recording(recorder), messages(root, noting(recorder)):
                 stack.callback(world.abandon)
                 operation.prepare(world)
                 recorder.look()
                 operation.act(world)
                 here = world.here
-            cutter = _Cutter(operation, world.moment, recorder, os.path.join(folder, "image"), here)
+            cutter = Cutter(operation, world.moment, recorder, os.path.join(folder, "image"), here)
             cutter.cut_everywhere(seed, one_in, all_looks, found)
     except Loss as loss:
         raise Loss(f"{operation.name}, seed {seed}: {loss}") from loss
@@ -128,7 +128,9 @@ def run(
     return found
 
 
-def _noting(recorder: Recorder) -> Callable[[str, str, str], None]:
+def noting(recorder: Recorder) -> Callable[[str, str, str], None]:
+    """Return what notes messages among the other events."""
+
     def note(machine: str, how: str, what: str) -> None:
         with recorder._lock:
             recorder.look()
@@ -137,7 +139,7 @@ def _noting(recorder: Recorder) -> Callable[[str, str, str], None]:
     return note
 
 
-class _Cutter:
+class Cutter:
     """Cuts one operation.
 
     Parameters
@@ -151,21 +153,30 @@ class _Cutter:
         Where images may be written.
     here : str
         The machine of the local copy, once it is over.
+    replays : dict, optional
+        Of each machine, if they have got somewhere already.
     """
 
     def __init__(
-        self, operation: Operation, moment: Moment, recorder: Recorder, root: str, here: str
+        self,
+        operation: Operation,
+        moment: Moment,
+        recorder: Recorder,
+        root: str,
+        here: str,
+        replays: dict[str, Replay] | None = None,
     ) -> None:
         self.operation = operation
         self.moment = moment
         self.root = root
         self.here = here
         self.recorder = recorder
+        self.replays = replays or {machine: Replay(recorder) for machine in MACHINES}
         self._seen: set[tuple[str, bytes, bool]] = set()
 
     def cut_everywhere(self, seed: int, one_in: int, all_looks: bool, figures: Figures) -> None:
         """Cut after every event of the operation, and before the first."""
-        replays = {machine: Replay(self.recorder) for machine in MACHINES}
+        replays = self.replays
         ahead = {machine: Replay(self.recorder) for machine in MACHINES}
         every = range(self.moment.begin, self.moment.end + 1)
         goes_on = self._goes_on()
@@ -183,6 +194,12 @@ class _Cutter:
                     continue
                 chosen = ahead if cut == "initiator, targets go on" else replays
                 self._look(chosen, cut, position, dice, all_looks or last, figures)
+
+    def cut_once(self, position: int, dice: random.Random, figures: Figures) -> None:
+        """Cut at one position, not before that of the call before."""
+        for replay in self.replays.values():
+            replay.advance(position)
+        self._look(self.replays, dice.choice(list(CUTS)), position, dice, False, figures)
 
     def _point(self, event: Event) -> tuple[str, str, str]:
         kind = event[0]

@@ -28,7 +28,6 @@ from tests.support.crashpoints.world import (
     HERE,
     LOOSE,
     MACHINES,
-    NAMES,
     NEW,
     ONE,
     PARTS,
@@ -91,13 +90,14 @@ class Look:
         self.here = here
         # Replicas that were there when everything was stored anew.
         self._used: Sequence[str] | None = None
+        self._names: list[str] = []
         if here == NEW and not os.path.exists(set_of(root, NEW)):
             self.here = HERE
 
     def may(self, machine: str) -> list[Rounds]:
         """Return what a machine may have."""
         if self._used is not None and machine in (self.here, NEW, *self._used):
-            return [dict.fromkeys(NAMES, frozenset((_ROUND,)))]
+            return [dict.fromkeys(self._names, frozenset((_ROUND,)))]
         found = self.moment.may(machine, self.position)
         if machine in self.operation.joins and not self.ended:
             # It is being overwritten with what the local copy has.
@@ -297,7 +297,8 @@ class Look:
         for name in pool.names():
             pool[name][:] = words_of(_ROUND)
         pool.persist()
-        if pool.names():
+        self._names = pool.names()
+        if self._names:
             self._used = [each.target.local_directory.rpartition("/")[2] for each in pool.replicas]
 
     def _check_equal(self, machines: Sequence[str]) -> None:

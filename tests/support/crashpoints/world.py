@@ -99,6 +99,8 @@ class World:
         What each machine has, when nothing is in flight.
     moment : Moment
         The last operation.
+    moments : list of (Moment, str)
+        All that came back, and the machine of the local copy after each.
     """
 
     def __init__(self, root: str, recorder: Recorder | None = None) -> None:
@@ -109,7 +111,9 @@ class World:
         self.attached: list[str] = []
         self.may: dict[str, Rounds] = dict.fromkeys(MACHINES)
         self.moment = Moment("", 0, 0, self.may, self.may)
+        self.moments: list[tuple[Moment, str]] = []
         self._round = 0
+        self._flushing = False
         self._views: dict[str, NDArray[np.uint64]] = {}
 
     def spec(self, replica: str) -> str:
@@ -131,6 +135,7 @@ class World:
         yield after
         end = self.recorder.mark(what) if self.recorder else 0
         self.moment = Moment(what, begin, end, before, after)
+        self.moments.append((self.moment, self.here))
         self.may = after
 
     def _hold(self, pool: rpmem.Pool, replicas: list[str]) -> None:
@@ -204,10 +209,10 @@ class World:
     def arrays(self) -> None:
         """Make the arrays."""
         assert self.pool is not None
-        with self.step("arrays") as after:
-            self._views = {name: self.pool.array(name, WORDS, "u8") for name in NAMES}
-            zeros = {name: frozenset((0,)) for name in NAMES}
-            after.update(dict.fromkeys((HERE, *self.attached), zeros))
+        for name in NAMES:
+            with self.step("array") as after:
+                self._views[name] = self.pool.array(name, WORDS, "u8")
+                self._all_of(after, name, frozenset((0,)))
         for name in NAMES:
             self.persist(name)
 
@@ -226,6 +231,7 @@ class World:
         assert self.pool is not None
         self._store(FLUSHED)
         self.pool.flush(self._views[FLUSHED])
+        self._flushing = True
 
     def leave_loose(self) -> None:
         """Store a new round which nobody ever persists."""
@@ -249,7 +255,8 @@ class World:
     def _drained(self, after: dict[str, Rounds]) -> None:
         """What was flushed is durable now."""
         mine = after[self.here]
-        if mine and FLUSHED in mine:
+        if self._flushing and mine and FLUSHED in mine:
+            self._flushing = False
             self._all_of(after, FLUSHED, frozenset((max(mine[FLUSHED]),)))
 
     # --- deaths -----------------------------------------------------------------------------
@@ -264,6 +271,7 @@ class World:
         assert self.pool is not None
         if clean:
             self._store(KEPT)
+        self._flushing = False
         with self.step("die"):
             for each in clean:
                 replica = self.pool.replicas[self.attached.index(each)]

@@ -1,0 +1,366 @@
+"""A pool with two replicas, whose initiator and targets are killed while its copies come and go.
+
+The initiator is a forked process that persists one round after the other, lets replicas go, takes
+them back, closes and opens the pool. A target or the initiator dies at a random moment. After each
+death of an initiator the files of all copies are read: what was acknowledged is in every copy that
+says it has it, and clean copies of one epoch are equal. Then disks are lost, and copies are used
+alone, so that the next initiator has to restore, or to name who is discarded.
+"""
+
+from __future__ import annotations
+
+import json
+import mmap
+import os
+import random
+import signal
+import struct
+import sys
+import time
+import traceback
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import rpmem
+from rpmem.epochs.record import Mark
+from rpmem.epochs.relation import Relation, relation
+from rpmem.errors import PoolSetBusy, RpmemError, SplitBrain, StaleReplica
+from tests.support.media import PoolImage, image_of, wait_unlocked
+from tests.support.pools import OWN
+from tests.support.powercut.model import Loss
+
+SIZE = 2 << 20
+WORDS = 3000
+REPLICAS = ("one", "two")
+#: In the rounds of whoever used a copy alone.
+ALONE = 1 << 30
+_HANGS_S = 60.0
+_SESSION: Any = {"nlanes": 1, "timeout": 20.0}
+_FIELDS = struct.Struct("<7q")
+
+
+class Journal:
+    """What the initiator says, in memory that outlives it: rounds stored and acknowledged, pids."""
+
+    STORED, ACKNOWLEDGED, READY, ONE, TWO, ACTS, CLOSED = range(7)
+
+    def __init__(self) -> None:
+        self._memory = mmap.mmap(-1, _FIELDS.size)
+
+    def __getitem__(self, field: int) -> int:
+        return int(struct.unpack_from("<q", self._memory, 8 * field)[0])
+
+    def __setitem__(self, field: int, value: int) -> None:
+        struct.pack_into("<q", self._memory, 8 * field, value)
+
+
+class Copies:
+    """The files of all copies.
+
+    Parameters
+    ----------
+    root : Path
+        An empty folder.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.here = root / "here.pool"
+        for each in REPLICAS:
+            (root / each).mkdir()
+
+    def spec(self, replica: str) -> str:
+        """Return what names a replica."""
+        return f"local:{self.root / replica} r.set"
+
+    def set_of(self, replica: str) -> Path:
+        """Return the pool set file of a replica."""
+        return self.root / replica / "r.set"
+
+
+def words_of(number: int) -> Any:
+    """Return what is stored in a round."""
+    return np.arange(WORDS, dtype=np.uint64) | np.uint64(number << 32)
+
+
+# --- the initiator -----------------------------------------------------------------------------
+
+
+class Initiator:
+    """Uses the pool until it is killed."""
+
+    def __init__(self, copies: Copies, journal: Journal, seed: int) -> None:
+        self.copies = copies
+        self.journal = journal
+        self.dice = random.Random(seed)
+        self.pool = self._open()
+
+    def _open(self) -> rpmem.Pool:
+        discard: list[str] = []
+        deadline = time.monotonic() + _HANGS_S
+        specs = [self.copies.spec(each) for each in REPLICAS]
+        while True:
+            try:
+                pool = rpmem.Pool.open(self.copies.here, specs, discard=discard, **_SESSION)
+            except (SplitBrain, StaleReplica) as error:
+                named = [each for each in specs if str(error).startswith(each)]
+                if not named or named[0] in discard:
+                    raise
+                discard += named
+            except PoolSetBusy:
+                # The target of one who was killed is still about to notice.
+                if time.monotonic() > deadline:
+                    raise
+                time.sleep(0.005)
+            else:
+                self._tell(pool)
+                return pool
+
+    def _tell(self, pool: rpmem.Pool) -> None:
+        for field, each in ((Journal.ONE, "one"), (Journal.TWO, "two")):
+            pids = [
+                replica.peer.pid
+                for replica in pool.replicas
+                if str(replica.target).endswith(each) and replica.peer is not None
+            ]
+            self.journal[field] = pids[0] if pids else 0
+
+    def run(self) -> None:
+        """Go on for ever."""
+        view = self.pool["kept"]
+        self.journal[Journal.READY] = 1
+        while True:
+            try:
+                act = self.dice.random()
+                if act < 0.8:
+                    number = self.journal[Journal.STORED] + 1
+                    self.journal[Journal.STORED] = number
+                    view[:] = words_of(number)
+                    self.pool.persist(view)
+                    self.journal[Journal.ACKNOWLEDGED] = number
+                elif act < 0.88 and self.pool.replicas:
+                    self.pool.detach(self.dice.randrange(len(self.pool.replicas)))
+                elif act < 0.97:
+                    self._attach()
+                else:
+                    del view
+                    self._close()
+                    self.pool = self._open()
+                    self.journal[Journal.CLOSED] = 0
+                    view = self.pool["kept"]
+            except (RpmemError, BufferError) as error:
+                if not any(each.failure is not None for each in self.pool.replicas):
+                    if isinstance(error, (PoolSetBusy, rpmem.LaunchError, rpmem.ReplicaLost)):
+                        continue
+                    raise
+                self._give_up()
+            self._tell(self.pool)
+            self.journal[Journal.ACTS] += 1
+
+    def _give_up(self) -> None:
+        """Go on without those that are lost."""
+        while lost := [each for each in self.pool.replicas if each.failure is not None]:
+            try:
+                self.pool.detach(lost[0])
+            except RpmemError:
+                # Another one is lost, too, and has to go before an epoch can begin.
+                if lost[0] in self.pool.replicas:
+                    raise
+
+    def _attach(self) -> None:
+        there = {str(each.target).rpartition("/")[2] for each in self.pool.replicas}
+        for each in REPLICAS:
+            if each not in there:
+                self.pool.attach(self.copies.spec(each))
+                return
+
+    def _close(self) -> None:
+        self.pool.close()
+        self.journal[Journal.CLOSED] = 1
+
+
+# --- whoever kills -----------------------------------------------------------------------------
+
+
+def run(root: Path, seed: int, kills: int, *, lies: bool = False) -> Counter[str]:
+    """Kill so often, and look after each death of an initiator; raise `Loss`.
+
+    Parameters
+    ----------
+    root : Path
+        An empty folder.
+    seed : int
+        Of the moments, as far as they can be chosen.
+    kills : int
+        Of initiators and targets together.
+    lies : bool
+        A control: more is claimed than was acknowledged.
+    """
+    dice, counts = random.Random(seed), Counter[str]()
+    copies, journal = Copies(root), Journal()
+    specs = [rpmem.ReplicaSpec.parse(copies.spec(each)) for each in REPLICAS]
+    with rpmem.Pool.create(copies.here, SIZE, specs, parts=1, **_SESSION) as pool:
+        pool.array("kept", WORDS, "u8")[:] = words_of(0)
+        pool.persist()
+    life = 0
+    while counts["kills"] < kills:
+        life += 1
+        journal[Journal.READY] = journal[Journal.CLOSED] = 0
+        user = _fork(lambda: Initiator(copies, journal, seed << 20 | life).run())  # noqa: B023
+        _harass(user, journal, dice, counts)
+        claimed = journal[Journal.ACKNOWLEDGED] + lies
+        try:
+            _check(copies, claimed, journal[Journal.STORED], counts)
+            _between(copies, journal, dice, counts)
+        except Loss as loss:
+            raise Loss(f"seed {seed}, life {life}: {loss}") from loss
+    counts["lives"] = life
+    counts["acknowledged"] = journal[Journal.ACKNOWLEDGED]
+    return counts
+
+
+def _fork(work: Any) -> int:
+    pid = os.fork()
+    if pid:
+        return pid
+    try:
+        work()
+    except BaseException:
+        traceback.print_exc()
+        sys.stderr.flush()
+    os._exit(1)
+
+
+def _harass(user: int, journal: Journal, dice: random.Random, counts: Counter[str]) -> None:
+    """Kill targets, and at last the initiator."""
+    try:
+        if dice.random() < 0.15:
+            time.sleep(dice.random() * 0.4)
+            counts["while opening"] += not journal[Journal.READY]
+        else:
+            _await(lambda: journal[Journal.READY] == 1, user)
+            for _ in range(dice.randrange(5)):
+                _go_on(journal, dice, user)
+                target = journal[dice.choice((Journal.ONE, Journal.TWO))]
+                if target and _is_rpmemd(target):
+                    os.kill(target, signal.SIGKILL)
+                    counts["kills"] += 1
+                    counts["targets"] += 1
+            _go_on(journal, dice, user)
+    finally:
+        os.kill(user, signal.SIGKILL)
+        status = os.waitpid(user, 0)[1]
+    counts["kills"] += 1
+    counts["initiators"] += 1
+    if status != signal.SIGKILL:
+        raise Loss(f"the initiator ended by itself, {status:#x}")
+
+
+def _is_rpmemd(pid: int) -> bool:
+    try:
+        return b"rpmemd" in Path(f"/proc/{pid}/cmdline").read_bytes()
+    except OSError:
+        return False
+
+
+def _go_on(journal: Journal, dice: random.Random, user: int) -> None:
+    goal = journal[Journal.ACTS] + dice.randrange(6)
+    _await(lambda: journal[Journal.ACTS] >= goal, user)
+    end = time.perf_counter() + dice.choice((0.0, 1e-4, 1e-3, 1e-2, 0.1)) * dice.random()
+    while time.perf_counter() < end:
+        pass
+
+
+def _await(met: Any, user: int) -> None:
+    deadline = time.monotonic() + _HANGS_S
+    while not met():
+        if os.waitid(os.P_PID, user, os.WEXITED | os.WNOHANG | os.WNOWAIT):
+            return
+        if time.monotonic() > deadline:
+            raise TimeoutError("an initiator hangs")
+        time.sleep(0.0005)
+
+
+def _rounds(image: PoolImage) -> set[int]:
+    words = image.arrays()["kept"]
+    if not np.array_equal(words & np.uint64((1 << 32) - 1), np.arange(WORDS)):
+        raise Loss("words are none that were ever stored")
+    return {int(word) >> 32 for word in np.unique(words >> np.uint64(32) << np.uint64(32))}
+
+
+def _check(copies: Copies, acknowledged: int, stored: int, counts: Counter[str]) -> None:
+    """Compare what the copies hold with what was promised."""
+    for each in REPLICAS:
+        wait_unlocked(copies.set_of(each))
+    here = PoolImage.parse(image_of(copies.here))
+    _check_rounds("the local copy", _rounds(here), acknowledged, stored)
+    for each in REPLICAS:
+        there = PoolImage.parse(image_of(copies.set_of(each)))
+        found = relation(there.record, here.record)
+        counts[f"{found.value}, {there.record.mark.name}"] += 1
+        if there.record.mark is Mark.JOINING:
+            continue
+        if found is Relation.SAME:
+            _check_rounds(each, _rounds(there), acknowledged, stored)
+        if found is Relation.AHEAD:
+            raise Loss(f"{each} is ahead of the copy that it came from")
+        both = {here.record.mark, there.record.mark}
+        if found is Relation.SAME and both == {Mark.CLEAN}:
+            counts["equal"] += 1
+            if here.image[OWN:SIZE] != there.image[OWN:SIZE]:
+                raise Loss(f"{each} is clean and same, and differs")
+
+
+def _check_rounds(what: str, found: set[int], acknowledged: int, stored: int) -> None:
+    if not all(acknowledged <= each <= stored for each in found):
+        raise Loss(f"{what} has words of the rounds {sorted(found)}, not {acknowledged}..{stored}")
+
+
+def _between(copies: Copies, journal: Journal, dice: random.Random, counts: Counter[str]) -> None:
+    """Lose the disk of the local copy, or let somebody use a copy alone, now and then."""
+    here = PoolImage.parse(image_of(copies.here))
+    for each in REPLICAS:
+        there = PoolImage.parse(image_of(copies.set_of(each)))
+        same = relation(there.record, here.record) is Relation.SAME and there.record.complete
+        if same and dice.random() < 0.1:
+            copies.here.unlink()
+            with rpmem.Pool.restore(copies.here, copies.spec(each), **_SESSION) as pool:
+                number = {int(word) >> 32 for word in pool["kept"]}
+                _check_rounds("the restored copy", number, *_promised(journal))
+                pool.persist()
+            counts["restored"] += 1
+            return
+        if same and dice.random() < 0.08:
+            for path, number in (
+                (copies.set_of(each), ALONE + journal[Journal.STORED]),
+                (copies.here, journal[Journal.STORED]),
+            ):
+                with rpmem.Pool.open(path, []) as pool:
+                    pool["kept"][:] = words_of(number)
+                    pool.persist()
+            journal[Journal.ACKNOWLEDGED] = journal[Journal.STORED]
+            counts["split"] += 1
+            return
+
+
+def _promised(journal: Journal) -> tuple[int, int]:
+    return journal[Journal.ACKNOWLEDGED], journal[Journal.STORED]
+
+
+def main() -> int:
+    """Run one chain: folder, seed, kills."""
+    folder, seed, kills = sys.argv[1:]
+    root = Path(folder)
+    root.mkdir(exist_ok=True)
+    begun = time.monotonic()
+    counts = run(root, int(seed), int(kills))
+    counts["seconds"] = round(time.monotonic() - begun)
+    print(json.dumps(counts))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
