@@ -152,6 +152,9 @@ class Session:
             return 0 if ended else 1
         finally:
             self._stop(remove=False)
+            # No lane reports any more.
+            os.close(self._wake_read)
+            os.close(self._wake_write)
 
     # --- the initiator's bytes ------------------------------------------------------------
 
