@@ -175,4 +175,4 @@ def test_what_a_replica_makes_of_it(tmp_path):
         assert type(error) is kind
         assert str(error).startswith(node.target)
         assert words in str(error)
-        assert replica.failure is error
+        assert str(replica.failure) == str(error)
