@@ -63,7 +63,7 @@ class Mark(enum.IntEnum):
     BEGUN = 1
     """It is in use, or its writer died; it has everything acknowledged in the epoch."""
     CLEAN = 2
-    """Its writer closed it: every clean copy of the epoch has the same bytes."""
+    """Its writer closed it: all clean copies of the epoch have the same, if it was persisted."""
     LEFT = 3
     """It was taken out in order: it has everything acknowledged until then."""
     JOINING = 4
