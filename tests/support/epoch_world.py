@@ -226,6 +226,7 @@ class World:
         if not sources:
             return
         self.take(own, None)
+        self.harmed = self.harmed or self._is_last(own)
         self.lose(own)
         self.writers[slot] = writer = Writer(self, own)
         ended = "crash"
@@ -396,6 +397,14 @@ class World:
         if not newest and not harmed and len(self.records) == len(self.everyone):
             raise Violation("nothing was lost, and no copy can be opened")
         return newest
+
+    def _is_last(self, copy: int) -> bool:
+        """Whether no other whole copy has what that one has."""
+        copies = self.truth.copies
+        if copy not in copies:
+            return False
+        others = [*self._stands(copy, SAME), *self._stands(copy, AHEAD)]
+        return not any(self.truth.complete(copies[each]) for each in others)
 
     def _stands(self, mine: int, how: str) -> list[int]:
         copies = self.truth.copies
