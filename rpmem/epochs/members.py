@@ -35,9 +35,6 @@ class Keeper(Protocol):
     def write(self, record: CopyRecord, *, discard: bool = False) -> None:
         """Return when the record is durable; an error leaves the old one or the new one."""
 
-    def leave(self) -> None:
-        """Record that the copy leaves in order."""
-
 
 OtherT = TypeVar("OtherT", bound=Keeper)
 

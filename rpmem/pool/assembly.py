@@ -83,18 +83,12 @@ class Assembly:
 
     def undo(self, *, remove: bool) -> None:
         """Disconnect and unmap, and with `remove` remove what was created."""
-        with interrupts.undoing():
-            for replica in self.replicas:
-                dismiss(replica, remove=remove)
-            self.copy.close(remove=remove)
+        _let_go(self.copy, self.replicas, remove=remove, remove_replicas=remove)
 
     def forsake(self) -> None:
         """Undo a restore: remove the local copy, unless it is the only one."""
         alone = any(replica.failure is not None for replica in self.replicas)
-        with interrupts.undoing():
-            for replica in self.replicas:
-                dismiss(replica)
-            self.copy.close(remove=not alone)
+        _let_go(self.copy, self.replicas, remove=not alone)
 
 
 def create(
@@ -149,10 +143,7 @@ def open_all(
         members: Members[ReplicaKeeper] = Members(found.keeper)
         agree(members, keepers, found.layout, discard=discard, progress=progress)
     except BaseException:
-        with interrupts.undoing():
-            for keeper in keepers:
-                dismiss(keeper.replica)
-            copy.close()
+        _let_go(copy, [keeper.replica for keeper in keepers])
         raise
     return Assembly(copy, found.layout, members, found.catalogue)
 
@@ -185,7 +176,7 @@ def agree(
     HeaderError, CatalogueCorrupt, StaleReplica, SplitBrain
         A copy must not be overwritten; nothing was changed.
     """
-    names = [f"{spec.target} {spec.pool_set}" for spec in discard]
+    names = [str(spec) for spec in discard]
     current: set[str] = set()
     for keeper in joining:
         found = resync.layout_of(keeper.replica)
@@ -241,10 +232,7 @@ def restore(
         _begin_restored(members)
         copy.publish()
     except BaseException:
-        with interrupts.undoing():
-            for keeper in keepers:
-                dismiss(keeper.replica)
-            copy.close(remove=True)
+        _let_go(copy, [keeper.replica for keeper in keepers], remove=True)
         raise
     return Assembly(copy, layout, members, catalogue)
 
@@ -409,6 +397,20 @@ def _connect_all(
             if error is None:
                 dismiss(future.result().replica, remove=attributes is not None)
     raise first
+
+
+def _let_go(
+    copy: LocalCopy,
+    replicas: Sequence[Replica],
+    *,
+    remove: bool = False,
+    remove_replicas: bool = False,
+) -> None:
+    """Disconnect replicas and unmap the local copy, and remove what is to be removed."""
+    with interrupts.undoing():
+        for replica in replicas:
+            dismiss(replica, remove=remove_replicas)
+        copy.close(remove=remove)
 
 
 def dismiss(replica: Replica, *, remove: bool = False) -> None:

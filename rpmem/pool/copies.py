@@ -285,7 +285,6 @@ class Copies(Handle):
             # replicas of a local copy that refuses, but they get these ranges too.
             last.persist_many(self._unsettled + self.core.take_unsettled())
             last.drain()
-            last.close(_CLOSED)
             for error in Members(self.members.own, intact).finish():
                 log.warning("%s (it is not marked as complete)", error)
         except RpmemError as error:

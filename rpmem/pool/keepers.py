@@ -37,6 +37,9 @@ class ReplicaKeeper(Keeper, Protocol):
     def damage(self) -> str | None:
         """Why its record cannot be believed."""
 
+    def leave(self) -> None:
+        """Record that the copy leaves in order."""
+
 
 class LocalKeeper:
     """The record of the local copy, which lies in its memory.
@@ -108,10 +111,6 @@ class LocalKeeper:
             )
         self.settle()
         self._put(record)
-
-    def leave(self) -> None:
-        """Record that the copy leaves in order."""
-        self.write(_left(self))
 
     def _put(self, record: CopyRecord) -> None:
         self._store(codec.changes(record, self._sequence + 1, pool_id=self._pool_id))
@@ -218,7 +217,9 @@ class LaneKeeper:
 
     def leave(self) -> None:
         """Record that the copy leaves in order."""
-        self.write(_left(self))
+        if self.record is None:
+            raise EpochRefused("a copy without a record cannot leave", where=self.named)
+        self.write(change.marked(self.record, Mark.LEFT))
 
     def _read(self) -> None:
         area = bytearray(RECORD_SIZE)
@@ -304,9 +305,3 @@ def _check(held: CopyRecord | None, wanted: CopyRecord, named: str, *, discard: 
     refusal = change.refusal(held, wanted, discard=discard)
     if refusal is not None:
         raise EpochRefused(f"the copy does not take that record: {refusal}", where=named)
-
-
-def _left(keeper: Keeper) -> CopyRecord:
-    if keeper.record is None:
-        raise EpochRefused("a copy without a record cannot leave", where=keeper.named)
-    return change.marked(keeper.record, Mark.LEFT)

@@ -106,7 +106,7 @@ def look(replica: ReplicaLike, **reach: Unpack[LookKeywords]) -> Facts:
         It is not there, or cannot be reached.
     """
     spec = replica_spec(replica)
-    named = f"{spec.target} {spec.pool_set}"
+    named = str(spec)
 
     def work() -> Facts:
         with logs.call(f"look {named}"), Looking(spec.target, **reach) as looking:
