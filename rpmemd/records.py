@@ -6,16 +6,17 @@ holds (`rpmem.epochs.change.refusal`). The copy's lock keeps everybody else out 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import Self
 
 from rpmem.base.pool_format import RECORD_OFFSET, RECORD_SIZE
 from rpmem.epochs import change, codec
+from rpmem.epochs.kept import Keeping, Kept, Pieces
 from rpmem.epochs.record import CopyRecord, Mark
 from rpmem.errors import CatalogueCorrupt, EpochRefused
 from rpmem.memory.region import Region
 
 _HINT = "Open the pool again: its copies are compared anew"
+_CUT_OFF = "a change of the record was cut off, as the medium refused it"
 _HINT_DAMAGED = "To overwrite this copy, whatever it holds, name it to be discarded"
 
 
@@ -31,7 +32,7 @@ def clear(region: Region) -> None:
         region.persist(RECORD_OFFSET, RECORD_SIZE)
 
 
-class Records:
+class Records(Keeping):
     """Keeps the record of one copy.
 
     Parameters
@@ -40,21 +41,12 @@ class Records:
         The copy, from its first byte.
     pool_id : bytes
         The pool that the record belongs to.
-
-    Attributes
-    ----------
-    record : CopyRecord or None
-        What the copy holds, durably; None where there is none, or where it is damaged.
-    damage : str or None
-        Why what is there cannot be believed.
     """
 
     def __init__(self, region: Region, pool_id: bytes) -> None:
         self._region = region
         self._pool_id = pool_id
-        self._sequence = 0
-        self.record: CopyRecord | None = None
-        self.damage: str | None = None
+        self._kept = Kept(pool_id, self._store)
 
     @classmethod
     def read(cls, region: Region, pool_id: bytes) -> Self:
@@ -66,26 +58,14 @@ class Records:
             The medium refused it.
         """
         records = cls(region, pool_id)
-        area = _area(region)
-        try:
-            found = codec.read(area, pool_id=pool_id)
-        except CatalogueCorrupt as error:
-            records.damage = error.what
-            records._sequence = codec.sequence_over(area, pool_id=pool_id) - 1
-            return records
-        if found is not None:
-            records._sequence = found.sequence
-            records.record = found.record
-            if not found.settled:
-                records._store(codec.settling(*found[:2], pool_id=pool_id))
+        records._kept.find(_area(region))
+        records._kept.settle()
         return records
 
     @property
     def image(self) -> bytes | None:
         """The record as one slot holds it."""
-        if self.record is None:
-            return None
-        return codec.pack(self.record, self._sequence, pool_id=self._pool_id)
+        return self._kept.image
 
     def set(self, image: bytes, *, discard: bool) -> None:
         """Replace the record; the new one is durable when this returns.
@@ -149,14 +129,14 @@ class Records:
         return found[0]
 
     def _write(self, record: CopyRecord) -> None:
-        # Nothing is claimed until all of it is durable.
-        self.record = None
-        self.damage = "a change of the record was cut off, as the medium refused it"
-        self._sequence += 1
-        self._store(codec.changes(record, self._sequence, pool_id=self._pool_id))
-        self.record, self.damage = record, None
+        try:
+            self._kept.put(record)
+        except BaseException:
+            # Nothing is claimed: the old one may be there, or the new one, or half of it.
+            self._kept.record, self._kept.refused = None, CatalogueCorrupt(_CUT_OFF)
+            raise
 
-    def _store(self, pieces: Iterable[tuple[int, bytes]]) -> None:
+    def _store(self, pieces: Pieces) -> None:
         """Store pieces of the record, each of them durable before the next."""
         for offset, data in pieces:
             self._region.write(RECORD_OFFSET + offset, data)

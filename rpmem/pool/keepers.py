@@ -7,12 +7,12 @@ get the new one: rpmemd does so itself.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
 from typing import TYPE_CHECKING, Protocol
 
 from rpmem._core import Replicator
 from rpmem.base.pool_format import HEADER_SIZE, RECORD_OFFSET, RECORD_SIZE
-from rpmem.epochs import change, codec
+from rpmem.epochs import change
+from rpmem.epochs.kept import Keeping, Kept, Pieces
 from rpmem.epochs.members import Keeper
 from rpmem.epochs.record import CopyRecord, Mark
 from rpmem.errors import CatalogueCorrupt, EpochRefused, FlushFailed, RpmemError
@@ -41,7 +41,7 @@ class ReplicaKeeper(Keeper, Protocol):
         """Record that the copy leaves in order."""
 
 
-class LocalKeeper:
+class LocalKeeper(Keeping):
     """The record of the local copy, which lies in its memory.
 
     Parameters
@@ -65,38 +65,40 @@ class LocalKeeper:
         self, region: Region, pool_id: bytes, named: str, *, uuid: bytes | None = None
     ) -> None:
         self.named = named
-        self.record: CopyRecord | None = None
         self._region = region
         self._medium = PoolMedium(region)
-        self._pool_id = pool_id
-        self._settled = True
+        self._kept = Kept(pool_id, self._store)
         area = self._medium.load(RECORD_OFFSET, RECORD_SIZE)
-        # What another pool left in a buffer is never taken for a newer half of ours.
-        self._sequence = codec.sequence_over(area, pool_id=pool_id) - 1
         if uuid is None:
-            found = codec.read(area, pool_id=pool_id, where=named)
-            if found is None:
-                raise CatalogueCorrupt(
-                    "the copy has no record of its epoch",
-                    where=named,
-                    hint="Its creation was interrupted, or a part was replaced: move it away, and "
-                    "restore the pool from a replica or create it again",
-                )
-            self.record, self._sequence, self._settled = found
-            uuid = self.record.copy
+            uuid = self._found(area).copy
+        else:
+            # What another pool left in a buffer is never taken for a newer half of ours.
+            self._kept.pass_over(area)
         self.uuid = uuid
+
+    def _found(self, area: bytes) -> CopyRecord:
+        self._kept.find(area)
+        if self._kept.refused is not None:
+            self._kept.refused.at(self.named)
+            raise self._kept.refused
+        if self.record is None:
+            raise CatalogueCorrupt(
+                "the copy has no record of its epoch",
+                where=self.named,
+                hint="Its creation was interrupted, or a part was replaced: move it away, and "
+                "restore the pool from a replica or create it again",
+            )
+        return self.record
 
     @property
     def clean(self) -> bool:
         """Whether its last writer closed the copy."""
-        return self._settled and self.record is not None and self.record.mark is Mark.CLEAN
+        record = self.record
+        return self._kept.settled and record is not None and record.mark is Mark.CLEAN
 
     def settle(self) -> None:
         """Write a record again whose change was cut off."""
-        if not self._settled and self.record is not None:
-            whole = codec.settling(self.record, self._sequence, pool_id=self._pool_id)
-            self._store(whole)
-            self._settled = True
+        self._kept.settle()
 
     def write(self, record: CopyRecord, *, discard: bool = False) -> None:
         """Return when the record is durable."""
@@ -109,16 +111,9 @@ class LocalKeeper:
                 where=self.named,
                 errno=self._region.refused,
             )
-        self.settle()
-        self._put(record)
+        self._kept.put(record)
 
-    def _put(self, record: CopyRecord) -> None:
-        self._store(codec.changes(record, self._sequence + 1, pool_id=self._pool_id))
-        self._sequence += 1
-        self._settled = True
-        self.record = record
-
-    def _store(self, pieces: Iterable[tuple[int, bytes]]) -> None:
+    def _store(self, pieces: Pieces) -> None:
         """Store pieces of the record, each of them durable before the next."""
         before = self._medium.load(RECORD_OFFSET, RECORD_SIZE)
         try:
@@ -173,7 +168,7 @@ class RemoteKeeper:
             self.replica.leave()
 
 
-class LaneKeeper:
+class LaneKeeper(Keeping):
     """The record of a replica behind PMDK's rpmemd, which keeps none: it is written over lanes.
 
     Parameters
@@ -193,14 +188,15 @@ class LaneKeeper:
     ) -> None:
         self.replica = replica
         self.named = name_of(replica)
-        self.record: CopyRecord | None = None
-        self.damage: str | None = None
         self._region = region
-        self._pool_id = pool_id
         self._uuid = uuid
         self._timeout_s = timeout_s
-        self._sequence = 0
-        self._read()
+        self._kept = Kept(pool_id, self._send)
+        area = bytearray(RECORD_SIZE)
+        replica.read(area, RECORD_OFFSET)
+        self._kept.find(bytes(area))
+        with _or_lost(replica):
+            self._kept.settle()
 
     @property
     def uuid(self) -> bytes:
@@ -213,7 +209,7 @@ class LaneKeeper:
             raise EpochRefused(f"its record is damaged: {self.damage}", where=self.named)
         _check(self.record, record, self.named, discard=discard)
         with _or_lost(self.replica):
-            self._put(record)
+            self._kept.put(record)
 
     def leave(self) -> None:
         """Record that the copy leaves in order."""
@@ -221,28 +217,7 @@ class LaneKeeper:
             raise EpochRefused("a copy without a record cannot leave", where=self.named)
         self.write(change.marked(self.record, Mark.LEFT))
 
-    def _read(self) -> None:
-        area = bytearray(RECORD_SIZE)
-        self.replica.read(area, RECORD_OFFSET)
-        try:
-            found = codec.read(bytes(area), pool_id=self._pool_id, where=self.named)
-        except CatalogueCorrupt as error:
-            self.damage = error.what
-            self._sequence = codec.sequence_over(bytes(area), pool_id=self._pool_id) - 1
-            return
-        if found is not None:
-            self.record, self._sequence, settled = found
-            if not settled:
-                with _or_lost(self.replica):
-                    self._send(codec.settling(self.record, self._sequence, pool_id=self._pool_id))
-
-    def _put(self, record: CopyRecord) -> None:
-        self._send(codec.changes(record, self._sequence + 1, pool_id=self._pool_id))
-        self._sequence += 1
-        self.record = record
-        self.damage = None
-
-    def _send(self, pieces: Iterable[tuple[int, bytes]]) -> None:
+    def _send(self, pieces: Pieces) -> None:
         """Send pieces of the record, each of them durable before the next."""
         lanes = Replicator(
             self._region,

@@ -11,7 +11,6 @@ import os
 import pytest
 
 from rpmem.base.pool_format import RECORD_OFFSET
-from rpmem.epochs import codec
 from rpmem.files import drafts, redo
 from rpmem.files.partfile import PartFile
 from rpmem.pool.catalogue.catalogue import Catalogue
@@ -56,11 +55,9 @@ def never(*_, **__):
     """Stand for a call that is left out."""
 
 
-def record_not_flushed(self, record):
-    for offset, data in codec.changes(record, self._sequence + 1, pool_id=self._pool_id):
+def record_not_flushed(self, pieces):
+    for offset, data in pieces:
         self._medium.store(RECORD_OFFSET + offset, data)
-    self._sequence += 1
-    self.record = record
 
 
 def zeros_not_flushed(self, writes, end, zeros=()):
@@ -89,7 +86,7 @@ class Unflushed:
 store, publish = Catalogue._store, Catalogue._publish
 
 CONTROLS = {
-    "a record that is not flushed": (LocalKeeper, "_put", record_not_flushed),
+    "a record that is not flushed": (LocalKeeper, "_store", record_not_flushed),
     "zeros of a new array that are not flushed": (Catalogue, "_store", zeros_not_flushed),
     "a root of the catalogue that is not flushed": (Catalogue, "_publish", root_not_flushed),
     "files whose contents are not synced": (PartFile, "sync", never),

@@ -48,22 +48,22 @@ MUTANTS = (
     Mutant(
         "a local copy whose record was cut off counts as clean",
         "LocalKeeper.clean",
-        "self._settled and ",
+        "self._kept.settled and ",
         "",
         _KEEPERS,
     ),
     Mutant(
         "a local copy that was not closed counts as clean",
         "LocalKeeper.clean",
-        " and self.record.mark is Mark.CLEAN",
+        " and record.mark is Mark.CLEAN",
         "",
         (*_KEEPERS, *_POOL),
     ),
     Mutant(
         "a record that was cut off here stays cut off",
         "LocalKeeper.settle",
-        "if not self._settled and self.record is not None:",
-        "if False:",
+        "self._kept.settle()",
+        "return",
         _KEEPERS,
     ),
     Mutant(
@@ -82,14 +82,14 @@ MUTANTS = (
     ),
     Mutant(
         "a record is changed upon one that was cut off",
-        "LocalKeeper.write",
+        "Kept.put",
         "        self.settle()\n",
         "",
         _KEEPERS,
     ),
     Mutant(
         "two changes of a record in one session count as one",
-        "LocalKeeper._put",
+        "Kept.put",
         "        self._sequence += 1\n",
         "",
         _KEEPERS,
@@ -131,16 +131,9 @@ MUTANTS = (
     ),
     Mutant(
         "a record that was cut off stays cut off behind PMDK's rpmemd",
-        "LaneKeeper._read",
-        "if not settled:",
-        "if False:",
-        _KEEPERS,
-    ),
-    Mutant(
-        "two changes of a record over lanes count as one",
-        "LaneKeeper._put",
-        "        self._sequence += 1\n",
-        "",
+        "LaneKeeper.__init__",
+        "self._kept.settle()",
+        "pass",
         _KEEPERS,
     ),
     Mutant(

@@ -46,15 +46,8 @@ MUTANTS = (
     Mutant(
         "a record is claimed although the medium refused it",
         "Records._write",
-        "        self.record = None\n",
-        "        self.record = record\n",
-        _RECORDS,
-    ),
-    Mutant(
-        "a change of a record does not count",
-        "Records._write",
-        "        self._sequence += 1\n",
-        "",
+        "self._kept.record, self._kept.refused = None, CatalogueCorrupt(_CUT_OFF)",
+        "self._kept.record = record",
         _RECORDS,
     ),
     Mutant(
@@ -95,8 +88,8 @@ MUTANTS = (
     Mutant(
         "a record that was cut off stays cut off",
         "Records.read",
-        "if not found.settled:",
-        "if False:",
+        "        records._kept.settle()\n",
+        "",
         (*_RECORDS, *_LOCAL),
     ),
     Mutant(

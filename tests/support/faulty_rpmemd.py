@@ -12,8 +12,7 @@ import shlex
 import sys
 
 from rpmem.base.pool_format import RECORD_OFFSET
-from rpmem.epochs import codec
-from rpmem.epochs.record import CopyRecord
+from rpmem.epochs.kept import Pieces
 from rpmem.errors import RpmemError
 from rpmem.files.poolfiles import PoolFiles
 from rpmemd import config as configuration
@@ -43,11 +42,9 @@ def command(*, shadow: bool = True, breakage: int = 0, options: str = "") -> str
     return f"{shlex.join(words)} {options}".strip()
 
 
-def _store_only(self: Records, record: CopyRecord) -> None:
-    self._sequence += 1
-    for offset, data in codec.changes(record, self._sequence, pool_id=self._pool_id):
+def _store_only(self: Records, pieces: Pieces) -> None:
+    for offset, data in pieces:
         self._region.write(RECORD_OFFSET + offset, data)
-    self.record, self.damage = record, None
 
 
 def main() -> int:
@@ -73,7 +70,7 @@ def main() -> int:
 
         PoolFiles.mapper = staticmethod(map_shadow)
     if breakage == SKIP_RECORD_FLUSH:
-        Records._write = _store_only  # type: ignore[method-assign]
+        Records._store = _store_only  # type: ignore[method-assign]
     elif breakage:
         LaneServer.service_class = getattr(compiled("_broken_service"), _SERVICES[breakage])
     return serve(config, log, database)

@@ -16,7 +16,8 @@ from typing import Any
 
 import rpmem
 from rpmem.base.pool_format import RECORD_OFFSET
-from rpmem.epochs import change, codec
+from rpmem.epochs import change
+from rpmem.epochs.kept import Pieces
 from rpmem.epochs.record import CopyRecord, Mark
 from rpmem.errors import LaunchError, RpmemError
 from rpmem.pool.assembly import Assembly
@@ -45,12 +46,15 @@ def _mark_whatever_happened() -> None:
             keeper.write(change.marked(record, Mark.CLEAN))
 
     def write(self: LocalKeeper, record: CopyRecord, *, discard: bool = False) -> None:
-        for offset, data in codec.changes(record, self._sequence + 1, pool_id=self._pool_id):
+        self._kept.put(record)
+
+    def store(self: LocalKeeper, pieces: Pieces) -> None:
+        for offset, data in pieces:
             self._medium.store(RECORD_OFFSET + offset, data)
-        self.record = record
 
     Copies._mark = mark  # type: ignore[method-assign]
     LocalKeeper.write = write  # type: ignore[method-assign]
+    LocalKeeper._store = store  # type: ignore[method-assign]
 
 
 def _leave_names_to_luck() -> None:
