@@ -1,0 +1,1 @@
+"""Which pages of a region were written: as the kernel saw it, or by their digests."""
