@@ -1,6 +1,7 @@
 # cython: language_level=3
 """The core: a region, its replicas, and the calls that make ranges durable on all of them."""
 
+from cpython.buffer cimport Py_buffer
 from libc.stdint cimport int32_t, uint32_t, uint64_t
 
 from rpmem.engine.engine cimport engine_t, outcome_t
@@ -25,6 +26,9 @@ cdef class Replicator:
     # the hot path
     cdef outcome_t run(self, const range_t *ranges, size_t count, uint32_t flags,
                        int32_t lane) noexcept nogil
+    cdef outcome_t run_lent(self, const range_t *ranges, size_t count, const char *source,
+                            const range_t *whole) noexcept nogil
+    cdef outcome_t lost(self) noexcept nogil
     cdef int32_t check(self, const range_t *ranges, size_t count) noexcept nogil
     # around it
     cdef int over(self) except -1
@@ -33,6 +37,9 @@ cdef class Replicator:
     cdef int call(self, object x, uint32_t flags, int32_t lane) except -1
     cdef int checked_run(self, const range_t *ranges, size_t count, uint32_t flags,
                          int32_t lane) except -1
+    cdef int run_copied(self, const range_t *ranges, size_t count, const Py_buffer *copied,
+                        uint64_t offset, const range_t *whole) except -1
+    cdef int settle(self, outcome_t outcome, const range_t *ranges, size_t count) except -1
     cdef int outside(self, const range_t *ranges, size_t count) except -1
     cdef int read_into(self, uint32_t index, object buffer, uint64_t offset, int32_t number,
                        object register) except -1

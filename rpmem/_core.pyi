@@ -34,6 +34,10 @@ class Replicator:
     def persist_many(
         self, ranges: Any, *, relaxed: bool = False, lane: int | None = None
     ) -> None: ...
+    def persist_copied(
+        self, ranges: Any, staging: Buffer, offset: int, whole: tuple[int, int] | None = None
+    ) -> None: ...
+    def confirm(self) -> None: ...
     def read(
         self,
         index: int,

@@ -27,12 +27,13 @@ from rpmem.engine.lanegroup cimport LaneGroup
 from rpmem.memory.region cimport Region
 from rpmem.engine.local cimport local_durable
 from rpmem.engine.ranges cimport (
-    any_empty, array_of_ranges, offset_of, ranges_free, ranges_init, ranges_of, ranges_t,
+    any_empty, array_of_ranges, offset_of, range_of, ranges_free, ranges_init, ranges_of, ranges_t,
 )
 from rpmem.steps.reading cimport read_advance
 from rpmem.steps.step cimport (
     OPERATION_DEEP, OPERATION_DRAIN, OPERATION_FLUSH, OPERATION_RELAXED, operation_t, range_t,
 )
+from rpmem.wire.lane cimport LANE_ABORTED, LANE_UP, lane_t
 
 from rpmem.errors import (
     BufferRefused, ClosedError, DeadlineExceeded, FlushFailed, ForkedError, LaneRefused,
@@ -115,6 +116,45 @@ cdef class Replicator:
         engine_end(&self.engine, &outcome)
         return outcome
 
+    cdef outcome_t run_lent(self, const range_t *ranges, size_t count, const char *source,
+                            const range_t *whole) noexcept nogil:
+        """Ranges whose bytes are at `source` on every replica, and here `whole` while they work."""
+        cdef operation_t operation
+        cdef outcome_t outcome
+        if count:
+            memset(&operation, 0, sizeof(operation))
+            operation.ranges = ranges
+            operation.count = count
+            operation.source = source
+            engine_begin(&self.engine, &operation, -1, EVERY_GROUP, &outcome)
+        else:
+            outcome = self.lost()
+        if self.local and whole.length:
+            outcome.local = local_durable(self.region, whole, 1, 0)
+        engine_end(&self.engine, &outcome)
+        return outcome
+
+    cdef outcome_t lost(self) noexcept nogil:
+        """What ended a replica that is lost, if one is: as a call that found it so; no lane."""
+        cdef outcome_t outcome
+        cdef group_t *group
+        cdef const lane_t *lane
+        cdef uint32_t g, i
+        memset(&outcome, 0, sizeof(outcome))
+        outcome.lane = outcome.group = -1
+        for g in range(self.engine.group_count):
+            group = self.engine.groups[g]
+            for i in range(group.lanes):
+                lane = group.links[i].lane
+                if group.failed or lane.state != LANE_UP:
+                    outcome.fault = LANE_ABORTED if group.failed else lane.state
+                    outcome.group = <int32_t> g
+                    outcome.detail = lane.detail
+                    outcome.refusal = lane.refusal
+                    group.failed = 1
+                    return outcome
+        return outcome
+
     cdef int32_t check(self, const range_t *ranges, size_t count) noexcept nogil:
         """The first range outside the pool or in its header, or -1."""
         cdef size_t i
@@ -183,7 +223,6 @@ cdef class Replicator:
                          int32_t lane) except -1:
         """Check the ranges, run without the GIL, raise the error that ended it."""
         cdef outcome_t outcome
-        cdef size_t i
         if count == 0:
             return 0
         if self.check(ranges, count) >= 0:
@@ -194,6 +233,11 @@ cdef class Replicator:
         with nogil:
             outcome = self.run(ranges, count, flags, lane)
         self.over()
+        return self.settle(outcome, ranges, count)
+
+    cdef int settle(self, outcome_t outcome, const range_t *ranges, size_t count) except -1:
+        """Note the ranges of an interrupted call, and raise the error that ended it, if any."""
+        cdef size_t i
         if outcome.raised != NULL:
             self.unsettled += [(ranges[i].offset, ranges[i].length) for i in range(count)]
         return self.finish(outcome)
@@ -314,7 +358,7 @@ cdef class Replicator:
         offset : int
             Where in the pool.
         word : buffer
-            8 bytes, which travel inside a message or a request.
+            8 bytes, which travel inside a message.
         """
         cdef operation_t operation
         cdef outcome_t outcome
@@ -371,6 +415,78 @@ cdef class Replicator:
             self.checked_run(collected.items, collected.count, flags, number)
         finally:
             ranges_free(&collected)
+
+    def persist_copied(self, ranges, staging, uint64_t offset, whole=None):
+        """Make ranges durable on every replica with their bytes taken from a copy of the memory.
+
+        No lane refers to the copy once this returns, however it returns.
+
+        Parameters
+        ----------
+        ranges : array
+            As for `persist_many`: ``uint64``, of shape (n, 2). None of them may be empty. Without
+            ranges nothing is sent, and a lost replica is an error as for any other call.
+        staging : buffer
+            The copy; all ranges lie in it.
+        offset : int
+            The pool offset of its first byte.
+        whole : (offset, length), optional
+            What to make durable here meanwhile, if the region itself is one of the copies.
+        """
+        cdef range_t here
+        cdef Py_buffer view, copied
+        self.usable()
+        here.offset = here.length = 0
+        if whole is not None:
+            range_of(&here, whole[0], whole[1], self.region.size)
+        array_of_ranges(&view, ranges)
+        try:
+            PyObject_GetBuffer(staging, &copied, PyBUF_C_CONTIGUOUS)
+            try:
+                self.run_copied(<const range_t *> view.buf, view.len // sizeof(range_t),
+                                &copied, offset, &here)
+            finally:
+                PyBuffer_Release(&copied)
+        finally:
+            PyBuffer_Release(&view)
+
+    cdef int run_copied(self, const range_t *ranges, size_t count, const Py_buffer *copied,
+                        uint64_t offset, const range_t *whole) except -1:
+        """Check the ranges, run without the GIL, raise the error that ended it."""
+        cdef outcome_t outcome
+        cdef size_t i
+        if whole.length and self.check(whole, 1) >= 0:
+            self.outside(whole, 1)
+        if self.check(ranges, count) >= 0:
+            self.outside(ranges, count)
+        for i in range(count):
+            if ranges[i].length == 0 or is_outside(ranges[i].offset, ranges[i].length, offset,
+                                                   offset + <uint64_t> copied.len):
+                raise RangeError(
+                    f"range {i + 1} of {count}, (offset {ranges[i].offset}, length "
+                    f"{ranges[i].length}), is empty or not in the {copied.len} bytes copied from "
+                    f"offset {offset}", where=self.region.label)
+        # Objects gave their buffers: that may have run Python code, which may have closed the pool.
+        self.usable()
+        self.busy += 1
+        with nogil:
+            # So that this address plus a range's offset is where its bytes are.
+            outcome = self.run_lent(ranges, count,
+                                    <const char *> (<size_t> copied.buf - offset), whole)
+        self.over()
+        return self.settle(outcome, ranges, count)
+
+    def confirm(self):
+        """Raise the error of a replica that is lost, or of a local medium that has refused.
+
+        For a call that has nothing to send: it ends as one that has.
+        """
+        cdef outcome_t outcome
+        self.usable()
+        outcome = self.lost()
+        if self.local:
+            outcome.local = self.region.c_drain()
+        self.finish(outcome)
 
     def read(self, uint32_t index, buffer, offset, *, lane=None, register=None):
         """Read from replica `index` at pool `offset` into a writable buffer.

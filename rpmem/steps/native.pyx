@@ -30,7 +30,7 @@ from rpmem.steps.onesided cimport (
 )
 from rpmem.steps.step cimport (
     MOST_DEFERRED, OPERATION_DEEP, OPERATION_DONE, OPERATION_DRAIN, OPERATION_FLUSH,
-    OPERATION_PENDING, OPERATION_RELAXED, link_t, operation_t, pending_or, step_t,
+    OPERATION_PENDING, OPERATION_RELAXED, is_lent, link_t, operation_t, pending_or, step_t,
 )
 from rpmem.steps.updates cimport send_updates
 from rpmem.wire.lane cimport (
@@ -240,7 +240,8 @@ cdef int flush(link_t *link, operation_t *operation) noexcept nogil:
         return drain_after_posts(link, operation)
     if operation.flags & OPERATION_DEEP:
         return send_after_write(link, operation)
-    if not operation.flags & OPERATION_RELAXED and (starts or not is_words(operation)):
+    if (not operation.flags & OPERATION_RELAXED
+            and (starts or not is_words(operation) or is_lent(link, operation))):
         return send_after_write(link, operation)
     if operation.phase == PHASE_BEGIN:
         if operation.flags & OPERATION_RELAXED:

@@ -2,8 +2,8 @@
 
 GPSPM ("general purpose"): WRITE, SEND that names the range, reply; or SEND with the data,
 reply. APM ("appliance"): WRITE, READ of 8 bytes. A lane has one outstanding request, and a
-message names one range. Strict data up to `put_limit` travels inside messages, cut into pieces
-that fit the target's buffer.
+message names one range. Strict data up to `put_limit`, and all that is lent, travels inside
+messages, cut into pieces that fit the target's buffer.
 """
 
 from libc.stdint cimport uint32_t, uint64_t
@@ -19,13 +19,21 @@ from rpmem.wire.pmdk_messages cimport (
 from rpmem.steps.onesided cimport read_back
 from rpmem.steps.step cimport (
     OPERATION_DEEP, OPERATION_DONE, OPERATION_DRAIN, OPERATION_FLUSH, OPERATION_PENDING,
-    OPERATION_RELAXED, link_t, operation_t, pending_or, range_t, step_t,
+    OPERATION_RELAXED, is_lent, link_t, operation_t, pending_or, range_t, step_t,
 )
 
 cdef enum:
     PHASE_RANGES = 0
     PHASE_READ = 1
     PHASE_WAIT = 2
+
+
+cdef inline bint is_put(const link_t *link, const operation_t *operation,
+                        const range_t *r) noexcept nogil:
+    """Whether a range of a call that is not deep travels inside messages."""
+    if operation.flags & OPERATION_RELAXED:
+        return False
+    return r.length <= link.limits.put_limit or is_lent(link, operation)
 
 
 cdef int write_piece(link_t *link, operation_t *operation, const range_t *r) noexcept nogil:
@@ -92,13 +100,13 @@ cdef int general_ranges(link_t *link, operation_t *operation) noexcept nogil:
     """Send every range: as data in messages, or WRITTEN and then named."""
     cdef const range_t *r
     cdef uint32_t mode = PMDK_FLUSH_WRITE
-    cdef bint strict = not operation.flags & (OPERATION_RELAXED | OPERATION_DEEP)
+    cdef bint deep = operation.flags & OPERATION_DEEP != 0
     cdef int rc
-    if operation.flags & OPERATION_DEEP:
+    if deep:
         mode = PMDK_DEEP_PERSIST
     while operation.index < operation.count:
         r = &operation.ranges[operation.index]
-        if strict and r.length <= link.limits.put_limit:
+        if not deep and is_put(link, operation, r):
             rc = put_range(link, operation, r)
         else:
             rc = write_piece(link, operation, r)
@@ -148,7 +156,7 @@ cdef int appliance(link_t *link, operation_t *operation) noexcept nogil:
     if operation.phase == PHASE_RANGES:
         while operation.index < operation.count:
             r = &operation.ranges[operation.index]
-            if not operation.flags & OPERATION_RELAXED and r.length <= link.limits.put_limit:
+            if is_put(link, operation, r):
                 rc = put_range(link, operation, r)
             else:
                 rc = write_piece(link, operation, r)

@@ -33,7 +33,7 @@ ctypedef struct operation_t:
     size_t index              # current range
     uint64_t done             # bytes of the range already posted
     uint32_t last_sequence    # the message whose reply ends the operation
-    const char *source        # address of pool offset 0; NULL: that of the link's pool
+    const char *source        # address of pool offset 0; NULL: that of the link's pool (`is_lent`)
     # replaces the step's own; used by READs
     int (*advance)(link_t *link, operation_t *operation) noexcept nogil
     char *destination
@@ -77,6 +77,15 @@ ctypedef struct step_t:
     int (*advance)(link_t *link, operation_t *operation) noexcept nogil
     # process one completion of this lane; 0 or a fault
     int (*complete)(link_t *link, const completion_t *completion) noexcept nogil
+
+
+cdef inline bint is_lent(const link_t *link, const operation_t *operation) noexcept nogil:
+    """Whether the bytes are not in the link's pool but in memory lent for this call.
+
+    Such memory is not registered, and its owner uses it again even if the call was interrupted: so
+    its bytes are copied into messages, and no post refers to it.
+    """
+    return operation.source != link.pool
 
 
 cdef inline int pending_or(int rc) noexcept nogil:

@@ -1,14 +1,14 @@
 """UPDATE and FETCH: how a message is filled and sent.
 
 A message is built in one of the lane's send buffers: a header, a table of descriptors, the data.
-The data of a long last range is gathered from the pool instead of copied. A buffer is free again
-once its message is answered, so the window limits how many are under way.
+The data of a long last range is gathered from the pool instead of copied, unless it is lent. A
+buffer is free again once its message is answered, so the window limits how many are under way.
 """
 
 from libc.stdint cimport uint16_t, uint32_t, uint64_t
 from libc.string cimport memcpy
 
-from rpmem.steps.step cimport OPERATION_DEEP, OPERATION_FLUSH, link_t, operation_t
+from rpmem.steps.step cimport OPERATION_DEEP, OPERATION_FLUSH, is_lent, link_t, operation_t
 from rpmem.wire.lane cimport LANE_AGAIN, POST_INLINE, WATCH_RECEIVES, iovec, lane_t
 from rpmem.wire.messages cimport (
     MESSAGE_FETCH, MESSAGE_UPDATE, UPDATE_ANSWER, UPDATE_DEEP, WRITTEN_SHIFT, descriptor_t,
@@ -20,6 +20,8 @@ cdef enum:
     PIECE_ALIGNMENT = 64
     # Copying this much of one range costs less than a separate message, if other ranges follow.
     MOST_COPIED = 1 << 14
+
+cdef uint64_t EVERY = <uint64_t> -1
 
 # How far an operation has got.
 ctypedef struct progress_t:
@@ -41,6 +43,11 @@ cdef uint64_t piece_length(uint64_t offset, uint64_t left, uint64_t room) noexce
         return left
     end = (offset + room) & ~<uint64_t>(PIECE_ALIGNMENT - 1)
     return end - offset if end > offset else 0
+
+
+cdef inline uint64_t most_copied(const link_t *link, const operation_t *operation) noexcept nogil:
+    """The longest last range of a message that is copied, not gathered."""
+    return EVERY if is_lent(link, operation) else link.limits.copy_limit
 
 
 cdef size_t describe(const link_t *link, const operation_t *operation, uint64_t written_above,
@@ -74,18 +81,18 @@ cdef size_t describe(const link_t *link, const operation_t *operation, uint64_t 
             break
         index += 1
         done = 0
-        if n > max(link.limits.copy_limit, <uint32_t> MOST_COPIED) and not put:
+        if n > max(most_copied(link, operation), <uint64_t> MOST_COPIED) and not put:
             break
     progress.index = index
     progress.done = done
     return count
 
 
-cdef char *copy_data(const link_t *link, const char *source, descriptor_t *descriptors,
-                     size_t count, iovec *tail) noexcept nogil:
+cdef char *copy_data(const char *source, descriptor_t *descriptors, size_t count, uint64_t most,
+                     iovec *tail) noexcept nogil:
     """Copy the data that is not WRITTEN behind the table; return its end.
 
-    A last range too long to copy becomes `tail`.
+    A last range longer than `most` becomes `tail`.
     """
     cdef char *fill = <char *> (descriptors + count)
     cdef uint64_t n
@@ -96,7 +103,7 @@ cdef char *copy_data(const link_t *link, const char *source, descriptor_t *descr
         n = descriptors[k].length
         if n >> WRITTEN_SHIFT:
             continue
-        if k + 1 == count and n > link.limits.copy_limit:
+        if k + 1 == count and n > most:
             tail.iov_base = <void *> (source + descriptors[k].offset)
             tail.iov_len = n
         else:
@@ -125,8 +132,8 @@ cdef int send_update(link_t *link, operation_t *operation, uint64_t written_abov
         header.flags |= UPDATE_ANSWER
 
     vector[0].iov_base = header
-    vector[0].iov_len = copy_data(link, operation.source, descriptors, count,
-                                  &vector[1]) - <char *> header
+    vector[0].iov_len = copy_data(operation.source, descriptors, count,
+                                  most_copied(link, operation), &vector[1]) - <char *> header
     handles[0] = lane.send_handle
     handles[1] = lane.pool_handle
     if vector[1].iov_base == NULL and vector[0].iov_len <= lane.inline_limit:

@@ -55,6 +55,7 @@ ctypedef struct world_t:
     uint32_t status              # of the answers
     uint32_t longer              # bytes an answer has more than it should
     uint32_t sent
+    uint32_t gathered            # messages with data from outside of the send buffer
     bint withholds_posts
     bint withholds_answers
     bint only_writes             # there is no room for anything else
@@ -181,6 +182,7 @@ cdef int lane_send(lane_t *lane, const iovec *vector, void **handles, size_t cou
         memcpy(message + length, vector[i].iov_base, vector[i].iov_len)
         length += vector[i].iov_len
     world.sent += 1
+    world.gathered += count > 1
     return take_request(world, message) if world.pmdk else take_update(world, message, length)
 
 
@@ -317,6 +319,11 @@ cdef class RecordingLane(Lane):
     def messages(self):
         """How many were sent, of any kind."""
         return self.world.sent
+
+    @property
+    def gathered(self):
+        """How many of them took data from where it was, instead of a copy of it."""
+        return self.world.gathered
 
     def volunteer(self):
         """Answer a message that was never sent, before any other answer."""
