@@ -12,12 +12,14 @@ from typing import Self
 
 from rpmem.base import interrupts
 from rpmem.base.handles import Closing
+from rpmem.base.pool_format import POOL_FLOOR
 from rpmem.errors import ForkedError, RpmemError, UsageError
 from rpmem.pool.arrays import NamedArrays
 from rpmem.pool.assembly import Assembly
 from rpmem.pool.catalogue.catalogue import Catalogue
 from rpmem.pool.copies import Copies
 from rpmem.pool.medium import PoolMedium
+from rpmem.pool.tracking import Tracking, Wanted
 from rpmem.session.options import SessionOptions
 
 log = logging.getLogger(__name__)
@@ -34,13 +36,17 @@ class OpenPool(Closing):
         How replicas are reached.
     readonly : bool
         The local copy is only read.
+    tracking : str
+        How changes are found; see `rpmem.Pool.create`.
     """
 
     _instead = (
         "Copy what is in it (numpy.array(pool[name])), or open the pool in the other process."
     )
 
-    def __init__(self, parts: Assembly, options: SessionOptions, *, readonly: bool) -> None:
+    def __init__(
+        self, parts: Assembly, options: SessionOptions, *, readonly: bool, tracking: Wanted
+    ) -> None:
         self._copies = Copies(parts, options)
         self._region = parts.copy.region
         self._readonly = readonly
@@ -55,6 +61,17 @@ class OpenPool(Closing):
         elif not readonly:
             catalogue.settle(medium, keeps_zeros=parts.copy.keeps_zeros)
         self._arrays = NamedArrays(self._region, catalogue, writable=not readonly)
+        if readonly or (tracking == "auto" and not parts.copy.keeps_zeros):
+            # Whoever else has a buffer may store to it by ways that are not seen.
+            tracking = "off"
+        self._tracking = Tracking(
+            self._region,
+            self._copies.call,
+            floor=POOL_FLOOR,
+            size=layout.pool_size,
+            mark=lambda: catalogue.mark,
+            wanted=tracking,
+        )
 
     @classmethod
     def _over(
@@ -64,10 +81,11 @@ class OpenPool(Closing):
         *,
         undo: Callable[[Assembly], None],
         readonly: bool = False,
+        tracking: Wanted = "auto",
     ) -> Self:
         made = make()
         try:
-            return cls(made, options, readonly=readonly)
+            return cls(made, options, readonly=readonly, tracking=tracking)
         except BaseException:
             undo(made)
             raise
@@ -105,6 +123,7 @@ class OpenPool(Closing):
                 self._tidy()
                 self._copies.end(mark=not self._readonly)
             finally:
+                self._tracking.close()
                 self._copies.local.close()
 
     def __enter__(self) -> Self:
@@ -132,6 +151,7 @@ class OpenPool(Closing):
             log.info("the catalogue stays as it is: %s", error)  # the end will say what failed
 
     def _let_go(self, *, remove: bool = False) -> None:
+        self._tracking.close()
         try:
             self._copies.local.close(remove=remove)
         except BufferError:
@@ -154,6 +174,7 @@ class OpenPool(Closing):
             return
         text = f"{self!r} was never closed"
         copies.drop()
+        self._tracking.close()
         warnings.warn(text, ResourceWarning, stacklevel=2)
 
     def _check_alive(self) -> None:

@@ -27,6 +27,7 @@ from rpmem.pool.options import (
     size_of,
 )
 from rpmem.pool.progress import Progress, checked
+from rpmem.pool.tracking import Mode, wanted_of
 from rpmem.session.options import SessionKeywords, SessionOptions
 from rpmem.session.replica import LEVELS, Replica
 
@@ -106,6 +107,7 @@ class Pool(OpenPool):
         parts: int = 0,
         mode: int = PRIVATE,
         user_flags: bytes = _NO_FLAGS,
+        tracking: str = "auto",
         **session: Unpack[SessionKeywords],
     ) -> Self:
         """Create an empty pool and all its replicas.
@@ -129,6 +131,12 @@ class Pool(OpenPool):
             decides.
         user_flags : bytes
             16 bytes for the header; zeros: the machine's architecture, as PMDK does.
+        tracking : {"auto", "kernel", "digest", "off"}
+            How `persist` without a range finds what changed: the kernel tells which pages were
+            stored to (Linux 6.7 and newer), or a digest of each page is compared with that of what
+            was last sent, which takes about 0.1 s of a core for each GiB. ``"auto"`` is the first
+            of them that works with the pool's files, and ``"off"`` for a buffer, which others may
+            store to by ways that are not seen. ``"off"`` sends the whole pool each time.
         **session
             How to reach the replicas: ``nlanes``, ``timeout``, ``provider``, ``step`` and
             ``launcher``, see `rpmem.session.options.SessionOptions`.
@@ -151,11 +159,13 @@ class Pool(OpenPool):
         specs = [replica_spec(spec, parts) for spec in specs]
         options = SessionOptions(**session)
         wanted, permissions = size_of(size), mode_of(mode)
+        how = wanted_of(tracking)
         return interrupts.guarded(
             lambda: cls._over(
                 lambda: assembly.create(place, wanted, specs, options, user_flags, permissions),
                 options,
                 undo=lambda made: made.undo(remove=True),
+                tracking=how,
             ),
             lambda pool: pool._unmake(),
             undo_s=interrupts.UNDO_S,
@@ -170,6 +180,7 @@ class Pool(OpenPool):
         readonly: bool = False,
         discard: Iterable[ReplicaLike] | ReplicaLike = (),
         progress: Progress | None = None,
+        tracking: str = "auto",
         **session: Unpack[SessionKeywords],
     ) -> Self:
         """Open a pool and its replicas.
@@ -196,6 +207,8 @@ class Pool(OpenPool):
             not: acknowledged data that only they have is lost.
         progress : callable, optional
             As for `restore`, while a replica is sent the pool.
+        tracking : {"auto", "kernel", "digest", "off"}
+            As for `create`.
         **session
             As for `create`.
 
@@ -223,13 +236,14 @@ class Pool(OpenPool):
         options = SessionOptions(**session)
         specs = place.replicas if replicas is None else replica_specs(replicas)
         discarded, told = named_among(specs, discard), checked(progress)
+        how = wanted_of(tracking)
         make = functools.partial(
             assembly.open_all, place, specs, options, discard=discarded, progress=told
         )
         if readonly:
             make = functools.partial(assembly.open_readonly, place)
         return interrupts.guarded(
-            lambda: cls._over(make, options, undo=_disconnect, readonly=readonly),
+            lambda: cls._over(make, options, undo=_disconnect, readonly=readonly, tracking=how),
             lambda pool: pool.close(),
         )
 
@@ -241,6 +255,7 @@ class Pool(OpenPool):
         *,
         mode: int = PRIVATE,
         progress: Progress | None = None,
+        tracking: str = "auto",
         **session: Unpack[SessionKeywords],
     ) -> Self:
         """Create a new local copy of a pool from one of its replicas.
@@ -262,6 +277,8 @@ class Pool(OpenPool):
             ``progress(done_bytes, total_bytes, what)`` is called now and then while the pool is
             read, perhaps in another thread. What it raises undoes the call, as an interrupt does,
             and is raised here.
+        tracking : {"auto", "kernel", "digest", "off"}
+            As for `create`.
         **session
             As for `create`.
 
@@ -284,12 +301,13 @@ class Pool(OpenPool):
         """
         options = SessionOptions(**session)
         place, spec, permissions = place_of(local), replica_spec(replica), mode_of(mode)
-        told = checked(progress)
+        told, how = checked(progress), wanted_of(tracking)
         return interrupts.guarded(
             lambda: cls._over(
                 lambda: assembly.restore(place, spec, options, mode=permissions, progress=told),
                 options,
                 undo=lambda made: made.forsake(),
+                tracking=how,
             ),
             lambda pool: pool._unrestore(),
         )
@@ -468,8 +486,13 @@ class Pool(OpenPool):
 
     # --- durability -----------------------------------------------------------------------
 
-    def persist(self, x: Any = None, *, relaxed: bool = False) -> None:
-        """Make a range durable here and on every replica.
+    def persist(self, x: Any = None, *, relaxed: bool = False, narrow: bool = False) -> None:
+        """Make a range, or everything that changed, durable here and on every replica.
+
+        Without a range, the pages are sent that were stored to since they were last durable on
+        every copy, each as a whole; the first such call of an open pool sends all that is in use. A
+        page that a failed call was to send is sent by the next one. If nothing changed, nothing is
+        sent, and a replica that is lost without a call having noticed it is not noticed.
 
         Parameters
         ----------
@@ -480,6 +503,8 @@ class Pool(OpenPool):
         relaxed : bool
             Give up the promise that, after a crash, each aligned 8-byte word is either old or new
             and never a mixture.
+        narrow : bool
+            Send only what changed of `x`, too, by pages.
 
         Raises
         ------
@@ -494,11 +519,36 @@ class Pool(OpenPool):
             The pool was opened with ``readonly=True``.
         ClosedError, ForkedError
             The pool is closed, or belongs to the parent process.
+
+        Notes
+        -----
+        What changed is found by `tracking`, which sees every store of this process through the
+        pool's memory: by numpy and other libraries, by C code, and by system calls such as read. It
+        does not see stores that come another way: through another mapping of the same file, by
+        ``pwrite``, of another process, or by a device (DMA: O_DIRECT, RDMA of other libraries).
+        For these name the range, which is then sent whatever happened, or call `touched` first.
+        Once the process has forked, digests are compared, so that what a child stores is seen.
         """
-        try:
-            self._copies.core.persist(x, relaxed=relaxed)
-        except ClosedError as error:
-            self._copies.again(error, "persist", x, relaxed=relaxed)
+        if x is None:
+            self._tracking.persist(relaxed=relaxed)
+        elif narrow:
+            self._tracking.persist_changed(x, relaxed=relaxed)
+        else:
+            try:
+                self._copies.core.persist(x, relaxed=relaxed)
+            except ClosedError as error:
+                self._copies.again(error, "persist", x, relaxed=relaxed)
+
+    def touched(self, x: Any) -> None:
+        """Say that `x` was stored to in a way that `tracking` does not see.
+
+        Parameters
+        ----------
+        x : array, buffer or (offset, length)
+            As for `persist`; its pages are sent by the next `persist` without a range. To be called
+            when the store is complete.
+        """
+        self._tracking.touched(x)
 
     def persist_many(self, ranges: Any, *, relaxed: bool = False) -> None:
         """Make many ranges durable in as few messages as they fit into; like `persist`.
@@ -703,6 +753,15 @@ class Pool(OpenPool):
         if not levels:
             return "visible" if self.medium == "volatile" else "persistent"
         return min(levels, key=LEVELS.index)
+
+    @property
+    def tracking(self) -> Mode:
+        """How `persist` without a range finds what changed: "kernel", "digest" or "off".
+
+        A pool begins with what `create`, `open` or `restore` was asked for; "kernel" becomes
+        "digest" once the process has forked.
+        """
+        return self._tracking.mode
 
     @property
     def lanes(self) -> int:

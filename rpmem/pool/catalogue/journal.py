@@ -53,9 +53,14 @@ class Journal:
 
     # --- zeros ----------------------------------------------------------------------------
 
+    @property
+    def mark(self) -> int:
+        """The offset above which every byte is zero, on every copy."""
+        return self._layout.pool_size if self._distrusts_zeros else self._root.mark
+
     def _doubtful(self, spans: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
         """Return what of some extents may not be zero, as few offsets and lengths as there are."""
-        mark = self._layout.pool_size if self._distrusts_zeros else self._root.mark
+        mark = self.mark
         found: list[tuple[int, int]] = []
         for begin, end in spans:
             if begin >= mark:

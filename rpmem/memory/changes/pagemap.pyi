@@ -1,0 +1,16 @@
+from typing import final
+
+from rpmem.memory.changes.pageset import PageSet
+from rpmem.memory.region import Region
+
+@final
+class WrittenPages:
+    """Finds the pages of a region that were stored to, by write protection that ends by itself."""
+
+    def __init__(self, region: Region, *, holes: bool | None = None) -> None: ...
+    def take(self, pages: PageSet, offset: int, length: int) -> None: ...
+    @property
+    def hot(self) -> int: ...
+    def close(self) -> None: ...
+
+def try_on(region: Region) -> None: ...

@@ -1,0 +1,317 @@
+"""Which pages of a region were stored to, as the kernel saw it (Linux 6.7 and newer).
+
+Pages are write-protected; the first store to one ends its protection, without anybody being told;
+a scan finds those that are not protected any more, and protects them again. Stores by system calls
+(read, recv) are seen like others. Stores that do not go through this mapping are not: those of a
+forked child, of another process, of pwrite, or of a device that has been given the memory's
+physical address.
+
+A store to a protected page costs a fault, about a microsecond. So memory that is rewritten as a
+whole between any two scans stays unprotected, but for a small sample: while that was stored to, the
+whole block counts as stored to.
+"""
+
+import os
+
+from libc.stdint cimport uint16_t, uint64_t, uintptr_t
+from libc.stdlib cimport calloc, free, malloc
+from posix.mman cimport madvise
+from posix.unistd cimport close
+
+from rpmem.memory.changes.pageset cimport (
+    PageSet, page_at, page_behind, pages_add, pageset_t,
+)
+from rpmem.memory.region cimport Region
+
+from rpmem.base.handles import refuse_copy
+from rpmem.errors import ClosedError, UsageError
+
+cdef extern from "<sys/mman.h>" nogil:
+    const int MADV_DONTNEED
+    const int MADV_NOHUGEPAGE
+
+cdef enum:
+    RUNS = 2048              # of one scan
+    BLOCK = 512              # pages
+    NEARLY_ALL = 448         # pages of a block: it was rewritten as a whole
+    SAMPLE = 4               # pages of a hot block that are protected
+    ROUNDS = 2               # full scans in a row that make a block hot
+
+# From this version on, a mapping with MADV_NOHUGEPAGE is never mapped in 2 MiB.
+EXACT = (6, 12)
+
+
+def try_on(Region region not None):
+    """Find out whether the kernel tells which pages of this region's memory are stored to.
+
+    It is tried on the first whole page of each segment, with a store that changes nothing.
+
+    Raises
+    ------
+    UsageError
+        It does not; the text says why.
+    """
+    cdef int watch = rpmem_watch_open()
+    cdef int pagemap, index, rc
+    cdef uint64_t size = PageSet(1).page_size
+    if watch < 0:
+        raise unusable("userfaultfd", -watch)
+    pagemap = rpmem_pagemap_open()
+    try:
+        if pagemap < 0:
+            raise unusable("/proc/self/pagemap", -pagemap)
+        if not region.writable:
+            raise UsageError("memory that is only read has no stores to find", where=region.label)
+        for index in range(region.mapped.count):
+            first = (<uint64_t> <uintptr_t> region.mapped.segments[index].base + size - 1) & -size
+            end = (<uint64_t> <uintptr_t> region.mapped.segments[index].base
+                   + region.mapped.segments[index].length)
+            if first + size <= end:
+                try_page(watch, pagemap, <char *> <uintptr_t> first, size, region.of_files)
+    finally:
+        close(watch)
+        if pagemap >= 0:
+            close(pagemap)
+
+
+cdef int try_page(int watch, int pagemap, char *page, uint64_t size, bint of_files) except -1:
+    """Protect a page, store to it, have it unmapped: each has to be seen."""
+    cdef int rc = rpmem_watch(watch, page, size)
+    if rc:
+        raise unusable("its mapping", rc)
+    try:
+        found_after(pagemap, page, size, True)
+        if found_after(pagemap, page, size, True):
+            raise UsageError("the kernel does not protect its pages")
+        rpmem_touch(page)
+        if not found_after(pagemap, page, size, False):
+            raise UsageError("the kernel does not see a store")
+        # Only a file's page comes back as it was.
+        if of_files and madvise(page, size, MADV_DONTNEED) == 0:
+            if not found_after(pagemap, page, size, False):
+                raise UsageError("the kernel forgets a store when the page is unmapped")
+        found_after(pagemap, page, size, True)
+        rpmem_touch(page)
+        if not found_after(pagemap, page, size, False):
+            raise UsageError("the kernel does not see a store to an unmapped page")
+    finally:
+        rpmem_unwatch(watch, page, size)
+    return 0
+
+
+cdef long found_after(int pagemap, char *page, uint64_t size, bint protect) except -1:
+    cdef rpmem_run runs[2]
+    cdef uint64_t at = <uint64_t> <uintptr_t> page
+    cdef long found = rpmem_scan(pagemap, &at, at + size, protect, False, runs, 2)
+    if found < 0:
+        raise unusable("PAGEMAP_SCAN", <int> -found)
+    return found
+
+
+cdef unusable(str what, int rc):
+    return UsageError(f"{what}: {os.strerror(rc)}", errno=rc)
+
+
+cdef class WrittenPages:
+    """Finds the pages of a region that were stored to.
+
+    Parameters
+    ----------
+    region : Region
+        Writable; its memory has to stay until `close`.
+    holes : bool, optional
+        What is not mapped at all counts as stored to; None: where the kernel may map in 2 MiB.
+
+    Notes
+    -----
+    Only stores after it was made are found, and the first `take` finds every page. It is not made
+    for two threads at once. It must not be used after a fork.
+    """
+
+    def __cinit__(self, Region region not None, *, holes=None):
+        cdef uint64_t size = PageSet(1).page_size
+        cdef uint64_t begin = <uint64_t> <uintptr_t> region.base
+        cdef uint64_t blocks
+        cdef int rc
+        self.watch = self.pagemap = -1
+        self.region = region
+        self.holes = release() < EXACT if holes is None else holes
+        self.page_size = size
+        self.grid = begin & -size
+        self.low = (begin - self.grid + size - 1) // size
+        self.high = (begin + region.size - self.grid) // size
+        blocks = self.high // BLOCK + 1
+        self.blocks = <block_t *> calloc(blocks, sizeof(block_t))
+        self.runs = <rpmem_run *> malloc(RUNS * sizeof(rpmem_run))
+        if self.blocks == NULL or self.runs == NULL:
+            raise MemoryError("no memory to find changed pages")
+        if region.of_files:
+            # Otherwise a store marks all of a large folio, 512 pages: map in pages, from now on.
+            madvise(region.base, region.size, MADV_NOHUGEPAGE)
+            madvise(region.base, region.size, MADV_DONTNEED)
+        self.watch = rpmem_watch_open()
+        if self.watch < 0:
+            raise unusable("userfaultfd", -self.watch)
+        self.pagemap = rpmem_pagemap_open()
+        if self.pagemap < 0:
+            raise unusable("/proc/self/pagemap", -self.pagemap)
+        if self.low < self.high:
+            rc = rpmem_watch(self.watch, <char *> <uintptr_t> (self.grid + self.low * size),
+                             (self.high - self.low) * size)
+            if rc:
+                raise unusable("its mapping", rc)
+
+    def __dealloc__(self):
+        if self.watch >= 0:
+            close(self.watch)
+        if self.pagemap >= 0:
+            close(self.pagemap)
+        free(self.blocks)
+        free(self.runs)
+
+    def __reduce__(self):
+        refuse_copy(self, "It belongs to one pool.")
+
+    def take(self, PageSet pages not None, uint64_t offset, uint64_t length):
+        """Add the pages of a range that were stored to since the last call, and protect them again.
+
+        Raises
+        ------
+        OSError
+            The kernel refused; every page of the range is in the set then.
+        """
+        cdef uint64_t first, end
+        cdef int rc
+        if self.region.base == NULL or self.watch < 0:
+            raise ClosedError("the region is closed", where=self.region.label)
+        if length == 0:
+            return
+        pages.check(offset, length)
+        first = page_at(&pages.c, offset)
+        end = page_behind(&pages.c, offset + length)
+        with nogil:
+            rc = self.take_all(&pages.c, first, end)
+        if rc:
+            pages_add(&pages.c, first, end)
+            raise OSError(rc, f"PAGEMAP_SCAN: {os.strerror(rc)}")
+
+    cdef int take_all(self, pageset_t *pages, uint64_t first, uint64_t end) noexcept nogil:
+        cdef uint64_t at, stop
+        cdef int rc
+        # Pages that only partly belong to the region cannot be watched.
+        pages_add(pages, first, min(end, self.low))
+        pages_add(pages, max(first, self.high), end)
+        at = max(first, self.low)
+        end = min(end, self.high)
+        while at < end:
+            stop = at
+            while stop < end and not (self.blocks[stop // BLOCK].hot and stop % BLOCK == 0
+                                      and stop + BLOCK <= end):
+                stop = min((stop // BLOCK + 1) * BLOCK, end)
+            rc = self.take_run(pages, at, stop) if stop > at else 0
+            if rc == 0 and stop < end:
+                rc = self.take_hot(pages, stop // BLOCK)
+                stop += BLOCK
+            if rc:
+                return rc
+            at = stop
+        return 0
+
+    cdef int take_run(self, pageset_t *pages, uint64_t first, uint64_t end) noexcept nogil:
+        """Take what was stored to of pages that are watched one by one."""
+        cdef uint64_t at = self.grid + first * pages.page_size
+        cdef uint64_t stop = self.grid + end * pages.page_size
+        cdef uint64_t block
+        cdef long found, k
+        for block in range(first // BLOCK, (end - 1) // BLOCK + 1):
+            self.blocks[block].stored = 0
+        while at < stop:
+            found = rpmem_scan(self.pagemap, &at, stop, True, self.holes, self.runs, RUNS)
+            if found < 0:
+                return <int> -found
+            for k in range(found):
+                if rpmem_is_written(&self.runs[k], self.holes):
+                    self.note(pages, (self.runs[k].start - self.grid) // pages.page_size,
+                              (self.runs[k].end - self.grid) // pages.page_size)
+        self.judge(first, end)
+        return 0
+
+    cdef void note(self, pageset_t *pages, uint64_t first, uint64_t end) noexcept nogil:
+        """Pages were stored to."""
+        cdef uint64_t stop
+        pages_add(pages, first, end)
+        while first < end:
+            stop = min((first // BLOCK + 1) * BLOCK, end)
+            self.blocks[first // BLOCK].stored += <uint16_t> (stop - first)
+            first = stop
+
+    cdef void judge(self, uint64_t first, uint64_t end) noexcept nogil:
+        """Find the blocks, of those that were scanned as a whole, that are always rewritten."""
+        cdef uint64_t k
+        cdef block_t *block
+        for k in range((first + BLOCK - 1) // BLOCK, end // BLOCK):
+            block = &self.blocks[k]
+            if block.stored < NEARLY_ALL:
+                block.full = 0
+            else:
+                block.full += 1
+                # Its pages have just been protected; from now on only the sample will be.
+                block.hot = block.full >= ROUNDS
+
+    cdef int take_hot(self, pageset_t *pages, uint64_t block) noexcept nogil:
+        """Take a whole block while its sample was stored to; watch its pages again if not."""
+        cdef uint64_t first = block * BLOCK
+        cdef uint64_t sample = first + self.blocks[block].sample
+        cdef uint64_t at
+        cdef long found = self.stored(sample, sample + SAMPLE)
+        if found < 0:
+            return <int> -found
+        if found == 0:
+            self.blocks[block].hot = self.blocks[block].full = 0
+            return self.take_run(pages, first, first + BLOCK)
+        pages_add(pages, first, first + BLOCK)
+        # Another one each time: a program may leave out some pages.
+        self.blocks[block].sample = (self.blocks[block].sample + SAMPLE) % BLOCK
+        sample = first + self.blocks[block].sample
+        at = self.grid + sample * pages.page_size
+        found = rpmem_scan(self.pagemap, &at, at + SAMPLE * pages.page_size, True, self.holes,
+                           self.runs, SAMPLE)
+        return <int> -found if found < 0 else 0
+
+    cdef long stored(self, uint64_t first, uint64_t end) noexcept nogil:
+        """Return whether pages were stored to, or -errno; protect nothing."""
+        cdef uint64_t size = self.page_size
+        cdef uint64_t at = self.grid + first * size
+        cdef long found, k
+        found = rpmem_scan(self.pagemap, &at, self.grid + end * size, False, self.holes,
+                           self.runs, end - first)
+        for k in range(found):
+            if rpmem_is_written(&self.runs[k], self.holes):
+                return 1
+        return min(found, 0)
+
+    @property
+    def hot(self):
+        """Blocks of 512 pages that are left unprotected, as they are rewritten as a whole."""
+        cdef uint64_t block, found = 0
+        for block in range(self.high // BLOCK + 1):
+            found += self.blocks[block].hot
+        return found
+
+    def close(self):
+        """End the protection. Closing again is harmless."""
+        if self.watch >= 0:
+            # A forked child may still have the descriptor, which alone would go on with it.
+            if self.region.base != NULL and self.low < self.high:
+                rpmem_unwatch(self.watch,
+                              <char *> <uintptr_t> (self.grid + self.low * self.page_size),
+                              (self.high - self.low) * self.page_size)
+            close(self.watch)
+            close(self.pagemap)
+        self.watch = self.pagemap = -1
+
+
+cdef tuple release():
+    """The kernel's version."""
+    numbers = os.uname().release.split("-")[0].split(".")
+    return tuple(int(number) for number in numbers[:2] if number.isdecimal())
