@@ -21,6 +21,7 @@ cdef class Replicator:
     cdef engine_t engine
     cdef unsigned int born       # fork generation
     cdef object closed_error
+    cdef object on_store         # told of reads into the region, or None
     cdef Py_ssize_t busy         # calls in progress
     cdef object idle             # a condition, once a thread has waited for their end
     # the hot path
@@ -43,6 +44,7 @@ cdef class Replicator:
     cdef int outside(self, const range_t *ranges, size_t count) except -1
     cdef int read_into(self, uint32_t index, object buffer, uint64_t offset, int32_t number,
                        object register) except -1
+    cdef int note_store(self, const Py_buffer *view) except -1
     cdef int drain_lanes(self, int32_t number) except -1
     cdef bint needs_drain(self, uint32_t lane) noexcept
     cdef int finish(self, outcome_t outcome) except -1

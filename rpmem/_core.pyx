@@ -62,6 +62,8 @@ cdef class Replicator:
         How long to poll before sleeping.
     timeout_s : float
         How long a replica may make no progress before it counts as lost.
+    on_store : callable, optional
+        ``on_store(offset, length)`` is called after a read that may have stored to `region`.
 
     Notes
     -----
@@ -71,7 +73,8 @@ cdef class Replicator:
     """
 
     def __cinit__(self, Region region not None, list groups, *, bint local, uint64_t floor=4096,
-                  object size=None, double spin_s=50e-6, double timeout_s=30.0):
+                  object size=None, double spin_s=50e-6, double timeout_s=30.0,
+                  object on_store=None):
         cdef LaneGroup group
         cdef uint32_t i, lanes = 0
         self.region = region
@@ -79,6 +82,7 @@ cdef class Replicator:
         self.size = region.size if size is None else min(<uint64_t> size, region.size)
         self.floor = floor
         self.local = local
+        self.on_store = on_store
         self.groups = list(groups)
         self.unsettled = []
         self.born = fork_generation()
@@ -551,11 +555,21 @@ cdef class Replicator:
                     memory = None
             finally:
                 self.over()
+                self.note_store(&view)
                 if memory is not None:
                     memory.close()
             return self.finish(outcome)
         finally:
             PyBuffer_Release(&view)
+
+    cdef int note_store(self, const Py_buffer *view) except -1:
+        """Tell of a read into the region itself: if a device stored it, nobody has seen it."""
+        cdef size_t first = <size_t> view.buf, base = <size_t> self.pool
+        cdef size_t begin = max(first, base)
+        cdef size_t end = min(first + <size_t> view.len, base + self.region.size)
+        if self.on_store is not None and begin < end:
+            self.on_store(begin - base, end - begin)
+        return 0
 
     cdef uint32_t scratch_of(self, uint32_t index) noexcept:
         """The size up to which copying costs less than registering."""

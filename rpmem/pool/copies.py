@@ -46,6 +46,8 @@ class Copies(Handle):
         Copies that are all equal.
     options : SessionOptions
         How replicas are reached.
+    on_store : callable, optional
+        ``on_store(offset, length)`` is called after a read that may have stored to the local copy.
 
     Attributes
     ----------
@@ -61,7 +63,12 @@ class Copies(Handle):
         Whether `end` was called.
     """
 
-    def __init__(self, parts: Assembly, options: SessionOptions) -> None:
+    def __init__(
+        self,
+        parts: Assembly,
+        options: SessionOptions,
+        on_store: Callable[[int, int], None] | None = None,
+    ) -> None:
         self.local = parts.copy
         self.layout = parts.layout
         self.members = parts.members
@@ -69,6 +76,7 @@ class Copies(Handle):
         self._options = options
         self._lock = threading.Lock()
         self._unsettled: list[tuple[int, int]] = []
+        self._on_store = on_store
         self.core = self._make(self.replicas)
 
     @property
@@ -340,6 +348,7 @@ class Copies(Handle):
             size=self.layout.pool_size,
             spin_s=(DEFAULT_SPIN_US if now.spin_us is None else now.spin_us) * 1e-6,
             timeout_s=environment.timeout_of(self._options.timeout),
+            on_store=self._on_store,
         )
         for index, replica in enumerate(replicas):
             replica.adopt(core, index)

@@ -19,7 +19,7 @@ from rpmem.pool.assembly import Assembly
 from rpmem.pool.catalogue.catalogue import Catalogue
 from rpmem.pool.copies import Copies
 from rpmem.pool.medium import PoolMedium
-from rpmem.pool.tracking import Tracking, Wanted
+from rpmem.pool.tracking import Noted, Tracking, Wanted
 from rpmem.session.options import SessionOptions
 
 log = logging.getLogger(__name__)
@@ -47,7 +47,11 @@ class OpenPool(Closing):
     def __init__(
         self, parts: Assembly, options: SessionOptions, *, readonly: bool, tracking: Wanted
     ) -> None:
-        self._copies = Copies(parts, options)
+        if readonly or (tracking == "auto" and not parts.copy.keeps_zeros):
+            # Whoever else has a buffer may store to it by ways that are not seen.
+            tracking = "off"
+        noted = Noted()
+        self._copies = Copies(parts, options, None if tracking == "off" else noted.note)
         self._region = parts.copy.region
         self._readonly = readonly
         self._pid = os.getpid()
@@ -61,15 +65,13 @@ class OpenPool(Closing):
         elif not readonly:
             catalogue.settle(medium, keeps_zeros=parts.copy.keeps_zeros)
         self._arrays = NamedArrays(self._region, catalogue, writable=not readonly)
-        if readonly or (tracking == "auto" and not parts.copy.keeps_zeros):
-            # Whoever else has a buffer may store to it by ways that are not seen.
-            tracking = "off"
         self._tracking = Tracking(
             self._region,
             self._copies.call,
             floor=POOL_FLOOR,
             size=layout.pool_size,
             mark=lambda: catalogue.mark,
+            noted=noted,
             wanted=tracking,
         )
 

@@ -61,8 +61,26 @@ class Digests(Finder, Protocol):
     def confirm(self, pages: PageSet, offset: int, length: int) -> None:
         """Rely on the digests of a window, which was acknowledged by every copy."""
 
-    def forget(self, offset: int, length: int) -> None:
-        """Take the pages of a range for changed."""
+
+class Noted:
+    """Ranges that were stored to without anybody seeing it, until somebody looks for changes.
+
+    Threads may note ranges at any time.
+    """
+
+    def __init__(self) -> None:
+        self.ranges: list[tuple[int, int]] = []
+
+    def note(self, offset: int, length: int) -> None:
+        """Note a range, once all of it is stored."""
+        self.ranges.append((offset, length))
+
+    def move_to(self, pages: PageSet) -> None:
+        """Add what was noted by now to a set of pages."""
+        count = len(self.ranges)
+        for each in self.ranges[:count]:
+            pages.add(*each)
+        del self.ranges[:count]  # not before: an interrupt in between must lose nothing
 
 
 class Tracking:
@@ -78,8 +96,10 @@ class Tracking:
         The bytes that calls may make durable begin and end there.
     mark : callable
         Returns the offset above which every byte is zero on all copies.
+    noted : Noted
+        Where stores are noted that nothing else sees.
     wanted : str
-        What the user asked for; see `Pool.open`.
+        What the user asked for; see `Pool.create`.
 
     Notes
     -----
@@ -94,6 +114,7 @@ class Tracking:
         floor: int,
         size: int,
         mark: Callable[[], int],
+        noted: Noted,
         wanted: Wanted,
     ) -> None:
         self._region = region
@@ -108,6 +129,7 @@ class Tracking:
         self._finder: Finder | None = None
         self._digests: Digests | None = None
         self._staging = bytearray()
+        self._noted = noted
         self._end = floor
         self._mode: Mode = self._chosen(wanted)
 
@@ -180,15 +202,7 @@ class Tracking:
 
     def touched(self, x: Any) -> None:
         """Take the bytes of `x` for changed."""
-        ranges = self._call("ranges_of", x)
-        with self._lock:
-            for offset, length in ranges:
-                self._touch(offset, length)
-
-    def stored(self, offset: int, length: int) -> None:
-        """Note a store that nothing else sees, such as that of a READ from a replica."""
-        with self._lock:
-            self._touch(offset, length)
+        self._noted.ranges += self._call("ranges_of", x)
 
     def close(self) -> None:
         """Stop looking; further calls make everything durable."""
@@ -204,6 +218,7 @@ class Tracking:
         if self._mode == "off":
             return None
         pages = self._pages()
+        self._noted.move_to(pages)
         finder = self._finder or self._started()
         if finder is None:
             return None
@@ -228,11 +243,6 @@ class Tracking:
             self._skew = self._region.address % PageSet(1).page_size
             self._pending = PageSet(self._region.size, self._skew)
         return self._pending
-
-    def _touch(self, offset: int, length: int) -> None:
-        if self._mode == "off":
-            return
-        self._pages().add(offset, length)
 
     def _check_forks(self) -> None:
         if self._mode == "kernel" and forks() != self._forks:
