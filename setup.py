@@ -43,6 +43,9 @@ def literal(path: str, name: str) -> Any:
 # pkg-config names of the libraries that a compiled part needs; every other .pyx needs none.
 LIBRARIES: dict[str, tuple[str, ...]] = literal("rpmem/base/parts.py", "LIBRARIES")
 
+# Of these only the headers are used.
+NOT_LINKED = ("libxxhash",)
+
 # What rpmem.fabric.libfabric.startup loads in place of libraries: name, the library's name, more
 # for the linker.
 PSM2_SYMBOLS = "rpmem/fabric/libfabric/no_psm2_symbols.map"
@@ -169,7 +172,7 @@ def flags_of(name: str) -> tuple[list[str], list[str]] | None:
             say(f"{name} is left out: pkg-config does not find {library}")
             return None
         compile_flags += cflags
-        link_flags += libs
+        link_flags += [] if library in NOT_LINKED else libs
         if library == "libibverbs":
             # 1.14.VERSION: the headers themselves do not say which rdma-core they are of.
             version = (pkg_config("--modversion", library) or ["0"])[0].split(".")

@@ -21,6 +21,7 @@ __all__ = ["LIBRARIES", "install"]
 #: The libraries that parts need besides libc, by pkg-config's names. setup.py reads this table and
 #: leaves out parts whose libraries it does not find.
 LIBRARIES = {
+    "rpmem.memory.changes.digests": ("libxxhash",),
     "rpmem.memory.device": ("libpmem2",),
     "rpmem.memory.mapping": ("libpmem2",),
     "rpmem.memory.media": ("libpmem2",),
