@@ -5,6 +5,7 @@ from cpython.buffer cimport Py_buffer
 from libc.stdint cimport int32_t, uint32_t, uint64_t
 
 from rpmem.engine.engine cimport engine_t, outcome_t
+from rpmem.memory.changes.lender cimport Lender
 from rpmem.memory.region cimport Region
 from rpmem.steps.step cimport range_t
 
@@ -22,12 +23,13 @@ cdef class Replicator:
     cdef unsigned int born       # fork generation
     cdef object closed_error
     cdef object on_store         # told of reads into the region, or None
+    cdef list sent               # sets that were marked in: a call may still do it
     cdef Py_ssize_t busy         # calls in progress
     cdef object idle             # a condition, once a thread has waited for their end
     # the hot path
     cdef outcome_t run(self, const range_t *ranges, size_t count, uint32_t flags,
                        int32_t lane) noexcept nogil
-    cdef outcome_t run_lent(self, const range_t *ranges, size_t count, const char *source,
+    cdef outcome_t run_lent(self, const range_t *ranges, size_t count, Lender lender,
                             const range_t *whole) noexcept nogil
     cdef outcome_t lost(self) noexcept nogil
     cdef int32_t check(self, const range_t *ranges, size_t count) noexcept nogil
@@ -38,8 +40,8 @@ cdef class Replicator:
     cdef int call(self, object x, uint32_t flags, int32_t lane) except -1
     cdef int checked_run(self, const range_t *ranges, size_t count, uint32_t flags,
                          int32_t lane) except -1
-    cdef int run_copied(self, const range_t *ranges, size_t count, const Py_buffer *copied,
-                        uint64_t offset, const range_t *whole) except -1
+    cdef int checked_lent(self, const range_t *ranges, size_t count, Lender lender,
+                          const range_t *whole) except -1
     cdef int settle(self, outcome_t outcome, const range_t *ranges, size_t count) except -1
     cdef int outside(self, const range_t *ranges, size_t count) except -1
     cdef int read_into(self, uint32_t index, object buffer, uint64_t offset, int32_t number,

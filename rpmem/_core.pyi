@@ -4,6 +4,8 @@ from typing import Any, Protocol, Self
 from typing_extensions import Buffer
 
 from rpmem.engine.lanegroup import LaneGroup
+from rpmem.memory.changes.lender import Lender
+from rpmem.memory.changes.pageset import PageSet
 from rpmem.memory.region import Region
 
 class _Registered(Protocol):
@@ -35,9 +37,10 @@ class Replicator:
     def persist_many(
         self, ranges: Any, *, relaxed: bool = False, lane: int | None = None
     ) -> None: ...
-    def persist_copied(
-        self, ranges: Any, staging: Buffer, offset: int, whole: tuple[int, int] | None = None
+    def persist_lent(
+        self, ranges: Any, lender: Lender | None, whole: tuple[int, int] | None = None
     ) -> None: ...
+    def mark_sent(self, sent: PageSet | None) -> None: ...
     def confirm(self) -> None: ...
     def read(
         self,

@@ -24,6 +24,8 @@ from rpmem.engine.engine cimport (
     outcome_t,
 )
 from rpmem.engine.lanegroup cimport LaneGroup
+from rpmem.memory.changes.lender cimport Lender
+from rpmem.memory.changes.pageset cimport PageSet
 from rpmem.memory.region cimport Region
 from rpmem.engine.local cimport local_durable
 from rpmem.engine.ranges cimport (
@@ -42,6 +44,11 @@ from rpmem.errors import (
 from rpmem.base import interrupts
 from rpmem.base.handles import refuse_copy
 from rpmem.base.pool_format import HEADER_SIZE as _HEADER_SIZE
+
+
+cdef void fill(void *lender) noexcept nogil:
+    (<Lender> lender).fill()
+
 
 cdef class Replicator:
     """Makes ranges of a region durable on every replica at once, and here.
@@ -85,6 +92,7 @@ cdef class Replicator:
         self.on_store = on_store
         self.groups = list(groups)
         self.unsettled = []
+        self.sent = []
         self.born = fork_generation()
         for i in range(<uint32_t> len(groups)):
             group = <LaneGroup?> groups[i]
@@ -120,16 +128,19 @@ cdef class Replicator:
         engine_end(&self.engine, &outcome)
         return outcome
 
-    cdef outcome_t run_lent(self, const range_t *ranges, size_t count, const char *source,
+    cdef outcome_t run_lent(self, const range_t *ranges, size_t count, Lender lender,
                             const range_t *whole) noexcept nogil:
-        """Ranges whose bytes are at `source` on every replica, and here `whole` while they work."""
+        """Ranges whose bytes are lent, on every replica, and here `whole` while they work."""
         cdef operation_t operation
         cdef outcome_t outcome
         if count:
             memset(&operation, 0, sizeof(operation))
             operation.ranges = ranges
             operation.count = count
-            operation.source = source
+            # So that this address plus a range's offset is where its bytes are.
+            operation.source = <const char *> (<size_t> lender.view.buf - lender.offset)
+            operation.prepare = fill
+            operation.context = <void *> lender
             engine_begin(&self.engine, &operation, -1, EVERY_GROUP, &outcome)
         else:
             outcome = self.lost()
@@ -420,42 +431,37 @@ cdef class Replicator:
         finally:
             ranges_free(&collected)
 
-    def persist_copied(self, ranges, staging, uint64_t offset, whole=None):
-        """Make ranges durable on every replica with their bytes taken from a copy of the memory.
+    def persist_lent(self, ranges, Lender lender, whole=None):
+        """Make ranges durable on every replica, with their bytes taken from another place.
 
-        No lane refers to the copy once this returns, however it returns.
+        They are put there (`Lender.fill`) once no other call can have older bytes under way, and no
+        lane refers to the place once this returns, however it returns.
 
         Parameters
         ----------
         ranges : array
             As for `persist_many`: ``uint64``, of shape (n, 2). None of them may be empty. Without
             ranges nothing is sent, and a lost replica is an error as for any other call.
-        staging : buffer
-            The copy; all ranges lie in it.
-        offset : int
-            The pool offset of its first byte.
+        lender : Lender
+            Has the bytes of all ranges; None: there are no ranges.
         whole : (offset, length), optional
             What to make durable here meanwhile, if the region itself is one of the copies.
         """
         cdef range_t here
-        cdef Py_buffer view, copied
+        cdef Py_buffer view
         self.usable()
         here.offset = here.length = 0
         if whole is not None:
             range_of(&here, whole[0], whole[1], self.region.size)
         array_of_ranges(&view, ranges)
         try:
-            PyObject_GetBuffer(staging, &copied, PyBUF_C_CONTIGUOUS)
-            try:
-                self.run_copied(<const range_t *> view.buf, view.len // sizeof(range_t),
-                                &copied, offset, &here)
-            finally:
-                PyBuffer_Release(&copied)
+            self.checked_lent(<const range_t *> view.buf, view.len // sizeof(range_t), lender,
+                              &here)
         finally:
             PyBuffer_Release(&view)
 
-    cdef int run_copied(self, const range_t *ranges, size_t count, const Py_buffer *copied,
-                        uint64_t offset, const range_t *whole) except -1:
+    cdef int checked_lent(self, const range_t *ranges, size_t count, Lender lender,
+                          const range_t *whole) except -1:
         """Check the ranges, run without the GIL, raise the error that ended it."""
         cdef outcome_t outcome
         cdef size_t i
@@ -464,21 +470,30 @@ cdef class Replicator:
         if self.check(ranges, count) >= 0:
             self.outside(ranges, count)
         for i in range(count):
-            if ranges[i].length == 0 or is_outside(ranges[i].offset, ranges[i].length, offset,
-                                                   offset + <uint64_t> copied.len):
+            if lender is None or ranges[i].length == 0 or is_outside(
+                    ranges[i].offset, ranges[i].length, lender.offset,
+                    lender.offset + <uint64_t> lender.view.len):
                 raise RangeError(
                     f"range {i + 1} of {count}, (offset {ranges[i].offset}, length "
-                    f"{ranges[i].length}), is empty or not in the {copied.len} bytes copied from "
-                    f"offset {offset}", where=self.region.label)
+                    f"{ranges[i].length}), is empty or not lent", where=self.region.label)
         # Objects gave their buffers: that may have run Python code, which may have closed the pool.
         self.usable()
         self.busy += 1
         with nogil:
-            # So that this address plus a range's offset is where its bytes are.
-            outcome = self.run_lent(ranges, count,
-                                    <const char *> (<size_t> copied.buf - offset), whole)
+            outcome = self.run_lent(ranges, count, lender, whole)
         self.over()
         return self.settle(outcome, ranges, count)
+
+    def mark_sent(self, PageSet sent):
+        """Mark in a set, from now on, the pages that calls send from the region itself.
+
+        A call marks them before it sends anything, and when no call with older bytes of them is
+        under way. None: marks them no longer.
+        """
+        if sent is not None and sent.c.size != self.region.size:
+            raise RangeError("the set is not one of the pages of this region")
+        self.sent.append(sent)
+        self.engine.sent = NULL if sent is None else &sent.c
 
     def confirm(self):
         """Raise the error of a replica that is lost, or of a local medium that has refused.

@@ -5,6 +5,7 @@ from libc.stdint cimport int32_t, uint32_t, uint64_t
 
 from rpmem.engine.handout cimport handout_t
 from rpmem.engine.overlaps cimport overlaps_t
+from rpmem.memory.changes.pageset cimport pageset_t
 from rpmem.wire.polling cimport politeness_t
 from rpmem.steps.step cimport link_t, operation_t
 
@@ -44,6 +45,7 @@ ctypedef struct engine_t:
     politeness_t politeness
     uint32_t active           # calls under way
     uint64_t patience_ns      # the limit without progress
+    pageset_t *sent           # pages that calls send are marked there first; NULL: nowhere
 
 
 cdef int engine_init(engine_t *engine, uint32_t groups, uint32_t lanes) noexcept

@@ -18,10 +18,12 @@ from rpmem.wire.lane cimport (
 from rpmem.engine.overlaps cimport (
     overlaps_enter, overlaps_free, overlaps_init, overlaps_leave, overlaps_wait,
 )
+from rpmem.memory.changes.pageset cimport page_at, page_behind, pages_mark, pageset_t
 from rpmem.wire.clock cimport now
 from rpmem.wire.polling cimport cores, give_way, politeness
 from rpmem.steps.step cimport (
     OPERATION_DONE, OPERATION_DRAIN, OPERATION_FLUSH, OPERATION_RELAXED, link_t, operation_t,
+    range_t,
 )
 
 from rpmem.base.interrupts import check
@@ -193,6 +195,16 @@ cdef void leave(engine_t *engine, const operation_t *operation, outcome_t *outco
     handout_release(&engine.handout, <uint32_t> outcome.lane)
 
 
+cdef void mark_sent(pageset_t *sent, const operation_t *operation) noexcept nogil:
+    """Say which pages a call sends; whoever looks before is overtaken by nothing older."""
+    cdef const range_t *r
+    cdef size_t i
+    for i in range(operation.count):
+        r = &operation.ranges[i]
+        if r.length:
+            pages_mark(sent, page_at(sent, r.offset), page_behind(sent, r.offset + r.length))
+
+
 cdef void engine_begin(engine_t *engine, const operation_t *wanted, int32_t lane, int32_t group,
                        outcome_t *outcome) noexcept nogil:
     cdef operation_t *operation
@@ -208,6 +220,10 @@ cdef void engine_begin(engine_t *engine, const operation_t *wanted, int32_t lane
     outcome.lane = lane
     if lane < 0:
         return
+    if wanted.prepare != NULL:
+        wanted.prepare(wanted.context)
+    elif engine.sent != NULL and wanted.source == NULL and wanted.destination == NULL:
+        mark_sent(engine.sent, wanted)
     for g in range(engine.group_count):
         operation = &engine.operations[lane * engine.group_count + g]
         operation[0] = wanted[0]

@@ -38,6 +38,9 @@ ctypedef struct operation_t:
     int (*advance)(link_t *link, operation_t *operation) noexcept nogil
     char *destination
     void *handle
+    # called before the first post, when nothing older of the ranges can arrive any more
+    void (*prepare)(void *context) noexcept nogil
+    void *context
 
 cdef enum:
     MOST_DEFERRED = 64

@@ -26,6 +26,9 @@ cdef class PageSet:
 # Pages from `first` up to `end`.
 cdef void pages_add(pageset_t *pages, uint64_t first, uint64_t end) noexcept nogil
 cdef void pages_remove(pageset_t *pages, uint64_t first, uint64_t end) noexcept nogil
+# The same as pages_add for threads that do it at once, beside one that moves pages away.
+cdef void pages_mark(pageset_t *pages, uint64_t first, uint64_t end) noexcept nogil
+cdef void pages_move(pageset_t *pages, pageset_t *marked) noexcept nogil
 cdef bint pages_has(const pageset_t *pages, uint64_t page) noexcept nogil
 cdef uint64_t pages_count(const pageset_t *pages, uint64_t first, uint64_t end) noexcept nogil
 # The next run of pages in [first[0], end): its begin and its end, or False.

@@ -18,9 +18,13 @@ cdef extern from * nogil:
     """
     #define rpmem_ones(word) ((unsigned) __builtin_popcountll(word))
     #define rpmem_lowest(word) ((unsigned) __builtin_ctzll(word))
+    #define rpmem_mark(word, bits) ((void) __atomic_fetch_or((word), (bits), __ATOMIC_SEQ_CST))
+    #define rpmem_moved(word) __atomic_exchange_n((word), 0, __ATOMIC_SEQ_CST)
     """
     unsigned int rpmem_ones(uint64_t word)
     unsigned int rpmem_lowest(uint64_t word)
+    void rpmem_mark(uint64_t *word, uint64_t bits)
+    uint64_t rpmem_moved(uint64_t *word)
 
 cdef enum:
     BITS = 64
@@ -52,6 +56,21 @@ cdef void pages_remove(pageset_t *pages, uint64_t first, uint64_t end) noexcept 
         return
     for word in range(first // BITS, (end - 1) // BITS + 1):
         pages.words[word] &= ~mask_of(word, first, end)
+
+
+cdef void pages_mark(pageset_t *pages, uint64_t first, uint64_t end) noexcept nogil:
+    cdef uint64_t word
+    if first >= end:
+        return
+    for word in range(first // BITS, (end - 1) // BITS + 1):
+        rpmem_mark(&pages.words[word], mask_of(word, first, end))
+
+
+cdef void pages_move(pageset_t *pages, pageset_t *marked) noexcept nogil:
+    cdef uint64_t word
+    for word in range(pages.pages // BITS + 1):
+        if marked.words[word]:
+            pages.words[word] |= rpmem_moved(&marked.words[word])
 
 
 cdef bint pages_has(const pageset_t *pages, uint64_t page) noexcept nogil:
@@ -154,6 +173,15 @@ cdef class PageSet:
     def clear(self):
         """Take out all pages."""
         memset(self.c.words, 0, (self.c.pages // BITS + 1) * sizeof(uint64_t))
+
+    def move_from(self, PageSet marked not None):
+        """Add the pages of another set of the same region, and take them out there.
+
+        Threads may mark pages there meanwhile; those are added now, or stay.
+        """
+        if marked.c.pages != self.c.pages or marked is self:
+            raise RangeError("the pages are those of another region")
+        pages_move(&self.c, &marked.c)
 
     def ranges(self, uint64_t offset=0, length=None):
         """Return the bytes of the set's pages that are in a range: adjacent pages as one.

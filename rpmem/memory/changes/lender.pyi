@@ -1,0 +1,9 @@
+from typing_extensions import Buffer
+
+class Lender:
+    """Bytes of a region that calls take from another place."""
+
+    def __init__(self, place: Buffer, offset: int) -> None: ...
+    @property
+    def offset(self) -> int: ...
+    def __len__(self) -> int: ...
