@@ -23,6 +23,7 @@ from rpmem.base.target import ReplicaSpec
 from rpmem.epochs.members import Members
 from rpmem.epochs.record import Mark
 from rpmem.errors import ClosedError, FlushFailed, ForkedError, RpmemError, UsageError
+from rpmem.memory.changes.pageset import PageSet
 from rpmem.pool import assembly
 from rpmem.pool.assembly import Assembly
 from rpmem.pool.keepers import ReplicaKeeper
@@ -59,6 +60,8 @@ class Copies(Handle):
         The superblock of the local copy.
     members : Members
         The records of all copies.
+    joins : int
+        How often a replica was sent the pool to join.
     ended : bool
         Whether `end` was called.
     """
@@ -77,6 +80,8 @@ class Copies(Handle):
         self._lock = threading.Lock()
         self._unsettled: list[tuple[int, int]] = []
         self._on_store = on_store
+        self._sent: PageSet | None = None
+        self.joins = 0
         self.core = self._make(self.replicas)
 
     @property
@@ -146,6 +151,12 @@ class Copies(Handle):
                 replica.give_up("a change of the pool's own records was interrupted")
             raise
 
+    def mark_sent(self, pages: PageSet) -> None:
+        """Have calls mark in a set the pages that they send from the memory, before they do."""
+        with self._lock:
+            self._sent = pages
+            self.core.mark_sent(pages)
+
     def found(self) -> None:
         """Begin the first epoch, on new copies that hold a pool by now."""
         with interrupts.finishing():
@@ -190,6 +201,7 @@ class Copies(Handle):
         try:
             with self._changing():
                 self._raise_losses()
+                self.joins += 1
                 if create:
                     self.members.introduce(keeper)
                 self._join(keeper, [spec] if discard else [], progress)
@@ -350,6 +362,8 @@ class Copies(Handle):
             timeout_s=environment.timeout_of(self._options.timeout),
             on_store=self._on_store,
         )
+        if self._sent is not None:
+            core.mark_sent(self._sent)
         for index, replica in enumerate(replicas):
             replica.adopt(core, index)
         return core

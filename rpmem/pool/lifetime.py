@@ -19,7 +19,8 @@ from rpmem.pool.assembly import Assembly
 from rpmem.pool.catalogue.catalogue import Catalogue
 from rpmem.pool.copies import Copies
 from rpmem.pool.medium import PoolMedium
-from rpmem.pool.tracking import Noted, Tracking, Wanted
+from rpmem.pool.tracking.noted import Noted
+from rpmem.pool.tracking.tracking import Tracking, Wanted
 from rpmem.session.options import SessionOptions
 
 log = logging.getLogger(__name__)
@@ -67,7 +68,7 @@ class OpenPool(Closing):
         self._arrays = NamedArrays(self._region, catalogue, writable=not readonly)
         self._tracking = Tracking(
             self._region,
-            self._copies.call,
+            self._copies,
             floor=POOL_FLOOR,
             size=layout.pool_size,
             mark=lambda: catalogue.mark,

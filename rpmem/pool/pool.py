@@ -27,7 +27,7 @@ from rpmem.pool.options import (
     size_of,
 )
 from rpmem.pool.progress import Progress, checked
-from rpmem.pool.tracking import Mode, wanted_of
+from rpmem.pool.tracking.tracking import Mode, wanted_of
 from rpmem.session.options import SessionKeywords, SessionOptions
 from rpmem.session.replica import LEVELS, Replica
 

@@ -3,6 +3,7 @@
 
 from libc.stdint cimport uint64_t
 
+from rpmem.memory.changes.lender cimport Lender
 from rpmem.memory.changes.pageset cimport PageSet, pageset_t
 from rpmem.memory.region cimport Region
 
@@ -30,6 +31,12 @@ cdef class PageDigests:
     cdef int check(self, PageSet pages, uint64_t offset, uint64_t length) except -1
     # Whether the range begins and ends where pages do.
     cdef bint is_window(self, uint64_t offset, uint64_t length) noexcept
+
+
+cdef class CopiedPages(Lender):
+    cdef PageDigests digests
+    cdef PageSet pages
+    cdef uint64_t length
 
 
 # Add the pages of the range whose digest is not known or not that of the memory.

@@ -11,13 +11,13 @@ replica has acknowledged that copy. Until then, and if that fails, nothing is kn
 
 import os
 
-from cpython.buffer cimport PyBUF_WRITABLE, PyBuffer_Release, PyObject_GetBuffer
 from libc.stdint cimport uint64_t, uintptr_t
 from libc.stdlib cimport calloc, free
 from libc.string cimport memcpy
 from posix.unistd cimport _SC_PAGESIZE, sysconf
 
 from rpmem.base.bounds cimport is_outside
+from rpmem.memory.changes.lender cimport Lender
 from rpmem.memory.changes.pageset cimport (
     PageSet, bytes_of, extent_t, page_at, page_behind, pages_add, pages_has, pages_next,
     pages_remove, pageset_t,
@@ -128,6 +128,24 @@ cdef void digests_forget(digests_t *digests, uint64_t offset, uint64_t length) n
     pages_remove(digests.copied, first, end)
 
 
+cdef class CopiedPages(Lender):
+    """Pages of a window, copied when a call is about to send them; see `PageDigests.lend`."""
+
+    def __cinit__(self, place, uint64_t offset, PageDigests digests not None,
+                  PageSet pages not None, uint64_t length):
+        if self.view.readonly:
+            raise BufferRefused("pages are copied to a writable buffer")
+        if <uint64_t> self.view.len < length:
+            raise RangeError(f"a buffer of {self.view.len} bytes is less than the {length} to copy")
+        self.digests = digests
+        self.pages = pages
+        self.length = length
+
+    cdef void fill(self) noexcept nogil:
+        digests_copy(&self.digests.c, &self.pages.c, self.offset, self.length,
+                     <char *> self.view.buf)
+
+
 cdef class PageDigests:
     """A digest of each page of a region, as all copies last acknowledged it.
 
@@ -143,7 +161,7 @@ cdef class PageDigests:
     The pages are those of ``PageSet(size, region.address % page_size)``, and only such sets are
     taken. At first nothing is known of any page.
 
-    Whatever reaches a copy in another way than by `copy` and `confirm` has to be forgotten: else a
+    Whatever reaches a copy in another way than by `lend` and `confirm` has to be forgotten: else a
     page that is given its former content again seems to be what the copies have.
 
     It is not made for two threads at once, except for `changed` (see there).
@@ -190,12 +208,13 @@ cdef class PageDigests:
             digests_changed(&self.c, &pages.c, offset, length)
         self.region.busy -= 1
 
-    def copy(self, PageSet pages not None, uint64_t offset, uint64_t length, staging):
-        """Copy a set's pages in a window, each to its distance from the window's first byte.
+    def lend(self, PageSet pages not None, uint64_t offset, uint64_t length, staging):
+        """Return what copies a set's pages in a window, each to its distance from its first byte.
 
-        Nothing is known of these pages until they are confirmed. Other threads may store to the
-        memory meanwhile: every aligned word of the copy is one that stood there, if the window
-        begins at one and `staging` does.
+        They are copied, and hashed there, once the call that sends them asks for it. Nothing is
+        known of these pages then until they are confirmed. Other threads may store to the memory
+        meanwhile: every aligned word of the copy is one that stood there, if the window begins at
+        one and `staging` does.
 
         Parameters
         ----------
@@ -205,28 +224,18 @@ cdef class PageDigests:
             The window: it begins and ends where pages do, or the region does.
         staging : buffer
             Writable, and at least as long as the window.
+
+        Returns
+        -------
+        CopiedPages
         """
-        cdef Py_buffer view
         self.check(pages, offset, length)
         if not self.is_window(offset, length):
             raise RangeError(f"(offset {offset}, length {length}) does not begin and end with "
                              "pages", where=self.region.label)
-        try:
-            PyObject_GetBuffer(staging, &view, PyBUF_WRITABLE)
-        except (BufferError, TypeError, ValueError) as error:
-            raise BufferRefused(
-                f"pages are copied to a writable contiguous buffer: {error}") from error
-        try:
-            if <uint64_t> view.len < length:
-                raise RangeError(f"a buffer of {view.len} bytes is less than the {length} to copy")
-            # Once more: the buffer's owner may have run Python code.
-            self.check(pages, offset, length)
-            self.region.busy += 1
-            with nogil:
-                digests_copy(&self.c, &pages.c, offset, length, <char *> view.buf)
-            self.region.busy -= 1
-        finally:
-            PyBuffer_Release(&view)
+        # What an earlier call copied was not acknowledged.
+        pages_remove(self.c.copied, page_at(self.c.known, offset), end_of(&self.c, offset, length))
+        return CopiedPages(staging, offset, self, pages, length)
 
     def confirm(self, PageSet pages not None, uint64_t offset, uint64_t length):
         """Believe the digests of a set's pages in a window: all copies have what was copied.

@@ -1,8 +1,6 @@
 """Bytes of a region that calls take from another place, which no store to the region changes."""
 
-from cpython.buffer cimport (
-    PyBUF_WRITABLE, PyBuffer_Release, PyObject_GetBuffer,
-)
+from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
 from libc.stdint cimport uint64_t
 
 from rpmem.base.handles import refuse_copy
@@ -15,17 +13,17 @@ cdef class Lender:
     Parameters
     ----------
     place : buffer
-        Writable and contiguous; kept alive.
+        Contiguous; kept alive.
     offset : int
         The offset in the region that its first byte stands for.
     """
 
     def __cinit__(self, place, uint64_t offset, *_):
         try:
-            PyObject_GetBuffer(place, &self.view, PyBUF_WRITABLE)
+            PyObject_GetBuffer(place, &self.view, PyBUF_SIMPLE)
         except (BufferError, TypeError, ValueError) as error:
             raise BufferRefused(
-                f"bytes are lent from a writable contiguous buffer: {error}") from error
+                f"bytes are lent from a contiguous buffer: {error}") from error
         self.has_view = True
         self.offset = offset
 
@@ -38,6 +36,11 @@ cdef class Lender:
 
     def __len__(self):
         return self.view.len
+
+    def copy(self):
+        """Put the bytes there now; calls that send them do it themselves."""
+        with nogil:
+            self.fill()
 
     cdef void fill(self) noexcept nogil:
         pass

@@ -47,7 +47,7 @@ class Memory:
 
     def learn(self) -> None:
         """Let all pages be known as they are."""
-        self.digests.copy(self.all(), 0, self.size, bytearray(self.size))
+        self.digests.lend(self.all(), 0, self.size, bytearray(self.size)).copy()
         self.digests.confirm(self.all(), 0, self.size)
 
     def changed(self, offset: int = 0, length: int | None = None) -> list[int]:
@@ -134,7 +134,7 @@ def test_only_pages_of_the_set_and_the_window_are_copied(memory):
     low = PAGE - memory.skew if memory.size > PAGE else 0
     length = min(90 * PAGE, memory.size - low)
     staging = bytearray(length)
-    memory.digests.copy(pages, low, length, staging)
+    memory.digests.lend(pages, low, length, staging).copy()
     wanted = set(memory.numbers(pages))
     for at in range(length):
         number = (low + at + memory.skew) // PAGE
@@ -150,7 +150,7 @@ def test_only_pages_of_the_set_and_the_window_are_copied(memory):
 def test_the_digest_is_that_of_the_copy():
     memory = Memory()
     staging = bytearray(SIZE)
-    memory.digests.copy(memory.all(), 0, SIZE, staging)
+    memory.digests.lend(memory.all(), 0, SIZE, staging).copy()
     memory.bytes[3 * PAGE + 5] = 9  # before the acknowledgement, and not in the copy
     memory.digests.confirm(memory.all(), 0, SIZE)
     assert memory.changed() == [3]
@@ -174,7 +174,7 @@ def test_the_digest_is_that_of_the_copy_while_others_store():
     def send() -> None:
         pages = memory.none()
         memory.digests.changed(pages, 0, memory.size)
-        memory.digests.copy(pages, 0, memory.size, staging)
+        memory.digests.lend(pages, 0, memory.size, staging).copy()
         pairs = memoryview(pages.ranges()).cast("Q").tolist()
         for offset, length in zip(pairs[::2], pairs[1::2], strict=True):
             replica[offset : offset + length] = staging[offset : offset + length]
@@ -193,7 +193,7 @@ def test_what_was_copied_and_not_confirmed_is_unknown():
     memory.learn()
     pages = memory.none()
     pages.add(4 * PAGE, 2 * PAGE)
-    memory.digests.copy(pages, 0, SIZE, bytearray(SIZE))
+    memory.digests.lend(pages, 0, SIZE, bytearray(SIZE)).copy()
     assert memory.changed() == [4, 5]
     assert len(memory.digests) == PAGES - 2
 
@@ -206,8 +206,8 @@ def test_only_what_was_copied_can_be_confirmed():
     one.add(0, 1)
     other.add(PAGE, 1)
     # Another copy of the window takes the place of one that was not acknowledged.
-    memory.digests.copy(one, 0, SIZE, bytearray(SIZE))
-    memory.digests.copy(other, 0, SIZE, bytearray(SIZE))
+    memory.digests.lend(one, 0, SIZE, bytearray(SIZE)).copy()
+    memory.digests.lend(other, 0, SIZE, bytearray(SIZE)).copy()
     memory.digests.confirm(memory.all(), 0, SIZE)
     assert len(memory.digests) == 1
     assert 1 not in memory.changed()
@@ -219,7 +219,7 @@ def test_only_what_was_copied_can_be_confirmed():
 
 def test_only_the_window_is_confirmed():
     memory = Memory()
-    memory.digests.copy(memory.all(), 0, SIZE, bytearray(SIZE))
+    memory.digests.lend(memory.all(), 0, SIZE, bytearray(SIZE)).copy()
     memory.digests.confirm(memory.all(), 64 * PAGE, 2 * PAGE)
     assert len(memory.digests) == 2
     some = memory.none()
@@ -239,7 +239,7 @@ def test_what_is_forgotten_is_unknown_although_it_is_the_same(memory):
 
 def test_what_is_forgotten_between_copy_and_confirmation_stays_forgotten():
     memory = Memory()
-    memory.digests.copy(memory.all(), 0, SIZE, bytearray(SIZE))
+    memory.digests.lend(memory.all(), 0, SIZE, bytearray(SIZE)).copy()
     memory.digests.forget(PAGE - 1, 2)
     memory.digests.confirm(memory.all(), 0, SIZE)
     assert memory.changed() == [0, 1]
@@ -256,7 +256,7 @@ def test_ranges_lie_in_the_region(memory):
             with pytest.raises(RangeError):
                 call(pages, offset, length)
         with pytest.raises(RangeError):
-            digests.copy(pages, offset, length, bytearray(8))
+            digests.lend(pages, offset, length, bytearray(8)).copy()
         with pytest.raises(RangeError):
             digests.forget(offset, length)
 
@@ -264,24 +264,24 @@ def test_ranges_lie_in_the_region(memory):
 def test_a_window_begins_and_ends_with_pages(memory):
     buffer = bytearray(memory.size)
     pages = memory.none()
-    memory.digests.copy(pages, 0, memory.size, buffer)
+    memory.digests.lend(pages, 0, memory.size, buffer).copy()
     if memory.size < 2 * PAGE:
         return
     first = PAGE - memory.skew
-    memory.digests.copy(pages, 0, first, buffer)
-    memory.digests.copy(pages, first, memory.size - first, buffer)
+    memory.digests.lend(pages, 0, first, buffer).copy()
+    memory.digests.lend(pages, first, memory.size - first, buffer).copy()
     for offset, length in [(first - 1, 1), (first, 1), (0, first + 1), (1, memory.size - 1)]:
         with pytest.raises(RangeError, match="begin and end with pages"):
-            memory.digests.copy(pages, offset, length, buffer)
+            memory.digests.lend(pages, offset, length, buffer).copy()
 
 
 def test_the_buffer_is_writable_and_long_enough():
     memory = Memory()
     with pytest.raises(RangeError, match="less than"):
-        memory.digests.copy(memory.all(), 0, SIZE, bytearray(SIZE - 1))
+        memory.digests.lend(memory.all(), 0, SIZE, bytearray(SIZE - 1)).copy()
     for odd in (bytes(SIZE), None, "text"):
         with pytest.raises(BufferRefused):
-            memory.digests.copy(memory.all(), 0, SIZE, odd)
+            memory.digests.lend(memory.all(), 0, SIZE, odd).copy()
     assert len(memory.digests) == 0
 
 
@@ -292,7 +292,7 @@ def test_the_set_is_of_the_same_pages(memory):
         with pytest.raises(RangeError, match="not one of the pages"):
             memory.digests.confirm(odd, 0, 1)
         with pytest.raises(RangeError, match="not one of the pages"):
-            memory.digests.copy(odd, 0, 0, bytearray(1))
+            memory.digests.lend(odd, 0, 0, bytearray(1)).copy()
     with pytest.raises(TypeError):
         memory.digests.changed(None, 0, 1)
 
@@ -317,7 +317,7 @@ def test_of_a_region_that_is_closed_nothing_is_read():
         with pytest.raises(ClosedError):
             call(PageSet(SIZE), 0, PAGE)
     with pytest.raises(ClosedError):
-        digests.copy(PageSet(SIZE), 0, SIZE, bytearray(SIZE))
+        digests.lend(PageSet(SIZE), 0, SIZE, bytearray(SIZE)).copy()
     with pytest.raises(ClosedError):
         digests.forget(0, 1)
 

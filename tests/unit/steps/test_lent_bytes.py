@@ -7,6 +7,7 @@ import os
 import numpy as np
 import pytest
 
+from rpmem.memory.changes.lender import Lender
 from rpmem._core import Replicator
 from rpmem.errors import (
     BufferRefused,
@@ -36,7 +37,7 @@ def test_the_bytes_are_those_of_the_copy(step):
     copied = os.urandom(LENGTH)
     pairs = [(AT, 8), (AT + 4096, 4096), (AT + 9001, 17), (AT + 65536, 300_001)]
     pairs += [(AT + LENGTH - 4096, 4096)]
-    bench.core.persist_copied(ranges(*pairs), copied, AT)
+    bench.core.persist_lent(ranges(*pairs), Lender(copied, AT))
     for offset, length in pairs:
         there = bench.lane.read_pool(offset, length)
         assert there == copied[offset - AT : offset - AT + length]
@@ -51,7 +52,7 @@ def test_no_post_refers_to_the_copy(step):
     copied = os.urandom(LENGTH)
     for pairs in ([LONG], [(8192, 8)], [(8192, 8), (16384, 100_000), (200_000, 64)]):
         there = ranges(*((AT + offset, length) for offset, length in pairs))
-        bench.core.persist_copied(there, copied, AT)
+        bench.core.persist_lent(there, Lender(copied, AT))
         assert set(bench.kinds()) == {"send"}
         assert bench.lane.gathered == 0
 
@@ -67,7 +68,7 @@ def test_messages_are_filled():
     bench = Bench("send-after-write")
     copied = bytes(LENGTH)
     pairs = [(AT + number * 65536, 32768) for number in range(6)]
-    bench.core.persist_copied(ranges(*pairs), copied, AT)
+    bench.core.persist_lent(ranges(*pairs), Lender(copied, AT))
     # Two halves of 64 KiB do not quite fit into a message of 64 KiB with what describes them.
     assert bench.lane.messages == 4
 
@@ -83,27 +84,27 @@ def test_a_word_that_is_not_in_the_pool_goes_inside_a_message(step):
 def test_ranges_lie_in_the_copy_and_in_the_pool():
     bench = Bench("send-after-write", floor=4096)
     copied = bytes(LENGTH)
-    bench.core.persist_copied(ranges((AT, LENGTH)), copied, AT)
-    bench.core.persist_copied(ranges((AT, 1), (AT + LENGTH - 1, 1)), copied, AT)
+    bench.core.persist_lent(ranges((AT, LENGTH)), Lender(copied, AT))
+    bench.core.persist_lent(ranges((AT, 1), (AT + LENGTH - 1, 1)), Lender(copied, AT))
     bench.lane.posts()
     most = (1 << 64) - 1
     wrong = [(AT - 1, 8), (AT + LENGTH - 7, 8), (AT + LENGTH, 1), (AT, LENGTH + 1), (AT, 0)]
     wrong += [(AT - 1, 1), (most, 2), (AT, most), (0, SIZE)]
     for pair in wrong:
         with pytest.raises(RangeError):
-            bench.core.persist_copied(ranges((AT, 8), pair), copied, AT)
+            bench.core.persist_lent(ranges((AT, 8), pair), Lender(copied, AT))
     # The copy may reach beyond the pool or into its header, what is sent of it may not.
     for pair, at in [((4088, 16), 0), ((SIZE - 8, 16), SIZE - 4096), ((SIZE, 8), SIZE - 4096)]:
         with pytest.raises(RangeError):
-            bench.core.persist_copied(ranges(pair), copied, at)
+            bench.core.persist_lent(ranges(pair), Lender(copied, at))
     with pytest.raises(RangeError):
-        bench.core.persist_copied(ranges((AT, 8)), copied, most)
+        bench.core.persist_lent(ranges((AT, 8)), Lender(copied, most))
     for whole in [(0, SIZE), (4096, SIZE), (SIZE, 1)]:
         with pytest.raises(RangeError):
-            bench.core.persist_copied(ranges((AT, 8)), copied, AT, whole)
+            bench.core.persist_lent(ranges((AT, 8)), Lender(copied, AT), whole)
     for odd in (np.zeros(2, np.uint64), np.zeros((1, 2), np.int64), [(AT, 8)]):
         with pytest.raises(BufferRefused):
-            bench.core.persist_copied(odd, copied, AT)
+            bench.core.persist_lent(odd, Lender(copied, AT))
     assert bench.lane.posts() == []
 
 
@@ -112,7 +113,7 @@ def test_it_returns_only_once_all_is_answered(step):
     bench = Bench(step)
     bench.lane.withhold(answers=True)
     with pytest.raises(DeadlineExceeded):
-        bench.core.persist_copied(ranges((AT, 8)), bytes(LENGTH), AT)
+        bench.core.persist_lent(ranges((AT, 8)), Lender(bytes(LENGTH), AT))
 
 
 @pytest.mark.parametrize("step", EVERY)
@@ -121,7 +122,7 @@ def test_interrupted_it_is_unsettled_and_a_drain_waits_for_it(step):
     pairs = [(AT, 100_000), (AT + 200_000, 64)]
     bench.lane.withhold(posts=True, answers=True)
     with pytest.raises(Alarm), alarm():
-        bench.core.persist_copied(ranges(*pairs), os.urandom(LENGTH), AT)
+        bench.core.persist_lent(ranges(*pairs), Lender(os.urandom(LENGTH), AT))
     assert bench.core.take_unsettled() == pairs
     bench.lane.withhold()
     bench.core.persist(None)
@@ -143,8 +144,8 @@ def nothing(core: Replicator) -> list:
     """Return the ways of having nothing to send."""
     return [
         core.confirm,
-        lambda: core.persist_copied(NONE, b"", AT),
-        lambda: core.persist_copied(NONE, bytes(LENGTH), AT, (4096, SIZE - 4096)),
+        lambda: core.persist_lent(NONE, None),
+        lambda: core.persist_lent(NONE, None, (4096, SIZE - 4096)),
     ]
 
 
@@ -182,7 +183,7 @@ def test_a_local_medium_that_refused_is_an_error():
         with pytest.raises(FlushFailed):
             call()
     with pytest.raises(FlushFailed):
-        core.persist_copied(ranges((AT, 8)), b"12345678", AT, (4096, 8))
+        core.persist_lent(ranges((AT, 8)), Lender(b"12345678", AT), (4096, 8))
     # The replica has it all the same.
     assert bench.lane.read_pool(AT, 8) == b"12345678"
     # A core that is not local does not ask.
@@ -192,11 +193,11 @@ def test_a_local_medium_that_refused_is_an_error():
 def test_without_replicas_only_the_local_part_is_left():
     region = Region.anonymous(SIZE)
     core = Replicator(region, [], local=True, floor=4096)
-    core.persist_copied(ranges((AT, 8)), bytes(8), AT, (4096, SIZE - 4096))
+    core.persist_lent(ranges((AT, 8)), Lender(bytes(8), AT), (4096, SIZE - 4096))
     core.confirm()
     region.refuse(5)
     with pytest.raises(FlushFailed):
-        core.persist_copied(ranges((AT, 8)), bytes(8), AT, (4096, SIZE - 4096))
+        core.persist_lent(ranges((AT, 8)), Lender(bytes(8), AT), (4096, SIZE - 4096))
 
 
 def test_a_pool_that_is_only_read_confirms_nothing():
@@ -217,5 +218,5 @@ def test_the_window_is_kept():
     bench = Bench("send-after-write")
     bench.lane.withhold(answers=True)
     with pytest.raises(DeadlineExceeded):
-        bench.core.persist_copied(ranges((AT, LENGTH)), bytes(LENGTH), AT)
+        bench.core.persist_lent(ranges((AT, LENGTH)), Lender(bytes(LENGTH), AT))
     assert bench.lane.messages == WINDOW

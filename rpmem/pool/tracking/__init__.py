@@ -1,0 +1,1 @@
+"""What `Pool.persist` sends without a range: the pages that changed."""
