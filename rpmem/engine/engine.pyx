@@ -159,8 +159,9 @@ cdef int32_t enter(engine_t *engine, const operation_t *wanted, int32_t number,
         lane = take_lane(engine, number, outcome)
         if lane < 0 or wanted.destination != NULL:
             return lane
+        # What a flush has held back is sent by the drain, after bytes that were copied before.
         other = overlaps_enter(&engine.overlaps, <uint32_t> lane, wanted.ranges, wanted.count,
-                               wanted.flags & OPERATION_RELAXED != 0)
+                               wanted.flags & OPERATION_RELAXED != 0 or wanted.prepare != NULL)
         if other < 0:
             return lane
         handout_release(&engine.handout, <uint32_t> lane)

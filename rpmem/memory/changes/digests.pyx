@@ -1,8 +1,8 @@
 """A digest of each page of a region, as all copies last acknowledged it.
 
-The digest is XXH3 with 128 bits and a secret of its own for each object: two contents of a page have
-the same one by chance only, about once in 2**128 comparisons, and nobody who writes to the pool can
-look for two that have.
+The digest is XXH3 with 128 bits and a secret of its own for each object: two contents of a page
+have the same one by chance only, about once in 2**128 comparisons, and nobody who writes to the
+pool can look for two that have.
 
 What counts as known is what was sent, never what is in the memory, which other threads may store to
 at any time: a page is copied, the copy is hashed and sent, and the digest is believed once every

@@ -13,7 +13,6 @@ import pytest
 from rpmem.errors import BufferRefused, ClosedError, RangeError
 from rpmem.memory.changes.pageset import PageSet
 from rpmem.memory.region import Region
-from rpmem.pool.hashing import ALONE, PIECE, Hashing
 from tests.support.without import is_built
 
 if not is_built("rpmem.memory.changes.digests"):
@@ -325,87 +324,3 @@ def test_of_a_region_that_is_closed_nothing_is_read():
 def test_it_cannot_be_copied():
     with pytest.raises(TypeError):
         copy.copy(Memory().digests)
-
-
-# --- several threads ---------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("threads", [1, 2, 4])
-@pytest.mark.parametrize("skew", [0, 1232])
-def test_threads_find_what_one_finds(threads, skew):
-    memory = Memory(5 * PIECE + 777, skew)
-    memory.learn()
-    chance = random.Random(threads)
-    hashing = Hashing(skew, threads)
-    for _ in range(5):
-        for at in (0, memory.size - 1, *chance.choices(range(memory.size), k=200)):
-            memory.bytes[at] ^= 0xFF
-        for offset, length in [(0, memory.size), (12345, memory.size - 23456), (PAGE, ALONE)]:
-            found = memory.none()
-            hashing.changed(memory.digests, found, offset, length)
-            assert memory.numbers(found) == memory.changed(offset, length)
-    hashing.close()
-
-
-def test_each_piece_is_compared_once():
-    seen: list[tuple[int, int]] = []
-
-    class Digests:
-        def changed(self, pages: PageSet, offset: int, length: int) -> None:
-            seen.append((offset, length))
-
-    hashing = Hashing(100, 3)
-    for offset, length in [
-        (0, ALONE - 1),
-        (0, ALONE),
-        (PIECE - 100, 2 * PIECE),
-        (PIECE - 101, 2 * PIECE + 2),
-        (5, 10 * PIECE),
-    ]:
-        seen.clear()
-        hashing.changed(Digests(), PageSet(1), offset, length)
-        seen.sort()
-        assert seen[0][0] == offset
-        assert [at + n for at, n in seen] == [*(at for at, _ in seen[1:]), offset + length]
-        assert all((at + 100) % PIECE == 0 for at, _ in seen[1:])
-        assert all(0 < n <= PIECE for _, n in seen) or length < ALONE
-    hashing.close()
-
-
-@pytest.mark.parametrize("where", ["here", "there"])
-def test_an_exception_ends_all_threads(where):
-    main = threading.get_ident()
-    seen: list[int] = []
-
-    class Failing(Exception):
-        pass
-
-    class Digests:
-        def changed(self, pages: PageSet, offset: int, length: int) -> None:
-            seen.append(offset)
-            if (threading.get_ident() == main) == (where == "here"):
-                raise Failing
-            threading.Event().wait(0.01)
-
-    hashing = Hashing(0, 3)
-    with pytest.raises(Failing):
-        hashing.changed(Digests(), PageSet(1), 0, 1000 * PIECE)
-    count = len(seen)
-    if where == "here":
-        assert count < 100
-    threading.Event().wait(0.05)
-    assert len(seen) == count
-    hashing.close()
-
-
-def test_threads_are_there_from_the_first_long_range_to_the_end():
-    memory = Memory(ALONE)
-    hashing = Hashing(0, 3)
-    before = threading.active_count()
-    hashing.changed(memory.digests, memory.none(), 0, ALONE - 1)
-    assert threading.active_count() == before
-    hashing.changed(memory.digests, memory.none(), 0, ALONE)
-    assert threading.active_count() > before
-    hashing.close()
-    assert threading.active_count() == before
-    hashing.close()

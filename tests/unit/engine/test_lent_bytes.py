@@ -1,13 +1,14 @@
-"""Calls whose bytes come from a copy of the memory, which is used again as soon as they return."""
+"""Calls whose bytes come from another place, which is used again as soon as they return."""
 
 from __future__ import annotations
 
 import os
+import threading
+import time
 
 import numpy as np
 import pytest
 
-from rpmem.memory.changes.lender import Lender
 from rpmem._core import Replicator
 from rpmem.errors import (
     BufferRefused,
@@ -18,9 +19,12 @@ from rpmem.errors import (
     RpmemError,
     UsageError,
 )
+from rpmem.memory.changes.lender import Lender
+from rpmem.memory.changes.pageset import PageSet
 from rpmem.memory.region import Region
 from tests.support.alarm import Alarm, alarm
 from tests.support.posts import EVERY, LONG, SIZE, WINDOW, Bench
+from tests.support.without import is_built
 
 #: Where the copies of these tests begin, and how long they are.
 AT, LENGTH = 64 << 10, 512 << 10
@@ -128,6 +132,96 @@ def test_interrupted_it_is_unsettled_and_a_drain_waits_for_it(step):
     bench.core.persist(None)
     bench.core.drain()
     assert bench.same(0, SIZE)
+
+
+# --- copied when the call's turn has come ------------------------------------------------------
+
+
+class Copies:
+    """Pages `AT` and following, lent by digests of a bench's region."""
+
+    def __init__(self, bench: Bench, pages: int = 1) -> None:
+        if not is_built("rpmem.memory.changes.digests"):
+            pytest.skip("rpmem.memory.changes.digests is not built here")
+        from rpmem.memory.changes.digests import PageDigests
+
+        self.core = bench.core
+        self.pages = PageSet(SIZE)
+        self.length = pages * self.pages.page_size
+        self.pages.add(AT, self.length)
+        self.digests = PageDigests(bench.region)
+        self.content = bytearray(self.length)
+
+    def send(self, lane: int | None = None) -> None:
+        lender = self.digests.lend(self.pages, AT, self.length, self.content)
+        self.core.persist_lent(ranges((AT, self.length)), lender)
+        self.digests.confirm(self.pages, AT, self.length)
+
+    def differ(self) -> bool:
+        found = PageSet(SIZE)
+        self.digests.changed(found, AT, self.length)
+        return bool(found)
+
+
+def store(bench: Bench, offset: int, content: bytes) -> None:
+    with memoryview(bench.region) as view:
+        view[offset : offset + len(content)] = content
+
+
+@pytest.mark.parametrize("step", EVERY)
+def test_pages_are_copied_sent_and_known(step):
+    bench = Bench(step)
+    copies = Copies(bench, pages=20)
+    copies.send()
+    assert bench.same(AT, copies.length)
+    assert copies.content == bench.lane.read_pool(AT, copies.length)
+    assert not copies.differ()
+    store(bench, AT + 5000, b"stored")
+    assert copies.differ()
+
+
+def test_what_was_not_acknowledged_is_not_known():
+    bench = Bench("send-after-write")
+    copies = Copies(bench)
+    copies.send()
+    bench.lane.withhold(answers=True)
+    with pytest.raises(DeadlineExceeded):
+        copies.send()
+    assert copies.differ()
+
+
+def test_no_byte_is_older_than_what_another_call_has_sent():
+    """Copied while another call sends the same bytes, they could replace newer ones."""
+    bench = Bench("send-after-write", lanes=2, timeout=20.0)
+    copies = Copies(bench)
+    bench.lane.withhold(answers=True)
+    other = threading.Thread(target=bench.core.persist, args=((AT, 8),), kwargs={"lane": 0})
+    other.start()
+    while not bench.lane.messages:
+        time.sleep(0.001)
+    sender = threading.Thread(target=copies.send)
+    sender.start()
+    time.sleep(0.05)
+    assert copies.content == bytes(copies.length)
+    store(bench, AT, b"newer by")
+    bench.lane.withhold()
+    other.join()
+    sender.join()
+    assert copies.content[:8] == b"newer by"
+
+
+@pytest.mark.parametrize("lanes", [1, 2])
+def test_no_flush_that_was_held_back_comes_after_a_copy(lanes):
+    """Else the drain sends what the memory has by then, of which no digest is known."""
+    bench = Bench("send-after-write", lanes=lanes)
+    copies = Copies(bench)
+    bench.core.flush((AT, 8), lane=0)
+    assert bench.lane.messages == 0
+    copies.send()
+    before = bench.lane.read_pool(AT, 8)
+    store(bench, AT, b"newer by")
+    bench.core.drain()
+    assert bench.lane.read_pool(AT, 8) == before
 
 
 # --- the local medium, and calls with nothing to send ------------------------------------------
