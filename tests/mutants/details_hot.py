@@ -113,8 +113,8 @@ MUTANTS = (
     Mutant(
         "a relaxed call is taken for a message",
         "enter",
-        "wanted.flags & OPERATION_RELAXED != 0)",
-        "False)",
+        "wanted.flags & OPERATION_RELAXED != 0 or wanted.prepare",
+        "wanted.prepare",
         _OVERLAPS,
     ),
     Mutant(

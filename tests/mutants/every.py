@@ -16,12 +16,13 @@ from tests.mutants import (
     details_target,
     epochs,
     files,
+    lent,
     links,
     pool,
     records,
 )
 
-_MODULES = (codec, copies, core, daemon, epochs, files, links, pool, records)
+_MODULES = (codec, copies, core, daemon, epochs, files, lent, links, pool, records)
 _DETAILS = (
     details_core,
     details_daemon,
