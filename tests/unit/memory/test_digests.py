@@ -155,6 +155,21 @@ def test_the_digest_is_that_of_the_copy():
     assert memory.changed() == [3]
 
 
+def test_the_digest_is_that_of_the_copy_even_if_the_memory_changed_while_it_was_made():
+    """The place of the copy is in the page itself, so that copying changes what is copied."""
+    memory = Memory()
+    memory.bytes[:] = os.urandom(SIZE)
+    page = memory.none()
+    page.add(0, PAGE)
+    place = memory.bytes[64 : 64 + PAGE]
+    memory.digests.lend(page, 0, PAGE, place).copy()
+    memory.digests.confirm(page, 0, PAGE)
+    sent = bytes(place)
+    assert memory.changed(0, PAGE) == [0]
+    memory.bytes[:PAGE] = sent
+    assert memory.changed(0, PAGE) == []
+
+
 def test_the_digest_is_that_of_the_copy_while_others_store():
     """A thread stores all the time; at last the copies have what the memory has."""
     memory = Memory(64 * PAGE)
@@ -210,6 +225,11 @@ def test_only_what_was_copied_can_be_confirmed():
     memory.digests.confirm(memory.all(), 0, SIZE)
     assert len(memory.digests) == 1
     assert 1 not in memory.changed()
+    # Nor does what was lent and never copied.
+    memory.digests.lend(one, 0, SIZE, bytearray(SIZE)).copy()
+    memory.digests.lend(one, 0, SIZE, bytearray(SIZE))
+    memory.digests.confirm(one, 0, SIZE)
+    assert len(memory.digests) == 1
     # Once.
     memory.digests.forget(PAGE, 1)
     memory.digests.confirm(memory.all(), 0, SIZE)
