@@ -11,6 +11,8 @@ import os
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from typing import TYPE_CHECKING, Final, Protocol
 
+from rpmem.base.handles import Handle
+
 if TYPE_CHECKING:
     from rpmem.memory.changes.pageset import PageSet
 
@@ -31,7 +33,7 @@ class Digests(Protocol):
         """Add to a set the pages of a range that are not what they were."""
 
 
-class Hashing:
+class Hashing(Handle):
     """Threads that compare memory with its digests, from the first long range until `close`.
 
     Parameters

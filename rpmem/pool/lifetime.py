@@ -52,29 +52,30 @@ class OpenPool(Closing):
             # Whoever else has a buffer may store to it by ways that are not seen.
             tracking = "off"
         noted = Noted()
-        self._copies = Copies(parts, options, None if tracking == "off" else noted.note)
+        copies = Copies(parts, options, None if tracking == "off" else noted.note)
         self._region = parts.copy.region
         self._readonly = readonly
         self._pid = os.getpid()
         layout = parts.layout
-        medium = PoolMedium(self._region, self._copies.replicate_many)
+        medium = PoolMedium(self._region, copies.replicate_many)
         catalogue = parts.catalogue
         if catalogue is None:
             catalogue = Catalogue.format(medium, layout, zeroed=parts.zeroed)
-            self._copies.found()
+            copies.found()
             parts.copy.publish()
         elif not readonly:
             catalogue.settle(medium, keeps_zeros=parts.copy.keeps_zeros)
         self._arrays = NamedArrays(self._region, catalogue, writable=not readonly)
         self._tracking = Tracking(
             self._region,
-            self._copies,
+            copies,
             floor=POOL_FLOOR,
             size=layout.pool_size,
             mark=lambda: catalogue.mark,
             noted=noted,
             wanted=tracking,
         )
+        self._copies = copies
 
     @classmethod
     def _over(

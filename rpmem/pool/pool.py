@@ -54,6 +54,23 @@ class Pool(OpenPool):
         power failure, ``"volatile"`` (tmpfs, a buffer) does not outlive its machine. Data that was
         only written, or flushed without `drain`, may or may not survive on any copy.
 
+    What changed
+        `persist` without a range sends the pages that changed since they were last durable on
+        every copy. With ``tracking="kernel"`` the kernel tells which pages were stored to (Linux
+        6.7 and newer): looking at 1 GiB takes half a millisecond, and the first store to a page
+        after each look a microsecond more. Memory that is rewritten as a whole again and again is
+        not looked at page by page: it is sent as a whole, once more than needed. With ``"digest"``
+        a digest of each page is compared, which takes about 0.1 s of a core for 1 GiB. ``"auto"``
+        is the first of them that works with the pool's files, and ``"off"`` for a buffer, which
+        others may store to by ways that are not seen. ``"off"`` sends the whole pool each time.
+
+        All see every store of this process through the pool's memory: by numpy and other
+        libraries, by C code, and by system calls such as read. Stores that come another way are not
+        seen, or by digests only: through another mapping of the same file, by ``pwrite``, of
+        another process, or by a device (O_DIRECT, RDMA of other libraries). For these, name the
+        range, which is then sent whatever happened, or call `touched`. Once the process has forked,
+        digests are compared, so that what a child stores is seen.
+
     When a replica is lost
         `persist` raises `ReplicaLost` (or another error that names the replica) after the other
         replicas and the local copy have finished: there the data *is* durable. Every later call
@@ -132,11 +149,7 @@ class Pool(OpenPool):
         user_flags : bytes
             16 bytes for the header; zeros: the machine's architecture, as PMDK does.
         tracking : {"auto", "kernel", "digest", "off"}
-            How `persist` without a range finds what changed: the kernel tells which pages were
-            stored to (Linux 6.7 and newer), or a digest of each page is compared with that of what
-            was last sent, which takes about 0.1 s of a core for each GiB. ``"auto"`` is the first
-            of them that works with the pool's files, and ``"off"`` for a buffer, which others may
-            store to by ways that are not seen. ``"off"`` sends the whole pool each time.
+            How changes are found; see the class.
         **session
             How to reach the replicas: ``nlanes``, ``timeout``, ``provider``, ``step`` and
             ``launcher``, see `rpmem.session.options.SessionOptions`.
@@ -154,12 +167,10 @@ class Pool(OpenPool):
             A copy could not be created. Nothing is left behind on either side, except perhaps on
             a target that was lost meanwhile; the log then says so.
         """
-        place = place_of(local)
+        place, options = place_of(local), SessionOptions(**session)
         specs = place.replicas if replicas is None else replica_specs(replicas)
         specs = [replica_spec(spec, parts) for spec in specs]
-        options = SessionOptions(**session)
-        wanted, permissions = size_of(size), mode_of(mode)
-        how = wanted_of(tracking)
+        wanted, permissions, how = size_of(size), mode_of(mode), wanted_of(tracking)
         return interrupts.guarded(
             lambda: cls._over(
                 lambda: assembly.create(place, wanted, specs, options, user_flags, permissions),
@@ -232,11 +243,10 @@ class Pool(OpenPool):
         PoolSetError, LaunchError, FabricError
             A copy could not be opened.
         """
-        place = place_of(local)
-        options = SessionOptions(**session)
+        place, options = place_of(local), SessionOptions(**session)
         specs = place.replicas if replicas is None else replica_specs(replicas)
-        discarded, told = named_among(specs, discard), checked(progress)
-        how = wanted_of(tracking)
+        discarded = named_among(specs, discard)
+        told, how = checked(progress), wanted_of(tracking)
         make = functools.partial(
             assembly.open_all, place, specs, options, discard=discarded, progress=told
         )
@@ -489,10 +499,11 @@ class Pool(OpenPool):
     def persist(self, x: Any = None, *, relaxed: bool = False, narrow: bool = False) -> None:
         """Make a range, or everything that changed, durable here and on every replica.
 
-        Without a range, the pages are sent that were stored to since they were last durable on
-        every copy, each as a whole; the first such call of an open pool sends all that is in use. A
-        page that a failed call was to send is sent by the next one. If nothing changed, nothing is
-        sent, and a replica that is lost without a call having noticed it is not noticed.
+        Without a range, pages are sent that changed since they were last durable on every copy; the
+        first such call of an open pool sends all that is in use. What a failed call was to send is
+        sent by the next one. If nothing changed, nothing is sent, and a replica that was lost
+        without any call noticing is not noticed. A range that is named is sent whatever happened to
+        it.
 
         Parameters
         ----------
@@ -504,7 +515,7 @@ class Pool(OpenPool):
             Give up the promise that, after a crash, each aligned 8-byte word is either old or new
             and never a mixture.
         narrow : bool
-            Send only what changed of `x`, too, by pages.
+            Send only what changed of `x`, found as without a range.
 
         Raises
         ------
@@ -519,15 +530,6 @@ class Pool(OpenPool):
             The pool was opened with ``readonly=True``.
         ClosedError, ForkedError
             The pool is closed, or belongs to the parent process.
-
-        Notes
-        -----
-        What changed is found by `tracking`, which sees every store of this process through the
-        pool's memory: by numpy and other libraries, by C code, and by system calls such as read. It
-        does not see stores that come another way: through another mapping of the same file, by
-        ``pwrite``, of another process, or by a device (DMA: O_DIRECT, RDMA of other libraries).
-        For these name the range, which is then sent whatever happened, or call `touched` first.
-        Once the process has forked, digests are compared, so that what a child stores is seen.
         """
         if x is None:
             self._tracking.persist(relaxed=relaxed)

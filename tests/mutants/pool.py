@@ -306,7 +306,7 @@ MUTANTS = (
     ),
     Mutant(
         "what others wrote into a buffer is taken for zeros",
-        "Journal._doubtful",
+        "Journal.mark",
         "if self._distrusts_zeros else self._root.mark",
         "if False else self._root.mark",
         _CATALOGUE,

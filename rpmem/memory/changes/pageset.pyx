@@ -33,7 +33,7 @@ cdef uint64_t ALL = <uint64_t> -1
 
 
 cdef inline uint64_t mask_of(uint64_t word, uint64_t first, uint64_t end) noexcept nogil:
-    """The bits of word number `word` that stand for pages in [first, end), which touches it."""
+    """The bits of word number `word` for the pages from `first` to `end`, some of which are there."""
     cdef uint64_t mask = ALL
     if first > word * BITS:
         mask <<= first - word * BITS

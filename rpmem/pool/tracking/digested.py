@@ -15,6 +15,7 @@ import logging
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Final
 
+from rpmem.base.handles import Handle
 from rpmem.memory.changes.digests import PageDigests
 from rpmem.pool.hashing import Hashing
 from rpmem.pool.tracking.ways import Reach, pairs_of, parts_of, set_for
@@ -29,7 +30,7 @@ log = logging.getLogger(__name__)
 WINDOW: Final = 8 << 20
 
 
-class Digested:
+class Digested(Handle):
     """Sends pages that differ from their digests, from copies.
 
     Parameters

@@ -19,6 +19,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Literal, cast, get_args
 
 from rpmem.base.fork import forks
+from rpmem.base.handles import Handle
 from rpmem.errors import MissingExtension, UsageError
 from rpmem.pool.tracking.noted import Noted
 from rpmem.pool.tracking.ways import Reach, Way, set_for
@@ -33,7 +34,7 @@ Wanted = Literal["auto", "kernel", "digest", "off"]
 Mode = Literal["kernel", "digest", "off"]
 
 
-class Tracking:
+class Tracking(Handle):
     """What changed in a pool since it was last durable on every copy.
 
     Parameters

@@ -6,6 +6,7 @@ import logging
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from rpmem.base.handles import Handle
 from rpmem.memory.changes.pagemap import WrittenPages, try_on
 from rpmem.pool.tracking.ways import Reach, pairs_of, parts_of
 
@@ -18,7 +19,7 @@ __all__ = ["Watched", "try_on"]
 log = logging.getLogger(__name__)
 
 
-class Watched:
+class Watched(Handle):
     """Sends pages from the memory itself: a store that comes too late for a send is seen later.
 
     Parameters
