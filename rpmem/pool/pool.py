@@ -206,8 +206,8 @@ class Pool(OpenPool):
         local : path or buffer
             As for `create`.
         replicas : iterable of replicas, optional
-            None: those of the ``REPLICA`` lines of the poolset file. An empty list opens the pool
-            without replicas; the next open with them sends everything.
+            None: those of the ``REPLICA`` lines of the poolset file. The next open with one that is
+            left out sends it everything.
         readonly : bool
             Only look at the local copy: no replica is connected, arrays are read-only, nothing is
             changed. Files need not be writable and are not locked, so another process may write
@@ -218,9 +218,7 @@ class Pool(OpenPool):
             not: acknowledged data that only they have is lost.
         progress : callable, optional
             As for `restore`, while a replica is sent the pool.
-        tracking : {"auto", "kernel", "digest", "off"}
-            As for `create`.
-        **session
+        tracking, **session
             As for `create`.
 
         Returns
@@ -247,9 +245,8 @@ class Pool(OpenPool):
         specs = place.replicas if replicas is None else replica_specs(replicas)
         discarded = named_among(specs, discard)
         told, how = checked(progress), wanted_of(tracking)
-        make = functools.partial(
-            assembly.open_all, place, specs, options, discard=discarded, progress=told
-        )
+        all_of = functools.partial(assembly.open_all, discard=discarded, progress=told)
+        make = functools.partial(all_of, place, specs, options)
         if readonly:
             make = functools.partial(assembly.open_readonly, place)
         return interrupts.guarded(

@@ -24,17 +24,17 @@ MUTANTS = (
         "a new pool counts before its catalogue is there",
         "OpenPool.__init__",
         "            catalogue = Catalogue.format(medium, layout, zeroed=parts.zeroed)\n"
-        "            self._copies.found()\n"
+        "            copies.found()\n"
         "            parts.copy.publish()\n",
         "            parts.copy.publish()\n"
         "            catalogue = Catalogue.format(medium, layout, zeroed=parts.zeroed)\n"
-        "            self._copies.found()\n",
+        "            copies.found()\n",
         ("tests/unit/pool/test_recorded_pools.py", "tests/faults/test_creations.py"),
     ),
     Mutant(
         "a new pool has no epoch",
         "OpenPool.__init__",
-        "            self._copies.found()\n",
+        "            copies.found()\n",
         "",
         _RECORDED,
     ),

@@ -210,7 +210,7 @@ def test_the_record_would_show_what_is_not_durable(medium, local, node, call):
 
 
 def test_the_last_bytes_of_a_pool_are_part_of_everything(medium, local, node):
-    with make(local, node) as pool:
+    with make(local, node, tracking="off") as pool:
         data = np.frombuffer(pool._region, "u1")
         data[-64:] = 5
         pool.persist()
