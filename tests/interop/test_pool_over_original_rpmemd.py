@@ -16,7 +16,8 @@ from rpmem.errors import PoolSetExists, PoolSetNotFound, ReplicaLost, StaleRepli
 from tests.interop.support.attributes import header_block, header_checksum
 from tests.interop.support.node import MIB, OURS, Node, daemon_words
 from tests.interop.support.originals import Originals
-from tests.interop.support.ours import PAGE, OurInitiator
+from tests.interop.support.ours import METHODS, PAGE, OurInitiator
+from tests.support.without import is_built
 
 SIZE = 4 * MIB
 SET = "replica.set"
@@ -85,6 +86,25 @@ def test_every_way_of_persisting(
     assert header_block(header)[:8] == b"RPMEMPY1"
     assert int.from_bytes(header[4088:], "little") == header_checksum(header)
     assert header[24:40] == local.read_bytes()[24:40]
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_pages_that_are_found_by_digests_go_inside_messages(
+    ours: OurInitiator, node: Node, local: Path, remote: str, method: str
+) -> None:
+    """They come from a copy, which the daemon's fabric must not refer to."""
+    if not is_built("rpmem.memory.changes.digests"):
+        pytest.skip("rpmem.memory.changes.digests is not built here")
+    ours.method(method)
+    with rpmem.Pool.create(local, SIZE, remote, tracking="digest") as pool:
+        array = pool.array("a", 2 * MIB, np.uint8)
+        array[:] = np.frombuffer(os.urandom(len(array)), np.uint8)
+        pool.persist()
+        assert_equal(local, node)
+        for places in ([5], range(0, len(array), 70_001), range(MIB, MIB + 100_000)):
+            array[places] ^= 0xFF
+            pool.persist()
+            assert_equal(local, node)
 
 
 def test_two_replicas_each_on_its_own_daemon(
