@@ -43,6 +43,10 @@ def test_nothing_acknowledged_is_lost_and_every_loss_is_said(counts):
     assert counts["calls"] > 10 * _SEEDS
 
 
+def test_bytes_were_sent_from_another_place(counts):
+    assert counts["lent"] > _SEEDS / 10
+
+
 def test_everything_that_can_go_wrong_has_gone_wrong(counts):
     for fault in range(1, simulation.fake.FAULTS):
         assert counts[f"went wrong {fault}"], fault

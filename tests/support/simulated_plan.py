@@ -68,6 +68,8 @@ class Plan:
             self.world["double_in"] = 2
         self.spin_s = draw.choice((0.0, 50e-6))
         self.calls = draw.randrange(4, 16)
+        # From a source of its own, so that a seed goes on to mean what it meant.
+        self.lends = random.Random(~seed).random() < 0.5
         self.kinds = _KINDS
         if self.fault == fake.FAULT_SILENT_INTERRUPT:
             # Only a read has to wait for what it asked for.

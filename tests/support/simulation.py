@@ -21,8 +21,11 @@ from contextlib import ExitStack
 from typing import Any
 from unittest.mock import patch
 
+import numpy as np
+
 from rpmem._core import Replicator
 from rpmem.errors import RegistrationFailed
+from rpmem.memory.changes.lender import Lender
 from rpmem.memory.region import Region
 from rpmem.wire.lane import (
     LANE_ABORTED,
@@ -167,7 +170,9 @@ class Session:
         with memoryview(self.here) as view:
             for at, length in ranges:
                 view[at : at + length] = draw.randbytes(length)
-        if kind == "flush":
+        if kind in ("persist", "many") and self.plan.lends and lane is None:
+            self._lend(kind, ranges)
+        elif kind == "flush":
             for one in ranges:
                 if self._call(
                     kind,
@@ -192,6 +197,16 @@ class Session:
             self._call(
                 kind, lambda: self.core.persist(ranges[0], relaxed=relaxed, lane=lane), ranges
             )
+
+    def _lend(self, kind: str, ranges: list[tuple[int, int]]) -> None:
+        """Send from another place, which has other uses however that ends."""
+        place = bytearray(self.here)
+        lender = Lender(place, 0)
+        self._call(
+            kind, lambda: self.core.persist_lent(np.array(ranges, np.uint64), lender), ranges
+        )
+        self.counts["lent"] += 1
+        place[:] = bytes(len(place))
 
     def _lane(self) -> int | None:
         """A certain lane, or any."""
