@@ -16,7 +16,6 @@ cdef class Region:
     cdef refusal_t refusal          # the first refusal of a segment, kept for good
     cdef readonly bint spans        # one flush over several ranges costs no more than each alone
     cdef uint64_t gil_threshold     # Python calls on longer ranges release the GIL
-    cdef readonly bint of_files     # mapped from files, and shared with them
     cdef readonly bint writable     # False: mapped read-only, every flush gives EROFS
     cdef readonly str medium        # "pmem", "page" or "volatile"
     cdef readonly int granularity   # bytes written back together: 1, 64 or the page size

@@ -9,7 +9,6 @@ class Region:
     """Contiguous memory that can be made durable; exports its bytes as a writable buffer."""
 
     size: int
-    of_files: bool
     writable: bool
     medium: str
     granularity: int

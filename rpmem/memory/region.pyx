@@ -106,7 +106,6 @@ cdef class Region:
         """
         cdef Region region = Region.__new__(Region)
         region.writable = writable
-        region.of_files = True
         mapping_of_parts(
             &region.mapped, parts, &region.refusal, force_pmem, writable, region.label)
         settle(region)

@@ -63,18 +63,20 @@ def try_on(Region region not None):
         if not region.writable:
             raise UsageError("memory that is only read has no stores to find", where=region.label)
         for index in range(region.mapped.count):
+            shared = is_shared(<uintptr_t> region.mapped.segments[index].base,
+                               region.mapped.segments[index].length)
             first = (<uint64_t> <uintptr_t> region.mapped.segments[index].base + size - 1) & -size
             end = (<uint64_t> <uintptr_t> region.mapped.segments[index].base
                    + region.mapped.segments[index].length)
             if first + size <= end:
-                try_page(watch, pagemap, <char *> <uintptr_t> first, size, region.of_files)
+                try_page(watch, pagemap, <char *> <uintptr_t> first, size, shared)
     finally:
         close(watch)
         if pagemap >= 0:
             close(pagemap)
 
 
-cdef int try_page(int watch, int pagemap, char *page, uint64_t size, bint of_files) except -1:
+cdef int try_page(int watch, int pagemap, char *page, uint64_t size, bint shared) except -1:
     """Protect a page, store to it, have it unmapped: each has to be seen."""
     cdef int rc = rpmem_watch(watch, page, size)
     if rc:
@@ -86,8 +88,7 @@ cdef int try_page(int watch, int pagemap, char *page, uint64_t size, bint of_fil
         rpmem_touch(page)
         if not found_after(pagemap, page, size, False):
             raise UsageError("the kernel does not see a store")
-        # Only a file's page comes back as it was.
-        if of_files and madvise(page, size, MADV_DONTNEED) == 0:
+        if shared and madvise(page, size, MADV_DONTNEED) == 0:
             if not found_after(pagemap, page, size, False):
                 raise UsageError("the kernel forgets a store when the page is unmapped")
         found_after(pagemap, page, size, True)
@@ -106,6 +107,18 @@ cdef long found_after(int pagemap, char *page, uint64_t size, bint protect) exce
     if found < 0:
         raise unusable("PAGEMAP_SCAN", <int> -found)
     return found
+
+
+cdef bint is_shared(uintptr_t address, uint64_t length) except -1:
+    """Whether all that is mapped there is a file's, so that it may be unmapped and comes back."""
+    cdef uintptr_t found = address
+    with open("/proc/self/maps", "rb") as maps:
+        for line in maps:
+            span, modes, _ = line.split(None, 2)
+            begin, _, end = span.partition(b"-")
+            if int(begin, 16) <= found < int(end, 16) and modes.endswith(b"s"):
+                found = int(end, 16)
+    return found >= address + length
 
 
 cdef unusable(str what, int rc):
@@ -145,7 +158,7 @@ cdef class WrittenPages:
         self.runs = <rpmem_run *> malloc(RUNS * sizeof(rpmem_run))
         if self.blocks == NULL or self.runs == NULL:
             raise MemoryError("no memory to find changed pages")
-        if region.of_files:
+        if is_shared(begin, region.size):
             # Otherwise a store marks all of a large folio, 512 pages: map in pages, from now on.
             madvise(region.base, region.size, MADV_NOHUGEPAGE)
             madvise(region.base, region.size, MADV_DONTNEED)
