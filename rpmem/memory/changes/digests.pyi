@@ -9,9 +9,9 @@ from rpmem.memory.region import Region
 class CopiedPages(Lender):
     """Pages of a window, copied when a call is about to send them."""
 
-    def __init__(
-        self, place: Buffer, offset: int, digests: PageDigests, pages: PageSet, length: int
-    ) -> None: ...
+    def __new__(
+        cls, place: Buffer, offset: int, digests: PageDigests, pages: PageSet, length: int
+    ) -> Self: ...
 
 @final
 class PageDigests:

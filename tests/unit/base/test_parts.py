@@ -52,6 +52,26 @@ def test_python_is_told_which_package_is_missing(tmp_path, lacking, program):
     assert "apt-get install libpmem2-dev" in done.stdout
 
 
+def test_without_digests_a_pool_does_without_them(tmp_path):
+    code = (
+        "import rpmem\n"
+        "with rpmem.Pool.create('pool', '8MiB') as pool:\n    print(pool.tracking != 'digest')\n"
+        "try:\n    rpmem.Pool.open('pool', tracking='digest')\n"
+        "except rpmem.MissingExtension as error:\n    print(error)\n"
+    )
+    done = Installation(tmp_path, "rpmem.memory.changes.digests").run("-c", code)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("True\nrpmem.memory.changes.digests: this part")
+    assert "apt-get install libxxhash-dev" in done.stdout
+
+
+def test_of_a_library_whose_header_is_enough_nothing_is_loaded():
+    if not is_built("rpmem.memory.changes.digests"):
+        pytest.skip("rpmem.memory.changes.digests is not built here")
+    (part,) = (ROOT / "rpmem" / "memory" / "changes").glob("digests.*.so")
+    assert b"libxxhash" not in part.read_bytes()
+
+
 @pytest.mark.parametrize(
     "arguments",
     [
