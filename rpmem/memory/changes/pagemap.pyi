@@ -1,4 +1,4 @@
-from typing import final
+from typing import Self, final
 
 from rpmem.memory.changes.pageset import PageSet
 from rpmem.memory.region import Region
@@ -7,7 +7,7 @@ from rpmem.memory.region import Region
 class WrittenPages:
     """Finds the pages of a region that were stored to, by write protection that ends by itself."""
 
-    def __init__(self, region: Region, *, holes: bool | None = None) -> None: ...
+    def __new__(cls, region: Region, *, holes: bool | None = None) -> Self: ...
     def take(self, pages: PageSet, offset: int, length: int) -> None: ...
     @property
     def hot(self) -> int: ...

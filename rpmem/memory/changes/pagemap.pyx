@@ -38,7 +38,7 @@ cdef enum:
     ROUNDS = 2               # full scans in a row that make a block hot
 
 # From this version on, a mapping with MADV_NOHUGEPAGE is never mapped in 2 MiB.
-EXACT = (6, 12)
+cdef object EXACT = (6, 12)
 
 
 def try_on(Region region not None):
@@ -52,7 +52,7 @@ def try_on(Region region not None):
         It does not; the text says why.
     """
     cdef int watch = rpmem_watch_open()
-    cdef int pagemap, index, rc
+    cdef int pagemap, index
     cdef uint64_t size = PageSet(1).page_size
     if watch < 0:
         raise unusable("userfaultfd", -watch)
