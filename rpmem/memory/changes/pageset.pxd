@@ -36,7 +36,7 @@ cdef bint pages_next(const pageset_t *pages, uint64_t *first, uint64_t *after,
                      uint64_t end) noexcept nogil
 # The bytes of pages [first, after), as far as they lie in [low, high) of the region.
 cdef extent_t bytes_of(const pageset_t *pages, uint64_t first, uint64_t after, uint64_t low,
-                      uint64_t high) noexcept nogil
+                       uint64_t high) noexcept nogil
 # The page of an offset, and the first page that has nothing before an offset.
 cdef inline uint64_t page_at(const pageset_t *pages, uint64_t offset) noexcept nogil:
     return (offset + pages.skew) // pages.page_size

@@ -33,7 +33,7 @@ cdef uint64_t ALL = <uint64_t> -1
 
 
 cdef inline uint64_t mask_of(uint64_t word, uint64_t first, uint64_t end) noexcept nogil:
-    """The bits of word number `word` for the pages from `first` to `end`, some of which are there."""
+    """The bits of a word, by its number, for pages `first` to `end`, some of which are there."""
     cdef uint64_t mask = ALL
     if first > word * BITS:
         mask <<= first - word * BITS
@@ -107,7 +107,7 @@ cdef bint pages_next(const pageset_t *pages, uint64_t *first, uint64_t *after,
 
 
 cdef extent_t bytes_of(const pageset_t *pages, uint64_t first, uint64_t after, uint64_t low,
-                      uint64_t high) noexcept nogil:
+                       uint64_t high) noexcept nogil:
     cdef uint64_t begin = first * pages.page_size, end = after * pages.page_size
     cdef extent_t found
     begin = max(low, begin - pages.skew if begin > pages.skew else 0)
