@@ -25,6 +25,13 @@ _SIZE = 2 << 20
 _OFFSET = 1 << 20
 _ROUNDS = 200
 
+#: What the values of `rpmem.Pool.tracking` mean.
+_FINDS = {
+    "kernel": "asks the kernel what changed",
+    "digest": "compares digests",
+    "off": "sends the whole pool",
+}
+
 
 @click.command(short_help="Find out what works with a target and what does not.")
 @click.argument("target")
@@ -43,6 +50,7 @@ def command(target: str, talk_only: bool, **session: Unpack[SessionKeywords]) ->
     out = console()
     where = Target.parse(target)
     _devices(out)
+    _changes(out)
     native = _greet(out, where, session)
     if not native:
         out.print(
@@ -89,6 +97,15 @@ def _devices(out: Console) -> None:
             )
         )
         out.print(f"  note    RDMA device {device['name']} here: {facts}")
+
+
+def _changes(out: Console) -> None:
+    """Show how pools on this side find what changed."""
+    from rpmem.pool.tracking.trial import tried
+
+    mode, reasons = tried()
+    why = f" ({'; '.join(reasons)})" if reasons else ""
+    out.print(f"  note    tracking is {mode!r} here: persist() without a range {_FINDS[mode]}{why}")
 
 
 def _greet(out: Console, target: Target, session: SessionKeywords) -> bool:

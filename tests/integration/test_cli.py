@@ -253,6 +253,33 @@ def test_check_of_a_good_target(run, target, sets):
     assert ended.out.count("  ok ") == 1
 
 
+#: The command, in a process whose system calls userfaultfd are refused, as containers' are.
+CONFINED = """
+import ctypes, platform, runpy, struct
+number = {"x86_64": 323, "aarch64": 282}[platform.machine()]
+load, equal, give, refuse, allow = 0x20, 0x15, 0x06, 0x50001, 0x7fff0000
+steps = (load, 0, 0, 0), (equal, 0, 1, number), (give, 0, 0, refuse), (give, 0, 0, allow)
+program = ctypes.create_string_buffer(b"".join(struct.pack("<HBBI", *step) for step in steps))
+filter = struct.pack("@HP", len(steps), ctypes.addressof(program))
+assert ctypes.CDLL(None).prctl(38, 1, 0, 0, 0) == 0
+assert ctypes.CDLL(None).prctl(22, 2, filter, 0, 0) == 0
+runpy.run_module("rpmem.cli", run_name="__main__")
+"""
+
+
+def test_check_says_how_changes_are_found(run, tmp_path, target):
+    with rpmem.Pool.create(tmp_path / "p", SIZE) as pool:
+        expected = pool.tracking
+    assert f"tracking is '{expected}' here: persist() without" in run("check", target).text
+
+
+def test_check_says_why_the_kernel_does_not_find_them(tmp_path, target):
+    ended = Ended(("check", target), tmp_path, program=("-c", CONFINED))
+    assert ended.status == 0, ended.err
+    assert "tracking is 'digest' here: persist() without a range compares digests" in ended.text
+    assert "(userfaultfd: Operation not permitted)" in ended.text
+
+
 def test_check_names_the_step_that_failed(run, sets):
     ended = run("check", f"local:{sets}/missing")
     assert ended.status != 0

@@ -100,6 +100,7 @@ def test_commands_say_it_in_one_message(tmp_path, arguments):
         ("rpmemd.service", 3),  # the target says it
         ("rpmem.fabric.libfabric.load", 0),  # which only saves time
         ("rpmem.fabric.verbs.fabric", 0),
+        ("rpmem.memory.changes.pagemap", 0),
     ],
 )
 def test_a_session_says_which_part_it_lacks(tmp_path, part, status):
