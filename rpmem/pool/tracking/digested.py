@@ -16,6 +16,7 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Final
 
 from rpmem.base.handles import Handle
+from rpmem.errors import ClosedError, ForkedError, RpmemError
 from rpmem.memory.changes.digests import PageDigests
 from rpmem.pool.hashing import Hashing
 from rpmem.pool.tracking.ways import Reach, pairs_of, parts_of, set_for
@@ -70,29 +71,57 @@ class Digested(Handle):
         """
         log.debug("%d pages differ", len(pages))
         whole = begin, end - begin
+        lost: RpmemError | None = None
         for low, length in self._windows(pages, begin):
-            if not self._staging:
-                self._staging = bytearray(WINDOW)
-            first = max(low, begin)
-            ranges = pairs_of(pages.ranges(first, low + length - first))
-            lender = self._digests.lend(pages, low, length, self._staging)
-            self._reach.call("persist_lent", ranges, lender, whole)
-            self._digests.confirm(pages, low, length)
-            pages.discard(low, length)
+            try:
+                self._send_window(pages, low, length, max(low, begin), whole)
+            except RpmemError as error:
+                # Where a copy is lost, the others get the rest nevertheless.
+                if not self._is_one_lost():
+                    raise
+                lost = lost or error
             whole = begin, 0
         if whole[1]:
             self._reach.call("persist_lent", pairs_of(b""), None, whole)
+        try:
+            if lost is not None:
+                raise lost
+        finally:
+            del lost  # its traceback has this frame
+
+    def _send_window(
+        self, pages: PageSet, low: int, length: int, first: int, whole: tuple[int, int]
+    ) -> None:
+        """Send the pending pages of a window from `first` on."""
+        if not self._staging:
+            self._staging = bytearray(WINDOW)
+        ranges = pairs_of(pages.ranges(first, low + length - first))
+        lender = self._digests.lend(pages, low, length, self._staging)
+        self._reach.call("persist_lent", ranges, lender, whole)
+        self._digests.confirm(pages, low, length)
+        pages.discard(low, length)
+
+    def _is_one_lost(self) -> bool:
+        try:
+            self._reach.call("confirm")
+        except (ClosedError, ForkedError):
+            return False
+        except RpmemError:
+            return True
+        return False
 
     def send_part(
         self, pages: PageSet, ranges: Sequence[tuple[int, int]], *, relaxed: bool
     ) -> None:
         """Send parts of pending pages, which stay pending: no digest is known of a part."""
-        found = parts_of(pages, ranges)
         low = min(offset for offset, _ in ranges)
         high = max(offset + length for offset, length in ranges)
+        found = parts_of(pages, ranges)
+        self._region.persist(low, high - low)
         if len(found):
             self._reach.call("persist_many", found, relaxed=relaxed)
-        self._reach.call("persist_lent", pairs_of(b""), None, (low, high - low))
+        else:
+            self._reach.call("confirm")
 
     def _windows(self, pages: PageSet, begin: int) -> Iterator[tuple[int, int]]:
         """Yield the windows, cut between pages, that have pages of the set."""
