@@ -43,15 +43,15 @@ def main(path: str, replica: str, steps: int) -> None:
         step = pool.array("step", 1, "i8")
         if step[0] == 0:
             grids[0, EDGE // 4 : EDGE // 2, EDGE // 3] = 100.0
-            pool.persist(grids[0])
+            pool.persist()
         print(f"at step {step[0]} of {steps}, heat {grids[step[0] % 2].sum():.6f}")
 
         for number in range(int(step[0]) + 1, steps + 1):
             # The grid of the last step stays unchanged until the new one is durable.
             diffuse(grids[(number - 1) % 2], grids[number % 2])
-            pool.persist(grids[number % 2])
+            pool.persist()  # the pages that changed, in no order: the step has to wait
             step[0] = number
-            pool.persist(step)
+            pool.persist()
 
         final = grids[step[0] % 2]
         print(f"at step {step[0]}, heat {final.sum():.6f}, hottest {final.max():.6f}")

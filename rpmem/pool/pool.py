@@ -506,7 +506,7 @@ class Pool(OpenPool):
         ----------
         x : array, buffer, (offset, length) or None
             An array or view of this pool with any strides, anything else that exports a buffer
-            inside it, a pair of pool offsets, or None for the whole pool. Bytes between the
+            inside it, a pair of pool offsets, or None for all that changed. Bytes between the
             elements of a strided view may be made durable with them.
         relaxed : bool
             Give up the promise that, after a crash, each aligned 8-byte word is either old or new

@@ -17,7 +17,7 @@ from tests.support.pages import page as text_of
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = ["README.md", "CONTRIBUTING.md", "CHANGELOG.md", "docs/concepts.md", "docs/security.md"]
-PAGES += ["docs/rpmemd.md", "docs/protocol.md"]
+PAGES += ["docs/rpmemd.md", "docs/protocol.md", "docs/persisting.md"]
 NODE = "user@node2"
 
 
@@ -122,6 +122,44 @@ def test_the_first_program_and_what_removes_it(place):
         if command.startswith("rpmem "):
             run(shlex.split(command), place)
     assert list(place.iterdir()) == []
+
+
+#: Before a program: prints how many pages each persist() without a range finds changed.
+COUNTING = """
+import logging, re, sys
+class Counts(logging.Handler):
+    def emit(self, record):
+        if found := re.match(r"(\\d+) pages (differ|were stored to)", record.getMessage()):
+            print("changed:", found[1])
+logging.getLogger("rpmem").addHandler(Counts())
+logging.getLogger("rpmem").setLevel(logging.DEBUG)
+"""
+
+
+def changed(program: str, place: Path) -> list[int]:
+    """Run a program that ends well, and return what its calls found changed."""
+    return [int(count) for count in re.findall(r"^changed: (\d+)$", python(program, place), re.M)]
+
+
+def test_of_the_first_program_only_what_changed_travels(place):
+    first, *_ = blocks("README.md", "python")
+    assert "pool.persist()  # only what changed travels: two pages, of 4096 bytes\n" in first
+    whole, row = changed(COUNTING + first, place)
+    assert whole > 4_000_000 // 4096
+    assert row == 2
+    run(["rpmem", "remove", "--pool-set", "local:", "run.set"], place)
+
+
+def test_the_program_about_calls(place):
+    (program,) = blocks("docs/persisting.md", "python")
+    assert re.match(r"3000 rows, changes found by (kernel|digest)\n", python(program, place))
+    run(["rpmem", "remove", "--pool-set", "local:", "log.set"], place)
+    (place / "log.pool").unlink()
+    first, *later = changed(COUNTING + program, place)
+    # 8,000 bytes and 80,000 bytes of rows, and the page of the count, which was named.
+    assert first > 8_800_000 // 4096
+    assert [20 < count < 28 for count in later] == [True, True]
+    run(["rpmem", "remove", "--pool-set", "local:", "log.set"], place)
 
 
 def test_the_program_for_those_who_come_from_librpmem(place):
