@@ -88,6 +88,14 @@ PARTS = (
         minutes=40,
     ),
     Part(
+        "changes",
+        "100,000 stores of every kind in each mode, by threads, while copies fail, calls are "
+        "interrupted and children fork: persist() misses no page",
+        "{python} -m tests.support.changes {seed} 20000",
+        rounds=10,
+        minutes=30,
+    ),
+    Part(
         "mutants",
         "the tests notice single mistakes in the code",
         "scripts/mutants {resume}",

@@ -9,20 +9,24 @@ from __future__ import annotations
 import ctypes
 import os
 import weakref
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from rpmem.errors import PoolSetError
 from rpmem.memory.region import Region
 from tests.support.compiled import compiled
 
 
-def map_shadow(spans: Sequence[tuple[int, int, int]]) -> Region:
+def map_shadow(
+    spans: Sequence[tuple[int, int, int]], before: Callable[[], int] = lambda: 0
+) -> Region:
     """Map parts on the shadow medium; what `PoolFiles.mapper` can be.
 
     Parameters
     ----------
     spans : sequence of (fd, file_offset, length)
         As for `Region.map_parts`.
+    before : callable
+        Called before each flush; it returns 0, or an errno with which the flush fails.
     """
     hooked = compiled("_hooked_media")
     region = Region.map_parts(spans)
@@ -39,6 +43,8 @@ def map_shadow(spans: Sequence[tuple[int, int, int]]) -> Region:
     base = region.address
 
     def write(verb: str, offset: int, length: int) -> int:
+        if error := before():
+            return error
         for first, end, file, file_offset in pieces:
             if not first <= offset < end:
                 continue
