@@ -20,9 +20,10 @@ from tests.mutants import (
     links,
     pool,
     records,
+    tracking,
 )
 
-_MODULES = (codec, copies, core, daemon, epochs, files, lent, links, pool, records)
+_MODULES = (codec, copies, core, daemon, epochs, files, lent, links, pool, records, tracking)
 _DETAILS = (
     details_core,
     details_daemon,
