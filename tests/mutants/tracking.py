@@ -58,15 +58,22 @@ MUTANTS = (
     ),
     Mutant(
         "a call that fails forgets its copied pages",
-        "Digested.send",
-        '            self._reach.call("persist_lent", ranges, lender, whole)\n'
-        "            self._digests.confirm(pages, low, length)\n"
-        "            pages.discard(low, length)\n",
-        "            lender.copy()\n"
-        "            self._digests.confirm(pages, low, length)\n"
-        "            pages.discard(low, length)\n"
-        '            self._reach.call("persist_lent", ranges, lender, whole)\n',
+        "Digested._send_window",
+        '        self._reach.call("persist_lent", ranges, lender, whole)\n'
+        "        self._digests.confirm(pages, low, length)\n"
+        "        pages.discard(low, length)\n",
+        "        lender.copy()\n"
+        "        self._digests.confirm(pages, low, length)\n"
+        "        pages.discard(low, length)\n"
+        '        self._reach.call("persist_lent", ranges, lender, whole)\n',
         _UNIT,
+    ),
+    Mutant(
+        "a failure in one window is forgotten with the next ones",
+        "Digested.send",
+        "                lost = lost or error\n",
+        "                pass\n",
+        _BOTH,
     ),
     Mutant(
         "stores are looked for after the send instead of before",
@@ -85,13 +92,13 @@ MUTANTS = (
     Mutant(
         "a page that differs and was sent in part is pending no longer",
         "Digested.send_part",
-        "        low = min(",
+        "        found = parts_of(pages, ranges)\n",
+        "        found = parts_of(pages, ranges)\n"
         "        self._digests.lend(\n"
         "            pages, 0, self._region.size, bytearray(self._region.size)\n"
         "        ).copy()\n"
         "        self._digests.confirm(pages, 0, self._region.size)\n"
-        "        pages.clear()\n"
-        "        low = min(",
+        "        pages.clear()\n",
         _BOTH,
     ),
     Mutant(
@@ -155,8 +162,8 @@ MUTANTS = (
     Mutant(
         "what does not differ of a range is not flushed here",
         "Digested.send_part",
-        "(low, high - low)",
-        "(low, 0)",
+        "self._region.persist(low, high - low)",
+        "pass",
         _UNIT,
     ),
 )
