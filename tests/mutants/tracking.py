@@ -6,6 +6,7 @@ from tests.mutants import Mutant
 
 _UNIT = ("tests/unit/pool/test_tracking.py",)
 _BOTH = (*_UNIT, "tests/integration/test_tracking_rules.py")
+_TRIAL = ("tests/unit/pool/test_trial.py",)
 _CHILDREN = (*_UNIT, "tests/integration/test_tracking_limits.py")
 
 MUTANTS = (
@@ -165,5 +166,30 @@ MUTANTS = (
         "self._region.persist(low, high - low)",
         "pass",
         _UNIT,
+    ),
+    # --- what is told about this machine ------------------------------------------------------
+    Mutant(
+        "it is not told why the kernel does not find changes",
+        "tried",
+        "            reasons.append(str(error))\n",
+        "            pass\n",
+        _TRIAL,
+    ),
+    Mutant(
+        "a way that does not work is told",
+        "tried",
+        'return "off", reasons',
+        'return "digest", reasons',
+        _TRIAL,
+    ),
+    Mutant(
+        "a trial of the kernel tries nothing",
+        "_try_kernel",
+        "        try_kernel(memory)\n",
+        "        pass\n",
+        (
+            *_TRIAL,
+            "tests/integration/test_cli.py::test_check_says_why_the_kernel_does_not_find_them",
+        ),
     ),
 )
