@@ -27,7 +27,7 @@ from tests.support import changes_round
 from tests.support.changes_aside import ASIDE, FORKS
 from tests.support.changes_copies import PLACES
 from tests.support.changes_losses import LOSSES
-from tests.support.changes_round import ENDS
+from tests.support.changes_round import BESIDE, ENDS
 from tests.support.changes_stores import Stores
 from tests.support.changes_use import Plan
 
@@ -36,7 +36,7 @@ MEMORY = Path("/dev/shm")
 #: What has to happen in every run.
 ALWAYS = (
     *(f"store {way}" for way in sorted(Stores.ways())),
-    *LOSSES,
+    *BESIDE,
     *ASIDE,
     *FORKS,
     *(f"end: {end}" for end in ENDS),
@@ -62,16 +62,18 @@ def plans(seed: int, stores: int, mode: str) -> list[Plan]:
     """Draw the rounds of a run: every place as often, and everything that may happen."""
     rng = random.Random(f"{seed} {mode}")
     count = max(len(PLACES), stores // 4000)
-    losses, ends = list(LOSSES), list(ENDS)
+    losses, ends, forks = list(LOSSES), list(ENDS), list(FORKS)
     found = []
     for number in range(count):
         loud = [losses[(number + k) % len(losses)] for k in range(1 + (number % 2))]
         if stores // count >= 1500:
             loud = losses
+        if number % 2 == 0:
+            loud = [*loud, "child among threads"]
         quiet = list(ASIDE)
         rng.shuffle(quiet)
         # A fork ends what the kernel tells, so it comes last.
-        quiet += rng.sample(list(FORKS), 2) if number % 2 else []
+        quiet += [forks[(number // 2 + k) % len(forks)] for k in range(2)] if number % 2 else []
         place = PLACES[number % len(PLACES)]
         end = ends[(number + number // len(PLACES)) % len(ends)]
         hooked = end == "refuse here" or rng.random() < 0.4

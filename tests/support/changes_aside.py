@@ -135,6 +135,11 @@ def _child_beside(use: Use) -> bool:
     return True
 
 
+def child_among_threads(use: Use) -> None:
+    """Fork while threads store and call; the child stores beside them."""
+    _child(use, 20)
+
+
 ASIDE: Mapping[str, Callable[[Use], bool]] = MappingProxyType(
     {"pull": _pull, "pwrite": _pwrite, "mapping": _mapping, "hot": _hot, "array": _array}
 )

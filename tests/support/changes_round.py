@@ -10,11 +10,15 @@ from pathlib import Path
 from types import MappingProxyType
 
 import rpmem
-from tests.support.changes_aside import ASIDE, FORKS
+from tests.support.changes_aside import ASIDE, FORKS, child_among_threads
 from tests.support.changes_losses import LOSSES
 from tests.support.changes_stores import Memory
-from tests.support.changes_use import WRITERS, Missed, Plan, Use
+from tests.support.changes_use import ADVICE, WRITERS, Missed, Plan, Use
 
+#: What happens while threads go on.
+BESIDE: Mapping[str, Callable[[Use], None]] = MappingProxyType(
+    {**LOSSES, "child among threads": child_among_threads}
+)
 #: How many stores are made, at least, between two looks at all copies.
 BETWEEN = 100
 
@@ -42,17 +46,18 @@ def run(plan: Plan, folder: Path, counts: Counter[str]) -> None:
 
 
 def _main(use: Use) -> None:
-    happens = {**ASIDE, **FORKS}
+    happens, advice = {**ASIDE, **FORKS}, list(ADVICE)
     count = max(use.plan.stores // BETWEEN, 1)
     loud = _spread(use.plan.loud, count)
     quiet = _spread(use.plan.quiet, count)
     for number in range(count):
         for act in loud.get(number, ()):
-            LOSSES[act](use)
+            BESIDE[act](use)
             use.counts[act] += 1
         while sum(use.done) < (number + 1) * BETWEEN:
             use.check_threads()
             use.nudge()
+        use.advise(advice[number % len(advice)])
         use.drain()
         for act in quiet.get(number, ()):
             with use.gate.closed():

@@ -33,7 +33,8 @@ WRITERS = 3
 CALLERS = 2
 NODES = 2
 
-_PAGEOUT, _DONTNEED, _COLD = 21, 4, 20
+#: What the kernel is told: to write pages out, to unmap them, that nobody will need them soon.
+ADVICE = {"pageout": 21, "dontneed": 4, "cold": 20}
 _APART = 512
 
 
@@ -320,11 +321,11 @@ class Use:
             with changes_target.holding(self.rng.choice(self.attached).directory):
                 self.interrupted(0.06 + self.rng.random() * 0.03)
         elif roll < 0.52:
-            self._advise(_PAGEOUT, "pageout")
+            self.advise("pageout")
         elif roll < 0.6:
-            self._advise(_COLD, "cold")
-        elif roll < 0.75 and self.place.is_shared:
-            self._advise(_DONTNEED, "dontneed")
+            self.advise("cold")
+        elif roll < 0.75:
+            self.advise("dontneed")
         else:
             time.sleep(self.rng.random() * 0.003)
 
@@ -363,13 +364,15 @@ class Use:
             signal.setitimer(signal.ITIMER_REAL, 0)
             signal.signal(signal.SIGALRM, before)
 
-    def _advise(self, advice: int, what: str) -> None:
+    def advise(self, what: str) -> None:
         """Tell the kernel about some pages, or about all of them."""
+        if what == "dontneed" and not self.place.is_shared:
+            return  # it would be the end of what they hold
         first = self.memory.address + self.memory.first
         pages = (len(self.memory.array) - self.memory.first) // PAGE
         count = pages if self.rng.random() < 0.3 else self.rng.randrange(1, pages)
         at = first + self.rng.randrange(pages - count + 1) * PAGE
-        if libc.madvise(at, count * PAGE, advice):
+        if libc.madvise(at, count * PAGE, ADVICE[what]):
             raise OSError(ctypes.get_errno(), what)
         self.counts[what] += 1
 
