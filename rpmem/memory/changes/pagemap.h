@@ -21,6 +21,7 @@
 #define RPMEM_IS_WRITTEN 2ull
 #define RPMEM_IS_PRESENT 8ull
 #define RPMEM_IS_SWAPPED 16ull
+#define RPMEM_IS_HUGE 64ull
 #define RPMEM_PROTECT_MATCHING 1ull
 #define RPMEM_CHECK_ASYNC 2ull
 
@@ -106,6 +107,22 @@ static long rpmem_scan(int pagemap, uint64_t *at, uint64_t end, int protect, int
         return -errno;
     *at = scan.walk_end;
     return found;
+}
+
+/* Whether some of it is mapped in 2 MiB. */
+static int rpmem_is_huge(int pagemap, uint64_t start, uint64_t end)
+{
+    rpmem_scan_arg scan;
+    rpmem_run run;
+    memset(&scan, 0, sizeof scan);
+    scan.size = sizeof scan;
+    scan.start = start;
+    scan.end = end;
+    scan.vec = (uintptr_t)&run;
+    scan.vec_len = 1;
+    scan.category_mask = RPMEM_IS_HUGE;
+    scan.return_mask = RPMEM_IS_HUGE;
+    return ioctl(pagemap, RPMEM_PAGEMAP_SCAN, &scan) > 0;
 }
 
 /* Whether a run that a scan with `holes` found was stored to: a page that is not present and not

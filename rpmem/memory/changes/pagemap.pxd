@@ -20,6 +20,7 @@ cdef extern from "pagemap.h" nogil:
     int rpmem_unwatch(int fd, char *address, size_t length)
     long rpmem_scan(int pagemap, uint64_t *at, uint64_t end, int protect, int holes,
                     rpmem_run *runs, size_t most)
+    int rpmem_is_huge(int pagemap, uint64_t start, uint64_t end)
     int rpmem_is_written(const rpmem_run *run, int holes)
     void rpmem_touch(char *address)
 
@@ -31,6 +32,12 @@ ctypedef struct block_t:
     uint8_t full              # scans in a row that found nearly all of its pages
     bint hot                  # all of it counts as stored to while its sample was
 
+# Blocks in a row, all hot, of which only one is watched, so that the others are mapped in 2 MiB.
+ctypedef struct group_t:
+    bint released
+    uint16_t kept             # the one
+    uint16_t age              # scans since it was chosen
+
 
 cdef class WrittenPages:
     cdef Region region
@@ -40,11 +47,23 @@ cdef class WrittenPages:
     cdef uint64_t page_size
     cdef uint64_t grid        # address of page 0
     cdef uint64_t low, high   # pages that are watched; those beside always count as stored to
+    cdef bint begun           # it has been scanned once
+    cdef bint huge            # some of it was mapped in 2 MiB when the watch began
     cdef block_t *blocks
+    cdef group_t *groups
+    cdef uint64_t group       # blocks of a group
     cdef rpmem_run *runs
     cdef int take_all(self, pageset_t *pages, uint64_t first, uint64_t end) noexcept nogil
     cdef int take_run(self, pageset_t *pages, uint64_t first, uint64_t end) noexcept nogil
     cdef int take_hot(self, pageset_t *pages, uint64_t block) noexcept nogil
+    cdef int protect_sample(self, uint64_t block) noexcept nogil
+    cdef int take_group(self, pageset_t *pages, uint64_t number) noexcept nogil
+    cdef int keep(self, uint64_t number, uint64_t kept) noexcept nogil
+    cdef int release(self, uint64_t first, uint64_t end) noexcept nogil
+    cdef int watch_again(self, uint64_t first, uint64_t end) noexcept nogil
+    cdef int release_groups(self, uint64_t first, uint64_t end) noexcept nogil
+    cdef int cool(self, pageset_t *pages, uint64_t number) noexcept nogil
+    cdef bint is_apart(self, uint64_t at, uint64_t end) noexcept nogil
     cdef long stored(self, uint64_t first, uint64_t end) noexcept nogil
     cdef void judge(self, uint64_t first, uint64_t end) noexcept nogil
     cdef void note(self, pageset_t *pages, uint64_t first, uint64_t end) noexcept nogil

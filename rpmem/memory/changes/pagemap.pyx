@@ -8,7 +8,10 @@ physical address.
 
 A store to a protected page costs a fault, about a microsecond. So memory that is rewritten as a
 whole between any two scans stays unprotected, but for a small sample: while that was stored to, the
-whole block counts as stored to.
+whole block counts as stored to. Pages of a file that are mapped in 2 MiB cannot be told apart, so
+they are mapped one by one; that alone makes a store to a page after it was written back cost 10
+microseconds. So a long row of such blocks is mapped in 2 MiB again, and one of them is watched for
+all.
 """
 
 import os
@@ -28,6 +31,7 @@ from rpmem.errors import ClosedError, UsageError
 
 cdef extern from "<sys/mman.h>" nogil:
     const int MADV_DONTNEED
+    const int MADV_HUGEPAGE
     const int MADV_NOHUGEPAGE
 
 cdef enum:
@@ -36,6 +40,9 @@ cdef enum:
     NEARLY_ALL = 448         # pages of a block: it was rewritten as a whole
     SAMPLE = 4               # pages of a hot block that are protected
     ROUNDS = 2               # full scans in a row that make a block hot
+    GROUP = 64               # blocks of which one is watched for all
+    MOST_GROUPS = 1024
+    MOST_AGE = 16            # scans in a row for which the same one is
 
 # From this version on, a mapping with MADV_NOHUGEPAGE is never mapped in 2 MiB.
 cdef object EXACT = (6, 12)
@@ -134,6 +141,8 @@ cdef class WrittenPages:
         Writable; its memory has to stay until `close`.
     holes : bool, optional
         What is not mapped at all counts as stored to; None: where the kernel may map in 2 MiB.
+    huge : bool, optional
+        The memory is better mapped in 2 MiB where that does not matter; None: if some of it is.
 
     Notes
     -----
@@ -141,7 +150,7 @@ cdef class WrittenPages:
     for two threads at once. It must not be used after a fork.
     """
 
-    def __cinit__(self, Region region not None, *, holes=None):
+    def __cinit__(self, Region region not None, *, holes=None, huge=None):
         cdef uint64_t size = PageSet(1).page_size
         cdef uint64_t begin = <uint64_t> <uintptr_t> region.base
         cdef uint64_t blocks
@@ -154,20 +163,25 @@ cdef class WrittenPages:
         self.low = (begin - self.grid + size - 1) // size
         self.high = (begin + region.size - self.grid) // size
         blocks = self.high // BLOCK + 1
+        # Each of them may cost two mappings, of which a process has 65,530.
+        self.group = max(min(blocks // 8, <uint64_t> GROUP), <uint64_t> 4, blocks // MOST_GROUPS)
         self.blocks = <block_t *> calloc(blocks, sizeof(block_t))
+        self.groups = <group_t *> calloc(blocks // self.group + 1, sizeof(group_t))
         self.runs = <rpmem_run *> malloc(RUNS * sizeof(rpmem_run))
-        if self.blocks == NULL or self.runs == NULL:
+        if self.blocks == NULL or self.groups == NULL or self.runs == NULL:
             raise MemoryError("no memory to find changed pages")
-        if is_shared(begin, region.size):
-            # Otherwise a store marks all of a large folio, 512 pages: map in pages, from now on.
-            madvise(region.base, region.size, MADV_NOHUGEPAGE)
-            madvise(region.base, region.size, MADV_DONTNEED)
         self.watch = rpmem_watch_open()
         if self.watch < 0:
             raise unusable("userfaultfd", -self.watch)
         self.pagemap = rpmem_pagemap_open()
         if self.pagemap < 0:
             raise unusable("/proc/self/pagemap", -self.pagemap)
+        if is_shared(begin, region.size):
+            self.huge = (rpmem_is_huge(self.pagemap, begin, begin + region.size) if huge is None
+                         else huge)
+            # Otherwise a store marks all of a large folio, 512 pages: map in pages, from now on.
+            madvise(region.base, region.size, MADV_NOHUGEPAGE)
+            madvise(region.base, region.size, MADV_DONTNEED)
         if self.low < self.high:
             rc = rpmem_watch(self.watch, <char *> <uintptr_t> (self.grid + self.low * size),
                              (self.high - self.low) * size)
@@ -180,6 +194,7 @@ cdef class WrittenPages:
         if self.pagemap >= 0:
             close(self.pagemap)
         free(self.blocks)
+        free(self.groups)
         free(self.runs)
 
     def __reduce__(self):
@@ -204,31 +219,46 @@ cdef class WrittenPages:
         end = page_behind(&pages.c, offset + length)
         with nogil:
             rc = self.take_all(&pages.c, first, end)
+        self.begun = True
         if rc:
             pages_add(&pages.c, first, end)
             raise OSError(rc, f"PAGEMAP_SCAN: {os.strerror(rc)}")
 
     cdef int take_all(self, pageset_t *pages, uint64_t first, uint64_t end) noexcept nogil:
-        cdef uint64_t at, stop
-        cdef int rc
+        cdef uint64_t at, stop, number
+        cdef int rc = 0
         # Pages that only partly belong to the region cannot be watched.
         pages_add(pages, first, min(end, self.low))
         pages_add(pages, max(first, self.high), end)
-        at = max(first, self.low)
+        at = first = max(first, self.low)
         end = min(end, self.high)
         while at < end:
-            stop = at
-            while stop < end and not (self.blocks[stop // BLOCK].hot and stop % BLOCK == 0
-                                      and stop + BLOCK <= end):
-                stop = min((stop // BLOCK + 1) * BLOCK, end)
-            rc = self.take_run(pages, at, stop) if stop > at else 0
-            if rc == 0 and stop < end:
-                rc = self.take_hot(pages, stop // BLOCK)
-                stop += BLOCK
+            number = at // BLOCK // self.group
+            if self.groups[number].released:
+                stop = min((number + 1) * self.group * BLOCK, end)
+                if stop - at == self.group * BLOCK:
+                    rc = self.take_group(pages, number)
+                else:
+                    pages_add(pages, at, stop)
+            elif self.is_apart(at, end):
+                stop = at + BLOCK
+                rc = self.take_hot(pages, at // BLOCK)
+            else:
+                stop = at
+                while stop < end and not self.is_apart(stop, end):
+                    stop = min((stop // BLOCK + 1) * BLOCK, end)
+                rc = self.take_run(pages, at, stop)
             if rc:
                 return rc
             at = stop
-        return 0
+        return self.release_groups(first, end) if self.huge else 0
+
+    cdef bint is_apart(self, uint64_t at, uint64_t end) noexcept nogil:
+        """Whether the block that begins at a page, if one does, is not looked at page by page."""
+        cdef uint64_t block = at // BLOCK
+        if self.groups[block // self.group].released:
+            return True
+        return at % BLOCK == 0 and at + BLOCK <= end and self.blocks[block].hot
 
     cdef int take_run(self, pageset_t *pages, uint64_t first, uint64_t end) noexcept nogil:
         """Take what was stored to of pages that are watched one by one."""
@@ -264,7 +294,8 @@ cdef class WrittenPages:
         cdef block_t *block
         for k in range((first + BLOCK - 1) // BLOCK, end // BLOCK):
             block = &self.blocks[k]
-            if block.stored < NEARLY_ALL:
+            # The first scan finds every page, whatever was stored to.
+            if block.stored < NEARLY_ALL or not self.begun:
                 block.full = 0
             else:
                 block.full += 1
@@ -275,7 +306,6 @@ cdef class WrittenPages:
         """Take a whole block while its sample was stored to; watch its pages again if not."""
         cdef uint64_t first = block * BLOCK
         cdef uint64_t sample = first + self.blocks[block].sample
-        cdef uint64_t at
         cdef long found = self.stored(sample, sample + SAMPLE)
         if found < 0:
             return <int> -found
@@ -283,13 +313,102 @@ cdef class WrittenPages:
             self.blocks[block].hot = self.blocks[block].full = 0
             return self.take_run(pages, first, first + BLOCK)
         pages_add(pages, first, first + BLOCK)
-        # Another one each time: a program may leave out some pages.
+        return self.protect_sample(block)
+
+    cdef int protect_sample(self, uint64_t block) noexcept nogil:
+        """Another one each time: a program may leave out some pages."""
+        cdef uint64_t at, sample
+        cdef long found
         self.blocks[block].sample = (self.blocks[block].sample + SAMPLE) % BLOCK
-        sample = first + self.blocks[block].sample
-        at = self.grid + sample * pages.page_size
-        found = rpmem_scan(self.pagemap, &at, at + SAMPLE * pages.page_size, True, self.holes,
+        sample = block * BLOCK + self.blocks[block].sample
+        at = self.grid + sample * self.page_size
+        found = rpmem_scan(self.pagemap, &at, at + SAMPLE * self.page_size, True, self.holes,
                            self.runs, SAMPLE)
         return <int> -found if found < 0 else 0
+
+    cdef int release_groups(self, uint64_t first, uint64_t end) noexcept nogil:
+        """Have groups mapped in 2 MiB again all of whose blocks are hot."""
+        cdef uint64_t size = self.group * BLOCK
+        cdef uint64_t number, block
+        cdef bint hot
+        cdef int rc
+        for number in range((first + size - 1) // size, end // size):
+            hot = not self.groups[number].released
+            for block in range(number * self.group, (number + 1) * self.group):
+                hot = hot and self.blocks[block].hot
+            if hot:
+                rc = self.keep(number, number * self.group)
+                if rc:
+                    return rc
+        return 0
+
+    cdef int keep(self, uint64_t number, uint64_t kept) noexcept nogil:
+        """Watch one block for its whole group, whose pages all count as stored to in this scan."""
+        cdef uint64_t first = number * self.group * BLOCK
+        cdef uint64_t end = first + self.group * BLOCK
+        cdef uint64_t former = number * self.group + self.groups[number].kept
+        cdef int rc
+        if self.groups[number].released:
+            rc = self.watch_again(kept * BLOCK, (kept + 1) * BLOCK)
+            if rc == 0:
+                rc = self.release(former * BLOCK, (former + 1) * BLOCK)
+        else:
+            rc = self.release(first, kept * BLOCK)
+            if rc == 0:
+                rc = self.release((kept + 1) * BLOCK, end)
+        if rc:
+            return rc
+        self.groups[number].released = True
+        self.groups[number].kept = <uint16_t> (kept - number * self.group)
+        self.groups[number].age = 0
+        return self.protect_sample(kept)
+
+    cdef int take_group(self, pageset_t *pages, uint64_t number) noexcept nogil:
+        """Take a released group as the block behaves that is watched for it."""
+        cdef group_t *group = &self.groups[number]
+        cdef uint64_t kept = number * self.group + group.kept
+        cdef int rc = self.take_hot(pages, kept)
+        pages_add(pages, number * self.group * BLOCK, (number + 1) * self.group * BLOCK)
+        if rc:
+            return rc
+        if not self.blocks[kept].hot:
+            return self.cool(pages, number)
+        group.age += 1
+        if group.age < MOST_AGE:
+            return 0
+        return self.keep(number, number * self.group + (group.kept + 1) % self.group)
+
+    cdef int cool(self, pageset_t *pages, uint64_t number) noexcept nogil:
+        """Watch every page of a group again; all of them count as stored to in this scan."""
+        cdef uint64_t first = number * self.group * BLOCK
+        cdef uint64_t end = first + self.group * BLOCK
+        cdef uint64_t block
+        cdef int rc
+        for block in range(number * self.group, (number + 1) * self.group):
+            self.blocks[block].hot = self.blocks[block].full = 0
+        rc = self.watch_again(first, end)
+        if rc:
+            return rc
+        self.groups[number].released = False
+        return self.take_run(pages, first, end)
+
+    cdef int release(self, uint64_t first, uint64_t end) noexcept nogil:
+        """End the watch over pages, and have them mapped anew."""
+        cdef char *address = <char *> <uintptr_t> (self.grid + first * self.page_size)
+        cdef int rc
+        if first == end:
+            return 0
+        rc = rpmem_unwatch(self.watch, address, (end - first) * self.page_size)
+        if rc == 0:
+            madvise(address, (end - first) * self.page_size, MADV_HUGEPAGE)
+            madvise(address, (end - first) * self.page_size, MADV_DONTNEED)
+        return rc
+
+    cdef int watch_again(self, uint64_t first, uint64_t end) noexcept nogil:
+        cdef char *address = <char *> <uintptr_t> (self.grid + first * self.page_size)
+        madvise(address, (end - first) * self.page_size, MADV_NOHUGEPAGE)
+        madvise(address, (end - first) * self.page_size, MADV_DONTNEED)
+        return rpmem_watch(self.watch, address, (end - first) * self.page_size)
 
     cdef long stored(self, uint64_t first, uint64_t end) noexcept nogil:
         """Return whether pages were stored to, or -errno; protect nothing."""
@@ -309,6 +428,14 @@ cdef class WrittenPages:
         cdef uint64_t block, found = 0
         for block in range(self.high // BLOCK + 1):
             found += self.blocks[block].hot
+        return found
+
+    @property
+    def released(self):
+        """Pages that are not watched, as another block is watched for them."""
+        cdef uint64_t number, found = 0
+        for number in range((self.high // BLOCK + 1) // self.group + 1):
+            found += self.groups[number].released * (self.group - 1) * BLOCK
         return found
 
     def close(self):

@@ -69,7 +69,8 @@ class Digested(Handle):
 
         Never relaxed: what is not aligned to words is of no concern for whole pages.
         """
-        log.debug("%d pages differ", len(pages))
+        if log.isEnabledFor(logging.DEBUG):
+            log.debug("%d pages differ", len(pages))
         whole = begin, end - begin
         lost: RpmemError | None = None
         for low, length in self._windows(pages, begin):

@@ -46,7 +46,8 @@ class Watched(Handle):
     def send(self, pages: PageSet, begin: int, end: int, *, relaxed: bool) -> None:
         """Send all pending pages."""
         ranges = pairs_of(pages.ranges(begin, end - begin))
-        log.debug("%d pages were stored to, in %d ranges", len(pages), len(ranges))
+        if log.isEnabledFor(logging.DEBUG):
+            log.debug("%d pages were stored to, in %d ranges", len(pages), len(ranges))
         if len(ranges):
             self._reach.call("persist_many", ranges, relaxed=relaxed)
             pages.clear()

@@ -18,7 +18,7 @@ from rpmem.memory.region import Region
 
 PAGE = mmap.PAGESIZE
 BLOCK = 512
-PAGES = 6 * BLOCK + 3
+PAGES = 10 * BLOCK + 3
 
 
 def tells() -> str:
@@ -73,9 +73,9 @@ def region(request, tmp_path):
             os.unlink(path + str(part))
 
 
-@pytest.fixture(params=[None, True], ids=["", "holes"])
+@pytest.fixture(params=[{}, {"holes": True}, {"huge": True}], ids=["", "holes", "huge"])
 def memory(request, region):
-    made = Memory(region, holes=request.param)
+    made = Memory(region, **request.param)
     yield made
     made.close()
 
@@ -152,9 +152,9 @@ def test_blocks_that_are_rewritten_as_a_whole_are_left_alone(memory):
 def test_nothing_is_missed_in_blocks_of_all_kinds(memory):
     rng = np.random.default_rng(3)
     memory.take()
-    for _ in range(60):
+    for _ in range(40):
         stored = np.zeros(PAGES, bool)
-        for block in range(6):
+        for block in range(10):
             share = rng.choice([0, 0.01, 0.5, 0.9, 1, 1])
             stored[block * BLOCK : (block + 1) * BLOCK] = rng.random(BLOCK) < share
         memory.bytes[np.flatnonzero(stored) * PAGE + 5] += 1
@@ -165,6 +165,33 @@ def test_nothing_is_missed_in_blocks_of_all_kinds(memory):
         for offset, length in memory.take():
             found[offset // PAGE : (offset + length) // PAGE] = True
         assert not (stored & ~found).any()
+
+
+@needs_kernel
+@pytest.mark.parametrize("last", ["nothing", "one page", "one page elsewhere"])
+def test_one_block_is_watched_for_many(region, last):
+    memory = Memory(region, huge=True)
+    memory.take()
+    size = 8 * BLOCK * PAGE
+    shared = region.label != "anonymous memory"
+    for value in range(1, 40):  # so that the one is another one now and then
+        memory.bytes[:size] = value
+        assert memory.take() == [(0, size)]
+        assert memory.watch.released == (6 * BLOCK if shared and value > 1 else 0)
+    memory.bytes[:size] = 77
+    assert memory.take(PAGE, 5 * BLOCK * PAGE) == [(PAGE, 5 * BLOCK * PAGE)]
+    memory.bytes[:size] = 78
+    assert memory.take() == [(0, size)]
+    if last != "nothing":
+        memory.bytes[{"one page": 3 * BLOCK * PAGE, "one page elsewhere": -1}[last]] = 1
+    found = memory.take()
+    assert not shared or found[0] == (0, size)
+    assert memory.watch.released == memory.watch.hot == 0
+    assert memory.take() == []
+    memory.bytes[5 * BLOCK * PAGE + 1] = 1
+    assert memory.take() == [(5 * BLOCK * PAGE, PAGE)]
+    assert memory.bytes[PAGE - 1] == 78
+    memory.close()
 
 
 @needs_kernel
