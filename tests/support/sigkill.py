@@ -33,7 +33,19 @@ from rpmem.errors import PoolSetBusy, RpmemError
 from rpmem.pool.pool import Pool
 from tests.support import faulty_rpmemd
 from tests.support.media import PoolImage, image_of, wait_unlocked
-from tests.support.workload import Journal, Ledger, Loss, Program, Run, Words, data_name
+from tests.support.kernel import tells_no_stores
+from tests.support.workload import (
+    CHURN,
+    LOOKING,
+    WRITES,
+    Journal,
+    Ledger,
+    Loss,
+    Program,
+    Run,
+    Words,
+    data_name,
+)
 
 THREADS = 3
 LANES = 2
@@ -102,7 +114,8 @@ def programs_for(seed: int, base: Mapping[str, Words]) -> Callable[[], list[Prog
         {name: count for name, count in counts.items() if name.split("-")[1] == str(thread)}
         for thread in range(THREADS)
     ]
-    return lambda: [Program(seed, thread, own[thread]) for thread in range(THREADS)]
+    kinds = WRITES + LOOKING + CHURN
+    return lambda: [Program(seed, thread, own[thread], kinds) for thread in range(THREADS)]
 
 
 def furnish(pool: Pool) -> None:
@@ -110,6 +123,11 @@ def furnish(pool: Pool) -> None:
     pool.array("filler", FILLER_WORDS, np.uint64)
     for thread in range(THREADS):
         pool.array(data_name(thread), DATA_WORDS, np.uint64)
+
+
+def tracking_of(seed: int) -> str:
+    """Return how changes are found: by all ways in turn, as far as the kernel tells."""
+    return "digest" if seed % 2 or tells_no_stores() else "kernel"
 
 
 def workload(pool: Pool, seed: int, base: Mapping[str, Words], journal: Journal) -> Run:
@@ -153,6 +171,7 @@ def kill_targets(directory: Path, seed: int, kills: int, command: str) -> Summar
         nlanes=LANES,
         timeout=TIMEOUT,
         command=command,
+        tracking=tracking_of(seed),
     )
     with pool:
         furnish(pool)
@@ -235,7 +254,8 @@ def open_soon(local: Path, spec: str, **options: Any) -> Pool:
 def use_pool(local: Path, spec: str, seed: int, journal: Journal, command: str) -> None:
     """Open the pool and work on it until killed."""
     journal.stage = OPENING
-    pool = open_soon(local, spec, nlanes=LANES, timeout=TIMEOUT, command=command)
+    tracking = tracking_of(seed)
+    pool = open_soon(local, spec, nlanes=LANES, timeout=TIMEOUT, command=command, tracking=tracking)
     base = without_filler({name: pool[name] for name in pool.names()})
     run = workload(pool, seed, base, journal)
     journal.stage = WORKING

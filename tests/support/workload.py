@@ -28,6 +28,8 @@ Words = NDArray[np.uint64]
 
 #: Ways to make words durable. All but "relaxed" and "relaxed-flush" promise whole words.
 WRITES = ("persist", "relaxed", "many", "relaxed-many", "strided", "flush", "relaxed-flush", "deep")
+#: Those that find what changed by themselves; a replica's buffer has none of them.
+LOOKING = ("all", "changed")
 CHURN = ("create", "delete")
 TEARING = ("relaxed", "relaxed-many", "relaxed-flush")
 
@@ -52,7 +54,7 @@ class Operation:
     number : int
         Counted from 1 in each program.
     kind : str
-        One of `WRITES` or `CHURN`.
+        One of `WRITES`, `LOOKING` or `CHURN`.
     name : str
         The array it is about.
     slices : tuple of slice
@@ -184,6 +186,10 @@ def carry_out(operation: Operation, pool: Any, views: dict[str, Words]) -> None:
     pieces = [words[part] for part in operation.slices]
     if kind in ("persist", "relaxed", "strided"):
         pool.persist(pieces[0], relaxed=relaxed)
+    elif kind == "all":
+        pool.persist()
+    elif kind == "changed":
+        pool.persist(pieces[0], narrow=True)
     elif kind == "deep":
         pool.deep_persist(pieces[0])
     elif kind in ("many", "relaxed-many"):
@@ -392,7 +398,7 @@ class Ledger:
         if len(found) != len(old):
             raise Loss(f"{name} has {len(found)} words, not {len(old)}")
         good = found == old
-        if flying is not None and flying.kind in WRITES:
+        if flying is not None and flying.kind in WRITES + LOOKING:
             new = old.copy()
             flying.store(new)
             if flying.kind in TEARING:

@@ -15,23 +15,15 @@ from rpmem.errors import ClosedError, RangeError, UsageError
 from rpmem.memory.changes.pagemap import WrittenPages, try_on
 from rpmem.memory.changes.pageset import PageSet
 from rpmem.memory.region import Region
+from tests.support.kernel import tells_no_stores
 
 PAGE = mmap.PAGESIZE
 BLOCK = 512
 PAGES = 10 * BLOCK + 3
 
 
-def tells() -> str:
-    """Why this kernel does not tell; empty if it does."""
-    with Region.anonymous(PAGE) as region:
-        try:
-            try_on(region)
-        except UsageError as error:
-            return str(error)
-    return ""
-
-
-needs_kernel = pytest.mark.skipif(bool(tells()), reason=f"the kernel does not tell: {tells()}")
+WHY_NOT = tells_no_stores()
+needs_kernel = pytest.mark.skipif(bool(WHY_NOT), reason=WHY_NOT)
 
 
 class Memory:
