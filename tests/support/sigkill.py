@@ -32,8 +32,8 @@ from rpmem.epochs.record import Mark
 from rpmem.errors import PoolSetBusy, RpmemError
 from rpmem.pool.pool import Pool
 from tests.support import faulty_rpmemd
-from tests.support.media import PoolImage, image_of, wait_unlocked
 from tests.support.kernel import tells_no_stores
+from tests.support.media import PoolImage, image_of, wait_unlocked
 from tests.support.workload import (
     CHURN,
     LOOKING,
