@@ -69,16 +69,21 @@ def sizes(texts):
         "cores": numbers(text, r"on up to (\d+) cores at once"),
         "page": numbers(text, r"of a page with one new byte, all (\d+) are sent"),
         "block": numbers(text, r"nearly all pages of (\d+) MiB stored to"),
+        "row": numbers(text, r"at most (\d+) MiB in pools up to (\d+) GiB"),
     }
     fields = re.search(r"struct digest_t:\n((?: +uint64_t \w+\n)+)", _pxd("digests"))[1]
     size = 8 * fields.count("uint64_t")
-    block = numbers(source("rpmem/memory/changes/pagemap.pyx"), r"BLOCK = (\d+)")[0]
+    looks = source("rpmem/memory/changes/pagemap.pyx")
+    block, group, most = (
+        numbers(looks, rf" {name} = (\d+)")[0] for name in ("BLOCK", "GROUP", "MOST_GROUPS")
+    )
     real = {
         "digest": (size, size << 30 >> 12 >> 20),
         "copies": (digested.WINDOW >> 20,),
         "cores": (hashing._MOST_THREADS,),
         "page": (4096,),
         "block": (block * 4096 >> 20,),
+        "row": (group * block * 4096 >> 20, group * most * block * 4096 >> 30),
     }
     return {name for name in real if said[name] != real[name]}
 
@@ -118,6 +123,7 @@ MISTAKES = (
     (sizes, PERSISTING, "8 MiB for copies", "4 MiB for copies"),
     (sizes, PERSISTING, "on up to 4 cores", "on up to 8 cores"),
     (sizes, PERSISTING, "pages of 2 MiB stored", "pages of 1 MiB stored"),
+    (sizes, PERSISTING, "at most 128 MiB", "at most 64 MiB"),
     (bounds, PERSISTING, "| xxh3 of every page | 1.4 |", "| xxh3 of every page | 1.3 |"),
     (bounds, PERSISTING, "| b | pages sent", "| e | pages sent"),
 )
