@@ -41,7 +41,8 @@ ALWAYS = (
     *FORKS,
     *(f"end: {end}" for end in ENDS),
     "persist()", "persist(relaxed)", "persist(x)", "persist(x, narrow)", "persist_many",
-    "flush and drain", "acknowledged counters found", "drains", "interrupted", "pageout",
+    "flush and drain", "a page gets back what it had", "a page gets back what it had before a join",
+    "acknowledged counters found", "drains", "interrupted", "pageout",
     "dontneed", "failed ReplicaLost", "kill: ReplicaLost", "deadline: DeadlineExceeded",
     "refuse: FlushFailed", "refused here",
 )  # fmt: skip

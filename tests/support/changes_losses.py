@@ -13,7 +13,7 @@ from types import MappingProxyType
 import rpmem
 from tests.support import changes_target
 from tests.support.changes_copies import Node
-from tests.support.changes_use import Missed, Use
+from tests.support.changes_use import OWN_PAGE, Missed, Use
 from tests.support.media import wait_unlocked
 from tests.support.processes import stop, wait_gone
 
@@ -57,7 +57,26 @@ def _lose(
 
 
 def _take_back(use: Use, node: Node) -> None:
+    """Attach a replica; every other time, a page has other bytes at that moment alone."""
     wait_unlocked(node.directory / "r.set")
+    use.counts["joins"] += 1
+    if use.counts["joins"] % 2:
+        _attach(use, node)
+        return
+    with use.gate.closed():
+        use.memory.toggle(OWN_PAGE, 0)
+        use.settle("before a replica joins")
+        use.memory.toggle(OWN_PAGE, 1)
+        _attach(use, node)
+        use.memory.toggle(OWN_PAGE, 0)
+        use.settle("a page got back what it had before a replica joined")
+        use.pool.persist(use.memory.toggle(OWN_PAGE, 1))
+        use.memory.toggle(OWN_PAGE, 0)
+        use.settle("a page got back what it had before it was sent to other copies")
+        use.counts["a page gets back what it had before a join"] += 1
+
+
+def _attach(use: Use, node: Node) -> None:
     with use.changing():
         use.pool.attach(node.spec)
         node.joins += 1

@@ -1,7 +1,8 @@
 """Every way in which a thread stores to an array, and what each thread knows to have stored.
 
 Threads share pages and never bytes: in the first part of the array each has a stripe of every page,
-behind it a stretch of its own, and the rest is for what happens while the threads wait.
+behind it a stretch of its own, then a page of its own that has one of two contents, and the rest is
+for what happens while the threads wait.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ Bytes = NDArray[np.uint8]
 PAGE = 4096
 SHARED = 2 << 20
 OWN = 256 << 10
+TOGGLED = 8 * PAGE
 #: What comes after the threads' stretches has more than this: a whole block of 2 MiB, wherever it
 #: begins.
 REST = 4 << 20
@@ -75,12 +77,13 @@ class Memory:
         self.writers = writers
         # On the grid of pages, so that a stripe and its page are where they are meant to be.
         self.first = -self.address % PAGE
-        self.rest = self.first + SHARED + writers * OWN
+        self.toggled = self.first + SHARED + writers * OWN
+        self.rest = self.toggled + TOGGLED
 
     @staticmethod
     def length(writers: int) -> int:
         """Return how many bytes an array needs."""
-        return PAGE + SHARED + writers * OWN + REST + PAGE
+        return PAGE + SHARED + writers * OWN + TOGGLED + REST + PAGE
 
     def own(self, number: int, rng: random.Random) -> tuple[int, int]:
         """Return a range (offset, length) of bytes that a thread alone stores to."""
@@ -93,6 +96,13 @@ class Memory:
         begin = self.first + SHARED + number * OWN
         length = rng.choice((1, PAGE, 3 * PAGE + 17, 64 << 10))
         return begin + rng.randrange(OWN - length + 1), length
+
+    def toggle(self, number: int, value: int) -> Bytes:
+        """Fill a thread's own page with a value, and return it."""
+        begin = self.toggled + number * PAGE
+        self.array[begin : begin + PAGE] = value
+        self.expected[begin : begin + PAGE] = value
+        return self.array[begin : begin + PAGE]
 
     def wrong(self) -> str:
         """Say where the array is not what the threads stored; empty: nowhere."""

@@ -32,6 +32,8 @@ from tests.support.changes_stores import PAGE, Bytes, Memory, Source, Stores, di
 WRITERS = 3
 CALLERS = 2
 NODES = 2
+#: The page of the main thread, among those that have one of two contents.
+OWN_PAGE = WRITERS + CALLERS
 
 #: What the kernel is told: to write pages out, to unmap them, that nobody will need them soon.
 ADVICE = {"pageout": 21, "dontneed": 4, "cold": 20}
@@ -166,6 +168,8 @@ class Use:
             for _ in range(rng.randrange(1, 6)):
                 self.stores[number].store(number, rng)
                 self.done[number] += 1
+            if rng.random() < 0.3:
+                self.memory.toggle(number, rng.randrange(2))
             roll = rng.random()
             if roll < 0.15:
                 self._acknowledged(number, rng)
@@ -180,8 +184,11 @@ class Use:
         rng = random.Random(f"{self.plan.seed} caller {number}")
 
         def step() -> None:
-            if rng.random() < 0.3:
+            roll = rng.random()
+            if roll < 0.3:
                 self._acknowledged(number, rng)
+            elif roll < 0.5:
+                self._attempt("a page gets back what it had", self._toggling(number, rng))
             else:
                 self._call_any(rng)
             time.sleep(rng.random() * 0.004)
@@ -238,6 +245,25 @@ class Use:
 
             return "flush and drain", flush_and_drain
         return "deep_persist(x)", lambda: pool.deep_persist(view)
+
+    def _toggling(self, number: int, rng: random.Random) -> Callable[[], None]:
+        """Give a page one of its two contents, and return a call that may name it."""
+        page = self.memory.toggle(number, rng.randrange(2))
+        pool = self.pool
+
+        def flush_and_drain() -> None:
+            pool.flush(page)
+            pool.drain()
+
+        calls: tuple[Callable[[], None], ...] = (
+            flush_and_drain,
+            lambda: pool.persist(page),
+            lambda: pool.persist_many([page[:8], page[64:]]),
+            lambda: pool.persist(page, narrow=True),
+            lambda: pool.persist(page[9:], narrow=True),
+            lambda: None,
+        )
+        return rng.choice(calls)
 
     def _acknowledged(self, number: int, rng: random.Random) -> None:
         """Count, have it made durable, and look for it at the replicas."""
@@ -332,6 +358,8 @@ class Use:
     def interrupted(self, seconds: float) -> None:
         """Call, and let a signal come in between."""
         what, call = self._any(self.rng)
+        if self.rng.random() < 0.4:
+            call = self._toggling(OWN_PAGE, self.rng)
         try:
             self.listening = True
             signal.setitimer(signal.ITIMER_REAL, seconds + 1e-5)
