@@ -72,7 +72,7 @@ class Hashing(Handle):
             work()
         finally:
             pieces.clear()
-            wait(helpers)
+            _wait_for(helpers)
         for helper in helpers:
             helper.result()
 
@@ -89,3 +89,17 @@ class Hashing(Handle):
         helpers, self._helpers = self._helpers, None
         if helpers is not None:
             helpers.shutdown()
+
+
+def _wait_for(helpers: list[Future[None]]) -> None:
+    """Return once all have ended; what a signal raises meanwhile is raised then."""
+    raised: BaseException | None = None
+    while True:
+        try:
+            wait(helpers)
+        except BaseException as error:
+            raised = raised or error
+        else:
+            break
+    if raised is not None:
+        raise raised
