@@ -70,6 +70,9 @@ from rpmem.memory.media cimport (
 )
 from rpmem.memory.refusal cimport refusal_t
 
+cdef extern from "dax.h" nogil:
+    int rpmem_is_dax(int folder, const char *path)
+
 cdef size_t PAGE = <size_t> sysconf(_SC_PAGESIZE)
 
 
@@ -146,6 +149,7 @@ cdef int prepare(mapping_t *mapping, object parts, refusal_t *refusal) except -1
                 f"{PAGE} bytes")
         if fstat(<int> fd, &info) != 0:
             raise refused("examine", errno)
+        mapping.segments[index].direct = not S_ISREG(info.st_mode) or rpmem_is_dax(<int> fd, "")
         if S_ISREG(info.st_mode) and is_outside(offset, length, 0, info.st_size):
             # Touching a page beyond the end of the file would kill the process.
             raise RangeError(

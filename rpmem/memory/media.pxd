@@ -26,6 +26,7 @@ cdef struct segment_t:
     pmem_drain_fn pmem_drain
     void *map                       # struct pmem2_map *, or NULL
     refusal_t *refusal              # the region's
+    bint direct                     # its pages are the medium itself: DAX
     uint64_t file_offset
 
 

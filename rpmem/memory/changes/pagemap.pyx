@@ -29,6 +29,12 @@ from rpmem.memory.region cimport Region
 from rpmem.base.handles import refuse_copy
 from rpmem.errors import ClosedError, UsageError
 
+cdef extern from "<fcntl.h>" nogil:
+    const int AT_FDCWD
+
+cdef extern from "../dax.h" nogil:
+    int rpmem_is_dax(int folder, const char *path)
+
 cdef extern from "<sys/mman.h>" nogil:
     const int MADV_DONTNEED
     const int MADV_HUGEPAGE
@@ -69,6 +75,7 @@ def try_on(Region region not None):
             raise unusable("/proc/self/pagemap", -pagemap)
         if not region.writable:
             raise UsageError("memory that is only read has no stores to find", where=region.label)
+        check_mapping(region)
         for index in range(region.mapped.count):
             shared = is_shared(<uintptr_t> region.mapped.segments[index].base,
                                region.mapped.segments[index].length)
@@ -116,15 +123,50 @@ cdef long found_after(int pagemap, char *page, uint64_t size, bint protect) exce
     return found
 
 
+cdef int check_mapping(Region region) except -1:
+    """Raise UsageError where a fault would go on for ever: DAX does not know protected pages.
+
+    Linux 6.12 warns of it and lets the program hang.
+    """
+    cdef int index
+    for index in range(region.mapped.count):
+        if region.mapped.segments[index].direct:
+            raise UsageError("its pages are those of its medium (DAX), which cannot be protected")
+    if region.has_source:
+        # Nobody knows what is mapped there.
+        for path in files_at(<uintptr_t> region.base, region.size):
+            if rpmem_is_dax(AT_FDCWD, path):
+                raise UsageError(f"{os.fsdecode(path)}: it is on DAX, or cannot be examined")
+    return 0
+
+
+cdef set files_at(uintptr_t address, uint64_t length):
+    """The paths of the files that are mapped there, but for those that only exist in memory."""
+    found = set()
+    for low, high, _, path in mappings():
+        if low < address + length and high > address and path.startswith(b"/"):
+            if not path.startswith((b"/memfd:", b"/SYSV", b"/dev/zero (deleted)")):
+                found.add(path)
+    return found
+
+
+cdef list mappings():
+    """Begin, end, modes and path of each mapping of this process."""
+    found = []
+    with open("/proc/self/maps", "rb") as maps:
+        for line in maps:
+            span, modes, _, _, _, *path = line.rstrip(b"\n").split(None, 5)
+            low, _, high = span.partition(b"-")
+            found.append((int(low, 16), int(high, 16), modes, path[0] if path else b""))
+    return found
+
+
 cdef bint is_shared(uintptr_t address, uint64_t length) except -1:
     """Whether all that is mapped there is a file's, so that it may be unmapped and comes back."""
     cdef uintptr_t found = address
-    with open("/proc/self/maps", "rb") as maps:
-        for line in maps:
-            span, modes, _ = line.split(None, 2)
-            begin, _, end = span.partition(b"-")
-            if int(begin, 16) <= found < int(end, 16) and modes.endswith(b"s"):
-                found = int(end, 16)
+    for low, high, modes, _ in mappings():
+        if low <= found < high and modes.endswith(b"s"):
+            found = high
     return found >= address + length
 
 
