@@ -57,12 +57,13 @@ class Pool(OpenPool):
     What changed
         `persist` without a range sends the pages that changed since they were last durable on
         every copy. With ``tracking="kernel"`` the kernel tells which pages were stored to (Linux
-        6.7 and newer): looking at 1 GiB takes half a millisecond, and the first store to a page
-        after each look a microsecond more. Memory that is rewritten as a whole again and again is
-        not looked at page by page: it is sent as a whole, once more than needed. With ``"digest"``
-        a digest of each page is compared, which takes about 0.1 s of a core for 1 GiB. ``"auto"``
-        is the first of them that works with the pool's files, and ``"off"`` for a buffer, which
-        others may store to by ways that are not seen. ``"off"`` sends the whole pool each time.
+        6.7 and newer, but not on DAX): looking at 1 GiB takes half a millisecond, and the first
+        store to a page after each look a microsecond more. Memory that is rewritten as a whole
+        again and again is not looked at page by page: it is sent as a whole, once more than needed.
+        With ``"digest"`` a digest of each page is compared, which takes about 0.1 s of a core for 1
+        GiB. ``"auto"`` is the first of them that works with the pool's files, and ``"off"`` for a
+        buffer, which others may store to by ways that are not seen. ``"off"`` sends the whole pool
+        each time.
 
         All see every store of this process through the pool's memory: by numpy and other
         libraries, by C code, and by system calls such as read. Stores that come another way are not

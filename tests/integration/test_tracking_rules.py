@@ -375,3 +375,31 @@ def test_arrays_that_come_later_are_seen(world: World):
     assert world.nodes[0].view[begin + 77] == 6
     np.testing.assert_array_equal(world.nodes[0].view[begin:][:100_000], array)
     del array
+
+
+def test_a_signal_handler_does_not_look_within_a_look(tmpfs: Path):
+    """It would wait for itself."""
+    (tmpfs / "node").mkdir()
+    caught: list[BaseException] = []
+    with rpmem.Pool.create(
+        tmpfs / "pool", "4MiB", f"local:{tmpfs}/node a.set", parts=1, tracking="digest"
+    ) as pool:
+
+        def handler(*_: object) -> None:
+            for narrow in (None, pool["a"]):
+                try:
+                    pool.persist(narrow, narrow=True)
+                except rpmem.UsageError as error:
+                    caught.append(error)
+
+        pool.array("a", 1000)
+        pool.persist()
+        before = signal.signal(signal.SIGUSR1, handler)
+        try:
+            with pool._tracking._alone():
+                signal.raise_signal(signal.SIGUSR1)
+            assert len(caught) == 2
+            signal.raise_signal(signal.SIGUSR1)
+        finally:
+            signal.signal(signal.SIGUSR1, before)
+        assert len(caught) == 2

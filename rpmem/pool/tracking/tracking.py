@@ -15,7 +15,8 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Literal, cast, get_args
 
 from rpmem.base.fork import forks
@@ -80,7 +81,8 @@ class Tracking(Handle):
         self._mark = mark
         self._noted = noted
         self._forks = forks()
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
+        self._looking = False
         self._pages: PageSet | None = None
         self._way: Way | None = None
         self._end = floor  # what lies between it and `size` has not been looked at
@@ -99,7 +101,7 @@ class Tracking(Handle):
         """Make everything durable that was stored by now, on every copy."""
         self._reach.call("check_usable")  # a forked child must not wait for the lock
         if self._mode != "off":
-            with self._lock:
+            with self._alone():
                 found = self._found(self._floor, self._size - self._floor)
                 if found is not None:
                     way, pages = found
@@ -113,7 +115,7 @@ class Tracking(Handle):
         if self._mode != "off" and ranges:
             low = min(offset for offset, _ in ranges)
             high = max(offset + length for offset, length in ranges)
-            with self._lock:
+            with self._alone():
                 found = self._found(low, high - low)
                 if found is not None:
                     way, pages = found
@@ -132,6 +134,22 @@ class Tracking(Handle):
         with self._lock:
             self._stop()
             self._mode = "off"
+
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        """Keep other calls out, and those of a signal handler that runs within this one."""
+        with self._lock:
+            if self._looking:
+                raise UsageError(
+                    "persist() was called by a signal handler while it looks for changes",
+                    where=self._region.label,
+                    hint="Let the handler set a flag, and persist when the call has returned",
+                )
+            self._looking = True
+            try:
+                yield
+            finally:
+                self._looking = False
 
     # --- looking --------------------------------------------------------------------------
 
