@@ -27,7 +27,7 @@ _ROUNDS = 200
 
 #: What the values of `rpmem.Pool.tracking` mean.
 _FINDS = {
-    "kernel": "asks the kernel what changed",
+    "kernel": "asks the kernel what changed, but for files on DAX",
     "digest": "compares digests",
     "off": "sends the whole pool",
 }
