@@ -118,11 +118,14 @@ class Digested(Handle):
         low = min(offset for offset, _ in ranges)
         high = max(offset + length for offset, length in ranges)
         found = parts_of(pages, ranges)
-        self._region.persist(low, high - low)
-        if len(found):
-            self._reach.call("persist_many", found, relaxed=relaxed)
-        else:
-            self._reach.call("confirm")
+        try:
+            if len(found):
+                self._reach.call("persist_many", found, relaxed=relaxed)
+            else:
+                self._reach.call("confirm")
+        finally:
+            # A copy that is lost leaves it durable here; and a refusal here is the worse news.
+            self._region.persist(low, high - low)
 
     def _windows(self, pages: PageSet, begin: int) -> Iterator[tuple[int, int]]:
         """Yield the windows, cut between pages, that have pages of the set."""

@@ -132,8 +132,9 @@ class Tracking(Handle):
     def close(self) -> None:
         """Stop looking."""
         with self._lock:
-            self._stop()
             self._mode = "off"
+            if not self._looking:  # else a signal handler closes what it has interrupted
+                self._stop()
 
     @contextmanager
     def _alone(self) -> Iterator[None]:
