@@ -29,14 +29,14 @@ MUTANTS = (
     Mutant(
         "two calls take out each other's pages",
         "Tracking.persist",
-        "            with self._lock:\n",
+        "            with self._alone():\n",
         "            with threading.Lock():\n",
         _BOTH,
     ),
     Mutant(
         "a call takes out the pages of a narrow one",
         "Tracking.persist_changed",
-        "            with self._lock:\n",
+        "            with self._alone():\n",
         "            with threading.Lock():\n",
         _BOTH,
     ),
