@@ -25,7 +25,8 @@ def test_what_changed_of_a_pool_is_sent(name, tmp_path):
             array = pool.array("a", 5 * MEGABYTE, "u1")
             rng = np.random.default_rng(5)
             pool.persist()
-            for value in range(1, 30):
+            # Without digests all of a device is sent each time.
+            for value in range(1, 3 if pool.tracking == "off" else 30):
                 array[rng.integers(0, array.size, 20)] = value
                 pool.persist()
                 np.testing.assert_array_equal(pool.read(array), array)
