@@ -213,6 +213,22 @@ def hosts_in(text: str) -> tuple[str, ...]:
     return hosts
 
 
+def protocol_of(given: str | None, environment: Environment) -> str:
+    """Return a protocol: the caller's, or the environment's if that is None.
+
+    Raises
+    ------
+    UsageError
+        There is no such protocol.
+    """
+    protocol = environment.protocol if given is None else given
+    if protocol not in PROTOCOLS:
+        raise UsageError(
+            f"there is no protocol {protocol!r}", hint=f"Protocols are {', '.join(PROTOCOLS)}"
+        )
+    return protocol
+
+
 def timeout_of(given: object) -> float:
     """Return a time-out in seconds: the caller's, or the environment's if that is None.
 

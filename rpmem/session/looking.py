@@ -83,7 +83,7 @@ class Looking(Closing):
         self.target = target
         self.in_use = False
         self._size = 0
-        if (protocol or environment.protocol) == "pmdk":
+        if _environment.protocol_of(protocol, environment) == "pmdk":
             raise UsageError(
                 "PMDK's protocol, which was asked for, has no way to look at a pool",
                 where=str(target),

@@ -15,7 +15,7 @@ from rpmem._version import __version__
 from rpmem.base import environment as _environment
 from rpmem.base import hardware, interrupts
 from rpmem.base import logs as _logs
-from rpmem.base.environment import PROTOCOLS, Environment, hosts_in
+from rpmem.base.environment import Environment, hosts_in, protocol_of
 from rpmem.base.steps import COMMIT
 from rpmem.base.target import Target, require_name
 from rpmem.control import pmdk
@@ -333,7 +333,7 @@ def _start(
     shared: object,
 ) -> Replica:
     environment = _environment.current()
-    protocol = _protocol(options.protocol, environment)
+    protocol = protocol_of(options.protocol, environment)
     lane_hosts = _lane_hosts(options.lane_hosts, environment)
     if creation is not None and creation.attributes is not None:
         require_attributes(creation.attributes)
@@ -396,15 +396,6 @@ def _begin(start: _Start, request: Create | Open, protocol: str) -> tuple[Replic
                     "its lanes are not authenticated",
                 ) from None
     return *start.pmdk(request), False
-
-
-def _protocol(wanted: str | None, environment: Environment) -> str:
-    protocol = environment.protocol if wanted is None else wanted
-    if protocol not in PROTOCOLS:
-        raise UsageError(
-            f"there is no protocol {protocol!r}", hint=f"Protocols are {', '.join(PROTOCOLS)}"
-        )
-    return protocol
 
 
 def _lane_hosts(wanted: str | None, environment: Environment) -> tuple[str, ...]:

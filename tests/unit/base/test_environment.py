@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from rpmem.base import environment
 from rpmem.base.environment import Environment
-from rpmem.errors import ConfigError
+from rpmem.errors import ConfigError, UsageError
 
 VARIABLES = {
     "RPMEM_SSH",
@@ -251,3 +251,12 @@ def test_current_is_read_once(monkeypatch):
     monkeypatch.delenv("RPMEM_TIMEOUT")
     assert environment.current().timeout_s == 30
     environment.current.cache_clear()
+
+
+def test_a_protocol_is_the_callers_or_the_environments():
+    set_up = environment.Environment(protocol="native")
+    assert environment.protocol_of(None, set_up) == "native"
+    assert environment.protocol_of("pmdk", set_up) == "pmdk"
+    for odd in ("", "bogus", "PMDK"):
+        with pytest.raises(UsageError, match="there is no protocol"):
+            environment.protocol_of(odd, set_up)
