@@ -29,6 +29,7 @@ from rpmem.errors import (
 )
 from tests.support.media import parts_of, wait_unlocked
 from tests.support.pools import OWN, PoolNode, fill, kill, local_bytes
+from tests.support.processes import stop
 from tests.support.seeds import first
 
 SIZE = 2 << 20
@@ -106,7 +107,7 @@ def test_a_partition_in_which_both_sides_went_on_and_that_heals(places):
     ) as pool:
         array = fill(pool)
         cut_off = pool.replicas[1].peer.pid
-        os.kill(cut_off, signal.SIGSTOP)
+        stop(cut_off)
         try:
             array[:] = 2
             with pytest.raises(DeadlineExceeded):

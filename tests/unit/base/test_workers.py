@@ -37,6 +37,9 @@ def _none_waits(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.undo()
     monkeypatch.setattr(workers, "IDLE_S", 0.0)
     interrupts.guarded(lambda: None)
+    while workers._idle:  # two of them, if both offered themselves at the same moment
+        interrupts.guarded(lambda: None)
+        time.sleep(0.001)
     wait_until(lambda: not ours())
 
 
