@@ -32,7 +32,7 @@ ctypedef struct block_t:
     uint8_t full              # scans in a row that found nearly all of its pages
     bint hot                  # all of it counts as stored to while its sample was
 
-# Blocks in a row, all hot, of which only one is watched, so that the others are mapped in 2 MiB.
+# Blocks in a row: once all are hot, only one is watched.
 ctypedef struct group_t:
     bint released
     uint16_t kept             # the one

@@ -10,8 +10,8 @@ A store to a protected page costs a fault, about a microsecond. So memory that i
 whole between any two scans stays unprotected, but for a small sample: while that was stored to, the
 whole block counts as stored to. Pages of a file that are mapped in 2 MiB cannot be told apart, so
 they are mapped one by one; that alone makes a store to a page after it was written back cost 10
-microseconds. So a long row of such blocks is mapped in 2 MiB again, and one of them is watched for
-all.
+microseconds. So of a row of such blocks one is watched for all, and files that were mapped in 2 MiB
+are mapped so again there.
 """
 
 import os
@@ -46,9 +46,10 @@ cdef enum:
     NEARLY_ALL = 448         # pages of a block: it was rewritten as a whole
     SAMPLE = 4               # pages of a hot block that are protected
     ROUNDS = 2               # full scans in a row that make a block hot
-    GROUP = 64               # blocks of which one is watched for all
+    FEW = 8                  # hot blocks of which one is watched for all,
+    GROUP = 64               # and where the others are mapped in 2 MiB then
     MOST_GROUPS = 1024
-    MOST_AGE = 16            # scans in a row for which the same one is
+    MOST_AGE = 16            # scans in a row for which the same one is, there
 
 # From this version on, a mapping with MADV_NOHUGEPAGE is never mapped in 2 MiB.
 cdef object EXACT = (6, 12)
@@ -205,13 +206,6 @@ cdef class WrittenPages:
         self.low = (begin - self.grid + size - 1) // size
         self.high = (begin + region.size - self.grid) // size
         blocks = self.high // BLOCK + 1
-        # Each of them may cost two mappings, of which a process has 65,530.
-        self.group = max(min(blocks // 8, <uint64_t> GROUP), <uint64_t> 4, blocks // MOST_GROUPS)
-        self.blocks = <block_t *> calloc(blocks, sizeof(block_t))
-        self.groups = <group_t *> calloc(blocks // self.group + 1, sizeof(group_t))
-        self.runs = <rpmem_run *> malloc(RUNS * sizeof(rpmem_run))
-        if self.blocks == NULL or self.groups == NULL or self.runs == NULL:
-            raise MemoryError("no memory to find changed pages")
         self.watch = rpmem_watch_open()
         if self.watch < 0:
             raise unusable("userfaultfd", -self.watch)
@@ -224,6 +218,16 @@ cdef class WrittenPages:
             # Otherwise a store marks all of a large folio, 512 pages: map in pages, from now on.
             madvise(region.base, region.size, MADV_NOHUGEPAGE)
             madvise(region.base, region.size, MADV_DONTNEED)
+        self.group = FEW
+        if self.huge:
+            # Each of them may cost two mappings, of which a process has 65,530.
+            self.group = max(min(blocks // 8, <uint64_t> GROUP), <uint64_t> 4,
+                             blocks // MOST_GROUPS)
+        self.blocks = <block_t *> calloc(blocks, sizeof(block_t))
+        self.groups = <group_t *> calloc(blocks // self.group + 1, sizeof(group_t))
+        self.runs = <rpmem_run *> malloc(RUNS * sizeof(rpmem_run))
+        if self.blocks == NULL or self.groups == NULL or self.runs == NULL:
+            raise MemoryError("no memory to find changed pages")
         if self.low < self.high:
             rc = rpmem_watch(self.watch, <char *> <uintptr_t> (self.grid + self.low * size),
                              (self.high - self.low) * size)
@@ -293,7 +297,7 @@ cdef class WrittenPages:
             if rc:
                 return rc
             at = stop
-        return self.release_groups(first, end) if self.huge else 0
+        return self.release_groups(first, end)
 
     cdef bint is_apart(self, uint64_t at, uint64_t end) noexcept nogil:
         """Whether the block that begins at a page, if one does, is not looked at page by page."""
@@ -369,7 +373,7 @@ cdef class WrittenPages:
         return <int> -found if found < 0 else 0
 
     cdef int release_groups(self, uint64_t first, uint64_t end) noexcept nogil:
-        """Have groups mapped in 2 MiB again all of whose blocks are hot."""
+        """Watch one block for each group all of whose blocks are hot."""
         cdef uint64_t size = self.group * BLOCK
         cdef uint64_t number, block
         cdef bint hot
@@ -416,7 +420,7 @@ cdef class WrittenPages:
         if not self.blocks[kept].hot:
             return self.cool(pages, number)
         group.age += 1
-        if group.age < MOST_AGE:
+        if self.huge and group.age < MOST_AGE:
             return 0
         return self.keep(number, number * self.group + (group.kept + 1) % self.group)
 
@@ -435,10 +439,10 @@ cdef class WrittenPages:
         return self.take_run(pages, first, end)
 
     cdef int release(self, uint64_t first, uint64_t end) noexcept nogil:
-        """End the watch over pages, and have them mapped anew."""
+        """Watch no longer, and have the pages mapped in 2 MiB, if that is better."""
         cdef char *address = <char *> <uintptr_t> (self.grid + first * self.page_size)
         cdef int rc
-        if first == end:
+        if first == end or not self.huge:
             return 0
         rc = rpmem_unwatch(self.watch, address, (end - first) * self.page_size)
         if rc == 0:
@@ -448,6 +452,8 @@ cdef class WrittenPages:
 
     cdef int watch_again(self, uint64_t first, uint64_t end) noexcept nogil:
         cdef char *address = <char *> <uintptr_t> (self.grid + first * self.page_size)
+        if not self.huge:
+            return 0
         madvise(address, (end - first) * self.page_size, MADV_NOHUGEPAGE)
         madvise(address, (end - first) * self.page_size, MADV_DONTNEED)
         return rpmem_watch(self.watch, address, (end - first) * self.page_size)
