@@ -35,7 +35,8 @@ ctypedef struct block_t:
 # Blocks in a row: once all are hot, only one is watched.
 ctypedef struct group_t:
     bint released
-    uint16_t kept             # the one
+    uint64_t first, end       # the blocks, which may be fewer than a group has
+    uint16_t kept             # the one, counted from the first
     uint16_t age              # scans since it was chosen
 
 
@@ -57,6 +58,7 @@ cdef class WrittenPages:
     cdef int take_run(self, pageset_t *pages, uint64_t first, uint64_t end) noexcept nogil
     cdef int take_hot(self, pageset_t *pages, uint64_t block) noexcept nogil
     cdef int protect_sample(self, uint64_t block) noexcept nogil
+    cdef bint is_released(self, uint64_t at) noexcept nogil
     cdef int take_group(self, pageset_t *pages, uint64_t number) noexcept nogil
     cdef int keep(self, uint64_t number, uint64_t kept) noexcept nogil
     cdef int release(self, uint64_t first, uint64_t end) noexcept nogil

@@ -46,6 +46,7 @@ cdef enum:
     NEARLY_ALL = 448         # pages of a block: it was rewritten as a whole
     SAMPLE = 4               # pages of a hot block that are protected
     ROUNDS = 2               # full scans in a row that make a block hot
+    FEWEST = 4
     FEW = 8                  # hot blocks of which one is watched for all,
     GROUP = 64               # and where the others are mapped in 2 MiB then
     MOST_GROUPS = 1024
@@ -271,7 +272,8 @@ cdef class WrittenPages:
             raise OSError(rc, f"PAGEMAP_SCAN: {os.strerror(rc)}")
 
     cdef int take_all(self, pageset_t *pages, uint64_t first, uint64_t end) noexcept nogil:
-        cdef uint64_t at, stop, number
+        cdef uint64_t at, stop
+        cdef group_t *group
         cdef int rc = 0
         # Pages that only partly belong to the region cannot be watched.
         pages_add(pages, first, min(end, self.low))
@@ -279,11 +281,11 @@ cdef class WrittenPages:
         at = first = max(first, self.low)
         end = min(end, self.high)
         while at < end:
-            number = at // BLOCK // self.group
-            if self.groups[number].released:
-                stop = min((number + 1) * self.group * BLOCK, end)
-                if stop - at == self.group * BLOCK:
-                    rc = self.take_group(pages, number)
+            if self.is_released(at):
+                group = &self.groups[at // BLOCK // self.group]
+                stop = min(group.end * BLOCK, end)
+                if at == group.first * BLOCK and stop == group.end * BLOCK:
+                    rc = self.take_group(pages, at // BLOCK // self.group)
                 else:
                     pages_add(pages, at, stop)
             elif self.is_apart(at, end):
@@ -301,10 +303,15 @@ cdef class WrittenPages:
 
     cdef bint is_apart(self, uint64_t at, uint64_t end) noexcept nogil:
         """Whether the block that begins at a page, if one does, is not looked at page by page."""
-        cdef uint64_t block = at // BLOCK
-        if self.groups[block // self.group].released:
+        if self.is_released(at):
             return True
-        return at % BLOCK == 0 and at + BLOCK <= end and self.blocks[block].hot
+        return at % BLOCK == 0 and at + BLOCK <= end and self.blocks[at // BLOCK].hot
+
+    cdef bint is_released(self, uint64_t at) noexcept nogil:
+        """Whether another block is watched for that of a page."""
+        cdef uint64_t block = at // BLOCK
+        cdef const group_t *group = &self.groups[block // self.group]
+        return group.released and group.first <= block < group.end
 
     cdef int take_run(self, pageset_t *pages, uint64_t first, uint64_t end) noexcept nogil:
         """Take what was stored to of pages that are watched one by one."""
@@ -374,47 +381,52 @@ cdef class WrittenPages:
 
     cdef int release_groups(self, uint64_t first, uint64_t end) noexcept nogil:
         """Watch one block for each group all of whose blocks are hot."""
-        cdef uint64_t size = self.group * BLOCK
         cdef uint64_t number, block
+        cdef group_t *group
         cdef bint hot
         cdef int rc
-        for number in range((first + size - 1) // size, end // size):
-            hot = not self.groups[number].released
-            for block in range(number * self.group, (number + 1) * self.group):
+        for number in range(first // BLOCK // self.group, end // BLOCK // self.group + 1):
+            group = &self.groups[number]
+            if group.released:
+                continue
+            # Blocks that are only partly looked at are never hot.
+            group.first = max(number * self.group, (first + BLOCK - 1) // BLOCK)
+            group.end = min((number + 1) * self.group, end // BLOCK)
+            hot = group.first + FEWEST <= group.end
+            for block in range(group.first, group.end):
                 hot = hot and self.blocks[block].hot
             if hot:
-                rc = self.keep(number, number * self.group)
+                rc = self.keep(number, group.first)
                 if rc:
                     return rc
         return 0
 
     cdef int keep(self, uint64_t number, uint64_t kept) noexcept nogil:
         """Watch one block for its whole group, whose pages all count as stored to in this scan."""
-        cdef uint64_t first = number * self.group * BLOCK
-        cdef uint64_t end = first + self.group * BLOCK
-        cdef uint64_t former = number * self.group + self.groups[number].kept
+        cdef group_t *group = &self.groups[number]
+        cdef uint64_t former = group.first + group.kept
         cdef int rc
-        if self.groups[number].released:
+        if group.released:
             rc = self.watch_again(kept * BLOCK, (kept + 1) * BLOCK)
             if rc == 0:
                 rc = self.release(former * BLOCK, (former + 1) * BLOCK)
         else:
-            rc = self.release(first, kept * BLOCK)
+            rc = self.release(group.first * BLOCK, kept * BLOCK)
             if rc == 0:
-                rc = self.release((kept + 1) * BLOCK, end)
+                rc = self.release((kept + 1) * BLOCK, group.end * BLOCK)
         if rc:
             return rc
-        self.groups[number].released = True
-        self.groups[number].kept = <uint16_t> (kept - number * self.group)
-        self.groups[number].age = 0
+        group.released = True
+        group.kept = <uint16_t> (kept - group.first)
+        group.age = 0
         return self.protect_sample(kept)
 
     cdef int take_group(self, pageset_t *pages, uint64_t number) noexcept nogil:
         """Take a released group as the block behaves that is watched for it."""
         cdef group_t *group = &self.groups[number]
-        cdef uint64_t kept = number * self.group + group.kept
+        cdef uint64_t kept = group.first + group.kept
         cdef int rc = self.take_hot(pages, kept)
-        pages_add(pages, number * self.group * BLOCK, (number + 1) * self.group * BLOCK)
+        pages_add(pages, group.first * BLOCK, group.end * BLOCK)
         if rc:
             return rc
         if not self.blocks[kept].hot:
@@ -422,21 +434,21 @@ cdef class WrittenPages:
         group.age += 1
         if self.huge and group.age < MOST_AGE:
             return 0
-        return self.keep(number, number * self.group + (group.kept + 1) % self.group)
+        kept += 1
+        return self.keep(number, kept if kept < group.end else group.first)
 
     cdef int cool(self, pageset_t *pages, uint64_t number) noexcept nogil:
         """Watch every page of a group again; all of them count as stored to in this scan."""
-        cdef uint64_t first = number * self.group * BLOCK
-        cdef uint64_t end = first + self.group * BLOCK
+        cdef group_t *group = &self.groups[number]
         cdef uint64_t block
         cdef int rc
-        for block in range(number * self.group, (number + 1) * self.group):
+        for block in range(group.first, group.end):
             self.blocks[block].hot = self.blocks[block].full = 0
-        rc = self.watch_again(first, end)
+        rc = self.watch_again(group.first * BLOCK, group.end * BLOCK)
         if rc:
             return rc
-        self.groups[number].released = False
-        return self.take_run(pages, first, end)
+        group.released = False
+        return self.take_run(pages, group.first * BLOCK, group.end * BLOCK)
 
     cdef int release(self, uint64_t first, uint64_t end) noexcept nogil:
         """Watch no longer, and have the pages mapped in 2 MiB, if that is better."""
@@ -483,7 +495,8 @@ cdef class WrittenPages:
         """Pages that are not watched, as another block is watched for them."""
         cdef uint64_t number, found = 0
         for number in range((self.high // BLOCK + 1) // self.group + 1):
-            found += self.groups[number].released * (self.group - 1) * BLOCK
+            if self.groups[number].released:
+                found += (self.groups[number].end - self.groups[number].first - 1) * BLOCK
         return found
 
     def close(self):
