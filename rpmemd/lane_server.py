@@ -118,6 +118,8 @@ class LaneServer:
 
     Attributes
     ----------
+    size : int
+        How many bytes of the pool are served.
     message_size : int
         Largest in-band message accepted.
     unreachable : RegistrationFailed or None
@@ -153,7 +155,7 @@ class LaneServer:
         report: Callable[[RpmemError | None], None],
     ) -> None:
         self._region = region
-        self._size = size
+        self.size = size
         self._floor = floor
         self._read_floor = read_floor
         self._dialect = dialect
@@ -203,7 +205,7 @@ class LaneServer:
             fabric = self.fabric
             places = self._region.medium == "pmem" and (fabric.commits or fabric.flushes)
             try:
-                return self._memory(domain, self._region, self._size, persistent=places)
+                return self._memory(domain, self._region, self.size, persistent=places)
             except RegistrationFailed as error:
                 if not self._may_stage:
                     raise
@@ -362,7 +364,7 @@ class LaneServer:
     def _serve(self) -> None:
         service = self.service_class(
             self._region,
-            self._size,
+            self.size,
             self._floor,
             cast("list[wire.Lane]", self._lanes),  # which the lanes of every fabric are
             self._queues,

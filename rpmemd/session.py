@@ -19,6 +19,7 @@ from rpmem.base.steps import READ_AFTER_WRITE, SEND_AFTER_WRITE
 from rpmem.control.events import (
     CloseRequested,
     CreateRequested,
+    DigestsRequested,
     Event,
     Greeted,
     InitiatorGone,
@@ -32,9 +33,9 @@ from rpmem.control.events import (
 from rpmem.control.handshake import Protocol, detect, pack_status
 from rpmem.control.messages import (
     EPOCHS,
-    FEATURES,
     STAGING,
     Create,
+    Digest,
     Hello,
     LaneGrant,
     List,
@@ -42,6 +43,7 @@ from rpmem.control.messages import (
     Open,
     Peek,
     Ready,
+    features,
 )
 from rpmem.control.pmdk_target import PmdkTargetSession
 from rpmem.control.proof import new_token
@@ -53,6 +55,7 @@ from rpmemd import records
 from rpmemd.admission import Admission, PeerAdmission, TokenAdmission
 from rpmemd.config import Config
 from rpmemd.database import Database
+from rpmemd.hashing import digests_of
 from rpmemd.lane_server import NATIVE, PMDK, LaneServer
 from rpmemd.log import Log
 from rpmemd.looking import Looker
@@ -170,7 +173,8 @@ class Session:
             self._machine = PmdkTargetSession()
             self._dialect = PMDK
         else:
-            self._machine = TargetSession(Hello.of_this_process(f"rpmemd {__version__}", FEATURES))
+            hello = Hello.of_this_process(f"rpmemd {__version__}", features())
+            self._machine = TargetSession(hello)
         self._log.sink = self._machine.log
         self._handle(self._machine.receive(first))
 
@@ -230,6 +234,8 @@ class Session:
             case LeaveRequested():
                 self._kept_records().leave()
                 self._machine.done()
+            case DigestsRequested(request=request):
+                self._answer_digests(request)
             case CloseRequested(remove=remove):
                 self._stop(remove=remove, orderly=True)
                 self._machine.done()
@@ -266,6 +272,14 @@ class Session:
         if self._looker is None:
             self._looker = Looker(self._database)
         self._machine.show(self._looker.answer(request))
+
+    def _answer_digests(self, request: Digest) -> None:
+        """Take digests of what lanes may read of the pool."""
+        assert isinstance(self._machine, TargetSession)
+        assert self._lanes is not None
+        _, floor = self._floors
+        found = digests_of(self._pool.region, request, floor=floor, size=self._lanes.size)
+        self._machine.digests(found)
 
     def _find_record(self) -> None:
         """Read the record of a pool that rpmem laid out; a new pool begins without one."""

@@ -7,6 +7,7 @@ name of the library's package.
 
 from __future__ import annotations
 
+import importlib
 import os
 import sys
 from collections.abc import Sequence
@@ -16,12 +17,13 @@ from types import ModuleType
 from rpmem.base.remedies import remedy_for, shortage
 from rpmem.errors import MissingExtension
 
-__all__ = ["LIBRARIES", "install"]
+__all__ = ["LIBRARIES", "install", "is_there"]
 
 #: The libraries that parts need besides libc, by pkg-config's names. setup.py reads this table and
 #: leaves out parts whose libraries it does not find.
 LIBRARIES = {
     "rpmem.memory.changes.digests": ("libxxhash",),
+    "rpmem.memory.changes.unit_digests": ("libxxhash",),
     "rpmem.memory.device": ("libpmem2",),
     "rpmem.memory.mapping": ("libpmem2",),
     "rpmem.memory.media": ("libpmem2",),
@@ -110,3 +112,12 @@ def install() -> None:
     """Use this finder for the parts from now on."""
     if _Finder not in sys.meta_path:
         sys.meta_path.insert(0, _Finder)
+
+
+def is_there(name: str) -> bool:
+    """Whether a part can be used; it is imported."""
+    try:
+        importlib.import_module(name)
+    except MissingExtension:
+        return False
+    return True

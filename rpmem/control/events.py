@@ -9,6 +9,7 @@ from rpmem.control.handshake import Protocol
 from rpmem.control.messages import (
     Content,
     Create,
+    Digest,
     Hello,
     List,
     Listed,
@@ -76,6 +77,12 @@ class LeaveRequested(Event):
     """Mark the record of the copy as left; answer with `done` or `error`."""
 
 
+class DigestsRequested(Event):
+    """Make a range durable and take digests of it; answer with `digests` or `error`."""
+
+    request: Digest
+
+
 class LookRequested(Event):
     """Look at a pool, read a piece of it, or list pool sets; answer with `show` or `error`."""
 
@@ -107,6 +114,12 @@ class AttributesSet(Event):
 
 class RecordSet(Event):
     """The record of the target's copy is durable as it was asked for."""
+
+
+class DigestsTaken(Event):
+    """What was asked for is durable at the target, and has these digests there."""
+
+    digests: bytes
 
 
 class Shown(Event):

@@ -11,7 +11,8 @@ import struct
 from typing import Final, NamedTuple
 
 from rpmem.control.framing import MAGIC
-from rpmem.control.messages import MAX_ERRNO, Hello
+from rpmem.control.messages import Hello
+from rpmem.control.reports import MAX_ERRNO
 from rpmem.errors import VersionMismatch
 
 # Native byte order, as in PMDK: a peer with the other byte order is detected here.

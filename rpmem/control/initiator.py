@@ -6,6 +6,7 @@ from typing import ClassVar, Final
 
 from rpmem.base.printable import printable
 from rpmem.control.events import (
+    DigestsTaken,
     Event,
     Greeted,
     LegacyTarget,
@@ -20,6 +21,8 @@ from rpmem.control.messages import (
     LOOK,
     TOKEN_SIZE,
     Content,
+    Digest,
+    Digests,
     Done,
     Error,
     Failure,
@@ -176,6 +179,8 @@ class InitiatorSession(InitiatorMachine):
                 return self._done()
             case Seen() | Content() | Listed():
                 return self._shown(answer)
+            case Digests():
+                return self._digests_taken(answer)
         raise UnexpectedMessage(f"{type(answer).__name__} is not allowed here")
 
     def _shown(self, answer: Seen | Content | Listed) -> Event:
@@ -191,6 +196,15 @@ class InitiatorSession(InitiatorMachine):
         self._request = None
         self.state = InitiatorState.LOOKING
         return Shown(answer)
+
+    def _digests_taken(self, answer: Digests) -> Event:
+        if not isinstance(self._request, Digest):
+            raise self._out_of_turn("Digests")
+        if mismatch := answer.mismatch(self._request):
+            raise MalformedMessage(f"Digests {mismatch}")
+        self._request = None
+        self.state = InitiatorState.OPEN
+        return DigestsTaken(answer.digests)
 
     def _check_serial(self, frame: Frame, answer: Message) -> None:
         if frame.serial != self._serial:

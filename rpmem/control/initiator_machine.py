@@ -20,10 +20,12 @@ from rpmem.control.events import (
 from rpmem.control.handshake import STATUS_SIZE, unpack_status
 from rpmem.control.machine import Machine
 from rpmem.control.messages import (
+    DIGEST,
     EPOCHS,
     LEFT,
     Close,
     Create,
+    Digest,
     Left,
     Message,
     Open,
@@ -55,6 +57,7 @@ class InitiatorState(enum.Enum):
     OPENING = "waiting for the answer to create or open"
     OPEN = "open"
     SETTING = "waiting for the answer to a change"
+    HASHING = "waiting for digests"
     EXAMINING = "waiting for something to look at"
     LOOKING = "looking"
     CLOSING = "waiting for the answer to close"
@@ -69,8 +72,8 @@ class InitiatorMachine(Machine[InitiatorState]):
 
     The caller writes what `data_to_send` returns after every call, passes what it reads to
     `receive`, and reports the end of input by `receive_eof`. After `Greeted`, `create` or `open` is
-    allowed once; after `Opened`, `set_attributes`, `set_epoch`, `leave` and `close`; each only
-    after the answer to the one before.
+    allowed once; after `Opened`, `set_attributes`, `set_epoch`, `leave`, `digest` and `close`; each
+    only after the answer to the one before.
 
     Parameters
     ----------
@@ -140,6 +143,11 @@ class InitiatorMachine(Machine[InitiatorState]):
         """Ask for the target's copy to be marked as left."""
         self._need(LEFT)
         self._issue(Left(), InitiatorState.OPEN, InitiatorState.SETTING)
+
+    def digest(self, request: Digest) -> None:
+        """Ask for a range to be made durable, and for digests of it."""
+        self._need(DIGEST)
+        self._issue(request, InitiatorState.OPEN, InitiatorState.HASHING)
 
     def _need(self, feature: str) -> None:
         # Features are known from the greeting on: before it, the state is what is wrong.
@@ -231,8 +239,8 @@ class InitiatorMachine(Machine[InitiatorState]):
         # A target that reports a violation of ours has ended the session, whatever the request was.
         if self._request is None or isinstance(error, ProtocolError):
             return self._fail(error)
-        setting = isinstance(self._request, SetAttributes | SetEpoch | Left)
-        self.state = InitiatorState.OPEN if setting else InitiatorState.CLOSED
+        goes_on = isinstance(self._request, SetAttributes | SetEpoch | Left | Digest)
+        self.state = InitiatorState.OPEN if goes_on else InitiatorState.CLOSED
         self._request = None
         return Refused(error)
 

@@ -10,10 +10,12 @@ import enum
 import os
 from typing import ClassVar, Final
 
-from rpmem.base.remedies import remedy_for, shortage
+from rpmem.base import parts
+from rpmem.base.remedies import remedy_for
 from rpmem.control.bounded_json import format_object, parse_object
 from rpmem.control.fields import (
     Address,
+    Base64,
     Binary,
     Boolean,
     Bytes,
@@ -28,20 +30,8 @@ from rpmem.control.fields import (
     wire,
 )
 from rpmem.control.framing import Frame, encode_frame
-from rpmem.errors import (
-    KINDS,
-    BufferRefused,
-    CatalogueError,
-    ClosedError,
-    LaunchError,
-    MalformedMessage,
-    RemoteError,
-    RpmemError,
-    StaleReplica,
-    TargetSyntaxError,
-    UnexpectedMessage,
-    from_code,
-)
+from rpmem.control.reports import MAX_ERRNO, described, reported
+from rpmem.errors import MalformedMessage, RpmemError, UnexpectedMessage
 
 #: Versions of the native protocol that this code supports.
 VERSION: Final = 2
@@ -63,14 +53,23 @@ EPOCHS: Final = "epochs"
 LEFT: Final = "left"
 #: A pool can be looked at while it is in use, and pool sets can be listed.
 LOOK: Final = "look"
-#: What both sides put into their Hellos.
-FEATURES: Final = (STAGING, EPOCHS, LEFT, LOOK)
+#: The target takes digests of its pool, to be compared with those of another copy.
+DIGEST: Final = "digest"
+#: What both sides put into their Hellos, as far as they can; see `features`.
+FEATURES: Final = (STAGING, EPOCHS, LEFT, LOOK, DIGEST)
 #: Most bytes that one Peek asks for; in hexadecimal they fit into one answer.
 MAX_PEEK: Final = 256 << 10
+#: Bytes of a digest, and of the key that both sides take them with.
+DIGEST_SIZE: Final = 12
+KEY_SIZE: Final = 32
+#: Bytes of the shortest and the longest unit that has a digest of its own.
+PAGE_UNIT: Final = 4096
+BLOCK_UNIT: Final = 1 << 20
+#: Most digests in one answer to Digest.
+MAX_UNITS: Final = 4096
 #: Most pool sets in one answer to List.
 MAX_LISTED: Final = 64
 MAX_POOL_SIZE: Final = (1 << 63) - 1
-MAX_ERRNO: Final = 4095
 _U32: Final = (1 << 32) - 1
 _U64: Final = (1 << 64) - 1
 
@@ -78,8 +77,8 @@ _U64: Final = (1 << 64) - 1
 class Kind(enum.IntEnum):
     """Message numbers. Those above 0x8000 are advisory: no answer, may be ignored.
 
-    Reserved, and refused like any unknown one: 0x0008 Digest, 0x0009 Fence, 0x000a Log,
-    0x000b Commit, 0x000c Apply.
+    Reserved, and refused like any unknown one: 0x0009 Fence, 0x000a Log, 0x000b Commit,
+    0x000c Apply.
     """
 
     HELLO = 0x0001
@@ -89,6 +88,7 @@ class Kind(enum.IntEnum):
     CLOSE = 0x0005
     SET_EPOCH = 0x0006
     LEFT = 0x0007
+    DIGEST = 0x0008
     LOOK = 0x000D
     PEEK = 0x000E
     LIST = 0x000F
@@ -98,6 +98,7 @@ class Kind(enum.IntEnum):
     SEEN = 0x4004
     CONTENT = 0x4005
     LISTED = 0x4006
+    DIGESTS = 0x4007
     LOG = 0x8001
     FAILURE = 0x8002
 
@@ -212,6 +213,29 @@ class Left(Message):
     KIND: ClassVar[Kind] = Kind.LEFT
 
 
+class Digest(Message):
+    """Make a range of the pool durable there, then take a digest of each unit of it.
+
+    The first unit begins with the range, and the last one ends with it.
+    """
+
+    KIND: ClassVar[Kind] = Kind.DIGEST
+    offset: int = wire(Integer(0, MAX_POOL_SIZE))
+    length: int = wire(Integer(1, MAX_POOL_SIZE))
+    unit: int = wire(Integer(PAGE_UNIT, BLOCK_UNIT))
+    key: bytes = wire(Binary(KEY_SIZE), repr=False)
+
+    @property
+    def units(self) -> int:
+        """How many digests answer it."""
+        return -(-self.length // self.unit)
+
+    def complaint(self) -> str | None:  # noqa: D102
+        if self.units > MAX_UNITS:
+            return f"asks for {self.units} digests, more than {MAX_UNITS}"
+        return None
+
+
 class Look(Message):
     """Show a pool without opening it: no lock, no lanes, no change, beside whoever uses it."""
 
@@ -301,6 +325,19 @@ class Done(Message):
     KIND: ClassVar[Kind] = Kind.DONE
 
 
+class Digests(Message):
+    """The digests that were asked for, one behind the other; what they are of is durable."""
+
+    KIND: ClassVar[Kind] = Kind.DIGESTS
+    digests: bytes = wire(Base64(DIGEST_SIZE, MAX_UNITS * DIGEST_SIZE), repr=False)
+
+    def mismatch(self, request: Digest) -> str | None:
+        """Say why this does not answer `request`, or return None."""
+        if len(self.digests) != request.units * DIGEST_SIZE:
+            return f"has {len(self.digests)} bytes, not those of {request.units} digests"
+        return None
+
+
 class Seen(Message):
     """The pool that is looked at; ``writer``: a process of rpmem's has it open for writing."""
 
@@ -352,12 +389,12 @@ class Error(Message):
     @classmethod
     def from_exception(cls, error: BaseException) -> Error:
         """Describe `error` for the other side."""
-        code, errno, message, hint = _describe(error)
+        code, errno, message, hint = described(error)
         return cls(code=code, errno=errno, message=message, hint=hint)
 
     def to_exception(self, where: str) -> RpmemError:
         """Return the error as the local kind of that code; `where` names the other side."""
-        return _reported(self.code, self.message, where, self.hint, self.errno)
+        return reported(self.code, self.message, where, self.hint, self.errno)
 
 
 class Log(Message):
@@ -379,31 +416,31 @@ class Failure(Message):
     @classmethod
     def from_exception(cls, error: BaseException) -> Failure:
         """Describe `error` for the other side."""
-        code, errno, message, _ = _describe(error)
+        code, errno, message, _ = described(error)
         return cls(code=code, errno=errno, message=message)
 
     def to_exception(self, where: str) -> RpmemError:
         """Return the error as the local kind of that code; `where` names the other side."""
-        return _reported(self.code, self.message, where, remedy_for(self.errno), self.errno)
+        return reported(self.code, self.message, where, remedy_for(self.errno), self.errno)
 
-
-# Kinds of error about this side's calls, objects and launchers.
-_OURS_ALONE: Final = (
-    BufferRefused,
-    CatalogueError,
-    ClosedError,
-    LaunchError,
-    StaleReplica,
-    TargetSyntaxError,
-)
 
 _FROM_INITIATOR: Final[dict[int, type[Message]]] = {
     kind.KIND: kind
-    for kind in (Hello, Create, Open, SetAttributes, Close, SetEpoch, Left, Look, Peek, List)
+    for kind in (
+        *(Hello, Create, Open, SetAttributes, Close, SetEpoch, Left),
+        *(Digest, Look, Peek, List),
+    )
 }
 _FROM_TARGET: Final[dict[int, type[Message]]] = {
-    kind.KIND: kind for kind in (Hello, Ready, Done, Error, Log, Failure, Seen, Content, Listed)
+    kind.KIND: kind
+    for kind in (Hello, Ready, Done, Error, Log, Failure, Seen, Content, Listed, Digests)
 }
+
+
+def features() -> tuple[str, ...]:
+    """Return what this side can do: a build may lack the part that takes digests."""
+    takes_digests = parts.is_there("rpmem.memory.changes.unit_digests")
+    return tuple(each for each in FEATURES if each != DIGEST or takes_digests)
 
 
 def decode_from_initiator(frame: Frame) -> Message:
@@ -437,40 +474,3 @@ def _decode(frame: Frame, kinds: dict[int, type[Message]]) -> Message:
     except MalformedMessage as error:
         raise MalformedMessage(f"{kind.__name__}: {error.what}") from None
     return kind.from_json(fields)
-
-
-def _reported(code: str, message: str, where: str, hint: str | None, errno: int) -> RpmemError:
-    """Return the error that a target reports; as a RemoteError if its kind is for this side only.
-
-    A target must not be able to trigger our handling of our own errors.
-    """
-    if issubclass(KINDS.get(code, RemoteError), _OURS_ALONE):
-        error = from_code(RemoteError.code, message, where=where, hint=hint, errno=errno or None)
-        assert isinstance(error, RemoteError)
-        error.remote_code = code
-        return error
-    return from_code(code, message, where=where, hint=hint, errno=errno or None)
-
-
-def _describe(error: BaseException) -> tuple[str, int, str, str | None]:
-    if isinstance(error, RpmemError):
-        message = error.what if not error.where else f"{error.where}: {error.what}"
-        return error.code, _wire_errno(error.errno), message, error.hint
-    if isinstance(error, OSError):
-        message = error.strerror or str(error) or type(error).__name__
-        if error.filename is not None:
-            message = f"{_file_name(error.filename)}: {message}"
-        return RemoteError.code, _wire_errno(error.errno), message, remedy_for(error.errno)
-    if (number := shortage(error)) is not None:
-        return RemoteError.code, number, os.strerror(number), remedy_for(number)
-    message = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
-    return RemoteError.code, RemoteError.errno, message, None
-
-
-def _file_name(name: object) -> str:
-    # For calls on descriptors it is a number.
-    return os.fsdecode(name) if isinstance(name, str | bytes | os.PathLike) else str(name)
-
-
-def _wire_errno(number: int | None) -> int:
-    return number if number is not None and 0 <= number <= MAX_ERRNO else RemoteError.errno

@@ -9,11 +9,14 @@ from rpmem.control.events import Event, Greeted
 from rpmem.control.framing import INITIATOR_LIMIT, TARGET_LIMIT, FrameDecoder
 from rpmem.control.handshake import Protocol, agree
 from rpmem.control.messages import (
+    DIGEST,
     EPOCHS,
     LEFT,
     LOOK,
     TOKEN_SIZE,
     Content,
+    Digest,
+    Digests,
     Done,
     Error,
     Failure,
@@ -83,6 +86,12 @@ class TargetSession(TargetMachine):
             self._send(answer, self._serial)
             self.state = TargetState.LOOKING
 
+    def digests(self, found: bytes) -> None:
+        """Answer a request for digests; what they are of is durable."""
+        if self._may(TargetState.HASHING, command="digests"):
+            self._send(Digests(digests=found), self._serial)
+            self._settle()
+
     def _decode(self, data: bytes) -> Iterator[Event]:
         for frame in self._decoder.feed(data):
             # A violation is answered with the serial of the frame at fault.
@@ -101,6 +110,7 @@ class TargetSession(TargetMachine):
         for kind, feature, turn in (
             (SetEpoch, EPOCHS, TargetState.OPEN),
             (Left, LEFT, TargetState.OPEN),
+            (Digest, DIGEST, TargetState.OPEN),
             (Look, LOOK, TargetState.IDLE),
             (List, LOOK, TargetState.IDLE),
         ):

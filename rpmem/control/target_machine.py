@@ -10,6 +10,7 @@ from typing import Final
 from rpmem.control.events import (
     CloseRequested,
     CreateRequested,
+    DigestsRequested,
     Event,
     InitiatorGone,
     LeaveRequested,
@@ -24,6 +25,7 @@ from rpmem.control.messages import (
     ATTRIBUTES_SIZE,
     Close,
     Create,
+    Digest,
     Left,
     List,
     Look,
@@ -47,6 +49,7 @@ class TargetState(enum.Enum):
     OPENING = "carrying out create or open"
     OPEN = "serving a pool"
     SETTING = "carrying out a change"
+    HASHING = "taking digests"
     EXAMINING = "carrying out a look"
     LOOKING = "letting its initiator look"
     CLOSING = "carrying out close"
@@ -114,10 +117,14 @@ class TargetMachine(Machine[TargetState]):
         self._settle()
 
     def error(self, error: BaseException) -> None:
-        """Answer any request: it failed. Unless that was a change, this ends the session."""
+        """Answer any request: it failed.
+
+        Unless it was about a pool that is served, this ends the session.
+        """
         if not self._may(
             TargetState.OPENING,
             TargetState.SETTING,
+            TargetState.HASHING,
             TargetState.EXAMINING,
             TargetState.CLOSING,
             command="error",
@@ -181,6 +188,10 @@ class TargetMachine(Machine[TargetState]):
                 self._expect(TargetState.OPEN, request)
                 self.state = TargetState.SETTING
                 return LeaveRequested()
+            case Digest():
+                self._expect(TargetState.OPEN, request)
+                self.state = TargetState.HASHING
+                return DigestsRequested(request)
             case Look():
                 self._expect(TargetState.IDLE, request)
                 self.state = TargetState.EXAMINING
@@ -222,7 +233,7 @@ class TargetMachine(Machine[TargetState]):
         return True
 
     def _settle(self) -> None:
-        if self.state is TargetState.SETTING:
+        if self.state in (TargetState.SETTING, TargetState.HASHING):
             self.state = TargetState.OPEN
         else:
             self.state = TargetState.CLOSED

@@ -1,12 +1,14 @@
-"""Whether a replica belongs to a pool, and how it is sent everything that the local copy holds."""
+"""Whether a replica belongs to a pool, and how it is sent what it lacks of the local copy."""
 
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING
+import os
+from typing import TYPE_CHECKING, Final
 
 from rpmem.errors import CatalogueCorrupt, HeaderError
 from rpmem.files.attributes import SIGNATURE
+from rpmem.pool.differences import Differences
 from rpmem.pool.progress import Progress, chunks, quiet
 from rpmem.pool.superblock import (
     FORMAT,
@@ -22,6 +24,8 @@ if TYPE_CHECKING:
     from rpmem.session.replica import Replica
 
 log = logging.getLogger(__name__)
+
+_KEY_SIZE: Final = 32
 
 
 def name_of(replica: Replica) -> str:
@@ -67,7 +71,9 @@ def check_identity(replica: Replica, found: Layout | None, layout: Layout) -> No
 
 
 def push(replica: Replica, layout: Layout, progress: Progress = quiet) -> None:
-    """Send everything that all copies have in common from the local copy to a replica.
+    """Make a replica equal to the local copy in everything that all copies have in common.
+
+    It is sent the pages whose digests differ where its target takes digests, and else everything.
 
     Parameters
     ----------
@@ -78,9 +84,44 @@ def push(replica: Replica, layout: Layout, progress: Progress = quiet) -> None:
         The local superblock.
     progress : callable
         Told what is done.
+
+    Notes
+    -----
+    Pages that are equal are durable on the replica like those that are sent: its target makes a
+    range durable before it says what the range holds.
+
+    While a copy is attached, other threads may store to the memory. What they store is not
+    persisted, as persisting waits, so nothing is promised of it, be it sent or not. It is sent by
+    the call that persists it: one that names it sends it whatever happened, and one that looks for
+    changes finds a store to the page after the call before it, no matter what was compared
+    meanwhile. Bytes that nobody stores to meanwhile have been read as they are, and so are equal
+    on both sides afterwards, whatever happens to others in their page.
     """
-    what = f"{name_of(replica)}: sending the whole pool"
-    log.info("%s", what)
-    for begin, length in chunks(SLOTS_OFFSET, layout.pool_size, what, progress):
-        replica.persist(begin, length, relaxed=True)
+    if replica.compares:
+        _send_differences(replica, layout, progress)
+    else:
+        what = f"{name_of(replica)}: sending the whole pool"
+        log.info("%s", what)
+        for begin, length in chunks(SLOTS_OFFSET, layout.pool_size, what, progress):
+            replica.persist(begin, length, relaxed=True)
     replica.persist(LAYOUT_OFFSET, LAYOUT_SIZE)
+
+
+def _send_differences(replica: Replica, layout: Layout, progress: Progress) -> None:
+    """Compare piece by piece, and send what differs of a piece before the next is compared."""
+    name = name_of(replica)
+    what = f"{name}: comparing, and sending what differs"
+    log.info("%s", what)
+    key = os.urandom(_KEY_SIZE)
+    sent, many = 0, False
+    for begin, length in chunks(SLOTS_OFFSET, layout.pool_size, what, progress):
+        differences = Differences(begin, length, by_pages=many)
+        ranges: list[tuple[int, int]] = []
+        while (asked := differences.question) is not None:
+            mine, theirs = replica.digests(asked.offset, asked.length, unit=asked.unit, key=key)
+            ranges += differences.take(mine, theirs)
+        if ranges:
+            replica.persist_many(ranges, relaxed=True)
+        sent += sum(count for _, count in ranges)
+        many = differences.many
+    log.info("%s: sent %d of %d bytes", name, sent, layout.pool_size)

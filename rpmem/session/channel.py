@@ -20,6 +20,7 @@ from rpmem.base.remedies import remedy_for, shortage
 from rpmem.control.events import (
     AttributesSet,
     Closed,
+    DigestsTaken,
     Event,
     Greeted,
     LegacyTarget,
@@ -36,6 +37,7 @@ from rpmem.control.initiator_machine import InitiatorMachine, InitiatorState
 from rpmem.control.messages import (
     Content,
     Create,
+    Digest,
     Hello,
     List,
     Listed,
@@ -62,7 +64,12 @@ log = logging.getLogger("rpmem")
 log.addHandler(logging.NullHandler())
 
 _CHUNK = 1 << 16
-_BUSY = (InitiatorState.OPENING, InitiatorState.SETTING, InitiatorState.EXAMINING)
+_BUSY = (
+    InitiatorState.OPENING,
+    InitiatorState.SETTING,
+    InitiatorState.HASHING,
+    InitiatorState.EXAMINING,
+)
 _SERVED = (InitiatorState.OPEN, InitiatorState.LOOKING)
 #: Seconds for a target that has failed to remove what it created.
 _LAST_WORD_S = 2.0
@@ -177,6 +184,14 @@ class Channel(Handle):
         """Ask for the target's copy to be marked as left; durable when this returns."""
         self._ask(self._machine.leave)
         self._await(RecordSet)
+
+    def digests(self, request: Digest, meanwhile: Callable[[], None]) -> bytes:
+        """Ask for digests of the target's pool; return them after doing something else."""
+        self._ask(lambda: self._machine.digest(request))
+        meanwhile()
+        event = self._await(DigestsTaken)
+        assert isinstance(event, DigestsTaken)
+        return event.digests
 
     def look(self, request: Look | Peek | List) -> Seen | Content | Listed:
         """Ask for something to look at; only of a target that speaks our own protocol."""

@@ -15,6 +15,7 @@ from rpmem.errors import (
     ConnectFailed,
     DeadlineExceeded,
     FabricError,
+    FabricFailure,
     RegistrationFailed,
     RpmemError,
     UsageError,
@@ -171,6 +172,10 @@ class Lanes(Handle):
             return step is SEND_AFTER_WRITE
         return not step.needs or bool(getattr(self.fabric, step.needs))
 
+    def choose(self, wanted: str, where: str) -> str:
+        """Choose the step: the best that both sides support, or the one asked for."""
+        return choose_step(wanted, tuple(filter(self.can, self._ready.steps)), where)
+
     def group(self, step: str, owner: _Owner) -> LaneGroup:
         """Return the lanes for the core, with `step` as durability step."""
         limits = self._limits
@@ -213,3 +218,20 @@ class Lanes(Handle):
         if self._uses_region:
             self._uses_region = False
             self._region.unpin(_USE)
+
+
+def choose_step(wanted: str, possible: tuple[str, ...], where: str) -> str:
+    """Choose the step: the best that both sides support, or the one asked for."""
+    if wanted == "auto":
+        known = [name for name in possible if name in STEPS and STEPS[name].automatic]
+        if not known:
+            known = list(possible)
+        if known:
+            return known[0]
+    elif wanted in possible:
+        return wanted
+    raise FabricFailure(
+        f"the step {wanted!r} is not possible with this target, only {', '.join(possible)}",
+        where=where,
+        hint="read-after-write must be allowed on the target (rpmemd --persist-apm)",
+    )

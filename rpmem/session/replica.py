@@ -15,7 +15,7 @@ from rpmem.base import interrupts
 from rpmem.base.handles import Closing
 from rpmem.base.steps import STEPS
 from rpmem.base.target import Target
-from rpmem.control.messages import Hello, Ready
+from rpmem.control.messages import DIGEST, Digest, Hello, Ready
 from rpmem.engine.calls import Calls
 from rpmem.engine.lanegroup import LaneGroup
 from rpmem.epochs.record import CopyRecord
@@ -24,7 +24,6 @@ from rpmem.errors import (
     ConnectFailed,
     DeadlineExceeded,
     FabricError,
-    FabricFailure,
     ForkedError,
     ReplicaLost,
     RpmemError,
@@ -33,6 +32,7 @@ from rpmem.errors import (
 from rpmem.files.attributes import PoolAttributes, require_attributes
 from rpmem.memory.region import Region
 from rpmem.session.channel import Channel
+from rpmem.session.comparing import both_digests
 from rpmem.session.faults import error_of
 from rpmem.session.lanehosts import LaneHosts
 from rpmem.session.lanes import Lanes
@@ -167,8 +167,7 @@ class Replica(Closing, Calls):
             queue_size=queue_size,
             shared=shared,
         )
-        possible = tuple(filter(self._lanes.can, ready.steps))
-        self.step = _choose(step, possible, str(self.target))
+        self.step = self._lanes.choose(step, str(self.target))
         self.nlanes = len(self._lanes.lanes)
         self._group = self._lanes.group(self.step, self)
         self._raise_failure()
@@ -445,6 +444,22 @@ class Replica(Closing, Calls):
             self._raise_failure()
             self._record.leave()
 
+    @property
+    def compares(self) -> bool:
+        """Whether `digests` is possible."""
+        return DIGEST in self._channel.features
+
+    def digests(self, offset: int, length: int, *, unit: int, key: bytes) -> tuple[bytes, bytes]:
+        """Return digests of the units of a range: of this copy, and of the target's.
+
+        Both sides take them at the same time. The range is durable at the target then.
+        """
+        request = Digest(offset=offset, length=length, unit=unit, key=key)
+        with self._lock:
+            self._need_open()
+            self._raise_failure()
+            return both_digests(self._region, self._channel, request)
+
     def _need_open(self) -> None:
         if self._closed:
             raise ClosedError("the replica is closed", where=str(self.target))
@@ -481,20 +496,3 @@ class Replica(Closing, Calls):
         if self._failure is None:
             self._failure = copy.copy(error)
         return error
-
-
-def _choose(wanted: str, possible: tuple[str, ...], where: str) -> str:
-    """Choose the step: the best that both sides support, or the one asked for."""
-    if wanted == "auto":
-        known = [name for name in possible if name in STEPS and STEPS[name].automatic]
-        if not known:
-            known = list(possible)
-        if known:
-            return known[0]
-    elif wanted in possible:
-        return wanted
-    raise FabricFailure(
-        f"the step {wanted!r} is not possible with this target, only {', '.join(possible)}",
-        where=where,
-        hint="read-after-write must be allowed on the target (rpmemd --persist-apm)",
-    )

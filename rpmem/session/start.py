@@ -21,7 +21,7 @@ from rpmem.base.target import Target, require_name
 from rpmem.control import pmdk
 from rpmem.control.initiator import InitiatorSession
 from rpmem.control.initiator_machine import InitiatorMachine
-from rpmem.control.messages import FEATURES, MAX_LANES, Create, Hello, Open, Ready
+from rpmem.control.messages import MAX_LANES, Create, Hello, Open, Ready, features
 from rpmem.control.pmdk_initiator import PmdkInitiatorSession
 from rpmem.errors import (
     LaneRefused,
@@ -90,7 +90,7 @@ class _Start:
         LegacySpoken
             The target is PMDK's rpmemd.
         """
-        hello = Hello.of_this_process(f"rpmem {__version__}", FEATURES)
+        hello = Hello.of_this_process(f"rpmem {__version__}", features())
         machine = InitiatorSession(hello, where=str(self._target))
         return self._begin(machine, request, ipv4_only=False)
 

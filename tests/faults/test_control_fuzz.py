@@ -17,6 +17,7 @@ import pytest
 from rpmem.control.events import (
     CloseRequested,
     CreateRequested,
+    DigestsRequested,
     Event,
     Greeted,
     LeaveRequested,
@@ -30,11 +31,14 @@ from rpmem.control.handshake import Protocol, detect, pack_status
 from rpmem.control.initiator import InitiatorSession
 from rpmem.control.initiator_machine import InitiatorMachine, InitiatorState
 from rpmem.control.messages import (
+    DIGEST,
     EPOCHS,
     LEFT,
     MAX_RECORD_SIZE,
     Close,
     Create,
+    Digest,
+    Digests,
     Done,
     Error,
     Failure,
@@ -68,6 +72,7 @@ CREATE = Create(
 OPEN = Open(pool_set="p.set", pool_size=1 << 25, lanes=4, providers=("sockets",), message_size=8192)
 SET = SetAttributes(attributes=ATTRIBUTES[::-1])
 RECORD = bytes(range(256)) * 3
+ASKED = Digest(offset=4096, length=9000, unit=4096, key=bytes(range(32)))
 READY = Ready(
     provider="sockets",
     port=4711,
@@ -77,8 +82,8 @@ READY = Ready(
     steps=("send-after-write",),
     message_size=8192,
 )
-HELLO = Hello(software="rpmem 0.1.0", host="node1", pid=7, features=("taste", EPOCHS, LEFT))
-NAMED = {host: HELLO.replaced(host=host) for host in ("set_epoch", "leave")}
+HELLO = Hello(software="rpmem 0.1.0", host="node1", pid=7, features=("taste", EPOCHS, LEFT, DIGEST))
+NAMED = {host: HELLO.replaced(host=host) for host in ("set_epoch", "leave", "digest")}
 
 
 def native(*messages) -> list[bytes]:
@@ -91,6 +96,7 @@ SCRIPTS = {
         native(HELLO, CREATE, SET, Close(remove=True)),
         native(HELLO, OPEN, SET, SET, Close()),
         native(HELLO, OPEN, SetEpoch(record=RECORD), Left(), Close()),
+        native(HELLO, OPEN, ASKED, ASKED, Close()),
         native(HELLO, CREATE, SetEpoch(record=bytes(MAX_RECORD_SIZE), discard=True), Close()),
     ],
     "pmdk target": [
@@ -104,6 +110,7 @@ SCRIPTS = {
             *native(NAMED["set_epoch"], READY.replaced(record=RECORD), Done(), Done()),
         ],
         [pack_status(0), *native(NAMED["leave"], READY.replaced(damage="torn"), Done(), Done())],
+        [pack_status(0), *native(NAMED["digest"], READY, Digests(digests=bytes(36)), Done())],
         [
             pack_status(0),
             *native(HELLO, READY),
@@ -273,6 +280,10 @@ def react(rng: random.Random, machine, event: Event) -> None:
                 SetAttributesRequested() | SetEpochRequested() | LeaveRequested() | CloseRequested()
             ):
                 machine.done() if rng.random() < 0.9 else machine.error(OSError(5, "EIO"))
+            case DigestsRequested(request):
+                if rng.random() < 0.1:
+                    return machine.error(OSError(5, "EIO"))
+                machine.digests(bytes(12 * min(request.units, 100)))
     return None
 
 
@@ -296,6 +307,8 @@ def change(machine) -> None:
         machine.set_epoch(RECORD)
     elif host == "leave" and LEFT in machine.features:
         machine.leave()
+    elif host == "digest" and DIGEST in machine.features:
+        machine.digest(ASKED)
     else:
         machine.set_attributes(ATTRIBUTES)
 

@@ -338,14 +338,14 @@ def test_a_detached_replica_that_somebody_else_used(places):
 
 
 class KillsWhenSending(logging.Handler):
-    """Kills all targets of this process when a whole pool is about to be sent."""
+    """Kills all targets of this process when a replica is about to be overwritten."""
 
     def __init__(self) -> None:
         super().__init__()
         self.killed = 0
 
     def emit(self, record: logging.LogRecord) -> None:
-        if record.getMessage().endswith("sending the whole pool"):
+        if record.getMessage().endswith("sending what differs"):
             for tasks in Path("/proc/self/task").glob("*/children"):
                 for pid in tasks.read_text().split():
                     # Only these: the sshd of other tests is a child, too.

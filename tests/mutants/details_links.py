@@ -62,7 +62,7 @@ MUTANTS = (
     ),
     Mutant(
         "a target may raise what only this side can know",
-        "_reported",
+        "reported",
         "if issubclass(KINDS.get(code, RemoteError), _OURS_ALONE):",
         "if False:",
         _CONTROL,

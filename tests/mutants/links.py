@@ -306,7 +306,7 @@ MUTANTS = (
     ),
     Mutant(
         "the replica's step is not the one that was asked for",
-        "_choose",
+        "choose_step",
         "elif wanted in possible:",
         "elif possible:",
         ("tests/integration/test_replica.py::test_steps_that_are_not_possible_are_refused",),

@@ -288,7 +288,7 @@ def test_a_discard_is_never_the_default():
 
 
 def test_the_numbers_that_are_reserved_are_refused():
-    for number in range(0x0008, 0x000D):
+    for number in range(0x0009, 0x000D):
         with pytest.raises(UnexpectedMessage, match="not known"):
             decode_from_initiator(Frame(number, 1, b"{}"))
 

@@ -29,11 +29,13 @@ from rpmem.control.handshake import Protocol, pack_status
 from rpmem.control.initiator import InitiatorSession
 from rpmem.control.initiator_machine import InitiatorState
 from rpmem.control.messages import (
+    DIGEST,
     EPOCHS,
     LEFT,
     LOOK,
     Close,
     Create,
+    Digest,
     Done,
     Hello,
     LaneGrant,
@@ -265,10 +267,12 @@ def test_the_target_takes_hello_and_the_first_request_in_one_go():
 
 # --- the record of the copy -------------------------------------------------------------------
 
-BOTH = (EPOCHS, LEFT, LOOK)
+BOTH = (EPOCHS, LEFT, LOOK, DIGEST)
+ASKED = Digest(offset=4096, length=4096, unit=4096, key=bytes(32))
 CHANGES = {
     "set_epoch": (lambda session: session.set_epoch(b"record"), SetEpoch(record=b"record"), EPOCHS),
     "leave": (lambda session: session.leave(), Left(), LEFT),
+    "digest": (lambda session: session.digest(ASKED), ASKED, DIGEST),
 }
 each_change = pytest.mark.parametrize("change", CHANGES)
 
@@ -332,6 +336,13 @@ def setting() -> Pair:
     return pair
 
 
+def hashing() -> Pair:
+    pair = with_records().open()
+    pair.initiator.digest(ASKED)
+    pair.to_target()
+    return pair
+
+
 def examining() -> Pair:
     pair = with_records().greet()
     pair.initiator.look(List())
@@ -387,6 +398,7 @@ OF_INITIATOR = {
     InitiatorState.IDLE: (lambda: with_records().greet(), UsageError),
     InitiatorState.OPENING: (opening, UsageError),
     InitiatorState.SETTING: (setting, UsageError),
+    InitiatorState.HASHING: (hashing, UsageError),
     InitiatorState.EXAMINING: (examining, UsageError),
     InitiatorState.LOOKING: (looking, UsageError),
     InitiatorState.CLOSING: (closing, UsageError),
@@ -400,6 +412,7 @@ OF_TARGET = {
     TargetState.IDLE: lambda: with_records().greet(),
     TargetState.OPENING: opening,
     TargetState.SETTING: setting,
+    TargetState.HASHING: hashing,
     TargetState.EXAMINING: examining,
     TargetState.LOOKING: looking,
     TargetState.CLOSING: closing,

@@ -67,10 +67,10 @@ def stopping(at):
     return report
 
 
-def test_an_open_that_sends_the_pool(local, behind):
+def test_an_open_that_brings_a_replica_up_to_date(local, behind):
     reports = Reports()
     rpmem.Pool.open(local, behind, progress=reports).close()
-    reports.check(SIZE - SLOTS_OFFSET, f"{behind}: sending")
+    reports.check(SIZE - SLOTS_OFFSET, f"{behind}: comparing, and sending what differs")
     again = Reports()
     rpmem.Pool.open(local, behind, progress=again).close()
     assert again == []
@@ -80,7 +80,7 @@ def test_an_attach(local, replica):
     reports = Reports()
     with rpmem.Pool.create(local, SIZE) as pool:
         pool.attach(replica, create=True, parts=1, progress=reports)
-    reports.check(SIZE - SLOTS_OFFSET, "a.set: sending")
+    reports.check(SIZE - SLOTS_OFFSET, "a.set: comparing, and sending what differs")
 
 
 def test_a_restore(local, replica):

@@ -363,17 +363,20 @@ def test_a_replica_that_is_overwritten_says_so_until_it_is_whole(page, local, no
         pool.array("a", 100)[:] = 3
         pool.persist()
     during = []
-    send = Replica.persist
 
-    def spy(self, offset, length, **keywords):
-        during.append(node.state())
-        send(self, offset, length, **keywords)
+    def spied(call):
+        def spy(*arguments, **keywords):
+            during.append(node.state())
+            return call(*arguments, **keywords)
 
-    monkeypatch.setattr(Replica, "persist", spy)
+        return spy
+
+    for name in ("persist", "persist_many", "digests"):
+        monkeypatch.setattr(Replica, name, spied(getattr(Replica, name)))
     with opened(local, node) as pool:
         # It stays in the running epoch of the local copy until it is whole.
         assert set(during) == {(2, "JOINING")}
-        assert len(during) > 1
+        assert len(during) > 3
         assert node.state() == (3, "BEGUN")
         np.testing.assert_array_equal(pool.read(pool["a"]), 3)
 

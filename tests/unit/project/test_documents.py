@@ -16,8 +16,9 @@ from rpmem.base import environment
 from rpmem.base.steps import STEPS
 from rpmem.fabric.libfabric import door
 from rpmem.pool import superblock
+from rpmem.session.lanes import choose_step
 from rpmem.session.options import SessionOptions
-from rpmem.session.replica import _MEDIA, LEVELS, _choose
+from rpmem.session.replica import _MEDIA, LEVELS
 from rpmem.session.start import _MESSAGE_SIZE, DEFAULT_LANES, DEFAULT_PROVIDER, DEFAULT_SPIN_US
 from rpmemd import config, lane_server
 from tests.support.pages import PAGES, ROOT, after, numbers, page, source, table, ticked
@@ -68,7 +69,7 @@ def steps(texts):
         wrong["made"] = made
     for row in table(texts["docs/concepts.md"], "step", "on the wire"):
         step, when = ticked(row[0])[0], row[2]
-        chosen = _choose("auto", (step, "send-after-write"), "node2") == step
+        chosen = choose_step("auto", (step, "send-after-write"), "node2") == step
         if chosen == ("only if you ask" in when):
             wrong[step] = when
     return wrong

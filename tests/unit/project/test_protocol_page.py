@@ -45,7 +45,9 @@ def features(text):
     """The features that both sides put into their Hellos."""
     written = {ticked(name)[0] for name, _ in table(text, "feature")}
     for file in ("rpmem/session/start.py", "rpmemd/session.py"):
-        assert re.findall(r"of_this_process\(f\"[^\"]*\",\s*(\w+)\)", source(file)) == ["FEATURES"]
+        assert re.findall(r"of_this_process\(f\"[^\"]*\",\s*(\w+)\(\)\)", source(file)) == [
+            "features"
+        ]
     return written ^ set(messages.FEATURES)
 
 

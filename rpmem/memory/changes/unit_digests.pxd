@@ -1,0 +1,12 @@
+# cython: language_level=3
+"""Contents of unit_digests: digests of the units of a range, to be compared between machines."""
+
+from libc.stdint cimport uint64_t
+
+cdef enum:
+    SECRET_SIZE = 192         # what XXH3 itself uses
+    DIGEST_SIZE = 12          # of the 16 bytes that it makes
+
+# Write the digest of each unit of some bytes to `digests`; the last unit may be a shorter one.
+cdef void units_digest(const char *data, uint64_t length, uint64_t unit,
+                       const unsigned char *secret, unsigned char *digests) noexcept nogil
