@@ -192,10 +192,15 @@ def agree(
             )
     members.agree(
         joining,
-        lambda keeper: resync.push(keeper.replica, layout, progress),
+        lambda keeper: resync.push(keeper.replica, layout, progress, strict=_counts(keeper)),
         discard=names,
         same=lambda keeper: keeper.named in current,
     )
+
+
+def _counts(keeper: ReplicaKeeper) -> bool:
+    """Whether a copy has all that was acknowledged, and can be restored from, while it is sent."""
+    return keeper.record is not None and keeper.record.mark is not Mark.JOINING
 
 
 def restore(

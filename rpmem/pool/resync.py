@@ -70,7 +70,9 @@ def check_identity(replica: Replica, found: Layout | None, layout: Layout) -> No
             )
 
 
-def push(replica: Replica, layout: Layout, progress: Progress = quiet) -> None:
+def push(
+    replica: Replica, layout: Layout, progress: Progress = quiet, *, strict: bool = False
+) -> None:
     """Make a replica equal to the local copy in everything that all copies have in common.
 
     It is sent the pages whose digests differ where its target takes digests, and else everything.
@@ -84,6 +86,9 @@ def push(replica: Replica, layout: Layout, progress: Progress = quiet) -> None:
         The local superblock.
     progress : callable
         Told what is done.
+    strict : bool
+        The replica counts as a copy meanwhile: whenever this ends, each of its words is an old or a
+        new one.
 
     Notes
     -----
@@ -98,30 +103,40 @@ def push(replica: Replica, layout: Layout, progress: Progress = quiet) -> None:
     on both sides afterwards, whatever happens to others in their page.
     """
     if replica.compares:
-        _send_differences(replica, layout, progress)
+        _send_differences(replica, layout, progress, strict=strict)
     else:
         what = f"{name_of(replica)}: sending the whole pool"
         log.info("%s", what)
         for begin, length in chunks(SLOTS_OFFSET, layout.pool_size, what, progress):
-            replica.persist(begin, length, relaxed=True)
+            replica.persist(begin, length, relaxed=not strict)
     replica.persist(LAYOUT_OFFSET, LAYOUT_SIZE)
 
 
-def _send_differences(replica: Replica, layout: Layout, progress: Progress) -> None:
-    """Compare piece by piece, and send what differs of a piece before the next is compared."""
+def _send_differences(
+    replica: Replica, layout: Layout, progress: Progress, *, strict: bool
+) -> None:
+    """Compare piece by piece, and send what differs of one while the next is compared."""
     name = name_of(replica)
     what = f"{name}: comparing, and sending what differs"
     log.info("%s", what)
     key = os.urandom(_KEY_SIZE)
-    sent, many = 0, False
+    ranges: list[tuple[int, int]] = []
+    sent = 0
+
+    def send() -> None:
+        nonlocal sent
+        if ranges:
+            replica.persist_many(ranges, relaxed=not strict)
+        sent += sum(length for _, length in ranges)
+        ranges.clear()
+
+    many = False
     for begin, length in chunks(SLOTS_OFFSET, layout.pool_size, what, progress):
         differences = Differences(begin, length, by_pages=many)
-        ranges: list[tuple[int, int]] = []
         while (asked := differences.question) is not None:
-            mine, theirs = replica.digests(asked.offset, asked.length, unit=asked.unit, key=key)
+            mine, theirs = replica.digests(asked, key, send)
             ranges += differences.take(mine, theirs)
-        if ranges:
-            replica.persist_many(ranges, relaxed=True)
-        sent += sum(count for _, count in ranges)
         many = differences.many
+        if begin + length == layout.pool_size:
+            send()
     log.info("%s: sent %d of %d bytes", name, sent, layout.pool_size)

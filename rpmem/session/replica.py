@@ -15,7 +15,7 @@ from rpmem.base import interrupts
 from rpmem.base.handles import Closing
 from rpmem.base.steps import STEPS
 from rpmem.base.target import Target
-from rpmem.control.messages import DIGEST, Digest, Hello, Ready
+from rpmem.control.messages import DIGEST, Hello, Ready
 from rpmem.engine.calls import Calls
 from rpmem.engine.lanegroup import LaneGroup
 from rpmem.epochs.record import CopyRecord
@@ -32,7 +32,7 @@ from rpmem.errors import (
 from rpmem.files.attributes import PoolAttributes, require_attributes
 from rpmem.memory.region import Region
 from rpmem.session.channel import Channel
-from rpmem.session.comparing import both_digests
+from rpmem.session.comparing import Asked, Besides, both_digests
 from rpmem.session.faults import error_of
 from rpmem.session.lanehosts import LaneHosts
 from rpmem.session.lanes import Lanes
@@ -449,16 +449,16 @@ class Replica(Closing, Calls):
         """Whether `digests` is possible."""
         return DIGEST in self._channel.features
 
-    def digests(self, offset: int, length: int, *, unit: int, key: bytes) -> tuple[bytes, bytes]:
+    def digests(self, asked: Asked, key: bytes, besides: Besides) -> tuple[bytes, bytes]:
         """Return digests of the units of a range: of this copy, and of the target's.
 
-        Both sides take them at the same time. The range is durable at the target then.
+        Both sides take them at the same time, in which something else can be done besides. What
+        was asked for, offset, length and unit, is durable at the target then.
         """
-        request = Digest(offset=offset, length=length, unit=unit, key=key)
         with self._lock:
             self._need_open()
             self._raise_failure()
-            return both_digests(self._region, self._channel, request)
+            return both_digests(self._region, self._channel, asked, key, besides)
 
     def _need_open(self) -> None:
         if self._closed:

@@ -77,7 +77,7 @@ MUTANTS = (
     Mutant(
         "refused attributes end the session",
         "InitiatorMachine._refused",
-        "InitiatorState.OPEN if setting else InitiatorState.CLOSED",
+        "InitiatorState.OPEN if goes_on else InitiatorState.CLOSED",
         "InitiatorState.CLOSED",
         _CONTROL,
     ),

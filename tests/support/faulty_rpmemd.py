@@ -8,14 +8,18 @@ SIGKILL has the effect of a power cut on a real medium. Started through ``comman
 
 from __future__ import annotations
 
+import os
 import shlex
 import sys
 
 from rpmem.base.pool_format import RECORD_OFFSET
+from rpmem.control.messages import Digest
 from rpmem.epochs.kept import Pieces
 from rpmem.errors import RpmemError
 from rpmem.files.poolfiles import PoolFiles
+from rpmem.memory.region import Region
 from rpmemd import config as configuration
+from rpmemd import session
 from rpmemd.__main__ import serve
 from rpmemd.database import Database
 from rpmemd.lane_server import LaneServer
@@ -26,6 +30,10 @@ from tests.support.compiled import build, compiled
 SKIP_FLUSH = 1
 ANSWER_EARLY = 2
 SKIP_RECORD_FLUSH = 3
+SKIP_DIGEST_FLUSH = 4
+SHORT_DIGESTS = 5
+LONG_DIGESTS = 6
+MADE_UP_DIGESTS = 7
 _SERVICES = {SKIP_FLUSH: "SkipsFlush", ANSWER_EARLY: "AnswersEarly"}
 
 
@@ -45,6 +53,20 @@ def command(*, shadow: bool = True, breakage: int = 0, options: str = "") -> str
 def _store_only(self: Records, pieces: Pieces) -> None:
     for offset, data in pieces:
         self._region.write(RECORD_OFFSET + offset, data)
+
+
+def _visible_digests(region: Region, request: Digest, **_: int) -> bytes:
+    from rpmem.memory.changes.unit_digests import unit_digests
+
+    return unit_digests(region, request.offset, request.length, request.unit, request.key)
+
+
+_DIGESTS = {
+    SKIP_DIGEST_FLUSH: _visible_digests,
+    SHORT_DIGESTS: lambda *what, **_: _visible_digests(*what)[12:] or bytes(24),
+    LONG_DIGESTS: lambda *what, **_: _visible_digests(*what) + bytes(12),
+    MADE_UP_DIGESTS: lambda *what, **_: os.urandom(len(_visible_digests(*what))),
+}
 
 
 def main() -> int:
@@ -71,6 +93,8 @@ def main() -> int:
         PoolFiles.mapper = staticmethod(map_shadow)
     if breakage == SKIP_RECORD_FLUSH:
         Records._store = _store_only  # type: ignore[method-assign]
+    elif breakage in _DIGESTS:
+        session.digests_of = _DIGESTS[breakage]  # type: ignore[assignment]
     elif breakage:
         LaneServer.service_class = getattr(compiled("_broken_service"), _SERVICES[breakage])
     return serve(config, log, database)

@@ -16,7 +16,7 @@ from rpmemd import __main__ as daemon
 from rpmemd import lane_server, records, session
 
 #: Where it can hang: before its first word, before the answer to a request, or before it looks at
-#: the first connection. Besides: "record", where an epoch's record is set.
+#: the first connection. Besides: "record", where an epoch's record is set, and "digests".
 POINTS = ("start", "hello", "create", "lanes", "attributes", "close")
 
 _FOREVER = 600.0
@@ -52,6 +52,8 @@ def main() -> int:
         poolfiles.PoolFiles.set_attributes = _hang  # type: ignore[method-assign]
     elif point == "record":
         records.Records.set = _hang  # type: ignore[method-assign]
+    elif point == "digests":
+        session.digests_of = _hang
     elif point == "close":
         session.Session._stop = _hang  # type: ignore[method-assign]
     else:

@@ -449,7 +449,7 @@ def test_the_copies_that_are_left_are_marked_when_one_is_lost(page, local, node,
 def test_a_failed_attach_leaves_nothing_of_what_it_created(page, local, node, other, monkeypatch):
     pool = make(local, node)
 
-    def failing(*arguments):
+    def failing(*arguments, **keywords):
         raise ReplicaLost("it broke on the way")
 
     monkeypatch.setattr(resync, "push", failing)
