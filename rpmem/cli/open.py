@@ -32,7 +32,7 @@ def command(
 ) -> None:
     """Open the pool LOCAL and its replicas, show them, and close them.
 
-    A replica that may differ from LOCAL is sent the whole pool; afterwards, all copies are equal.
+    A replica that may differ from LOCAL is sent what differs; afterwards, all copies are equal.
     What takes more than two seconds shows how far it is: on a terminal, or with -v, line by line.
     """
     from rpmem.pool.pool import Pool

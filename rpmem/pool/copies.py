@@ -272,7 +272,7 @@ class Copies(Handle):
         Parameters
         ----------
         mark : bool
-            Mark all copies as complete. A lost replica stays unmarked, and is sent everything when
+            Mark all copies as complete. A lost replica stays unmarked, and is compared when
             it is opened again.
 
         Raises
@@ -310,7 +310,7 @@ class Copies(Handle):
         except RpmemError as error:
             if self.local.region.refused:
                 raise self._left_behind() from error
-            log.warning("%s (it will be sent the whole pool when it is opened again)", error)
+            log.warning("%s (it will be compared when it is opened again)", error)
         finally:
             last.close(_CLOSED)
 

@@ -198,7 +198,8 @@ class Pool(OpenPool):
         """Open a pool and its replicas.
 
         A replica that may differ from the local copy, because one of them was not closed properly
-        or the pool was used without the replica, is first sent the whole pool. A new epoch begins
+        or the pool was used without the replica, is first sent the pages that differ, which digests
+        of both sides tell; one behind PMDK's rpmemd is sent the whole pool. A new epoch begins
         with the copies that are named here; members that are not named are given up, and its
         history says so.
 
@@ -208,7 +209,7 @@ class Pool(OpenPool):
             As for `create`.
         replicas : iterable of replicas, optional
             None: those of the ``REPLICA`` lines of the poolset file. The next open with one that is
-            left out sends it everything.
+            left out sends it what it lacks.
         readonly : bool
             Only look at the local copy: no replica is connected, arrays are read-only, nothing is
             changed. Files need not be writable and are not locked, so another process may write
@@ -269,7 +270,7 @@ class Pool(OpenPool):
         """Create a new local copy of a pool from one of its replicas.
 
         A new epoch begins with these two copies. All other ones are given up: they can be attached
-        again, and are sent everything, unless somebody has gone on with one of them meanwhile.
+        again, and are sent what they lack, unless somebody has gone on with one of them meanwhile.
 
         Parameters
         ----------
@@ -662,7 +663,7 @@ class Pool(OpenPool):
         """Continue without a replica, usually one that was lost.
 
         Waits for calls in progress and begins a new epoch of the pool without it, so that it is
-        known to be out of date: opening the pool with it again sends it everything. A replica that
+        known to be out of date: opening the pool with it again compares them. A replica that
         can still be reached records that it left; another one is given up, and the epoch says so.
 
         Parameters
@@ -687,7 +688,7 @@ class Pool(OpenPool):
         discard: bool = False,
         progress: Progress | None = None,
     ) -> Replica:
-        """Add a new replica, or one that was lost and is back, and send it the whole pool.
+        """Add a new replica, or one that was lost and is back, and send it what it lacks.
 
         Meanwhile, calls in other threads wait.
 

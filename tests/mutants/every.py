@@ -14,6 +14,7 @@ from tests.mutants import (
     details_links,
     details_pool,
     details_target,
+    differences,
     epochs,
     files,
     lent,
@@ -23,7 +24,20 @@ from tests.mutants import (
     tracking,
 )
 
-_MODULES = (codec, copies, core, daemon, epochs, files, lent, links, pool, records, tracking)
+_MODULES = (
+    codec,
+    copies,
+    core,
+    daemon,
+    differences,
+    epochs,
+    files,
+    lent,
+    links,
+    pool,
+    records,
+    tracking,
+)
 _DETAILS = (
     details_core,
     details_daemon,
