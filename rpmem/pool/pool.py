@@ -198,10 +198,9 @@ class Pool(OpenPool):
         """Open a pool and its replicas.
 
         A replica that may differ from the local copy, because one of them was not closed properly
-        or the pool was used without the replica, is first sent the pages that differ, which digests
-        of both sides tell; one behind PMDK's rpmemd is sent the whole pool. A new epoch begins
-        with the copies that are named here; members that are not named are given up, and its
-        history says so.
+        or the pool was used without the replica, is first sent the pages that do (by PMDK's rpmemd,
+        all). A new epoch begins with the copies that are named here; members that are not named are
+        given up, and its history says so.
 
         Parameters
         ----------

@@ -7,7 +7,6 @@ import random
 import subprocess
 import sys
 import threading
-from contextlib import contextmanager
 
 import numpy as np
 import pytest
@@ -15,106 +14,30 @@ import pytest
 import rpmem
 from rpmem.errors import MalformedMessage, RpmemError
 from tests.support import faulty_rpmemd, hanging_rpmemd
-from tests.support.media import parts_of, wait_unlocked
+from tests.support.behind import (
+    FEW,
+    LENGTH,
+    PAGE,
+    SIZE,
+    Place,
+    Sent,
+    need_digests,
+    without_digests,
+)
 from tests.support.pools import OWN, PoolNode
-from tests.support.without import Installation, is_built
 
-if not is_built("rpmem.memory.changes.unit_digests"):
-    pytest.skip("rpmem.memory.changes.unit_digests is not built here", allow_module_level=True)
-
-PAGE = 4096
-#: So that the last block is not whole, and several pieces are compared one by one.
-SIZE = (20 << 20) + 5 * PAGE
-LENGTH = 18 << 20
-#: What is the pool's own and may differ besides: roots and log of the catalogue, the superblock.
-FEW = 16
-
-
-class Sent(list):
-    """The ranges that replicas are sent to bring them up to date, and how."""
-
-    def __init__(self):
-        self.relaxed = set()
-
-    @property
-    def pages(self) -> set[int]:
-        """Numbers of their pages."""
-        return {
-            page
-            for offset, length in self
-            for page in range(offset // PAGE, -(-(offset + length) // PAGE))
-        }
-
-
-@pytest.fixture
-def sent(monkeypatch):
-    """Return what is sent from now on."""
-    ranges = Sent()
-    one, many = rpmem.Replica.persist, rpmem.Replica.persist_many
-
-    def persist(self, offset, length, **how):
-        ranges.append((offset, length))
-        ranges.relaxed.add(how.get("relaxed", False))
-        one(self, offset, length, **how)
-
-    def persist_many(self, wanted, **how):
-        wanted = list(wanted)
-        ranges.extend(wanted)
-        ranges.relaxed.add(how.get("relaxed", False))
-        many(self, wanted, **how)
-
-    monkeypatch.setattr(rpmem.Replica, "persist", persist)
-    monkeypatch.setattr(rpmem.Replica, "persist_many", persist_many)
-    return ranges
-
-
-class Place:
-    """A pool whose replica comes and goes."""
-
-    def __init__(self, folder):
-        self.local = folder / "local"
-        self.node = PoolNode(folder / "node")
-        self.replica = self.node.spec()
-        memory = np.random.default_rng(1).integers(0, 256, LENGTH, dtype="u1")
-        with rpmem.Pool.create(self.local, SIZE, self.replica, parts=1) as pool:
-            pool.array("a", LENGTH, "u1")[:] = memory
-            pool.persist()
-            self.offset = pool.entry("a").offset
-        self.check()
-
-    def check(self):
-        """Compare all bytes that copies have in common."""
-        ours = self.local.read_bytes()[OWN:]
-        assert len(ours) == SIZE - OWN
-        assert self.node.contents()[: len(ours)] == ours
-
-    def page(self, index):
-        """Return the page of a byte of the array."""
-        return (self.offset + index) // PAGE
-
-    def alone(self, change):
-        """Change the array while the replica is away."""
-        with rpmem.Pool.open(self.local, []) as pool:
-            change(pool["a"])
-            pool.persist(pool["a"])
-
-    def reopen(self, **how):
-        """Open the pool with its replica, and close it."""
-        with rpmem.Pool.open(self.local, self.replica, **how):
-            pass
-        wait_unlocked(self.node.directory / "pool.set")
-
-    @contextmanager
-    def file(self):
-        """Give the replica's file, from the first byte of the pool on."""
-        (part,) = parts_of(self.node.directory / "pool.set")
-        with open(part, "r+b") as file:
-            yield file
+need_digests()
 
 
 @pytest.fixture
 def place(tmp_path):
     return Place(tmp_path)
+
+
+@pytest.fixture
+def sent(monkeypatch):
+    """Return what is sent from now on, or since it was cleared."""
+    return Sent(monkeypatch)
 
 
 def test_an_absence(place, sent):
@@ -164,7 +87,7 @@ def test_a_program_that_died(place, sent, stored):
     """What it stored and did not persist is in the local file, and so it is sent."""
     words = [sys.executable, "-c", DIES, place.local, place.replica, *map(str, stored)]
     subprocess.run(words, check=True)
-    wait_unlocked(place.node.directory / "pool.set")
+    place.settle()
     place.reopen()
     place.check()
     assert sent.pages >= {place.page(index) for index in stored}
@@ -231,7 +154,7 @@ def test_threads_that_store_while_a_copy_joins(place):
 def test_words_are_never_torn_while_a_copy_can_be_restored_from(place, sent):
     """Within its epoch it counts while it is brought up to date; one of another epoch is marked."""
     subprocess.run([sys.executable, "-c", DIES, place.local, place.replica, "9"], check=True)
-    wait_unlocked(place.node.directory / "pool.set")
+    place.settle()
     place.reopen()
     assert sent.relaxed == {False}
     sent.relaxed.clear()
@@ -284,7 +207,7 @@ def test_over_pmdk_s_protocol_everything_is_sent(place, sent, caplog):
 
 
 def test_to_a_target_that_takes_no_digests_everything_is_sent(place, sent, tmp_path):
-    lacking = Installation(tmp_path / "there", "rpmem.memory.changes.unit_digests")
+    lacking = without_digests(tmp_path / "there")
     place.alone(lambda array: array.__iadd__(1))
     place.reopen(command=f"env PYTHONPATH={lacking.folder} {sys.executable} -P -m rpmemd")
     assert len(sent.pages) >= (SIZE - OWN) // PAGE
@@ -292,7 +215,7 @@ def test_to_a_target_that_takes_no_digests_everything_is_sent(place, sent, tmp_p
 
 
 def test_without_the_part_here_everything_is_sent(place, tmp_path):
-    lacking = Installation(tmp_path / "here", "rpmem.memory.changes.unit_digests")
+    lacking = without_digests(tmp_path / "here")
     place.alone(lambda array: array.__iadd__(1))
     code = f"import rpmem; rpmem.Pool.open({str(place.local)!r}, {place.replica!r}).close()"
     done = lacking.run("-c", code)
@@ -312,7 +235,7 @@ def test_a_wrong_number_of_digests(place, breakage):
         place.reopen(command=command)
     assert str(caught.value).isprintable()
     assert str(place.node.directory) in str(caught.value)
-    wait_unlocked(place.node.directory / "pool.set")
+    place.settle()
     # It is known for a mixture, and counts as nothing else.
     assert place.node.state()[1] == "JOINING"
     assert place.local.read_bytes() == before
@@ -347,7 +270,7 @@ def test_a_target_that_says_nothing(place):
     place.alone(lambda array: array.__iadd__(1))
     with pytest.raises(RpmemError, match=r"within 1 s \(waiting for digests\)"):
         place.reopen(command=hanging_rpmemd.command("digests"), timeout=1.0)
-    wait_unlocked(place.node.directory / "pool.set")
+    place.settle()
     assert place.node.state()[1] == "JOINING"
     place.reopen()
     place.check()

@@ -16,6 +16,7 @@ from typing import Any
 from rpmem.control.events import (
     CloseRequested,
     CreateRequested,
+    DigestsRequested,
     LookRequested,
     OpenRequested,
 )
@@ -44,8 +45,9 @@ def command(**wishes: Any) -> str:
 
     Wishes are ``ready`` (fields of the answer that are other than honest), ``raw`` (fields that
     no check of ours sees), ``error`` (an answer of that kind instead), ``logs`` (records before
-    it), ``line`` (what each of them says), ``stderr`` (text, first of all), and ``shown``: fields
-    of the answers to Look, Peek and List, by the name of the request; Content is zeros otherwise.
+    it), ``line`` (what each of them says), ``stderr`` (text, first of all), ``digests`` (all fields
+    of the answer to Digest), and ``shown``: fields of the answers to Look, Peek and List, by the
+    name of the request; Content is zeros otherwise.
     """
     words = [sys.executable, "-P", "-m", "tests.support.hostile_rpmemd", json.dumps(wishes)]
     return shlex.join(words)
@@ -119,6 +121,10 @@ def main() -> int:
                 _respond(machine, event, wishes)
             elif isinstance(event, LookRequested):
                 _show(machine, event.request, wishes)
+            elif isinstance(event, DigestsRequested):
+                payload = json.dumps(wishes["digests"]).encode()
+                _write(encode_frame(Kind.DIGESTS, machine._serial, payload, limit=_LIMIT))
+                machine.state = TargetState.OPEN
             elif isinstance(event, CloseRequested):
                 machine.done()
         _write(machine.data_to_send())
