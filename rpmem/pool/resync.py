@@ -87,8 +87,8 @@ def push(
     progress : callable
         Told what is done.
     strict : bool
-        The replica counts as a copy meanwhile: whenever this ends, each of its words is an old or a
-        new one.
+        The replica counts as a copy meanwhile: of what differs, each word is an old or a new one
+        whenever this ends. A replica that is sent everything is sent it relaxed in any case.
 
     Notes
     -----
@@ -108,7 +108,7 @@ def push(
         what = f"{name_of(replica)}: sending the whole pool"
         log.info("%s", what)
         for begin, length in chunks(SLOTS_OFFSET, layout.pool_size, what, progress):
-            replica.persist(begin, length, relaxed=not strict)
+            replica.persist(begin, length, relaxed=True)
     replica.persist(LAYOUT_OFFSET, LAYOUT_SIZE)
 
 
