@@ -18,6 +18,7 @@ import rpmem
 from rpmem.epochs.record import Mark
 from tests.support import hanging_rpmemd, interrupt, seeds
 from tests.support.processes import stop, wait_gone
+from tests.support.without import is_built
 
 SIZE = 4 << 20
 #: Seconds in which a signal takes effect.
@@ -223,6 +224,20 @@ def test_create_while_the_target_hangs(point: str, tmpfs: Path):
     if point in ("start", "hello"):
         assert took < SOON + BUSY
         assert not notes
+
+
+def test_open_while_the_target_hangs_over_its_digests(tmpfs: Path):
+    (tmpfs / "there").mkdir()
+    here, spec = tmpfs / "p", f"local:{tmpfs}/there a.set"
+    rpmem.Pool.create(here, SIZE, spec, parts=1).close()
+    rpmem.Pool.open(here, []).close()
+    if not is_built("rpmem.memory.changes.unit_digests"):
+        pytest.skip("copies cannot be compared here")
+    sent = interrupt_after(1.0)
+    with pytest.raises(KeyboardInterrupt):
+        rpmem.Pool.open(here, spec, command=hanging_rpmemd.command("digests"))
+    assert time.monotonic() - sent[0] < 2.0 + SOON + BUSY
+    rpmem.Pool.open(here, spec).close()
 
 
 def test_second_interrupt_does_not_spoil_the_undoing(tmpfs: Path):

@@ -14,6 +14,7 @@ _CATALOGUE = ("tests/unit/pool/test_catalogue.py", "tests/unit/pool/test_many_ar
 _FORMAT = ("tests/unit/pool/test_format.py",)
 _CONTROL = ("tests/unit/control/test_control_session.py",)
 _FRAMES = ("tests/unit/control/test_control_framing.py",)
+_BEHIND = ("tests/integration/test_brought_up_to_date.py",)
 
 MUTANTS = (
     Mutant(
@@ -28,7 +29,7 @@ MUTANTS = (
         "push",
         "for begin, length in chunks(SLOTS_OFFSET, layout.pool_size, what, progress):",
         "for begin, length in list(chunks(SLOTS_OFFSET, layout.pool_size, what, progress))[:1]:",
-        _RECORDED,
+        _BEHIND,
     ),
     Mutant(
         # Closing drains twice, before it looks who is lost and after: both by way of this.
