@@ -120,7 +120,7 @@ class Members(Generic[OtherT]):
         joining : sequence of Keeper
             Copies that come in.
         push : callable
-            Sends everything that the own copy holds, durably.
+            Makes one equal to the own copy, durably.
         discard : collection of str
             Names of those that may be overwritten whatever they hold.
         same : callable
@@ -176,7 +176,7 @@ class Members(Generic[OtherT]):
             other.write(change.marked(record, Mark.BEGUN))
 
     def introduce(self, newcomer: Keeper) -> None:
-        """Let a copy that was just made be sent everything; `agree` with it comes after."""
+        """Let a copy that was just made be overwritten; `agree` with it comes after."""
         newcomer.write(change.joining(None, newcomer.uuid, self.epoch), discard=True)
 
     # --- the running epoch ----------------------------------------------------------------
