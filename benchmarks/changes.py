@@ -424,7 +424,6 @@ def measure(
     threads : int, optional
         How many hash in the reference; None: as many as rpmem has.
     """
-    os.environ.setdefault("RPMEM_LOG_LEVEL", "1")
     sheet = Sheet()
     threads = threads or min(len(os.sched_getaffinity(0)), 4)  # as many as rpmem has
     for folder in folders:
@@ -456,6 +455,7 @@ def main() -> None:
     parser.add_argument("--parts", default="abcd", help="those to measure (abcd)")
     parser.add_argument("--threads", type=int, help="how many hash in the reference")
     asked = parser.parse_args()
+    os.environ.setdefault("RPMEM_LOG_LEVEL", "1")
     folders = asked.folders or [Path("/dev/shm"), Path(tempfile.gettempdir())]
     effort = QUICK if asked.quick else Effort()
     figures = measure(folders, effort, asked.parts, asked.threads)
