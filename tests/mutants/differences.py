@@ -5,7 +5,7 @@ from __future__ import annotations
 from tests.mutants import Mutant
 
 _MACHINE = ("tests/unit/pool/test_differences.py",)
-_TARGET = ("tests/unit/rpmemd/test_hashing.py",)
+_TARGET = ("tests/unit/rpmemd/test_asked_digests.py",)
 _UNITS = ("tests/unit/memory/test_unit_digests.py",)
 _CONTROL = ("tests/unit/control/test_control_digests.py",)
 _WHOLE = ("tests/integration/test_brought_up_to_date.py",)

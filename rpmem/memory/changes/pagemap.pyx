@@ -28,6 +28,7 @@ from rpmem.memory.region cimport Region
 
 from rpmem.base.handles import refuse_copy
 from rpmem.errors import ClosedError, UsageError
+from rpmem.memory.changes.mappings import files_at, is_shared
 
 cdef extern from "<fcntl.h>" nogil:
     const int AT_FDCWD
@@ -140,36 +141,6 @@ cdef int check_mapping(Region region) except -1:
             if rpmem_is_dax(AT_FDCWD, path):
                 raise UsageError(f"{os.fsdecode(path)}: it is on DAX, or cannot be examined")
     return 0
-
-
-cdef set files_at(uintptr_t address, uint64_t length):
-    """The paths of the files that are mapped there, but for those that only exist in memory."""
-    found = set()
-    for low, high, _, path in mappings():
-        if low < address + length and high > address and path.startswith(b"/"):
-            if not path.startswith((b"/memfd:", b"/SYSV", b"/dev/zero (deleted)")):
-                found.add(path)
-    return found
-
-
-cdef list mappings():
-    """Begin, end, modes and path of each mapping of this process."""
-    found = []
-    with open("/proc/self/maps", "rb") as maps:
-        for line in maps:
-            span, modes, _, _, _, *path = line.rstrip(b"\n").split(None, 5)
-            low, _, high = span.partition(b"-")
-            found.append((int(low, 16), int(high, 16), modes, path[0] if path else b""))
-    return found
-
-
-cdef bint is_shared(uintptr_t address, uint64_t length) except -1:
-    """Whether all that is mapped there is a file's, so that it may be unmapped and comes back."""
-    cdef uintptr_t found = address
-    for low, high, modes, _ in mappings():
-        if low <= found < high and modes.endswith(b"s"):
-            found = high
-    return found >= address + length
 
 
 cdef unusable(str what, int rc):
