@@ -58,7 +58,7 @@ def test_a_look_that_misses_a_page_now_and_then_is_noticed(tmpfs: Path, place: s
 
     def careless(self: Digested, pages: PageSet, offset: int, length: int) -> None:
         look(self, pages, offset, length)
-        if chance.random() < 0.05:
+        if chance.random() < 0.5:
             pages.clear()
 
     plan = Plan("a control", place, "digest", 2000)
