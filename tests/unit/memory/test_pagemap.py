@@ -126,6 +126,7 @@ def test_blocks_that_are_rewritten_as_a_whole_are_left_alone(memory):
     assert memory.take() == [(PAGE, PAGE), (low, high - low)]
     # Part of such a block is looked at page by page, and is not taken for untouched after that.
     assert memory.take(low + PAGE, PAGE) == [(low + PAGE, PAGE)]
+    assert memory.take(low, PAGE) == [(low, PAGE)]
     memory.bytes[low:high] = 8
     assert memory.take() == [(low, high - low)]
     # Once it is over, all is sent that was not watched, and then what is stored to.
