@@ -64,6 +64,7 @@ class _Worker:
     def __init__(self, job: Job) -> None:
         self._inbox: SimpleQueue[Job] = SimpleQueue()
         self._inbox.put(job)
+        self._offered = False  # since the last job
 
     def run(self) -> None:
         """Carry out jobs until there are none for a while."""
@@ -96,8 +97,9 @@ class _Worker:
     def _next(self) -> Job | None:
         """Wait for another job; None when this thread is needed no more."""
         self._offer()
-        if self._inbox not in _idle:
+        if not self._offered:
             return None  # another one waits
+        # Even if it is not among those that wait: then a job is on its way.
         job = self._received(IDLE_S)
         if job is None:
             self._withdraw()
@@ -105,15 +107,19 @@ class _Worker:
 
     def _received(self, seconds: float | None) -> Job | None:
         try:
-            return self._inbox.get(timeout=seconds)
+            job = self._inbox.get(timeout=seconds)
         except Empty:
             return None
+        self._offered = False
+        return job
 
     def _offer(self) -> None:
         if not _idle:
+            self._offered = True
             _idle.append(self._inbox)
 
     def _withdraw(self) -> None:
+        self._offered = False
         # It is not there if it was taken for a job that did not come: a signal did.
         with suppress(ValueError):
             _idle.remove(self._inbox)
