@@ -5,10 +5,8 @@ from libc.stdint cimport uint64_t
 
 from rpmem.memory.changes.lender cimport Lender
 from rpmem.memory.changes.pageset cimport PageSet, pageset_t
+from rpmem.memory.changes.xxh3 cimport SECRET_SIZE
 from rpmem.memory.region cimport Region
-
-cdef enum:
-    SECRET_SIZE = 192         # what XXH3 itself uses
 
 ctypedef struct digest_t:
     uint64_t low

@@ -19,33 +19,15 @@ from posix.unistd cimport _SC_PAGESIZE, sysconf
 from rpmem.base.bounds cimport is_outside
 from rpmem.memory.changes.lender cimport Lender
 from rpmem.memory.changes.pageset cimport (
-    PageSet, bytes_of, extent_t, page_at, page_behind, pages_add, pages_has, pages_next,
+    PageSet, bytes_of, extent_t, page_at, page_behind, pages_add, pages_has, pages_mark, pages_next,
     pages_remove, pageset_t,
 )
+from rpmem.memory.changes.xxh3 cimport SECRET_SIZE, XXH128_hash_t, XXH3_128bits_withSecret
 from rpmem.memory.region cimport Region
 from rpmem.memory.words cimport rpmem_copy_words
 
 from rpmem.base.handles import refuse_copy
 from rpmem.errors import BufferRefused, ClosedError, RangeError
-
-cdef extern from * nogil:
-    """
-    /* All of it is in the header, which is used without the library. */
-    #define XXH_INLINE_ALL
-    #include <xxhash.h>
-
-    /* Of two threads that add to a word neither undoes what the other did. */
-    #define rpmem_or(word, bits) ((void)__atomic_fetch_or((word), (bits), __ATOMIC_RELAXED))
-    """
-    ctypedef struct XXH128_hash_t:
-        uint64_t low64
-        uint64_t high64
-    XXH128_hash_t XXH3_128bits_withSecret(const void *data, size_t length, const void *secret,
-                                          size_t secret_size)
-    void rpmem_or(uint64_t *word, uint64_t bits)
-
-cdef enum:
-    BITS = 64                 # of a word of a set
 
 
 cdef inline digest_t digest_of(const digests_t *digests, const char *data,
@@ -78,17 +60,11 @@ cdef bint has_changed(const digests_t *digests, uint64_t page) noexcept nogil:
 
 cdef void digests_changed(const digests_t *digests, pageset_t *pages, uint64_t offset,
                           uint64_t length) noexcept nogil:
-    cdef uint64_t page = page_at(digests.known, offset), end = end_of(digests, offset, length)
-    cdef uint64_t word, behind, found
-    while page < end:
-        word = page // BITS
-        behind = min(end, (word + 1) * BITS)
-        found = 0
-        while page < behind:
-            found |= <uint64_t> has_changed(digests, page) << (page % BITS)
-            page += 1
-        if found:
-            rpmem_or(&pages.words[word], found)
+    cdef uint64_t page
+    for page in range(page_at(digests.known, offset), end_of(digests, offset, length)):
+        if has_changed(digests, page):
+            # Of two threads that add to a word neither undoes what the other did.
+            pages_mark(pages, page, page + 1)
 
 
 cdef void digests_copy(digests_t *digests, const pageset_t *pages, uint64_t offset,

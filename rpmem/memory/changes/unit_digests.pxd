@@ -4,7 +4,6 @@
 from libc.stdint cimport uint64_t
 
 cdef enum:
-    SECRET_SIZE = 192         # what XXH3 itself uses
     DIGEST_SIZE = 12          # of the 16 bytes that it makes
 
 # Write the digest of each unit of some bytes to `digests`; the last unit may be a shorter one.

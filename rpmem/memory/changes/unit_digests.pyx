@@ -11,25 +11,13 @@ from libc.stdint cimport uint64_t
 from libc.string cimport memcpy
 
 from rpmem.base.bounds cimport is_outside
+from rpmem.memory.changes.xxh3 cimport (
+    SECRET_SIZE, XXH128_canonical_t, XXH128_canonicalFromHash, XXH3_128bits_withSecret,
+    XXH3_generateSecret,
+)
 from rpmem.memory.region cimport Region
 
 from rpmem.errors import ClosedError, RangeError, UsageError
-
-cdef extern from * nogil:
-    """
-    /* All of it is in the header, which is used without the library. */
-    #define XXH_INLINE_ALL
-    #include <xxhash.h>
-    """
-    ctypedef struct XXH128_hash_t:
-        uint64_t low64
-        uint64_t high64
-    ctypedef struct XXH128_canonical_t:
-        unsigned char digest[16]
-    XXH128_hash_t XXH3_128bits_withSecret(const void *data, size_t length, const void *secret,
-                                          size_t secret_size)
-    void XXH128_canonicalFromHash(XXH128_canonical_t *canonical, XXH128_hash_t found)
-    int XXH3_generateSecret(void *secret, size_t secret_size, const void *seed, size_t seed_size)
 
 
 cdef void units_digest(const char *data, uint64_t length, uint64_t unit,
