@@ -64,6 +64,13 @@ MUTANTS = (
         "block.stored < NEARLY_ALL",
         _PAGEMAP,
     ),
+    Mutant(
+        "a buffer is watched whatever is mapped there",
+        "check_mapping",
+        "            if rpmem_is_dax(AT_FDCWD, path):\n",
+        "            if False:\n",
+        _PAGEMAP,
+    ),
     # --- sets of pages ------------------------------------------------------------------------
     Mutant(
         "a page that is partly taken out is gone",

@@ -33,28 +33,29 @@ def _pull(use: Use) -> bool:
     return True
 
 
-def _pwrite(use: Use) -> bool:
+def _by_the_file(use: Use, store: Callable[[int, int, bytes], object]) -> bool:
+    """Store to the file itself: `store` gets its descriptor, an offset and bytes."""
     at, length = _range(use)
     found = use.place.at(use.begin + at, length)
     if found is None:
         return False
     path, offset = found
     with open(path, "r+b", buffering=0) as file:
-        os.pwrite(file.fileno(), use.source.content[:length].tobytes(), offset)
+        store(file.fileno(), offset, use.source.content[:length].tobytes())
     _was_stored(use, at, length)
     return True
+
+
+def _pwrite(use: Use) -> bool:
+    return _by_the_file(use, lambda file, offset, content: os.pwrite(file, content, offset))
 
 
 def _mapping(use: Use) -> bool:
-    at, length = _range(use)
-    found = use.place.at(use.begin + at, length)
-    if found is None:
-        return False
-    path, offset = found
-    with open(path, "r+b") as file, mmap.mmap(file.fileno(), 0) as other:
-        other[offset : offset + length] = use.source.content[:length].tobytes()
-    _was_stored(use, at, length)
-    return True
+    def store(file: int, offset: int, content: bytes) -> None:
+        with mmap.mmap(file, 0) as other:
+            other[offset : offset + len(content)] = content
+
+    return _by_the_file(use, store)
 
 
 def _was_stored(use: Use, at: int, length: int) -> None:

@@ -251,6 +251,23 @@ def test_it_is_tried_before(region):
 
 
 @needs_kernel
+@pytest.mark.parametrize("kind", ["device", "removed file"])
+def test_a_buffer_of_an_unknown_file_is_refused(kind, tmp_path):
+    """It may be on DAX, where a fault of a protected page goes on for ever."""
+    path = "/dev/zero" if kind == "device" else str(tmp_path / "file")
+    with open(path, "r+b" if kind == "device" else "w+b") as file:
+        if kind != "device":
+            file.truncate(4 * PAGE)
+        with mmap.mmap(file.fileno(), 4 * PAGE, flags=mmap.MAP_PRIVATE) as memory:
+            if kind != "device":
+                os.unlink(path)
+            region = Region.from_buffer(memory)
+            with pytest.raises(UsageError, match="on DAX, or cannot be examined"):
+                try_on(region)
+            region.close()
+
+
+@needs_kernel
 def test_memory_that_is_only_read_is_refused(tmp_path):
     (tmp_path / "file").write_bytes(bytes(PAGE))
     with (

@@ -479,7 +479,8 @@ def test_a_drain_on_a_dead_target_raises_though_nothing_waits_for_it(page, local
 def test_the_failure_of_a_replica_keeps_no_array_alive(page, local, node):
     pool = make(local, node, timeout=1.0)
     array = pool.array("mine", 10)
-    stop(pool.replicas[0].peer.pid)
+    stopped = pool.replicas[0].peer.pid
+    stop(stopped)
 
     def work(mine):
         pool.persist(mine)
@@ -489,6 +490,7 @@ def test_the_failure_of_a_replica_keeps_no_array_alive(page, local, node):
     del array
     assert pool.replicas[0].failure.__traceback__ is None
     pool.close()
+    os.kill(stopped, signal.SIGKILL)
 
 
 def test_a_drain_finishes_on_the_replicas_that_are_left(medium, local, node, other):

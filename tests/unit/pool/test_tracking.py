@@ -13,13 +13,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from rpmem.errors import ReplicaLost, UsageError
+from rpmem.errors import ReplicaLost
 from rpmem.memory.changes.pageset import PageSet
 from rpmem.memory.region import Region
 from rpmem.pool.tracking import digested, tracking
 from rpmem.pool.tracking.noted import Noted
 from rpmem.pool.tracking.tracking import Tracking, wanted_of
 from tests.support.compiled import compiled
+from tests.support.kernel import tells_no_stores
 
 PAGE = mmap.PAGESIZE
 FLOOR = 2 * PAGE
@@ -28,14 +29,9 @@ LONG_S = 30.0
 
 
 def usable(mode: str) -> bool:
-    try:
-        if mode == "kernel":
-            tracking.try_kernel(Region.anonymous(SIZE))
-        elif mode == "digest":
-            tracking.load_digests()
-    except (UsageError, ImportError):
-        return False
-    return True
+    if mode == "kernel":
+        return not tells_no_stores()
+    return tracking.without_kernel() == "digest"
 
 
 MODES = [
