@@ -484,16 +484,16 @@ cdef class Replicator:
         self.over()
         return self.settle(outcome, ranges, count)
 
-    def mark_sent(self, PageSet sent):
+    def mark_sent(self, PageSet sent not None):
         """Mark in a set, from now on, the pages that calls send from the region itself.
 
         A call marks them before it sends anything, and when no call with older bytes of them is
-        under way. None: marks them no longer.
+        under way.
         """
-        if sent is not None and sent.c.size != self.region.size:
+        if sent.c.size != self.region.size:
             raise RangeError("the set is not one of the pages of this region")
         self.sent.append(sent)
-        self.engine.sent = NULL if sent is None else &sent.c
+        self.engine.sent = &sent.c
 
     def confirm(self):
         """Raise the error of a replica that is lost, or of a local medium that has refused.

@@ -79,9 +79,8 @@ def try_on(Region region not None):
         if not region.writable:
             raise UsageError("memory that is only read has no stores to find", where=region.label)
         check_mapping(region)
+        shared = is_shared(<uintptr_t> region.base, region.size)
         for index in range(region.mapped.count):
-            shared = is_shared(<uintptr_t> region.mapped.segments[index].base,
-                               region.mapped.segments[index].length)
             first = (<uint64_t> <uintptr_t> region.mapped.segments[index].base + size - 1) & -size
             end = (<uint64_t> <uintptr_t> region.mapped.segments[index].base
                    + region.mapped.segments[index].length)
@@ -172,7 +171,7 @@ cdef class WrittenPages:
         cdef int rc
         self.watch = self.pagemap = -1
         self.region = region
-        self.holes = release() < EXACT if holes is None else holes
+        self.holes = kernel_version() < EXACT if holes is None else holes
         self.page_size = size
         self.grid = begin & -size
         self.low = (begin - self.grid + size - 1) // size
@@ -483,7 +482,7 @@ cdef class WrittenPages:
         self.watch = self.pagemap = -1
 
 
-cdef tuple release():
-    """The kernel's version."""
+cdef tuple kernel_version():
+    """Its first two numbers."""
     numbers = os.uname().release.split("-")[0].split(".")
     return tuple(int(number) for number in numbers[:2] if number.isdecimal())

@@ -7,14 +7,12 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from rpmem.base.handles import Handle
-from rpmem.memory.changes.pagemap import WrittenPages, try_on
+from rpmem.memory.changes.pagemap import WrittenPages
 from rpmem.pool.tracking.ways import Reach, pairs_of, parts_of
 
 if TYPE_CHECKING:
     from rpmem.memory.changes.pageset import PageSet
     from rpmem.memory.region import Region
-
-__all__ = ["Watched", "try_on"]
 
 log = logging.getLogger(__name__)
 
