@@ -21,6 +21,7 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Self
 
@@ -48,11 +49,15 @@ class Sshd:
     ----------
     directory : Path
         Empty or to be made; kept.
+    address : str
+        Where it listens.
+    within : sequence of str
+        A command that runs the server somewhere else, such as ``ip netns exec NAME``.
 
     Attributes
     ----------
     port : int
-        On 127.0.0.1, chosen by the system.
+        Chosen by the system.
     user : str
         Who can log in: the user that runs the tests.
     ssh : Path
@@ -64,8 +69,12 @@ class Sshd:
         First directory of the sessions' PATH.
     """
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(
+        self, directory: Path, *, address: str = ADDRESS, within: Sequence[str] = ()
+    ) -> None:
         self.directory = directory.resolve()
+        self.address = address
+        self._within = list(within)
         self.user = pwd.getpwuid(os.getuid()).pw_name
         self.port = 0
         self.home = self.directory / "home"
@@ -138,12 +147,12 @@ class Sshd:
         path.chmod(0o755)
         return path
 
-    def install_rpmemd(self, name: str = "rpmemd") -> Path:
+    def install_rpmemd(self, name: str = "rpmemd", *, options: str = "") -> Path:
         """Put the rpmemd of this source tree on the sessions' PATH."""
         return self.install(
             name,
             f"export PYTHONPATH={shlex.quote(str(ROOT))}\n"
-            f'exec {shlex.quote(sys.executable)} -P -m rpmemd "$@"',
+            f'exec {shlex.quote(sys.executable)} -P -m rpmemd {options} "$@"',
         )
 
     def set_bashrc(self, text: str) -> None:
@@ -153,7 +162,7 @@ class Sshd:
     def _serve(self, program: str) -> bool:
         lines = [
             f"Port {self.port}",
-            f"ListenAddress {ADDRESS}",
+            f"ListenAddress {self.address}",
             f"HostKey {self.host_key}",
             f"AuthorizedKeysFile {self.directory / 'authorized_keys'}",
             "StrictModes no",  # the directory may lie below one that anybody can write to
@@ -183,7 +192,7 @@ class Sshd:
             raise SshdAbsent(f"sshd refuses its configuration: {check.stderr.strip()}")
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(
-                [program, "-D", "-e", "-f", config],
+                [*self._within, program, "-D", "-e", "-f", config],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
@@ -193,7 +202,7 @@ class Sshd:
         while time.monotonic() < deadline and self._process.poll() is None:
             with (
                 contextlib.suppress(OSError),
-                socket.create_connection((ADDRESS, self.port), 5.0) as probe,
+                socket.create_connection((self.address, self.port), 5.0) as probe,
             ):
                 if probe.recv(4) == b"SSH-":
                     return True
@@ -233,7 +242,7 @@ class Sshd:
         config.write_text(
             f"{more}\n"
             f"Host {NODE}\n"
-            f"  HostName {ADDRESS}\n"
+            f"  HostName {self.address}\n"
             f"  Port {self.port}\n"
             "Host *\n"
             f"  User {self.user}\n"
@@ -255,7 +264,7 @@ class Sshd:
     def write_known_hosts(self, path: Path, key: Path) -> Path:
         """Write a known_hosts file that says that `key` is the server's."""
         kind, blob, *_ = key.with_suffix(".pub").read_text().split()
-        path.write_text(f"[{ADDRESS}]:{self.port} {kind} {blob}\n")
+        path.write_text(f"[{self.address}]:{self.port} {kind} {blob}\n")
         return path
 
     def run(self, command: str, timeout: float = 30.0) -> subprocess.CompletedProcess[str]:
