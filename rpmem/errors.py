@@ -360,8 +360,7 @@ class ReplicaLost(RpmemError, ConnectionError):
     exit_status = 7
     hint = (
         "Open the replica again once its target is back, or use pool.detach to continue without "
-        "it; "
-        "what was not acknowledged may not be there"
+        "it; what was not acknowledged may not be there"
     )
 
 

@@ -38,7 +38,7 @@ def error_of(
             f"the target's medium refused the data: {os.strerror(detail)}",
             where=where,
             errno=detail,
-            hint="the data of this call is not durable there; check the target's device",
+            hint="The data of this call is not durable there; check the target's device",
         )
     if fault == LANE_REFUSED and refusal == REPLY_BAD_RANGE:
         return RangeError("the target found the range outside its pool", where=where)
@@ -56,6 +56,7 @@ def error_of(
         return DeadlineExceeded(
             f"the target made no progress for {timeout_s:g} s",
             where=where,
-            hint="what was not acknowledged may not be there",
+            hint="What was not acknowledged may not be there. Close the replica, or use pool.detach "
+            "to continue without it",
         )
     return None
