@@ -27,7 +27,7 @@ _PYTHON = (
 )
 _BUILDING = (
     "gcc libc6-dev pkgconf python3-dev python3-setuptools "
-    "libfabric-dev libpmem2-dev libibverbs-dev librdmacm-dev librpma-dev"
+    "libfabric-dev libpmem2-dev libxxhash-dev libibverbs-dev librdmacm-dev librpma-dev"
 )
 PACKAGES = " ".join((_SYSTEM, _HARDWARE, _PYTHON, _BUILDING)).split()
 
