@@ -9,8 +9,8 @@ headers does not need it.
 from __future__ import annotations
 
 import errno
-from collections.abc import Callable, Sequence
-from contextlib import ExitStack, suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from typing import TYPE_CHECKING, ClassVar, Self
 
 from rpmem import errors
@@ -248,6 +248,25 @@ class PoolFiles(Closing):
     def has_writer(self) -> bool:
         """Whether another process has the pool, read-only here, open for writing."""
         return any(part.has_writer for part in self.parts if part.readonly)
+
+    @contextmanager
+    def again(self) -> Iterator[tuple[Region, Callable[[], None]]]:
+        """Map the files once more; yield that memory, and what leaves the first one to its views.
+
+        The memory that was mapped again is the caller's, unless an error leaves the block.
+        """
+        with ExitStack() as opened:
+            descriptors = [opened.enter_context(part.unlocked()) for part in self.parts]
+            spans = [
+                (fd, *each) for fd, each in zip(descriptors, self.region.parts, strict=True)
+            ]
+            memory = self.mapper(spans)
+            memory.label = self.region.label
+            try:
+                yield memory, lambda: self.region.leave(descriptors)
+            except BaseException:
+                memory.close()
+                raise
 
     def publish(self) -> None:
         """Make the new files count, all or none of them, durably.

@@ -26,6 +26,9 @@ cdef int mapping_of_memory(mapping_t *mapping, char *base, uint64_t length,
                            refusal_t *refusal) except -1
 cdef int mapping_of_zeros(mapping_t *mapping, object size, refusal_t *refusal) except -1
 cdef void mapping_release(mapping_t *mapping) noexcept
+# Map every part anew in its place, privately: what is stored from now on reaches no file. Raises if
+# one of them cannot be mapped so; others may be by then. Descriptors are given in order.
+cdef int mapping_leave(mapping_t *mapping, object descriptors) except -1
 
 # A whole number from 0 up, or a RangeError that names it.
 cdef uint64_t natural(object value, str name) except? <uint64_t> -1

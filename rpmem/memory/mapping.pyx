@@ -73,6 +73,9 @@ from rpmem.memory.refusal cimport refusal_t
 cdef extern from "dax.h" nogil:
     int rpmem_is_dax(int folder, const char *path)
 
+cdef enum:
+    MOST_AT_ONCE = 64
+
 cdef size_t PAGE = <size_t> sysconf(_SC_PAGESIZE)
 
 
@@ -123,6 +126,34 @@ cdef void mapping_release(mapping_t *mapping) noexcept:
     mapping.segments = NULL
     mapping.count = 0
     mapping.size = 0
+
+
+cdef int mapping_leave(mapping_t *mapping, object descriptors) except -1:
+    cdef int fds[MOST_AT_ONCE]
+    cdef int first, index, count, rc
+    if len(descriptors) != mapping.count:
+        raise UsageError(f"{len(descriptors)} descriptors for {mapping.count} parts")
+    for first in range(0, mapping.count, MOST_AT_ONCE):
+        count = min(mapping.count - first, <int> MOST_AT_ONCE)
+        for index in range(count):
+            fds[index] = descriptors[first + index]
+        with nogil:
+            rc = leave(&mapping.segments[first], fds, count)
+        if rc != 0:
+            raise refused("separate memory from", rc)
+    return 0
+
+
+cdef int leave(const segment_t *segments, const int *fds, int count) noexcept nogil:
+    """Replace mappings by private ones of the same bytes, each at once for all threads."""
+    cdef int index
+    for index in range(count):
+        # Not reserved: nearly all of it stays a view of the file.
+        if mmap(segments[index].base, segments[index].length, PROT_READ | PROT_WRITE,
+                MAP_FIXED | MAP_PRIVATE | MAP_NORESERVE, fds[index],
+                <off_t> segments[index].file_offset) == MAP_FAILED:
+            return errno
+    return 0
 
 
 cdef int prepare(mapping_t *mapping, object parts, refusal_t *refusal) except -1:

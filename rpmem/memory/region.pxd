@@ -17,6 +17,7 @@ cdef class Region:
     cdef readonly bint spans        # one flush over several ranges costs no more than each alone
     cdef uint64_t gil_threshold     # Python calls on longer ranges release the GIL
     cdef readonly bint writable     # False: mapped read-only, every flush gives EROFS
+    cdef bint left                  # the memory is private by now: flushes would do nothing
     cdef readonly str medium        # "pmem", "page" or "volatile"
     cdef readonly int granularity   # bytes written back together: 1, 64 or the page size
     cdef public str label           # names the region in error messages

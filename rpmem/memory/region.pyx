@@ -26,7 +26,7 @@ from libc.stdint cimport uint64_t, uintptr_t
 
 from rpmem.base.bounds cimport is_outside
 from rpmem.memory.mapping cimport (
-    mapping_of_memory, mapping_of_parts, mapping_of_zeros, mapping_release, natural,
+    mapping_leave, mapping_of_memory, mapping_of_parts, mapping_of_zeros, mapping_release, natural,
 )
 from rpmem.memory.media cimport (
     DEEP, FLUSH, PERSIST, across, act, is_pmem, is_volatile, segment_t, unit_of, verb_t,
@@ -161,6 +161,17 @@ cdef class Region:
         return self.mapped.count
 
     @property
+    def parts(self):
+        """The (file offset, length) of each part, as :meth:`map_parts` was given them."""
+        return [(self.mapped.segments[index].file_offset, self.mapped.segments[index].length)
+                for index in range(self.mapped.count)]
+
+    @property
+    def viewed(self):
+        """Whether views of the memory exist."""
+        return self.exports != 0
+
+    @property
     def closed(self):
         """Whether the memory has been given back."""
         return self.base == NULL
@@ -183,6 +194,28 @@ cdef class Region:
             The errno, for instance of an fsync of a file that the region maps.
         """
         refusal_note(&self.refusal, number)
+
+    def leave(self, descriptors):
+        """Leave the memory to its views: what is stored from now on reaches no file.
+
+        At any moment, every thread finds the same bytes there. Nothing can be made durable through
+        this region any more.
+
+        Parameters
+        ----------
+        descriptors : sequence of int
+            Of the files, in the order in which they were mapped.
+
+        Raises
+        ------
+        PoolSetError
+            A part cannot be mapped so, as with a DAX device: stores may still reach it.
+        """
+        alive(self)
+        if self.has_source or not self.writable:
+            raise UsageError("only writable memory of files can be left", where=self.label)
+        self.left = True
+        mapping_leave(&self.mapped, descriptors)
 
     def __len__(self):
         return <Py_ssize_t> self.size
@@ -354,6 +387,8 @@ cdef run(Region self, verb_t verb, object offset, object length):
     at = natural(offset, "offset")
     count = natural(length, "length")
     alive(self)
+    if self.left:
+        raise ClosedError("its memory was left to its views", where=self.label)
     within(self, at, count)
     if count < self.gil_threshold:
         rc = on_range(self, verb, at, count)

@@ -7,6 +7,7 @@ everything as it was: no new file here, and no new pool set on a target.
 
 from __future__ import annotations
 
+import functools
 import logging
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -138,10 +139,15 @@ def open_all(
     keepers: list[ReplicaKeeper] = []
     try:
         found = _read_superblock(copy)
+        if not found.keeper.clean:
+            # What its writer only stored will be seen: a power cut must not take it away again.
+            copy.region.persist(0, found.catalogue.mark)
         found.keeper.settle()
         keepers = _connect_all(specs, copy.region, found.layout, options)
         members: Members[ReplicaKeeper] = Members(found.keeper)
-        agree(members, keepers, found.layout, discard=discard, progress=progress)
+        # Whoever has a buffer may have stored to it since it was closed.
+        how = functools.partial(agree, progress=progress, believed=copy.keeps_zeros)
+        how(members, keepers, found.layout, discard=discard)
     except BaseException:
         _let_go(copy, [keeper.replica for keeper in keepers])
         raise
@@ -155,6 +161,7 @@ def agree(
     *,
     discard: Sequence[ReplicaSpec] = (),
     progress: Progress = quiet,
+    believed: bool = True,
 ) -> None:
     """Check copies that come in, send them what they lack, and begin an epoch with them.
 
@@ -170,6 +177,8 @@ def agree(
         Those that may be overwritten whatever they hold.
     progress : callable
         Told what is done of what is sent.
+    believed : bool
+        Whether the local copy is the same as when it was marked as clean.
 
     Raises
     ------
@@ -194,7 +203,7 @@ def agree(
         joining,
         lambda keeper: resync.push(keeper.replica, layout, progress, strict=_counts(keeper)),
         discard=names,
-        same=lambda keeper: keeper.named in current,
+        same=lambda keeper: believed and keeper.named in current,
     )
 
 
@@ -234,6 +243,9 @@ def restore(
         members: Members[ReplicaKeeper] = Members(own, keepers)
         members.adopt()
         catalogue = _read_back(copy, keepers[0], layout, record, progress)
+        if record.mark is not Mark.CLEAN:
+            # What was read will be seen: it has to be durable there, too.
+            resync.push(keepers[0].replica, layout, progress, strict=True)
         _begin_restored(members)
         copy.publish()
     except BaseException:

@@ -26,8 +26,9 @@ from rpmem.errors import ClosedError, FlushFailed, ForkedError, RpmemError, Usag
 from rpmem.memory.changes.pageset import PageSet
 from rpmem.pool import assembly
 from rpmem.pool.assembly import Assembly
-from rpmem.pool.keepers import ReplicaKeeper
+from rpmem.pool.keepers import LocalKeeper, ReplicaKeeper
 from rpmem.pool.progress import Progress, quiet
+from rpmem.pool.settling import Look, Settling, Still, held_still
 from rpmem.session.options import SessionOptions
 from rpmem.session.replica import Replica
 from rpmem.session.start import DEFAULT_SPIN_US
@@ -266,14 +267,14 @@ class Copies(Handle):
 
     # --- the end --------------------------------------------------------------------------
 
-    def end(self, *, mark: bool) -> None:
+    def end(self, look: Look | None) -> None:
         """Refuse further calls, wait for those in progress, mark and disconnect the replicas.
 
         Parameters
         ----------
-        mark : bool
-            Mark all copies as complete. A lost replica stays unmarked, and is compared when
-            it is opened again.
+        look : callable, optional
+            Mark all copies as complete, once they are equal in what this returns (`Still`). A lost
+            replica stays unmarked, and is compared when it is opened again.
 
         Raises
         ------
@@ -289,38 +290,79 @@ class Copies(Handle):
                 self._run_dry(_CLOSED)
                 # A copy that fails now will not be marked.
                 self._quietly(self.core.drain_rest)
-                if mark:
-                    self._mark()
+                # An interrupted read may store here until its lanes are gone.
+                for replica in filter(_is_lost, self.replicas):
+                    self._quietly(replica.close)
+                if look is not None:
+                    with held_still(self.local, look) as still:
+                        self._mark(still)
             finally:
                 with interrupts.undoing():
                     for replica in self.replicas:
                         self._quietly(replica.close)
 
-    def _mark(self) -> None:
+    def _mark(self, still: Still | None) -> None:
         """Record on every complete copy that it is one."""
-        intact = [each for each in self.members.others if not _is_lost(each.replica)]
-        last = self._make([each.replica for each in intact])
+        if still is None:
+            return
+        own = self.members.own
+        if still.apart and isinstance(own, LocalKeeper):
+            own.move(still.memory)
+        unsettled = self._unsettled + self.core.take_unsettled()
+        while True:
+            intact = self._intact()
+            try:
+                self._settle(intact, unsettled, still)
+                break
+            except RpmemError as error:
+                if self._refused(still):
+                    raise self._left_behind(unsettled, still) from error
+                log.warning("%s (it will be compared when it is opened again)", error)
+                if len(self._intact()) == len(intact):
+                    return
         try:
-            # Copies that differ where a call was interrupted must not count as equal. Nor may the
-            # replicas of a local copy that refuses, but they get these ranges too.
-            last.persist_many(self._unsettled + self.core.take_unsettled())
-            last.drain()
-            for error in Members(self.members.own, intact).finish():
+            for error in Members(own, intact).finish():
                 log.warning("%s (it is not marked as complete)", error)
         except RpmemError as error:
-            if self.local.region.refused:
-                raise self._left_behind() from error
+            if self._refused(still):
+                raise self._left_behind(unsettled, still) from error
             log.warning("%s (it will be compared when it is opened again)", error)
+
+    def _intact(self) -> list[ReplicaKeeper]:
+        return [each for each in self.members.others if not _is_lost(each.replica)]
+
+    def _settle(
+        self,
+        intact: Sequence[ReplicaKeeper],
+        unsettled: Sequence[tuple[int, int]],
+        still: Still,
+        *,
+        here: bool = True,
+    ) -> None:
+        """Make copies equal, the local one and replicas, or replicas only."""
+        replicas = [each.replica for each in intact]
+        last = self._make(replicas, here=here and not still.apart)
+        try:
+            with Settling(last, replicas, still, here=here) as settling:
+                # What an interrupted call left is on some copies and not on others.
+                settling.persist(unsettled)
+                settling.settle()
+            last.drain()
         finally:
             last.close(_CLOSED)
 
-    def _left_behind(self) -> FlushFailed:
+    def _refused(self, still: Still) -> int:
+        """Return the errno of the local medium's refusal, or 0."""
+        return self.local.region.refused or still.memory.refused
+
+    def _left_behind(self, unsettled: Sequence[tuple[int, int]], still: Still) -> FlushFailed:
         """Let the replicas go on without a local copy that lost data; return the error to raise."""
-        number = self.local.region.refused
-        intact = [each for each in self.members.others if not _is_lost(each.replica)]
+        number = self._refused(still)
+        intact = self._intact()
         hint = "Check the device before the pool is opened again"
         if intact:
             try:
+                self._settle(intact, unsettled, still, here=False)
                 alone = Members(intact[0], intact[1:])
                 alone.begin()
                 alone.finish()
@@ -350,12 +392,12 @@ class Copies(Handle):
         # Every call ends by itself, on completion or at its time-out.
         self.core.wait_for_calls()
 
-    def _make(self, replicas: list[Replica]) -> Replicator:
+    def _make(self, replicas: list[Replica], *, here: bool = True) -> Replicator:
         now = environment.current()
         core = Replicator(
             self.local.region,
             [replica.group for replica in replicas],
-            local=True,
+            local=here,
             floor=POOL_FLOOR,
             size=self.layout.pool_size,
             spin_s=(DEFAULT_SPIN_US if now.spin_us is None else now.spin_us) * 1e-6,

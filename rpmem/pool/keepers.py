@@ -96,6 +96,11 @@ class LocalKeeper(Keeping):
         record = self.record
         return self._kept.settled and record is not None and record.mark is Mark.CLEAN
 
+    def move(self, region: Region) -> None:
+        """Reach the copy by another mapping of it from now on."""
+        self._region = region
+        self._medium = PoolMedium(region)
+
     def settle(self) -> None:
         """Write a record again whose change was cut off."""
         self._kept.settle()

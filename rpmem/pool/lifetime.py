@@ -19,6 +19,7 @@ from rpmem.pool.assembly import Assembly
 from rpmem.pool.catalogue.catalogue import Catalogue
 from rpmem.pool.copies import Copies
 from rpmem.pool.medium import PoolMedium
+from rpmem.pool.settling import Look
 from rpmem.pool.tracking.noted import Noted
 from rpmem.pool.tracking.tracking import Tracking, Wanted
 from rpmem.session.options import SessionOptions
@@ -125,7 +126,7 @@ class OpenPool(Closing):
             self._refuse_live_views()
             try:
                 self._tidy()
-                self._copies.end(mark=not self._readonly)
+                self._copies.end(self._look)
             finally:
                 self._tracking.close()
                 self._copies.local.close()
@@ -142,9 +143,13 @@ class OpenPool(Closing):
         with self._arrays.lock:
             try:
                 self._tidy()
-                self._copies.end(mark=not self._readonly)
+                self._copies.end(self._look)
             finally:
                 self._let_go()
+
+    @property
+    def _look(self) -> Look | None:
+        return None if self._readonly else lambda still: self._tracking.last_look(still=still)
 
     def _tidy(self) -> None:
         if self._readonly or self._copies.ended:

@@ -7,7 +7,8 @@ that, all copies look alike: a region, the attributes in its header, and ways to
 from __future__ import annotations
 
 import os
-from contextlib import suppress
+from collections.abc import Callable
+from contextlib import AbstractContextManager, suppress
 from typing import TYPE_CHECKING, Any, Protocol
 
 from rpmem.base import interrupts
@@ -62,6 +63,12 @@ class LocalCopy(Protocol):
     @property
     def has_writer(self) -> bool:
         """Whether another process writes to the copy that this one only reads."""
+
+    def again(self) -> AbstractContextManager[tuple[Region, Callable[[], None]]]:
+        """Map the copy once more, and leave the first mapping to its views; see `PoolFiles.again`.
+
+        Only where nobody but pools writes to it.
+        """
 
     def publish(self) -> None:
         """Make a new copy count, as it now contains a pool that can be opened."""
@@ -136,6 +143,10 @@ class FileCopy(Handle):
     def has_writer(self) -> bool:
         """Whether another process has the files open for writing; False if this one has."""
         return self._files.has_writer
+
+    def again(self) -> AbstractContextManager[tuple[Region, Callable[[], None]]]:
+        """Map the files once more, and leave the first mapping to its views."""
+        return self._files.again()
 
     def publish(self) -> None:
         """Make the new files count, durably."""
@@ -380,6 +391,10 @@ class MemoryCopy(Handle):
     def has_writer(self) -> bool:
         """False: nothing is known about other users of a buffer."""
         return False
+
+    def again(self) -> AbstractContextManager[tuple[Region, Callable[[], None]]]:
+        """Refuse: what a buffer's owner stores cannot be kept from it."""
+        raise UsageError("a buffer cannot be mapped again", where=self.where)
 
     def publish(self) -> None:
         """Do nothing: a buffer has no name."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Final
 
 from rpmem.errors import CatalogueCorrupt, HeaderError
@@ -21,6 +22,7 @@ from rpmem.pool.superblock import (
 
 if TYPE_CHECKING:
     from rpmem.files.attributes import PoolAttributes
+    from rpmem.memory.region import Region
     from rpmem.session.replica import Replica
 
 log = logging.getLogger(__name__)
@@ -103,7 +105,17 @@ def push(
     on both sides afterwards, whatever happens to others in their page.
     """
     if replica.compares:
-        _send_differences(replica, layout, progress, strict=strict)
+        what = f"{name_of(replica)}: comparing, and sending what differs"
+        log.info("%s", what)
+        sent = send_differences(
+            replica,
+            SLOTS_OFFSET,
+            layout.pool_size,
+            lambda ranges: replica.persist_many(ranges, relaxed=not strict),
+            what=what,
+            progress=progress,
+        )
+        log.info("%s: sent %d of %d bytes", name_of(replica), sent, layout.pool_size)
     else:
         what = f"{name_of(replica)}: sending the whole pool"
         log.info("%s", what)
@@ -112,13 +124,38 @@ def push(
     replica.persist(LAYOUT_OFFSET, LAYOUT_SIZE)
 
 
-def _send_differences(
-    replica: Replica, layout: Layout, progress: Progress, *, strict: bool
-) -> None:
-    """Compare piece by piece, and send what differs of one while the next is compared."""
-    name = name_of(replica)
-    what = f"{name}: comparing, and sending what differs"
-    log.info("%s", what)
+def send_differences(
+    replica: Replica,
+    begin: int,
+    end: int,
+    persist: Callable[[Sequence[tuple[int, int]]], None],
+    *,
+    what: str,
+    progress: Progress = quiet,
+    memory: Region | None = None,
+) -> int:
+    """Compare piece by piece, and send what differs of one while the next is compared.
+
+    Parameters
+    ----------
+    replica : Replica
+        What to compare with.
+    begin, end : int
+        What to compare.
+    persist : callable
+        Sends ranges.
+    what : str
+        What is being done, for `progress`.
+    progress : callable
+        Told what is done.
+    memory : Region, optional
+        The local copy, if that is not the memory that the replica sends from.
+
+    Returns
+    -------
+    int
+        Bytes that were sent.
+    """
     key = os.urandom(_KEY_SIZE)
     ranges: list[tuple[int, int]] = []
     sent = 0
@@ -126,17 +163,17 @@ def _send_differences(
     def send() -> None:
         nonlocal sent
         if ranges:
-            replica.persist_many(ranges, relaxed=not strict)
+            persist(ranges)
         sent += sum(length for _, length in ranges)
         ranges.clear()
 
     many = False
-    for begin, length in chunks(SLOTS_OFFSET, layout.pool_size, what, progress):
-        differences = Differences(begin, length, by_pages=many)
+    for first, length in chunks(begin, end, what, progress):
+        differences = Differences(first, length, by_pages=many)
         while (asked := differences.question) is not None:
-            mine, theirs = replica.digests(asked, key, send)
+            mine, theirs = replica.digests(asked, key, send, memory=memory)
             ranges += differences.take(mine, theirs)
         many = differences.many
-        if begin + length == layout.pool_size:
+        if first + length == end:
             send()
-    log.info("%s: sent %d of %d bytes", name, sent, layout.pool_size)
+    return sent

@@ -449,16 +449,18 @@ class Replica(Closing, Calls):
         """Whether `digests` is possible."""
         return DIGEST in self._channel.features
 
-    def digests(self, asked: Asked, key: bytes, besides: Besides) -> tuple[bytes, bytes]:
+    def digests(
+        self, asked: Asked, key: bytes, besides: Besides, *, memory: Region | None = None
+    ) -> tuple[bytes, bytes]:
         """Return digests of the units of a range: of this copy, and of the target's.
 
-        Both sides take them at the same time, in which something else can be done besides. What
-        was asked for, offset, length and unit, is durable at the target then.
+        Both sides take them at the same time, in which something else can be done besides. What was
+        asked for is durable at the target then. `memory` may be another mapping of this copy.
         """
         with self._lock:
             self._need_open()
             self._raise_failure()
-            return both_digests(self._region, self._channel, asked, key, besides)
+            return both_digests(memory or self._region, self._channel, asked, key, besides)
 
     def _need_open(self) -> None:
         if self._closed:

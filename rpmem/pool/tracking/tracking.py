@@ -17,7 +17,7 @@ import logging
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, Literal, cast, get_args
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, cast, get_args
 
 from rpmem.base.fork import forks
 from rpmem.base.handles import Handle
@@ -33,6 +33,18 @@ log = logging.getLogger(__name__)
 
 Wanted = Literal["auto", "kernel", "digest", "off"]
 Mode = Literal["kernel", "digest", "off"]
+
+
+class Stored(NamedTuple):
+    """What may be stored and not acknowledged as a pool ends."""
+
+    #: What is in use: everything above is zero on every copy.
+    begin: int
+    end: int
+    #: Among these pages; None: nobody knows.
+    pages: PageSet | None
+    #: Whether all other pages are durable on the local copy, too.
+    here: bool
 
 
 class Tracking(Handle):
@@ -128,6 +140,38 @@ class Tracking(Handle):
         ranges = self._reach.call("ranges_of", x)
         if self._mode != "off":
             self._noted.note_all(ranges)
+
+    # --- the end --------------------------------------------------------------------------
+
+    @property
+    def in_use(self) -> tuple[int, int]:
+        """Offsets of what can have been stored to: the first byte, and behind the last."""
+        return self._floor, max(self._mark(), self._end)
+
+    def last_look(self, *, still: bool) -> Stored:
+        """Return what may be stored and not acknowledged, once no call is in progress any more.
+
+        Parameters
+        ----------
+        still : bool
+            Nobody stores to the memory meanwhile. Otherwise only what a kernel tells is of use.
+        """
+        nothing = Stored(*self.in_use, None, here=False)
+        # A signal handler may have interrupted a call that looks.
+        if self._way is None or not self._lock.acquire(blocking=False):
+            return nothing
+        try:
+            mode = self.mode
+            if self._looking or mode == "off" or (mode == "digest" and not still):
+                return nothing
+            found = self._found(self._floor, self._size - self._floor)
+            if found is None or (self._mode == "digest" and not self._reach.replicas):
+                return nothing
+            return Stored(
+                self._floor, self._last(found[1]), found[1], here=self._mode == "kernel"
+            )
+        finally:
+            self._lock.release()
 
     def close(self) -> None:
         """Stop looking."""

@@ -1,0 +1,170 @@
+"""What was stored and never persisted, made equal on every copy before a pool counts as closed.
+
+The local files show such bytes once they are opened again, and a replica would not: what somebody
+has seen would be gone after a restore. So before copies are marked as clean, they are made equal:
+by what tracking tells, or by digests of both sides, or by sending everything.
+
+What is compared and sent must not change meanwhile, nor afterwards. Views outlive a ``with`` block,
+and threads may store to them: so their memory is left to them, and what they store from then on
+reaches no file. The files are reached by another mapping from then on.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, NamedTuple, Self
+
+import numpy as np
+
+from rpmem.errors import RpmemError
+from rpmem.memory.changes.lender import Lender
+from rpmem.pool import resync
+from rpmem.pool.progress import chunks, quiet
+from rpmem.pool.tracking.tracking import Stored
+from rpmem.pool.tracking.ways import pairs_of
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from rpmem._core import Replicator
+    from rpmem.memory.region import Region
+    from rpmem.pool.local import LocalCopy
+    from rpmem.session.replica import Replica
+
+log = logging.getLogger(__name__)
+
+#: Returns what may be stored and not acknowledged, told whether nobody stores meanwhile.
+Look = Callable[[bool], Stored]
+
+
+class Still(NamedTuple):
+    """The local copy as it will stay."""
+
+    #: Reaches the files.
+    memory: Region
+    #: Whether that is another mapping of them than the one that lanes send from.
+    apart: bool
+    stored: Stored
+
+
+@contextmanager
+def held_still(local: LocalCopy, look: Look) -> Iterator[Still | None]:
+    """Keep further stores from the files of a local copy, and yield what they hold then.
+
+    Views go on as memory of this process. A buffer is its owner's, who may store to it in any case:
+    it is compared whenever it is opened. Nothing is yielded where stores cannot be kept away.
+    """
+    if not (local.region.viewed and local.keeps_zeros):
+        yield Still(local.region, False, look(True))
+        return
+    still: Still | None = None
+    try:
+        with local.again() as (memory, leave):
+            look(False)  # the second time there is hardly anything to do
+            before = _faults()
+            stored = look(False)
+            leave()
+            if local.region.refused:
+                memory.refuse(local.region.refused)
+            if _faults() != before:
+                # A store to a page that was just looked at may have been among them.
+                stored = stored._replace(pages=None)
+            still = Still(memory, True, stored)
+    except RpmemError as error:
+        log.warning("%s: what views of the pool store cannot be kept from it: %s", local.where, error)
+    try:
+        yield still
+    finally:
+        if still is not None:
+            still.memory.close()
+
+
+def _faults() -> tuple[int, int]:
+    """Return how many page faults all threads of this process have had.
+
+    A first store to a page that is watched is one; it is counted before the page's mapping can be
+    replaced by another one.
+    """
+    import resource
+
+    usage = resource.getrusage(resource.RUSAGE_SELF)
+    return usage.ru_minflt, usage.ru_majflt
+
+
+class Settling:
+    """Makes all copies equal, as far as they are in use.
+
+    Parameters
+    ----------
+    core : Replicator
+        Of the replicas, and of the local copy where that can be made durable.
+    replicas : sequence of Replica
+        The same.
+    still : Still
+        What they are to hold.
+    here : bool
+        Make the local copy durable, too.
+    """
+
+    def __init__(
+        self, core: Replicator, replicas: Sequence[Replica], still: Still, *, here: bool = True
+    ) -> None:
+        self._core = core
+        self._replicas = replicas
+        self._still = still
+        self._here = here
+        self._lender = Lender(still.memory, 0) if still.apart else None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._lender = None  # which keeps the memory mapped
+
+    def settle(self) -> None:
+        """Return when all that is in use is equal and durable on every copy.
+
+        Raises
+        ------
+        RpmemError
+            A replica was lost, or the local medium refuses. The others may have everything or not.
+        """
+        begin, end, pages, here = self._still.stored
+        if self._here and (self._still.apart or not here):
+            for offset, length in chunks(begin, end, "flushing all that is in use", quiet):
+                self._still.memory.persist(offset, length)
+        if pages is not None:
+            self._persist(pairs_of(pages.ranges(begin, end - begin)))
+        elif all(replica.compares for replica in self._replicas):
+            for replica in self._replicas:
+                self._send_differences(replica, begin, end)
+        else:
+            for offset, length in chunks(begin, end, "sending all that is in use", quiet):
+                self.persist([(offset, length)])
+
+    def persist(self, ranges: Sequence[tuple[int, int]]) -> None:
+        """Return when ranges are durable on every replica, and here once `settle` returns."""
+        self._persist(np.array(ranges, dtype=np.uint64).reshape(-1, 2))
+
+    def _persist(self, ranges: NDArray[np.uint64]) -> None:
+        if not len(ranges):
+            return
+        if self._lender is None:
+            self._core.persist_many(ranges)
+        else:
+            self._core.persist_lent(ranges, self._lender)
+
+    def _send_differences(self, replica: Replica, begin: int, end: int) -> None:
+        """Send every copy what one of them lacks, and so note it for those that are away."""
+        name = resync.name_of(replica)
+        sent = resync.send_differences(
+            replica,
+            begin,
+            end,
+            self.persist,
+            what=f"{name}: comparing what is in use",
+            memory=self._still.memory,
+        )
+        log.info("%s: sent %d bytes that were stored and not persisted", name, sent)
