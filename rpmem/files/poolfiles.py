@@ -257,10 +257,8 @@ class PoolFiles(Closing):
         """
         with ExitStack() as opened:
             descriptors = [opened.enter_context(part.unlocked()) for part in self.parts]
-            spans = [
-                (fd, *each) for fd, each in zip(descriptors, self.region.parts, strict=True)
-            ]
-            memory = self.mapper(spans)
+            spans = [(fd, *each) for fd, each in zip(descriptors, self.region.parts, strict=True)]
+            memory = type(self).mapper(spans)
             memory.label = self.region.label
             try:
                 yield memory, lambda: self.region.leave(descriptors)

@@ -302,70 +302,56 @@ class Copies(Handle):
                         self._quietly(replica.close)
 
     def _mark(self, still: Still | None) -> None:
-        """Record on every complete copy that it is one."""
+        """Record on every complete copy that it is one, once they are equal."""
         if still is None:
             return
         own = self.members.own
         if still.apart and isinstance(own, LocalKeeper):
             own.move(still.memory)
+        try:
+            for error in Members(own, self._settled(still)).finish():
+                log.warning("%s (it is not marked as complete)", error)
+        except RpmemError as error:
+            if still.memory.refused:
+                raise self._left_behind(still.memory.refused) from error
+            log.warning("%s (it will be compared when it is opened again)", error)
+
+    def _settled(self, still: Still) -> list[ReplicaKeeper]:
+        """Make the copies equal, and return those replicas that are."""
+        # What an interrupted call left is on some copies and not on others.
         unsettled = self._unsettled + self.core.take_unsettled()
         while True:
             intact = self._intact()
+            replicas = [each.replica for each in intact]
+            last = self._make(replicas, here=not still.apart)
             try:
-                self._settle(intact, unsettled, still)
-                break
+                with Settling(last, replicas, still) as settling:
+                    settling.settle(unsettled)
+                last.drain()
             except RpmemError as error:
-                if self._refused(still):
-                    raise self._left_behind(unsettled, still) from error
+                if still.memory.refused or len(self._intact()) == len(intact):
+                    raise
                 log.warning("%s (it will be compared when it is opened again)", error)
-                if len(self._intact()) == len(intact):
-                    return
-        try:
-            for error in Members(own, intact).finish():
-                log.warning("%s (it is not marked as complete)", error)
-        except RpmemError as error:
-            if self._refused(still):
-                raise self._left_behind(unsettled, still) from error
-            log.warning("%s (it will be compared when it is opened again)", error)
+            else:
+                return intact
+            finally:
+                last.close(_CLOSED)
 
     def _intact(self) -> list[ReplicaKeeper]:
         return [each for each in self.members.others if not _is_lost(each.replica)]
 
-    def _settle(
-        self,
-        intact: Sequence[ReplicaKeeper],
-        unsettled: Sequence[tuple[int, int]],
-        still: Still,
-        *,
-        here: bool = True,
-    ) -> None:
-        """Make copies equal, the local one and replicas, or replicas only."""
-        replicas = [each.replica for each in intact]
-        last = self._make(replicas, here=here and not still.apart)
-        try:
-            with Settling(last, replicas, still, here=here) as settling:
-                # What an interrupted call left is on some copies and not on others.
-                settling.persist(unsettled)
-                settling.settle()
-            last.drain()
-        finally:
-            last.close(_CLOSED)
-
-    def _refused(self, still: Still) -> int:
-        """Return the errno of the local medium's refusal, or 0."""
-        return self.local.region.refused or still.memory.refused
-
-    def _left_behind(self, unsettled: Sequence[tuple[int, int]], still: Still) -> FlushFailed:
+    def _left_behind(self, number: int) -> FlushFailed:
         """Let the replicas go on without a local copy that lost data; return the error to raise."""
-        number = self._refused(still)
         intact = self._intact()
         hint = "Check the device before the pool is opened again"
         if intact:
             try:
-                self._settle(intact, unsettled, still, here=False)
                 alone = Members(intact[0], intact[1:])
                 alone.begin()
-                alone.finish()
+                # Several may differ in what was not acknowledged, and memory cannot tell any more:
+                # the kernel may have dropped from it what it could not write.
+                if len(intact) == 1:
+                    alone.finish()
             except RpmemError as error:
                 log.warning("%s (it is not marked as complete)", error)
             names = " or ".join(each.named for each in intact if not _is_lost(each.replica))

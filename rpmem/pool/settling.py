@@ -73,7 +73,7 @@ def held_still(local: LocalCopy, look: Look) -> Iterator[Still | None]:
                 stored = stored._replace(pages=None)
             still = Still(memory, True, stored)
     except RpmemError as error:
-        log.warning("%s: what views of the pool store cannot be kept from it: %s", local.where, error)
+        log.warning("%s: what views store cannot be kept from it: %s", local.where, error)
     try:
         yield still
     finally:
@@ -104,17 +104,12 @@ class Settling:
         The same.
     still : Still
         What they are to hold.
-    here : bool
-        Make the local copy durable, too.
     """
 
-    def __init__(
-        self, core: Replicator, replicas: Sequence[Replica], still: Still, *, here: bool = True
-    ) -> None:
+    def __init__(self, core: Replicator, replicas: Sequence[Replica], still: Still) -> None:
         self._core = core
         self._replicas = replicas
         self._still = still
-        self._here = here
         self._lender = Lender(still.memory, 0) if still.apart else None
 
     def __enter__(self) -> Self:
@@ -123,8 +118,13 @@ class Settling:
     def __exit__(self, *_: object) -> None:
         self._lender = None  # which keeps the memory mapped
 
-    def settle(self) -> None:
+    def settle(self, ranges: Sequence[tuple[int, int]] = ()) -> None:
         """Return when all that is in use is equal and durable on every copy.
+
+        Parameters
+        ----------
+        ranges : sequence of (offset, length)
+            Not the same everywhere, whatever tracking tells.
 
         Raises
         ------
@@ -132,23 +132,28 @@ class Settling:
             A replica was lost, or the local medium refuses. The others may have everything or not.
         """
         begin, end, pages, here = self._still.stored
-        if self._here and (self._still.apart or not here):
+        memory = self._still.memory
+        # From memory that its medium refused, nothing may be sent: the kernel may have dropped
+        # pages that it could not write, and shows older ones.
+        memory.drain()
+        if self._still.apart or not here:
             for offset, length in chunks(begin, end, "flushing all that is in use", quiet):
-                self._still.memory.persist(offset, length)
+                memory.persist(offset, length)
+        self._send_ranges(ranges)
         if pages is not None:
-            self._persist(pairs_of(pages.ranges(begin, end - begin)))
+            self._send(pairs_of(pages.ranges(begin, end - begin)))
         elif all(replica.compares for replica in self._replicas):
             for replica in self._replicas:
                 self._send_differences(replica, begin, end)
         else:
             for offset, length in chunks(begin, end, "sending all that is in use", quiet):
-                self.persist([(offset, length)])
+                self._send_ranges([(offset, length)])
 
-    def persist(self, ranges: Sequence[tuple[int, int]]) -> None:
-        """Return when ranges are durable on every replica, and here once `settle` returns."""
-        self._persist(np.array(ranges, dtype=np.uint64).reshape(-1, 2))
+    def _send_ranges(self, ranges: Sequence[tuple[int, int]]) -> None:
+        self._send(np.array(ranges, dtype=np.uint64).reshape(-1, 2))
 
-    def _persist(self, ranges: NDArray[np.uint64]) -> None:
+    def _send(self, ranges: NDArray[np.uint64]) -> None:
+        """Send ranges to every replica, and so note them for copies that are away."""
         if not len(ranges):
             return
         if self._lender is None:
@@ -157,13 +162,13 @@ class Settling:
             self._core.persist_lent(ranges, self._lender)
 
     def _send_differences(self, replica: Replica, begin: int, end: int) -> None:
-        """Send every copy what one of them lacks, and so note it for those that are away."""
+        """Send every replica what one of them lacks."""
         name = resync.name_of(replica)
         sent = resync.send_differences(
             replica,
             begin,
             end,
-            self.persist,
+            self._send_ranges,
             what=f"{name}: comparing what is in use",
             memory=self._still.memory,
         )

@@ -167,9 +167,7 @@ class Tracking(Handle):
             found = self._found(self._floor, self._size - self._floor)
             if found is None or (self._mode == "digest" and not self._reach.replicas):
                 return nothing
-            return Stored(
-                self._floor, self._last(found[1]), found[1], here=self._mode == "kernel"
-            )
+            return Stored(self._floor, self._last(found[1]), found[1], here=self._mode == "kernel")
         finally:
             self._lock.release()
 

@@ -576,7 +576,8 @@ def test_a_copy_that_was_refused_is_behind_its_replicas(tmp_path, page, local, n
     assert state_of(local.read_bytes()) == (2, "BEGUN")
     ahead = node.state()
     assert ahead == other.state()
-    assert ahead == (3, "CLEAN")
+    # They may differ in what was not acknowledged; and what memory holds is not to be believed.
+    assert ahead == (3, "BEGUN")
     # Neither with them nor after a time without them does it pass for their equal.
     for _ in range(3):
         with pytest.raises((StaleReplica, SplitBrain)):
