@@ -7,7 +7,7 @@ import os
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Final
 
-from rpmem.errors import CatalogueCorrupt, HeaderError
+from rpmem.errors import CatalogueCorrupt, HeaderError, RpmemError
 from rpmem.files.attributes import SIGNATURE
 from rpmem.pool.differences import Differences
 from rpmem.pool.progress import Progress, chunks, quiet
@@ -158,6 +158,7 @@ def send_differences(
     """
     key = os.urandom(_KEY_SIZE)
     ranges: list[tuple[int, int]] = []
+    failed: list[RpmemError] = []
     sent = 0
 
     def send() -> None:
@@ -167,11 +168,26 @@ def send_differences(
         sent += sum(length for _, length in ranges)
         ranges.clear()
 
+    def besides() -> None:
+        # The answer of the target that compares has to be taken, whichever failed.
+        try:
+            send()
+        except RpmemError as error:
+            failed.append(error)
+
     many = False
     for first, length in chunks(begin, end, what, progress):
         differences = Differences(first, length, by_pages=many)
         while (asked := differences.question) is not None:
-            mine, theirs = replica.digests(asked, key, send, memory=memory)
+            try:
+                mine, theirs = replica.digests(asked, key, besides, memory=memory)
+            except RpmemError as error:
+                # It may not have been noticed on its lanes yet.
+                if replica.failure is None:
+                    replica.on_failure(error)
+                raise
+            if failed:
+                raise failed[0]
             ranges += differences.take(mine, theirs)
         many = differences.many
         if first + length == end:
