@@ -122,9 +122,8 @@ class Script:
             self._take_views()
             found = self._contents()
             check_words(self.may[HERE], {n: w for n, (w,) in found.arrays.items()}, "opened")
-            # What the page cache still has may go yet; what was found after a crash is there.
-            if not self.moments:
-                after[HERE] = found
+            # What is shown is durable by then, whoever stored it.
+            after[HERE] = found
             if self.attached:
                 after[THERE] = self._theirs()
                 if list(found.arrays) != list(after[THERE].arrays):
@@ -143,7 +142,9 @@ class Script:
         """Close it."""
         assert self.pool is not None
         with self.step("close") as after:
-            self._acknowledge_flushed(after)
+            self._flushed.clear()
+            for name in self._views:
+                self._acknowledge(after, name, slice(None))
             self._views.clear()
             self.pool.close()
         self.pool = None
