@@ -6,6 +6,7 @@ from libc.stdint cimport int32_t, uint32_t, uint64_t
 
 from rpmem.engine.engine cimport engine_t, outcome_t
 from rpmem.memory.changes.lender cimport Lender
+from rpmem.memory.changes.pageset cimport PageSet
 from rpmem.memory.region cimport Region
 from rpmem.steps.step cimport range_t
 
@@ -23,7 +24,7 @@ cdef class Replicator:
     cdef unsigned int born       # fork generation
     cdef object closed_error
     cdef object on_store         # told of reads into the region, or None
-    cdef list sent               # sets that were marked in: a call may still do it
+    cdef list marked             # sets that were marked in: a call may still do it
     cdef Py_ssize_t busy         # calls in progress
     cdef object idle             # a condition, once a thread has waited for their end
     # the hot path
@@ -47,6 +48,7 @@ cdef class Replicator:
     cdef int read_into(self, uint32_t index, object buffer, uint64_t offset, int32_t number,
                        object register) except -1
     cdef int note_store(self, const Py_buffer *view) except -1
+    cdef int keep(self, PageSet pages) except -1
     cdef int drain_lanes(self, int32_t number) except -1
     cdef bint needs_drain(self, uint32_t lane) noexcept
     cdef int finish(self, outcome_t outcome) except -1

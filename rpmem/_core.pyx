@@ -20,14 +20,15 @@ from cpython.ref cimport Py_DECREF
 from rpmem.base.bounds cimport is_outside
 from rpmem.base.fork cimport fork_generation, is_copy
 from rpmem.engine.engine cimport (
-    EVERY_GROUP, FAULT_NO_LANE, engine_begin, engine_end, engine_free, engine_init, group_t,
-    outcome_t,
+    EVERY_GROUP, FAULT_NO_LANE, MOST_ABSENT, engine_begin, engine_end, engine_free, engine_init,
+    group_t, outcome_t,
 )
 from rpmem.engine.lanegroup cimport LaneGroup
 from rpmem.memory.changes.lender cimport Lender
 from rpmem.memory.changes.pageset cimport PageSet
 from rpmem.memory.region cimport Region
 from rpmem.engine.local cimport local_durable
+from rpmem.engine.overlaps cimport overlaps_left
 from rpmem.engine.ranges cimport (
     any_empty, array_of_ranges, offset_of, range_of, ranges_free, ranges_init, ranges_of, ranges_t,
 )
@@ -92,7 +93,7 @@ cdef class Replicator:
         self.on_store = on_store
         self.groups = list(groups)
         self.unsettled = []
-        self.sent = []
+        self.marked = []
         self.born = fork_generation()
         for i in range(<uint32_t> len(groups)):
             group = <LaneGroup?> groups[i]
@@ -253,17 +254,28 @@ cdef class Replicator:
     cdef int settle(self, outcome_t outcome, const range_t *ranges, size_t count) except -1:
         """Note the ranges of an interrupted call, and raise the error that ended it, if any."""
         cdef size_t i
-        if outcome.raised != NULL:
+        if outcome.raised != NULL or outcome.fault == FAULT_NO_LANE:
             self.unsettled += [(ranges[i].offset, ranges[i].length) for i in range(count)]
         return self.finish(outcome)
 
     def take_unsettled(self):
-        """Return the ranges of calls that were interrupted, as pairs, and forget them.
+        """Return the ranges of calls that were interrupted or got no lane, and forget them.
 
-        They may be on some copies and not on others.
+        They are pairs, and may be on some copies and not on others.
         """
         taken, self.unsettled = self.unsettled, []
         return taken
+
+    def left_behind(self):
+        """Return what is not drained: on each lane, from the first to the last such byte."""
+        cdef uint64_t low, high
+        cdef uint32_t i
+        found = []
+        for i in range(self.engine.lanes):
+            overlaps_left(&self.engine.overlaps, i, &low, &high)
+            if low < high:
+                found.append((low, high - low))
+        return found
 
     cdef int call(self, object x, uint32_t flags, int32_t lane) except -1:
         """Turn `x` into ranges and run."""
@@ -490,10 +502,38 @@ cdef class Replicator:
         A call marks them before it sends anything, and when no call with older bytes of them is
         under way.
         """
-        if sent.c.size != self.region.size:
-            raise RangeError("the set is not one of the pages of this region")
-        self.sent.append(sent)
+        self.keep(sent)
         self.engine.sent = &sent.c
+
+    def mark_doubtful(self, PageSet doubtful not None):
+        """Mark in a set, from now on, the pages that a replica may lack which is lost.
+
+        They are those of calls that ended without it, and those that were flushed and not drained.
+        """
+        self.keep(doubtful)
+        self.engine.doubtful = &doubtful.c
+
+    def mark_absent(self, list absent):
+        """Mark in each of these sets, from now on, the pages that any call makes durable.
+
+        A call marks them before it does anything else. To be called when no call is in progress.
+        """
+        cdef PageSet pages
+        if len(absent) > MOST_ABSENT:
+            raise RangeError(f"{len(absent)} sets are more than {<int> MOST_ABSENT}")
+        self.engine.absent_count = 0
+        for each in absent:
+            pages = <PageSet?> each
+            self.keep(pages)
+            self.engine.absent[self.engine.absent_count] = &pages.c
+            self.engine.absent_count += 1
+
+    cdef int keep(self, PageSet pages) except -1:
+        """Let a set of pages live as long as this object."""
+        if pages.c.size != self.region.size:
+            raise RangeError("the set is not one of the pages of this region")
+        self.marked.append(pages)
+        return 0
 
     def confirm(self):
         """Raise the error of a replica that is lost, or of a local medium that has refused.

@@ -51,7 +51,7 @@ from rpmem.control.target import TargetSession
 from rpmem.control.target_machine import TargetMachine, TargetState
 from rpmem.errors import AttributesRefused, EpochRefused, ReplicaLost, RpmemError, VersionMismatch
 from rpmem.files.attributes import PoolAttributes, keeps_record
-from rpmemd import records
+from rpmemd import boot, records
 from rpmemd.admission import Admission, PeerAdmission, TokenAdmission
 from rpmemd.config import Config
 from rpmemd.database import Database
@@ -398,10 +398,14 @@ class Session:
         )
 
     def _standing(self) -> dict[str, Any]:
-        """Return what Ready says of the record."""
+        """Return what Ready says of the record, and of what it is worth."""
         if self._records is None or EPOCHS not in self._features:
             return {}
-        return {"record": self._records.image, "damage": self._records.damage}
+        return {
+            "record": self._records.image,
+            "damage": self._records.damage,
+            "boot": boot.boot_id(),
+        }
 
     def _steps(self, lanes: LaneServer) -> tuple[str, ...]:
         if self._dialect is NATIVE:

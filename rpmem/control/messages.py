@@ -39,6 +39,7 @@ MIN_VERSION: Final = 2
 
 ATTRIBUTES_SIZE: Final = 104
 TOKEN_SIZE: Final = 32
+BOOT_SIZE: Final = 16
 #: A record of a copy, as one slot of it lies there.
 MAX_RECORD_SIZE: Final = 8128
 MAX_LANES: Final = 1024
@@ -277,7 +278,8 @@ class Ready(Message):
     "unknown"). With ``staging`` above 0, the lanes' keys and addresses are those of buffers of that
     size, and the pool is reached only through messages. ``zeroed``: this session made all files of
     the pool, so that everything behind their headers is zero. ``record`` is that of this copy, and
-    ``damage`` says why the one that is there cannot be believed.
+    ``damage`` says why the one that is there cannot be believed. ``boot`` is drawn anew whenever
+    the machine starts.
     """
 
     KIND: ClassVar[Kind] = Kind.READY
@@ -295,6 +297,7 @@ class Ready(Message):
     zeroed: bool = wire(Boolean(), default=False)
     record: bytes | None = wire(OrNone(_RECORD), default=None, repr=False)
     damage: str | None = wire(OrNone(Text(500)), default=None)
+    boot: bytes | None = wire(OrNone(Binary(BOOT_SIZE)), default=None)
 
     def complaint(self) -> str | None:  # noqa: D102
         if self.record is not None and self.damage is not None:

@@ -14,6 +14,7 @@ cdef enum:
     FAULT_NO_LANE = -101      # none became free in time
     FAULT_INTERRUPTED = -102  # see `raised`
     EVERY_GROUP = -1
+    MOST_ABSENT = 16          # copies that are away and known
 
 # The lanes of one replica.
 ctypedef struct group_t:
@@ -46,6 +47,10 @@ ctypedef struct engine_t:
     uint32_t active           # calls under way
     uint64_t patience_ns      # the limit without progress
     pageset_t *sent           # pages that calls send are marked there first; NULL: nowhere
+    # what a replica may lack that fails: pages of calls that ended without it; NULL: nobody asks
+    pageset_t *doubtful
+    pageset_t *absent[MOST_ABSENT]  # what copies that are away miss: all pages of all calls
+    uint32_t absent_count
 
 
 cdef int engine_init(engine_t *engine, uint32_t groups, uint32_t lanes) noexcept

@@ -16,7 +16,7 @@ from rpmem.wire.lane cimport (
     LANE_ABORTED, LANE_EXPIRED, LANE_INTERRUPTED, LANE_UP, completion_t,
 )
 from rpmem.engine.overlaps cimport (
-    overlaps_enter, overlaps_free, overlaps_init, overlaps_leave, overlaps_wait,
+    overlaps_enter, overlaps_free, overlaps_init, overlaps_leave, overlaps_left, overlaps_wait,
 )
 from rpmem.memory.changes.pageset cimport page_at, page_behind, pages_mark, pageset_t
 from rpmem.wire.clock cimport now
@@ -70,6 +70,25 @@ cdef void engine_free(engine_t *engine) noexcept:
     engine.groups = NULL
 
 
+cdef void mark_ranges(pageset_t *pages, const operation_t *operation) noexcept nogil:
+    """Add the pages of an operation's ranges to a set."""
+    cdef const range_t *r
+    cdef size_t i
+    for i in range(operation.count):
+        r = &operation.ranges[i]
+        if r.length:
+            pages_mark(pages, page_at(pages, r.offset), page_behind(pages, r.offset + r.length))
+
+
+cdef void mark_left(engine_t *engine, int32_t lane) noexcept nogil:
+    """Mark what flushes left behind on a lane: a replica did not say that it has it."""
+    cdef uint64_t low, high
+    overlaps_left(&engine.overlaps, <uint32_t> lane, &low, &high)
+    if low < high:
+        pages_mark(engine.doubtful, page_at(engine.doubtful, low),
+                   page_behind(engine.doubtful, high))
+
+
 cdef void lose(engine_t *engine, uint32_t g, link_t *link, operation_t *operation, int fault,
                outcome_t *outcome) noexcept nogil:
     """The replica `g` failed: keep the first cause; all that wait for it will notice."""
@@ -77,6 +96,8 @@ cdef void lose(engine_t *engine, uint32_t g, link_t *link, operation_t *operatio
         link.lane.state = fault
     operation.flags |= OPERATION_FINISHED
     engine.groups[g].failed = 1
+    if engine.doubtful != NULL and operation.destination == NULL:
+        mark_ranges(engine.doubtful, operation)
     if operation.destination != NULL and (operation.phase or operation.done) and link.outstanding:
         outcome.reading = True
     if outcome.fault == 0:
@@ -187,6 +208,8 @@ cdef void leave(engine_t *engine, const operation_t *operation, outcome_t *outco
     cdef bint drained = operation.flags & OPERATION_DRAIN != 0 and not broken
     cdef uint32_t g
     if operation.destination == NULL:
+        if drained and outcome.fault and engine.doubtful != NULL:
+            mark_left(engine, outcome.lane)
         if leaves or drained:
             # Lanes may outlive this engine; the next one has to drain what is left on them.
             for g in range(engine.group_count):
@@ -194,16 +217,6 @@ cdef void leave(engine_t *engine, const operation_t *operation, outcome_t *outco
         overlaps_leave(&engine.overlaps, <uint32_t> outcome.lane, leaves,
                        broken or operation.flags & OPERATION_RELAXED != 0, drained)
     handout_release(&engine.handout, <uint32_t> outcome.lane)
-
-
-cdef void mark_sent(pageset_t *sent, const operation_t *operation) noexcept nogil:
-    """Say which pages a call sends; whoever looks before is overtaken by nothing older."""
-    cdef const range_t *r
-    cdef size_t i
-    for i in range(operation.count):
-        r = &operation.ranges[i]
-        if r.length:
-            pages_mark(sent, page_at(sent, r.offset), page_behind(sent, r.offset + r.length))
 
 
 cdef void engine_begin(engine_t *engine, const operation_t *wanted, int32_t lane, int32_t group,
@@ -215,7 +228,13 @@ cdef void engine_begin(engine_t *engine, const operation_t *wanted, int32_t lane
     memset(outcome, 0, sizeof(outcome_t))
     outcome.group = -1
     outcome.lane = -1
+    if wanted.destination == NULL:
+        # Before anything else: whatever becomes of the call, these copies do not get it.
+        for g in range(engine.absent_count):
+            mark_ranges(engine.absent[g], wanted)
     if engine.group_count == 0:
+        if wanted.prepare != NULL:
+            wanted.prepare(wanted.context)
         return
     lane = enter(engine, wanted, lane, outcome)
     outcome.lane = lane
@@ -224,7 +243,8 @@ cdef void engine_begin(engine_t *engine, const operation_t *wanted, int32_t lane
     if wanted.prepare != NULL:
         wanted.prepare(wanted.context)
     elif engine.sent != NULL and wanted.source == NULL and wanted.destination == NULL:
-        mark_sent(engine.sent, wanted)
+        # Whoever looks before is overtaken by nothing older.
+        mark_ranges(engine.sent, wanted)
     for g in range(engine.group_count):
         operation = &engine.operations[lane * engine.group_count + g]
         operation[0] = wanted[0]

@@ -168,6 +168,16 @@ cdef extern from * nogil:
         pthread_mutex_unlock(&o->lock);
     }
 
+    /* The hull of what earlier calls left behind on a lane; empty if low is not below high. */
+    static inline void rpmem_overlaps_left(rpmem_overlaps *o, uint32_t lane, uint64_t *low,
+                                           uint64_t *high)
+    {
+        pthread_mutex_lock(&o->lock);
+        *low = o->ways[lane].left_low;
+        *high = o->ways[lane].left_high;
+        pthread_mutex_unlock(&o->lock);
+    }
+
     /* Wait until no call is in progress on a lane, or for a while; 1 if none was. */
     static inline int rpmem_overlaps_wait(rpmem_overlaps *o, uint32_t lane, uint64_t patience_ns)
     {
@@ -201,6 +211,9 @@ cdef extern from * nogil:
     # order, as by one-sided operations; `drained`: everything on the lane has arrived.
     void overlaps_leave "rpmem_overlaps_leave"(
         overlaps_t *overlaps, uint32_t lane, bint leaves, bint loose, bint drained)
+    # The bytes from the first to the last that calls left behind on a lane; none if low >= high.
+    void overlaps_left "rpmem_overlaps_left"(
+        overlaps_t *overlaps, uint32_t lane, uint64_t *low, uint64_t *high)
     # Wait a while for the call on a lane; true if there is none, so the lane has to be drained.
     bint overlaps_wait "rpmem_overlaps_wait"(
         overlaps_t *overlaps, uint32_t lane, uint64_t patience_ns)

@@ -32,7 +32,8 @@ from rpmem.errors import (
 from rpmem.files.attributes import MAJOR, SIGNATURE, PoolAttributes, random_uuid
 from rpmem.files.locks import undisturbed
 from rpmem.memory.region import Region
-from rpmem.pool import resync
+from rpmem.pool import joining, resync
+from rpmem.pool.absent import Absent
 from rpmem.pool.catalogue.catalogue import Catalogue
 from rpmem.pool.keepers import LocalKeeper, ReplicaKeeper, keeper_of
 from rpmem.pool.local import FilePlace, LocalCopy, MemoryPlace, Place
@@ -65,6 +66,8 @@ class Assembly:
         Its superblock.
     members : Members
         The records of all copies.
+    absent : Absent
+        The copies that are known and away.
     catalogue : Catalogue or None
         As it was read; None: it still has to be written.
     zeroed : bool
@@ -74,6 +77,7 @@ class Assembly:
     copy: LocalCopy
     layout: Layout
     members: Members[ReplicaKeeper]
+    absent: Absent
     catalogue: Catalogue | None = None
     zeroed: bool = False
 
@@ -112,7 +116,8 @@ def create(
             copy.close(remove=True)
         raise
     zeroed = copy.zeroed and all(keeper.replica.zeroed for keeper in keepers)
-    return Assembly(copy, layout, Members(own, keepers), zeroed=zeroed)
+    absent = Absent(copy.region.size)
+    return Assembly(copy, layout, Members(own, keepers), absent, zeroed=zeroed)
 
 
 def open_readonly(place: Place) -> Assembly:
@@ -123,7 +128,8 @@ def open_readonly(place: Place) -> Assembly:
     except BaseException:
         copy.close()
         raise
-    return Assembly(copy, found.layout, Members(found.keeper), found.catalogue)
+    absent = Absent(copy.region.size)
+    return Assembly(copy, found.layout, Members(found.keeper), absent, found.catalogue)
 
 
 def open_all(
@@ -145,71 +151,14 @@ def open_all(
         found.keeper.settle()
         keepers = _connect_all(specs, copy.region, found.layout, options)
         members: Members[ReplicaKeeper] = Members(found.keeper)
+        absent = Absent(copy.region.size)
         # Whoever has a buffer may have stored to it since it was closed.
-        how = functools.partial(agree, progress=progress, believed=copy.keeps_zeros)
-        how(members, keepers, found.layout, discard=discard)
+        how = functools.partial(joining.agree, progress=progress, believed=copy.keeps_zeros)
+        how(members, keepers, found.layout, absent, discard=discard)
     except BaseException:
         _let_go(copy, [keeper.replica for keeper in keepers])
         raise
-    return Assembly(copy, found.layout, members, found.catalogue)
-
-
-def agree(
-    members: Members[ReplicaKeeper],
-    joining: Sequence[ReplicaKeeper],
-    layout: Layout,
-    *,
-    discard: Sequence[ReplicaSpec] = (),
-    progress: Progress = quiet,
-    believed: bool = True,
-) -> None:
-    """Check copies that come in, send them what they lack, and begin an epoch with them.
-
-    Parameters
-    ----------
-    members : Members
-        The local copy, and the replicas that it has.
-    joining : sequence of ReplicaKeeper
-        Connected.
-    layout : Layout
-        The local superblock.
-    discard : sequence of ReplicaSpec
-        Those that may be overwritten whatever they hold.
-    progress : callable
-        Told what is done of what is sent.
-    believed : bool
-        Whether the local copy is the same as when it was marked as clean.
-
-    Raises
-    ------
-    HeaderError, CatalogueCorrupt, StaleReplica, SplitBrain
-        A copy must not be overwritten; nothing was changed.
-    """
-    names = [str(spec) for spec in discard]
-    current: set[str] = set()
-    for keeper in joining:
-        found = resync.layout_of(keeper.replica)
-        resync.check_identity(keeper.replica, found, layout)
-        if found == layout:
-            current.add(keeper.named)
-        if keeper.damage is not None and keeper.named not in names:
-            raise CatalogueCorrupt(
-                f"the record of the copy is damaged: {keeper.damage}",
-                where=keeper.named,
-                hint="Nobody knows any more what it holds. To send it everything, open with "
-                f"discard=[{keeper.named!r}]",
-            )
-    members.agree(
-        joining,
-        lambda keeper: resync.push(keeper.replica, layout, progress, strict=_counts(keeper)),
-        discard=names,
-        same=lambda keeper: believed and keeper.named in current,
-    )
-
-
-def _counts(keeper: ReplicaKeeper) -> bool:
-    """Whether a copy has all that was acknowledged, and can be restored from, while it is sent."""
-    return keeper.record is not None and keeper.record.mark is not Mark.JOINING
+    return Assembly(copy, found.layout, members, absent, found.catalogue)
 
 
 def restore(
@@ -251,7 +200,7 @@ def restore(
     except BaseException:
         _let_go(copy, [keeper.replica for keeper in keepers], remove=True)
         raise
-    return Assembly(copy, layout, members, catalogue)
+    return Assembly(copy, layout, members, Absent(copy.region.size), catalogue)
 
 
 def _begin_restored(members: Members[ReplicaKeeper]) -> None:
@@ -273,7 +222,7 @@ def _begin_restored(members: Members[ReplicaKeeper]) -> None:
 def connect_one(
     copy: LocalCopy, layout: Layout, spec: ReplicaSpec, options: SessionOptions, *, create: bool
 ) -> ReplicaKeeper:
-    """Connect one more replica; the caller brings it up to date (`agree`)."""
+    """Connect one more replica; the caller brings it up to date (`joining.agree`)."""
     attributes = None
     if create:
         mine = copy.attributes or _ring(1, 0, bytes(16))[0]

@@ -24,7 +24,8 @@ from rpmem.epochs.members import Members
 from rpmem.epochs.record import Mark
 from rpmem.errors import ClosedError, FlushFailed, ForkedError, RpmemError, UsageError
 from rpmem.memory.changes.pageset import PageSet
-from rpmem.pool import assembly
+from rpmem.pool import assembly, joining
+from rpmem.pool.absent import Absence
 from rpmem.pool.assembly import Assembly
 from rpmem.pool.keepers import LocalKeeper, ReplicaKeeper
 from rpmem.pool.progress import Progress, quiet
@@ -55,6 +56,8 @@ class Copies(Handle):
     ----------
     core : Replicator
         The current one.
+    absent : Absent
+        The copies that are known and away.
     local : LocalCopy
         The local copy.
     layout : Layout
@@ -80,6 +83,8 @@ class Copies(Handle):
         self._options = options
         self._lock = threading.Lock()
         self._unsettled: list[tuple[int, int]] = []
+        self.absent = parts.absent
+        self._doubtful: PageSet | None = None
         self._on_store = on_store
         self._sent: PageSet | None = None
         self.joins = 0
@@ -150,6 +155,9 @@ class Copies(Handle):
         except BaseException:
             for replica in self.replicas:
                 replica.give_up("a change of the pool's own records was interrupted")
+            # The local copy may have it, though no call ever began.
+            self._unsettled += ranges
+            self.absent.missed(ranges)
             raise
 
     def mark_sent(self, pages: PageSet) -> None:
@@ -183,9 +191,24 @@ class Copies(Handle):
             if not _is_lost(leaving):
                 self._quietly(keeper.leave)
             left = keeper.record is not None and keeper.record.mark is Mark.LEFT
+            self._part(keeper)
             self.members.let_go(keeper, left=left)
             self._raise_losses()
             self.members.begin()
+            self.absent.keep_to(self.members.epoch)
+
+    def _part(self, keeper: ReplicaKeeper) -> None:
+        """Take note of what a copy lacks that goes away; no call is in progress."""
+        missed = self.absent.empty()
+        boot = keeper.replica.boot
+        self.absent.part(keeper.uuid, Absence(missed, self.members.epoch.stamp, boot=boot))
+        # From here on, a change of the pool's own records that is interrupted marks it itself.
+        for offset, length in self._unsettled:
+            missed.add(offset, length)
+        if self._doubtful is not None:
+            missed.add_all(self._doubtful)
+        if not any(_is_lost(each) for each in self.replicas if each is not keeper.replica):
+            self._doubtful = None  # the others have all of it
 
     def _raise_losses(self) -> None:
         """Raise why one of the replicas is lost, if one is: no epoch can begin with it."""
@@ -218,7 +241,14 @@ class Copies(Handle):
         """Bring a copy up to date and begin an epoch with it; all calls are blocked."""
         before = self.members.mine
         try:
-            assembly.agree(self.members, [keeper], self.layout, discard=discard, progress=progress)
+            joining.agree(
+                self.members,
+                [keeper],
+                self.layout,
+                self.absent,
+                discard=discard,
+                progress=progress,
+            )
         except BaseException:
             if keeper in self.members.others:
                 self.members.others.remove(keeper)
@@ -256,14 +286,20 @@ class Copies(Handle):
         with self._lock:
             self.core.check_usable()
             try:
-                self._run_dry(_CHANGING)
-                # A drain of the new set visits its own lanes, which may be fewer. A copy that fails
-                # now is lost, and every later call reports that.
-                self._quietly(self.core.drain_rest)
-                self._unsettled += self.core.take_unsettled()
+                self._settle_calls(_CHANGING)
                 yield
             finally:
                 self.core = self._make(self.replicas)
+
+    def _settle_calls(self, why: str) -> None:
+        """Wait for all calls, and note what not every replica is known to have."""
+        self._run_dry(why)
+        try:
+            # A drain of the new set visits its own lanes, which may be fewer. A copy that fails
+            # now is lost, and every later call reports that.
+            self._quietly(self.core.drain_rest)
+        finally:
+            self._unsettled += self.core.take_unsettled() + self.core.left_behind()
 
     # --- the end --------------------------------------------------------------------------
 
@@ -287,9 +323,8 @@ class Copies(Handle):
                 return
             try:
                 self.ended = True
-                self._run_dry(_CLOSED)
                 # A copy that fails now will not be marked.
-                self._quietly(self.core.drain_rest)
+                self._settle_calls(_CLOSED)
                 # An interrupted read may store here until its lanes are gone.
                 for replica in filter(_is_lost, self.replicas):
                     self._quietly(replica.close)
@@ -319,14 +354,13 @@ class Copies(Handle):
     def _settled(self, still: Still) -> list[ReplicaKeeper]:
         """Make the copies equal, and return those replicas that are."""
         # What an interrupted call left is on some copies and not on others.
-        unsettled = self._unsettled + self.core.take_unsettled()
         while True:
             intact = self._intact()
             replicas = [each.replica for each in intact]
             last = self._make(replicas, here=not still.apart)
             try:
                 with Settling(last, replicas, still) as settling:
-                    settling.settle(unsettled)
+                    settling.settle(self._unsettled)
                 last.drain()
             except RpmemError as error:
                 if still.memory.refused or len(self._intact()) == len(intact):
@@ -392,6 +426,11 @@ class Copies(Handle):
         )
         if self._sent is not None:
             core.mark_sent(self._sent)
+        if replicas:
+            if self._doubtful is None:
+                self._doubtful = self.absent.empty()
+            core.mark_doubtful(self._doubtful)
+        core.mark_absent(self.absent.maps)
         for index, replica in enumerate(replicas):
             replica.adopt(core, index)
         return core

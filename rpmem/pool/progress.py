@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import Final, TypeAlias
+from typing import TYPE_CHECKING, Final, TypeAlias
+
+import numpy as np
 
 from rpmem.base import interrupts
 from rpmem.errors import UsageError
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 #: Takes the bytes done, those in all, and what is being done.
 Progress: TypeAlias = Callable[[int, int, str], object]
@@ -49,3 +54,31 @@ def chunks(begin: int, end: int, what: str, progress: Progress) -> Iterator[tupl
         length = min(CHUNK, end - offset)
         yield offset, length
         progress(offset + length - begin, end - begin, what)
+
+
+def parts(
+    ranges: NDArray[np.uint64], what: str, progress: Progress
+) -> Iterator[NDArray[np.uint64]]:
+    """Yield ranges, some at a time, and report what is done of them.
+
+    Parameters
+    ----------
+    ranges : array
+        Offsets and lengths, as pairs.
+    what, progress
+        As for `chunks`.
+    """
+    ends = np.cumsum(ranges[:, 1])
+    total = int(ends[-1]) if len(ends) else 0
+    first = done = 0
+    while first < len(ranges):
+        interrupts.check()
+        after = max(first + 1, int(np.searchsorted(ends, done + CHUNK, "right")))
+        yield ranges[first:after]
+        first, done = after, int(ends[after - 1])
+        progress(done, total, what)
+
+
+def within(progress: Progress, before: int, total: int) -> Progress:
+    """Return what reports a part of a longer transfer, of which so many bytes are done before."""
+    return lambda done_bytes, _, what: progress(before + done_bytes, total, what)

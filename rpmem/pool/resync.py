@@ -5,12 +5,12 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from rpmem.errors import CatalogueCorrupt, HeaderError, RpmemError
 from rpmem.files.attributes import SIGNATURE
-from rpmem.pool.differences import Differences
-from rpmem.pool.progress import Progress, chunks, quiet
+from rpmem.pool.differences import BLOCK, Differences
+from rpmem.pool.progress import Progress, chunks, parts, quiet, within
 from rpmem.pool.superblock import (
     FORMAT,
     LAYOUT_OFFSET,
@@ -19,9 +19,11 @@ from rpmem.pool.superblock import (
     Layout,
     other_format,
 )
+from rpmem.pool.tracking.ways import pairs_of
 
 if TYPE_CHECKING:
     from rpmem.files.attributes import PoolAttributes
+    from rpmem.memory.changes.pageset import PageSet
     from rpmem.memory.region import Region
     from rpmem.session.replica import Replica
 
@@ -73,11 +75,17 @@ def check_identity(replica: Replica, found: Layout | None, layout: Layout) -> No
 
 
 def push(
-    replica: Replica, layout: Layout, progress: Progress = quiet, *, strict: bool = False
+    replica: Replica,
+    layout: Layout,
+    progress: Progress = quiet,
+    *,
+    strict: bool = False,
+    missed: PageSet | None = None,
 ) -> None:
-    """Make a replica equal to the local copy in everything that all copies have in common.
+    """Make a replica equal to the local copy in everything that was made durable.
 
-    It is sent the pages whose digests differ where its target takes digests, and else everything.
+    It is sent the pages that it has missed, where that is known; else those whose digests differ,
+    where its target takes digests; and else everything.
 
     Parameters
     ----------
@@ -91,6 +99,8 @@ def push(
     strict : bool
         The replica counts as a copy meanwhile: of what differs, each word is an old or a new one
         whenever this ends. A replica that is sent everything is sent it relaxed in any case.
+    missed : PageSet, optional
+        What the replica has missed: all other pages it has, durably.
 
     Notes
     -----
@@ -104,7 +114,9 @@ def push(
     meanwhile. Bytes that nobody stores to meanwhile have been read as they are, and so are equal
     on both sides afterwards, whatever happens to others in their page.
     """
-    if replica.compares:
+    if missed is not None:
+        _send_missed(replica, layout, missed, progress, strict=strict)
+    elif replica.compares:
         what = f"{name_of(replica)}: comparing, and sending what differs"
         log.info("%s", what)
         sent = send_differences(
@@ -121,7 +133,38 @@ def push(
         log.info("%s", what)
         for begin, length in chunks(SLOTS_OFFSET, layout.pool_size, what, progress):
             replica.persist(begin, length, relaxed=True)
-    replica.persist(LAYOUT_OFFSET, LAYOUT_SIZE)
+    # With what stands behind the superblock.
+    replica.persist(LAYOUT_OFFSET, SLOTS_OFFSET - LAYOUT_OFFSET)
+
+
+def _send_missed(
+    replica: Replica, layout: Layout, missed: PageSet, progress: Progress, *, strict: bool
+) -> None:
+    """Send the pages that a copy has missed, but of long runs only what differs.
+
+    A call that names much marks all of it, whether it was stored to or not.
+    """
+    what = f"{name_of(replica)}: sending what it has missed"
+    runs = pairs_of(missed.ranges(SLOTS_OFFSET, layout.pool_size - SLOTS_OFFSET))
+    long = runs[:, 1] >= (BLOCK if replica.compares else layout.pool_size)
+    total = int(runs[:, 1].sum())
+    log.info("%s: %d bytes", what, total)
+    progress(0, total, what)
+
+    def persist(ranges: Any) -> None:
+        replica.persist_many(ranges, relaxed=not strict)
+
+    sent = 0
+    for some in parts(runs[~long], what, within(progress, 0, total)):
+        persist(some)
+        sent += int(some[:, 1].sum())
+    done = sent
+    for offset, length in runs[long].tolist():
+        told = within(progress, done, total)
+        end = offset + length
+        sent += send_differences(replica, offset, end, persist, what=what, progress=told)
+        done += length
+    log.info("%s: sent %d of %d bytes", name_of(replica), sent, layout.pool_size)
 
 
 def send_differences(

@@ -73,6 +73,8 @@ class Replica(Closing, Calls):
     medium : str
         What holds it: ``"pmem"``, ``"page"`` (page cache and msync), ``"volatile"``, or
         ``"unknown"`` if the target does not say, as with PMDK's rpmemd.
+    boot : bytes or None
+        Names the boot that the target's machine is in; None: not known.
     staged : bool
         Whether the fabric cannot access the pool on the target, as with files that an RDMA device
         must not pin: data then travels inside messages and is copied.
@@ -99,13 +101,11 @@ class Replica(Closing, Calls):
         self.target = target
         self.pool_set = pool_set
         self.nlanes = 0
-        self.step = ""
-        self.medium = ""
-        self.zeroed = False
-        self.staged = False
-        self.provider = ""
+        self.step = self.medium = self.provider = ""
+        self.zeroed = self.staged = False
         self.pool_size = 0
         self.attributes: PoolAttributes | None = None
+        self.boot: bytes | None = None
         self._record = TargetRecord(channel, str(target))
         self._region = region
         self._owns_region = owns_region
@@ -155,7 +155,7 @@ class Replica(Closing, Calls):
         self.provider = ready.provider
         self.medium = ready.medium
         self.staged = ready.staging > 0
-        self.zeroed = ready.zeroed
+        self.zeroed, self.boot = ready.zeroed, ready.boot
         if ready.attributes is not None:
             self.attributes = PoolAttributes.unpack(ready.attributes)
         self._record.take(ready, native=native)

@@ -248,6 +248,7 @@ def test_a_wrong_number_of_digests(place, breakage):
 def test_an_attach_whose_target_answers_with_a_wrong_number(place):
     command = faulty_rpmemd.command(shadow=False, breakage=faulty_rpmemd.SHORT_DIGESTS)
     with rpmem.Pool.open(place.local, [], command=command) as pool:
+        pool.persist(pool["a"])
         with pytest.raises(MalformedMessage, match="digests"):
             pool.attach(place.replica)
         assert pool.replicas == []

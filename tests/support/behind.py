@@ -57,7 +57,7 @@ class Sent(list[tuple[int, int]]):
         def persist_many(
             replica: Any, ranges: Iterable[tuple[int, int]], *, relaxed: bool = False
         ) -> None:
-            self.extend(ranges)
+            self.extend((int(offset), int(length)) for offset, length in ranges)
             self.relaxed.add(relaxed)
             many(replica, ranges, relaxed=relaxed)
 
@@ -91,7 +91,7 @@ class Place:
         with rpmem.Pool.create(self.local, SIZE, self.replica, parts=1) as pool:
             pool.array("a", LENGTH, "u1")[:] = memory
             pool.persist()
-            self._offset = pool.entry("a").offset
+            self.offset = pool.entry("a").offset
         self.check()
 
     def check(self) -> None:
@@ -102,7 +102,7 @@ class Place:
 
     def page(self, index: int) -> int:
         """Return the page of a byte of the array."""
-        return (self._offset + index) // PAGE
+        return (self.offset + index) // PAGE
 
     def alone(self, change: Callable[[Any], object]) -> None:
         """Change the array while the replica is away."""

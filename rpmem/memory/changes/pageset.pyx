@@ -160,6 +160,20 @@ cdef class PageSet:
         if length:
             pages_add(&self.c, page_at(&self.c, offset), page_behind(&self.c, offset + length))
 
+    def mark(self, uint64_t offset, uint64_t length):
+        """The same as `add` beside threads that mark pages, too."""
+        self.check(offset, length)
+        if length:
+            pages_mark(&self.c, page_at(&self.c, offset), page_behind(&self.c, offset + length))
+
+    def add_all(self, PageSet other not None):
+        """Add the pages of another set of the same region."""
+        cdef uint64_t word
+        if other.c.pages != self.c.pages or other.c.skew != self.c.skew:
+            raise RangeError("the pages are those of another region")
+        for word in range(self.c.pages // BITS + 1):
+            self.c.words[word] |= other.c.words[word]
+
     def discard(self, uint64_t offset, uint64_t length):
         """Take out every page all of whose bytes, as far as the region has them, are in a range."""
         cdef uint64_t first, end

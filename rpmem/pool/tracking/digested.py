@@ -61,7 +61,7 @@ class Digested(Handle):
             self._joins = joins
         # First: a call that marks its pages later than this sends what the memory has later.
         pages.move_from(self._sent)
-        if self._reach.replicas:
+        if self._reach.replicas or len(self._reach.absent):
             self._hashing.changed(self._digests, pages, offset, length)
 
     def send(self, pages: PageSet, begin: int, end: int, *, relaxed: bool) -> None:

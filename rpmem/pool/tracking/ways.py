@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Sequence, Sized
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
@@ -24,6 +24,10 @@ class Reach(Protocol):
     @property
     def replicas(self) -> Sequence[object]:
         """Those that calls reach."""
+
+    @property
+    def absent(self) -> Sized:
+        """The copies that are away, and will be sent what is made durable meanwhile."""
 
     def call(self, verb: str, *arguments: Any, **keywords: Any) -> Any:
         """Call the `Replicator`, whichever it is at the moment."""

@@ -65,9 +65,9 @@ def test_it_is_a_set(size, skew):
         offset = rng.randrange(size + 1)
         most = size - offset if rng.random() < 0.5 else min(size - offset, 2 * PAGE)
         length = rng.randint(0, most)
-        name = rng.choice(("add", "discard"))
+        name = rng.choice(("add", "discard", "mark"))
         getattr(pages, name)(offset, length)
-        getattr(model, name)(offset, length)
+        getattr(model, "add" if name == "mark" else name)(offset, length)
         assert len(pages) == len(model.pages)
         assert bool(pages) == bool(model.pages)
         low = rng.randrange(size + 1)
@@ -90,15 +90,28 @@ def test_pages_move_from_one_set_to_another():
     assert pairs(one.ranges()) == [(0, PAGE), (5 * PAGE, 80 * PAGE)]
 
 
+def test_pages_are_added_from_another_set():
+    one, other = PageSet(200 * PAGE), PageSet(200 * PAGE)
+    one.add(0, PAGE)
+    other.add(0, 2 * PAGE)
+    other.add(199 * PAGE, 1)
+    one.add_all(other)
+    assert pairs(one.ranges()) == [(0, 2 * PAGE), (199 * PAGE, PAGE)]
+    assert pairs(other.ranges()) == [(0, 2 * PAGE), (199 * PAGE, PAGE)]
+
+
 def test_sets_of_two_regions_have_nothing_to_do_with_each_other():
     pages = PageSet(10 * PAGE)
     for other in (PageSet(9 * PAGE), pages):
         with pytest.raises(RangeError):
             pages.move_from(other)
+    for other in (PageSet(9 * PAGE), PageSet(10 * PAGE - 8, 8)):
+        with pytest.raises(RangeError):
+            pages.add_all(other)
 
 
 @pytest.mark.parametrize(
-    "what", ["add", "discard", "ranges"], ids=lambda what: f"{what} beyond the region"
+    "what", ["add", "discard", "mark", "ranges"], ids=lambda what: f"{what} beyond the region"
 )
 def test_what_is_not_in_the_region_is_refused(what):
     pages = PageSet(10 * PAGE)

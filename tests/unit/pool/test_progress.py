@@ -146,3 +146,39 @@ def test_what_cannot_be_called_is_refused(local, replica):
         ):
             with pytest.raises(UsageError, match="cannot be called"):
                 call()
+
+
+def test_a_copy_that_is_sent_what_it_has_missed(local, replica):
+    reports = Reports()
+    with rpmem.Pool.create(local, SIZE, replica, parts=1) as pool:
+        array = pool.array("a", 3 << 20, "u1")
+        pool.detach(0)
+        pool.persist(array[: 2 << 20])
+        pool.persist(array[(5 << 19) :: 8192])
+        pool.attach(replica, progress=reports)
+        del array
+    done = [each for each, _, _ in reports]
+    assert done == sorted(done)
+    assert done[0] == 0
+    assert {total for _, total, _ in reports} == {done[-1]}
+    assert done[-1] >= (2 << 20) + 64 * 4096
+    assert all("a.set: sending what it has missed" in what for _, _, what in reports)
+    assert len(reports) >= 4
+
+
+def test_ranges_come_some_at_a_time():
+    lengths = [1, 1 << 19, 1 << 19, (1 << 20) + 5, 7, 8]
+    ranges = np.array([(4096 * at, each) for at, each in enumerate(lengths)], dtype=np.uint64)
+    reports = Reports()
+    found = list(progress.parts(ranges, "it", reports))
+    assert np.array_equal(np.concatenate(found), ranges)
+    assert [each[:, 1].tolist() for each in found] == [
+        [1, 1 << 19],
+        [1 << 19],
+        [(1 << 20) + 5],
+        [7, 8],
+    ]
+    assert [done for done, _, _ in reports] == np.cumsum(
+        [(1 << 19) + 1, 1 << 19, (1 << 20) + 5, 15]
+    ).tolist()
+    assert list(progress.parts(ranges[:0], "it", reports)) == []

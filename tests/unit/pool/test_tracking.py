@@ -46,6 +46,7 @@ class Copies:
 
     def __init__(self, region: Region, skew: int) -> None:
         self.joins = 0
+        self.absent: tuple[bytes, ...] = ()
         self.replicas: list[object] = [object()]
         self.there = bytearray(region.size)
         self.here = bytearray(region.size)
