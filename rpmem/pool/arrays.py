@@ -21,6 +21,7 @@ from rpmem.pool.forms import Form
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from rpmem.memory.changes.pageset import PageSet
     from rpmem.memory.region import Region
 
 
@@ -35,9 +36,19 @@ class NamedArrays:
         Its catalogue.
     writable : bool
         Whether its views are writable.
+    touched : PageSet, optional
+        Where to mark the arrays of which views were made.
     """
 
-    def __init__(self, memory: Region, catalogue: Catalogue, *, writable: bool = True) -> None:
+    def __init__(
+        self,
+        memory: Region,
+        catalogue: Catalogue,
+        *,
+        writable: bool = True,
+        touched: PageSet | None = None,
+    ) -> None:
+        self._touched = touched
         self._memory = memory
         self._catalogue = catalogue
         self._writable = writable
@@ -185,6 +196,8 @@ class NamedArrays:
             )
             anchor.flags.writeable = self._writable
             self._anchors[entry.name] = weakref.ref(anchor)
+            if self._touched is not None:
+                self._touched.add(entry.offset, entry.length)
         order: Any = form.order
         return np.ndarray(form.shape, form.dtype, buffer=anchor, order=order)
 

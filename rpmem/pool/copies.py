@@ -29,7 +29,7 @@ from rpmem.pool.absent import Absence
 from rpmem.pool.assembly import Assembly
 from rpmem.pool.keepers import LocalKeeper, ReplicaKeeper
 from rpmem.pool.progress import Progress, quiet
-from rpmem.pool.settling import Look, Settling, Still, held_still
+from rpmem.pool.settling import Settling, Still, Told, held_still
 from rpmem.session.options import SessionOptions
 from rpmem.session.replica import Replica
 from rpmem.session.start import DEFAULT_SPIN_US
@@ -303,14 +303,14 @@ class Copies(Handle):
 
     # --- the end --------------------------------------------------------------------------
 
-    def end(self, look: Look | None) -> None:
+    def end(self, told: Told | None) -> None:
         """Refuse further calls, wait for those in progress, mark and disconnect the replicas.
 
         Parameters
         ----------
-        look : callable, optional
-            Mark all copies as complete, once they are equal in what this returns (`Still`). A lost
-            replica stays unmarked, and is compared when it is opened again.
+        told : Told, optional
+            Mark all copies as complete, once they are equal in what this tells of. A lost replica
+            stays unmarked, and is compared when it is opened again.
 
         Raises
         ------
@@ -328,8 +328,8 @@ class Copies(Handle):
                 # An interrupted read may store here until its lanes are gone.
                 for replica in filter(_is_lost, self.replicas):
                     self._quietly(replica.close)
-                if look is not None:
-                    with held_still(self.local, look) as still:
+                if told is not None:
+                    with held_still(self.local, told) as still:
                         self._mark(still)
             finally:
                 with interrupts.undoing():

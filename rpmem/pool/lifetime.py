@@ -19,9 +19,9 @@ from rpmem.pool.assembly import Assembly
 from rpmem.pool.catalogue.catalogue import Catalogue
 from rpmem.pool.copies import Copies
 from rpmem.pool.medium import PoolMedium
-from rpmem.pool.settling import Look
 from rpmem.pool.tracking.noted import Noted
 from rpmem.pool.tracking.tracking import Tracking, Wanted
+from rpmem.pool.tracking.ways import set_for
 from rpmem.session.options import SessionOptions
 
 log = logging.getLogger(__name__)
@@ -52,13 +52,16 @@ class OpenPool(Closing):
         if readonly or (tracking == "auto" and not parts.copy.keeps_zeros):
             # Whoever else has a buffer may store to it by ways that are not seen.
             tracking = "off"
-        noted = Noted()
-        copies = Copies(parts, options, None if tracking == "off" else noted.note)
         self._region = parts.copy.region
+        # Whoever has a buffer may store to all of it.
+        keeps = parts.copy.keeps_zeros and not readonly
+        touched = set_for(self._region) if keeps else None
+        noted = Noted(touched, keep=tracking != "off")
+        copies = Copies(parts, options, noted.note)
         self._readonly = readonly
         self._pid = os.getpid()
         layout = parts.layout
-        medium = PoolMedium(self._region, copies.replicate_many)
+        medium = PoolMedium(self._region, copies.replicate_many, touched)
         catalogue = parts.catalogue
         if catalogue is None:
             catalogue = Catalogue.format(medium, layout, zeroed=parts.zeroed)
@@ -66,7 +69,7 @@ class OpenPool(Closing):
             parts.copy.publish()
         elif not readonly:
             catalogue.settle(medium, keeps_zeros=parts.copy.keeps_zeros)
-        self._arrays = NamedArrays(self._region, catalogue, writable=not readonly)
+        self._arrays = NamedArrays(self._region, catalogue, writable=not readonly, touched=touched)
         self._tracking = Tracking(
             self._region,
             copies,
@@ -75,6 +78,7 @@ class OpenPool(Closing):
             mark=lambda: catalogue.mark,
             noted=noted,
             wanted=tracking,
+            touched=touched,
         )
         self._copies = copies
 
@@ -126,7 +130,7 @@ class OpenPool(Closing):
             self._refuse_live_views()
             try:
                 self._tidy()
-                self._copies.end(self._look)
+                self._copies.end(None if self._readonly else self._tracking)
             finally:
                 self._tracking.close()
                 self._copies.local.close()
@@ -143,13 +147,9 @@ class OpenPool(Closing):
         with self._arrays.lock:
             try:
                 self._tidy()
-                self._copies.end(self._look)
+                self._copies.end(None if self._readonly else self._tracking)
             finally:
                 self._let_go()
-
-    @property
-    def _look(self) -> Look | None:
-        return None if self._readonly else lambda still: self._tracking.last_look(still=still)
 
     def _tidy(self) -> None:
         if self._readonly or self._copies.ended:

@@ -12,9 +12,9 @@ reaches no file. The files are reached by another mapping from then on.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, NamedTuple, Self
+from typing import TYPE_CHECKING, Final, NamedTuple, Protocol, Self
 
 import numpy as np
 
@@ -23,7 +23,6 @@ from rpmem.memory.changes.lender import Lender
 from rpmem.pool import resync
 from rpmem.pool.progress import chunks, quiet
 from rpmem.pool.tracking.tracking import Stored
-from rpmem.pool.tracking.ways import pairs_of
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -35,8 +34,18 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-#: Returns what may be stored and not acknowledged, told whether nobody stores meanwhile.
-Look = Callable[[bool], Stored]
+#: Comparing so many bytes more takes less time than another question.
+_NEAR: Final = 256 << 10
+
+
+class Told(Protocol):
+    """Tells what may be stored and not acknowledged."""
+
+    def last_look(self, *, still: bool) -> Stored:
+        """Look; `still`: nobody stores meanwhile."""
+
+    def untold(self) -> Stored:
+        """Return all that somebody could have stored to."""
 
 
 class Still(NamedTuple):
@@ -50,27 +59,27 @@ class Still(NamedTuple):
 
 
 @contextmanager
-def held_still(local: LocalCopy, look: Look) -> Iterator[Still | None]:
+def held_still(local: LocalCopy, told: Told) -> Iterator[Still | None]:
     """Keep further stores from the files of a local copy, and yield what they hold then.
 
     Views go on as memory of this process. A buffer is its owner's, who may store to it in any case:
     it is compared whenever it is opened. Nothing is yielded where stores cannot be kept away.
     """
     if not (local.region.viewed and local.keeps_zeros):
-        yield Still(local.region, False, look(True))
+        yield Still(local.region, False, told.last_look(still=True))
         return
     still: Still | None = None
     try:
         with local.again() as (memory, leave):
-            look(False)  # the second time there is hardly anything to do
+            told.last_look(still=False)  # the second time there is hardly anything to do
             before = _faults()
-            stored = look(False)
+            stored = told.last_look(still=False)
             leave()
             if local.region.refused:
                 memory.refuse(local.region.refused)
             if _faults() != before:
                 # A store to a page that was just looked at may have been among them.
-                stored = stored._replace(pages=None)
+                stored = told.untold()
             still = Still(memory, True, stored)
     except RpmemError as error:
         log.warning("%s: what views store cannot be kept from it: %s", local.where, error)
@@ -131,23 +140,23 @@ class Settling:
         RpmemError
             A replica was lost, or the local medium refuses. The others may have everything or not.
         """
-        begin, end, pages, here = self._still.stored
+        told, untold, unflushed = self._still.stored
         memory = self._still.memory
         # From memory that its medium refused, nothing may be sent: the kernel may have dropped
         # pages that it could not write, and shows older ones.
         memory.drain()
-        if self._still.apart or not here:
-            for offset, length in chunks(begin, end, "flushing all that is in use", quiet):
-                memory.persist(offset, length)
+        for begin, end in _stretches(told) if self._still.apart else ():
+            memory.persist(begin, end - begin)
+        for offset, length in _pieces(unflushed):
+            memory.persist(offset, length)
         self._send_ranges(ranges)
-        if pages is not None:
-            self._send(pairs_of(pages.ranges(begin, end - begin)))
-        elif all(replica.compares for replica in self._replicas):
+        self._send(told)
+        if all(replica.compares for replica in self._replicas):
             for replica in self._replicas:
-                self._send_differences(replica, begin, end)
+                self._send_differences(replica, untold)
         else:
-            for offset, length in chunks(begin, end, "sending all that is in use", quiet):
-                self._send_ranges([(offset, length)])
+            for piece in _pieces(untold):
+                self._send_ranges([piece])
 
     def _send_ranges(self, ranges: Sequence[tuple[int, int]]) -> None:
         self._send(np.array(ranges, dtype=np.uint64).reshape(-1, 2))
@@ -161,15 +170,34 @@ class Settling:
         else:
             self._core.persist_lent(ranges, self._lender)
 
-    def _send_differences(self, replica: Replica, begin: int, end: int) -> None:
+    def _send_differences(self, replica: Replica, untold: NDArray[np.uint64]) -> None:
         """Send every replica what one of them lacks."""
         name = resync.name_of(replica)
-        sent = resync.send_differences(
-            replica,
-            begin,
-            end,
-            self._send_ranges,
-            what=f"{name}: comparing what is in use",
-            memory=self._still.memory,
-        )
+        sent = 0
+        for begin, end in _stretches(untold):
+            sent += resync.send_differences(
+                replica,
+                begin,
+                end,
+                self._send_ranges,
+                what=f"{name}: comparing what may have been stored to",
+                memory=self._still.memory,
+            )
         log.info("%s: sent %d bytes that were stored and not persisted", name, sent)
+
+
+def _pieces(ranges: NDArray[np.uint64]) -> Iterator[tuple[int, int]]:
+    """Cut ranges so that an interrupt is noticed between two of them."""
+    for offset, length in ranges.tolist():
+        yield from chunks(offset, offset + length, "making what is in use durable", quiet)
+
+
+def _stretches(ranges: NDArray[np.uint64]) -> list[tuple[int, int]]:
+    """Return begin and end of ranges, those that lie near each other as one."""
+    found: list[tuple[int, int]] = []
+    for offset, length in ranges.tolist():
+        if found and offset - found[-1][1] <= _NEAR:
+            found[-1] = found[-1][0], offset + length
+        else:
+            found.append((offset, offset + length))
+    return found

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import signal
 import sys
 import threading
@@ -155,6 +156,20 @@ def test_to_a_target_that_takes_no_digests_everything_is_sent(local, node, tmp_p
     command = f"env PYTHONPATH={lacking.folder} {sys.executable} -P -m rpmemd"
     with make(local, node, command=command, tracking="off") as pool:
         store(filled(pool))
+    check(local, node)
+
+
+def test_arrays_that_nobody_opened_are_not_looked_at(local, node, caplog):
+    with make(local, node) as pool:
+        pool.persist(filled(pool))
+        small = pool.array("b", 1000, "u1")
+        small[:] = 1
+        pool.persist(small)
+    with rpmem.Pool.open(local, node.spec(), tracking="off") as pool:
+        small = pool["b"]
+        small[3] = 9
+        caplog.set_level(logging.DEBUG, "rpmem")
+    assert "sent 4096 bytes that were stored and not persisted" in caplog.text
     check(local, node)
 
 

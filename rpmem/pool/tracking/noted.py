@@ -14,14 +14,26 @@ class Noted:
     """Ranges that were stored to without anybody seeing it, until somebody looks for changes.
 
     Threads may note ranges at any time.
+
+    Parameters
+    ----------
+    touched : PageSet, optional
+        Their pages are added there for good.
+    keep : bool
+        Somebody will look for changes.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, touched: PageSet | None = None, *, keep: bool = True) -> None:
         self._ranges: list[tuple[int, int]] = []
+        self._touched = touched
+        self._keep = keep
 
     def note(self, offset: int, length: int) -> None:
         """Note a range, once all of it is stored."""
-        self._ranges.append((offset, length))
+        if self._touched is not None:
+            self._touched.add(offset, length)
+        if self._keep:
+            self._ranges.append((offset, length))
 
     def note_all(self, ranges: Iterable[tuple[int, int]]) -> None:
         """Note several ranges."""

@@ -19,13 +19,17 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, cast, get_args
 
+import numpy as np
+
 from rpmem.base.fork import forks
 from rpmem.base.handles import Handle
 from rpmem.errors import MissingExtension, UsageError
 from rpmem.pool.tracking.noted import Noted
-from rpmem.pool.tracking.ways import Reach, Way, set_for
+from rpmem.pool.tracking.ways import Reach, Way, pairs_of, set_for
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
     from rpmem.memory.changes.pageset import PageSet
     from rpmem.memory.region import Region
 
@@ -36,15 +40,14 @@ Mode = Literal["kernel", "digest", "off"]
 
 
 class Stored(NamedTuple):
-    """What may be stored and not acknowledged as a pool ends."""
+    """What may be stored and not acknowledged as a pool ends: offsets and lengths."""
 
-    #: What is in use: everything above is zero on every copy.
-    begin: int
-    end: int
-    #: Among these pages; None: nobody knows.
-    pages: PageSet | None
-    #: Whether all other pages are durable on the local copy, too.
-    here: bool
+    #: What tracking tells of: it is to be sent.
+    told: NDArray[np.uint64]
+    #: What somebody could have stored to: it is to be compared.
+    untold: NDArray[np.uint64]
+    #: What may not be durable on the local copy, besides what is to be sent.
+    unflushed: NDArray[np.uint64]
 
 
 class Tracking(Handle):
@@ -64,6 +67,8 @@ class Tracking(Handle):
         Where stores are noted that nothing sees.
     wanted : str
         What the user asked for; see `Pool.create`.
+    touched : PageSet, optional
+        What somebody could have stored to since the pool was opened; None: all that is in use.
 
     Raises
     ------
@@ -85,8 +90,10 @@ class Tracking(Handle):
         mark: Callable[[], int],
         noted: Noted,
         wanted: Wanted,
+        touched: PageSet | None = None,
     ) -> None:
         self._region = region
+        self._touched = touched
         self._reach = reach
         self._floor = floor
         self._size = size
@@ -143,33 +150,38 @@ class Tracking(Handle):
 
     # --- the end --------------------------------------------------------------------------
 
-    @property
-    def in_use(self) -> tuple[int, int]:
-        """Offsets of what can have been stored to: the first byte, and behind the last."""
-        return self._floor, max(self._mark(), self._end)
-
     def last_look(self, *, still: bool) -> Stored:
         """Return what may be stored and not acknowledged, once no call is in progress any more.
 
         Parameters
         ----------
         still : bool
-            Nobody stores to the memory meanwhile. Otherwise only what a kernel tells is of use.
+            Nobody stores to the memory meanwhile. Otherwise only the kernel tells anything.
         """
-        nothing = Stored(*self.in_use, None, here=False)
         # A signal handler may have interrupted a call that looks.
         if self._way is None or not self._lock.acquire(blocking=False):
-            return nothing
+            return self.untold()
         try:
             mode = self.mode
             if self._looking or mode == "off" or (mode == "digest" and not still):
-                return nothing
+                return self.untold()
             found = self._found(self._floor, self._size - self._floor)
             if found is None or (self._mode == "digest" and not self._reach.replicas):
-                return nothing
-            return Stored(self._floor, self._last(found[1]), found[1], here=self._mode == "kernel")
+                return self.untold()
+            pages = pairs_of(found[1].ranges(self._floor, self._size - self._floor))
+            if self._mode == "kernel":
+                return Stored(pages, pairs_of(b""), pairs_of(b""))
+            return Stored(pages, pairs_of(b""), self.untold().unflushed)
         finally:
             self._lock.release()
+
+    def untold(self) -> Stored:
+        """Return what may be stored and not acknowledged, if nobody has looked."""
+        if self._touched is None:
+            offsets = np.array([[self._floor, max(self._mark(), self._end) - self._floor]], "u8")
+        else:
+            offsets = pairs_of(self._touched.ranges(self._floor, self._size - self._floor))
+        return Stored(pairs_of(b""), offsets, offsets)
 
     def close(self) -> None:
         """Stop looking."""
