@@ -149,6 +149,16 @@ class Script:
             self.pool.close()
         self.pool = None
 
+    def die(self) -> None:
+        """Let go of the pool as a process does that dies; what it stored stays in page caches."""
+        assert self.pool is not None
+        self._flushed.clear()
+        self._views.clear()
+        with self.step("die"):
+            self.pool._copies.drop()
+            self.pool._tracking.close()
+        self.pool = None
+
     def remove(self) -> None:
         """Remove both copies, one after the other."""
         with self.step("remove here") as after:
@@ -304,7 +314,7 @@ class Script:
                 return [self.create]
             return [self.open] * 8 + [self.remove]
         found: list[Callable[[], object]] = [self.array] * (3 if len(self._views) < 6 else 0)
-        found += [self.close]
+        found += [self.close, self.die]
         if self._views:
             found += [self.delete, self.store, self.flush, self.flush, self.drain]
             found += [self.persist] * 6 + [self.persist_many] * 3
