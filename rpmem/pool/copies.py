@@ -353,6 +353,7 @@ class Copies(Handle):
 
     def _settled(self, still: Still) -> list[ReplicaKeeper]:
         """Make the copies equal, and return those replicas that are."""
+        self.absent.missed(still.stored.untold.tolist())
         # What an interrupted call left is on some copies and not on others.
         while True:
             intact = self._intact()

@@ -348,14 +348,14 @@ def test_nothing_changed_and_the_local_medium_refused(world: World):
 # --- what earlier sessions left ---------------------------------------------------------------
 
 
-def test_what_was_stored_before_the_pool_was_opened_is_sent(tmpfs: Path, mode: str):
+def test_what_an_earlier_session_stored_and_did_not_persist_is_there(tmpfs: Path, mode: str):
     world = World(tmpfs, mode)
     world.pages[3] = 6
     begin, spec = world.begin, world.nodes[0].spec
     del world.pages
     world.pool.close()
     with rpmem.Pool.open(tmpfs / "pool", spec, tracking=mode, **World.session()) as world.pool:
-        assert (world.there()[3] == 0).all()
+        assert (world.there()[3] == 6).all()
         array = world.pool["data"]
         array[-1] = 3
         world.pool.persist()

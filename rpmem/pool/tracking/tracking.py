@@ -166,7 +166,9 @@ class Tracking(Handle):
             if self._looking or mode == "off" or (mode == "digest" and not still):
                 return self.untold()
             found = self._found(self._floor, self._size - self._floor)
-            if found is None or (self._mode == "digest" and not self._reach.replicas):
+            reach = self._reach
+            others = len(reach.replicas) + len(reach.absent)
+            if found is None or (self._mode == "digest" and not others):
                 return self.untold()
             pages = pairs_of(found[1].ranges(self._floor, self._size - self._floor))
             if self._mode == "kernel":
