@@ -411,6 +411,22 @@ class SplitBrain(RpmemError):
     exit_status = 7
 
 
+class NotProvenNewest(RpmemError):
+    """A copy that was not reached may hold more than those that were."""
+
+    code = "not-proven-newest"
+    errno = _errno.ESTALE
+    exit_status = 7
+
+
+class CopyCorrupt(RpmemError):
+    """Bytes of a copy are not what they have to be: they rotted, or changed on their way."""
+
+    code = "copy-corrupt"
+    errno = _errno.EILSEQ
+    exit_status = 7
+
+
 class EpochRefused(RpmemError):
     """A copy does not take a record that would hide what it holds."""
 

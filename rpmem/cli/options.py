@@ -19,6 +19,23 @@ def _as_mode(context: click.Context, option: click.Parameter, value: str) -> int
         raise click.BadParameter(f"{value!r} is not a mode such as 600 or 640") from error
 
 
+def _as_replicas(
+    context: click.Context, argument: click.Parameter, words: tuple[str, ...]
+) -> list[str | tuple[str, str]]:
+    """Read replicas that are given as two words each, or as one with a blank in it."""
+    found: list[str | tuple[str, str]] = []
+    rest = list(words)
+    while rest:
+        first = rest.pop(0)
+        if " " in first and first.endswith(".set"):
+            found.append(first)
+        elif rest:
+            found.append((first, rest.pop(0)))
+        else:
+            raise click.BadParameter(f"{first!r} is not followed by the name of a pool set")
+    return found
+
+
 _TIMEOUT = click.option(
     "--timeout", type=float, help="Seconds to wait while nothing makes progress."
 )
@@ -50,6 +67,9 @@ mode_option = click.option(
     default="600",
     show_default=True,
     help="Permissions of new local files.",
+)
+replicas_argument = click.argument(
+    "replicas", nargs=-1, required=True, metavar="TARGET NAME.set...", callback=_as_replicas
 )
 where_argument = click.argument("where", metavar="LOCAL | TARGET")
 pool_set_argument = click.argument("pool_set", metavar="[NAME.set]", required=False)

@@ -1,4 +1,4 @@
-"""``rpmem restore``: a lost local pool, read back from a replica."""
+"""``rpmem restore``: a lost local pool, read back from its replicas."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Unpack
 import click
 
 from rpmem.cli.facts import pool_facts, raise_loss
-from rpmem.cli.options import local_argument, mode_option, session_options
+from rpmem.cli.options import local_argument, mode_option, replicas_argument, session_options
 from rpmem.cli.progress import Shown
 from rpmem.terminal.tables import console
 
@@ -15,20 +15,29 @@ if TYPE_CHECKING:
     from rpmem.session.options import SessionKeywords
 
 
-@click.command(short_help="Restore a local pool from a replica.")
+@click.command(short_help="Restore a local pool from its replicas.")
 @local_argument
-@click.argument("target")
-@click.argument("pool_set", metavar="NAME.set")
+@replicas_argument
+@click.option(
+    "--lost",
+    multiple=True,
+    metavar="'TARGET NAME.set' | UUID",
+    help="A copy that may be left out, whatever it holds; may be repeated.",
+)
 @mode_option
 @session_options
 def command(
     local: str,
-    target: str,
-    pool_set: str,
+    replicas: list[str | tuple[str, str]],
+    lost: tuple[str, ...],
     mode: int,
     **session: Unpack[SessionKeywords],
 ) -> None:
-    """Create LOCAL with everything that the replica NAME.set on TARGET holds.
+    """Create LOCAL with everything that the best of some replicas hold.
+
+    A replica is given by a TARGET and the name of a pool set there. Name all that there are: the
+    newest wins, and what arrives is checked. A copy of the pool that cannot be reached, and may
+    hold more, has to be named with --lost.
 
     LOCAL must either not exist, or be a poolset(5) file whose parts do not exist. Files get their
     names only when they are complete and durable. What takes more than two seconds shows how far
@@ -36,9 +45,8 @@ def command(
     """
     from rpmem.pool.pool import Pool
 
-    replica = (target, pool_set)
     with Shown() as shown:
-        restored = Pool.restore(local, replica, mode=mode, progress=shown, **session)
+        restored = Pool.restore(local, replicas, lost=lost, mode=mode, progress=shown, **session)
     with restored as pool:
         reached = pool.replicas
         console().print(pool_facts(pool))

@@ -106,7 +106,7 @@ def standing(
             hint="The local copy is out of date: move it away and use Pool.restore. " + give_up,
         )
     raise SplitBrain(
-        _story(other, mine, found, named, where),
+        story(other, mine, found, named, where),
         where=named,
         hint=f"Decide which of them to keep. {give_up}; to give up what only {where} has, "
         "move it away and use Pool.restore",
@@ -207,7 +207,7 @@ def last_common(one: Epoch, other: Epoch) -> Stamp | None:
     return max(shared, default=None)
 
 
-def _story(other: CopyRecord, mine: CopyRecord, found: Relation, named: str, where: str) -> str:
+def story(other: CopyRecord, mine: CopyRecord, found: Relation, named: str, where: str) -> str:
     """Tell how two copies came apart."""
     if found is Relation.UNRELATED:
         return (

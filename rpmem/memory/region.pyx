@@ -24,6 +24,8 @@ from cpython.buffer cimport (
 from libc.errno cimport ERANGE, EROFS
 from libc.stdint cimport uint64_t, uintptr_t
 
+from posix.mman cimport madvise
+
 from rpmem.base.bounds cimport is_outside
 from rpmem.memory.mapping cimport (
     mapping_leave, mapping_of_memory, mapping_of_parts, mapping_of_zeros, mapping_release, natural,
@@ -35,7 +37,17 @@ from rpmem.memory.refusal cimport refusal_first, refusal_free, refusal_init, ref
 from rpmem.memory.words cimport rpmem_copy_words
 
 
+cdef extern from *:
+    """
+    #include <sys/mman.h>
+    #ifndef MADV_POPULATE_WRITE
+    #define MADV_POPULATE_WRITE 23
+    #endif
+    """
+    const int MADV_POPULATE_WRITE
+
 cdef enum:
+    PAGE_SIZE = 4096
     # Below this many bytes a cache-line flush takes less time than releasing the GIL.
     FLUSH_WORTH_THE_GIL = 4096
 
@@ -264,6 +276,27 @@ cdef class Region:
             rpmem_copy_words(self.base + at, <const char *> data.buf, <size_t> data.len)
         finally:
             PyBuffer_Release(&data)
+
+    def populate(self, offset, length):
+        """Let the kernel map the pages of a range that is about to be stored to, all at once.
+
+        What they hold stays. Without it, the first store to each page is interrupted. Where the
+        kernel cannot do it (before Linux 5.14), nothing happens.
+        """
+        cdef uint64_t at = natural(offset, "offset")
+        cdef uint64_t count = natural(length, "length")
+        cdef uintptr_t first
+        alive(self)
+        within(self, at, count)
+        if count == 0 or not self.writable:
+            return
+        first = <uintptr_t> (self.base + at)
+        count += first % PAGE_SIZE
+        first -= first % PAGE_SIZE
+        self.busy += 1
+        with nogil:
+            madvise(<void *> first, count, MADV_POPULATE_WRITE)
+        self.busy -= 1
 
     cdef int c_flush(self, uint64_t offset, uint64_t length) noexcept nogil:
         return on_range(self, FLUSH, offset, length)

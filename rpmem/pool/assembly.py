@@ -1,4 +1,4 @@
-"""How the copies of a pool are put together: created, opened, or restored from a replica.
+"""How the copies of a pool are put together: created or opened.
 
 Each function returns an `Assembly` in which every replica equals the local copy and an epoch of all
 of them has begun (once `Members.found` was called, where they are new), or raises and leaves
@@ -15,19 +15,14 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from rpmem.base import environment, interrupts
-from rpmem.base.pool_format import POOL_FLOOR, RECORD_OFFSET
+from rpmem.base.pool_format import RECORD_OFFSET
 from rpmem.base.target import ReplicaSpec
 from rpmem.base.values import replace
-from rpmem.epochs import opening
 from rpmem.epochs.members import Members
-from rpmem.epochs.record import CopyRecord, Mark
 from rpmem.errors import (
     CatalogueCorrupt,
     HeaderError,
-    PoolSetTooSmall,
     RpmemError,
-    StaleReplica,
-    UsageError,
 )
 from rpmem.files.attributes import MAJOR, SIGNATURE, PoolAttributes, random_uuid
 from rpmem.files.locks import undisturbed
@@ -36,14 +31,13 @@ from rpmem.pool import joining, resync
 from rpmem.pool.absent import Absent
 from rpmem.pool.catalogue.catalogue import Catalogue
 from rpmem.pool.keepers import LocalKeeper, ReplicaKeeper, keeper_of
-from rpmem.pool.local import FilePlace, LocalCopy, MemoryPlace, Place
+from rpmem.pool.local import LocalCopy, Place
 from rpmem.pool.medium import PoolMedium
-from rpmem.pool.progress import Progress, chunks, quiet
+from rpmem.pool.progress import Progress, quiet
 from rpmem.pool.superblock import (
     LAYOUT_OFFSET,
     LAYOUT_SIZE,
     MAGIC_1,
-    SMALLEST_POOL,
     Layout,
     refuse_format_1,
 )
@@ -86,14 +80,18 @@ class Assembly:
         """The connected replicas, in order."""
         return [keeper.replica for keeper in self.members.others]
 
+    @property
+    def alone(self) -> bool:
+        """Whether every replica was lost: the local copy may be the only one."""
+        return all(replica.failure is not None for replica in self.replicas)
+
     def undo(self, *, remove: bool) -> None:
         """Disconnect and unmap, and with `remove` remove what was created."""
-        _let_go(self.copy, self.replicas, remove=remove, remove_replicas=remove)
+        let_go(self.copy, self.replicas, remove=remove, remove_replicas=remove)
 
     def forsake(self) -> None:
         """Undo a restore: remove the local copy, unless it is the only one."""
-        alone = any(replica.failure is not None for replica in self.replicas)
-        _let_go(self.copy, self.replicas, remove=not alone)
+        let_go(self.copy, self.replicas, remove=not self.alone)
 
 
 def create(
@@ -110,7 +108,7 @@ def create(
     try:
         layout = Layout.plan(copy.region.size, ring[0].poolset_uuid)
         own = LocalKeeper(copy.region, layout.pool_id, place.where, uuid=ring[0].uuid)
-        keepers = _connect_all(specs, copy.region, layout, options, ring[1:])
+        keepers = connect_all(specs, copy.region, layout, options, ring[1:])
     except BaseException:
         with interrupts.undoing():
             copy.close(remove=True)
@@ -149,74 +147,16 @@ def open_all(
             # What its writer only stored will be seen: a power cut must not take it away again.
             copy.region.persist(0, found.catalogue.mark)
         found.keeper.settle()
-        keepers = _connect_all(specs, copy.region, found.layout, options)
+        keepers = connect_all(specs, copy.region, found.layout, options)
         members: Members[ReplicaKeeper] = Members(found.keeper)
         absent = Absent(copy.region.size)
         # Whoever has a buffer may have stored to it since it was closed.
         how = functools.partial(joining.agree, progress=progress, believed=copy.keeps_zeros)
         how(members, keepers, found.layout, absent, discard=discard)
     except BaseException:
-        _let_go(copy, [keeper.replica for keeper in keepers])
+        let_go(copy, [keeper.replica for keeper in keepers])
         raise
     return Assembly(copy, found.layout, members, absent, found.catalogue)
-
-
-def restore(
-    place: Place,
-    spec: ReplicaSpec,
-    options: SessionOptions,
-    *,
-    mode: int,
-    progress: Progress = quiet,
-) -> Assembly:
-    """Make a new local copy from a replica, and keep that replica."""
-    options = options.for_target(spec.target)
-    attributes, layout, record = _examine(spec, options)
-    mine = _local_attributes(attributes, place)
-    if isinstance(place, FilePlace):
-        copy: LocalCopy = place.create_hidden(layout.pool_size, mine, mode)
-    elif isinstance(place, MemoryPlace):
-        copy = place.create(None, mine, mode)
-    else:
-        raise UsageError("a pool is restored into a path or a buffer")
-    keepers: list[ReplicaKeeper] = []
-    try:
-        if copy.region.size < layout.pool_size:
-            raise PoolSetTooSmall(
-                f"the pool has {layout.pool_size} bytes, but there is room for only "
-                f"{copy.region.size}",
-                where=place.where,
-            )
-        keepers = _connect_all([spec], copy.region, layout, options)
-        own = LocalKeeper(copy.region, layout.pool_id, place.where, uuid=mine.uuid)
-        members: Members[ReplicaKeeper] = Members(own, keepers)
-        members.adopt()
-        catalogue = _read_back(copy, keepers[0], layout, record, progress)
-        if record.mark is not Mark.CLEAN:
-            # What was read will be seen: it has to be durable there, too.
-            resync.push(keepers[0].replica, layout, progress, strict=True)
-        _begin_restored(members)
-        copy.publish()
-    except BaseException:
-        _let_go(copy, [keeper.replica for keeper in keepers], remove=True)
-        raise
-    return Assembly(copy, layout, members, Absent(copy.region.size), catalogue)
-
-
-def _begin_restored(members: Members[ReplicaKeeper]) -> None:
-    """Begin an epoch with the new copy, without the replica where that was lost meanwhile."""
-    (source,) = members.others
-    try:
-        members.begin()
-    except RpmemError as error:
-        if source.replica.failure is None:
-            raise
-        # The only other copy of the pool is gone: ours must stay, and the first persist will report
-        # it.
-        log.warning("%s", error)
-        members.others.clear()
-        members.begin([source.record] if source.record is not None else [])
-        members.others.append(source)
 
 
 def connect_one(
@@ -265,11 +205,6 @@ def _read_superblock(copy: LocalCopy, *, to_look: bool = False) -> _Superblock:
     return _Superblock(layout, keeper, catalogue)
 
 
-def _local_attributes(attributes: PoolAttributes, place: Place) -> PoolAttributes:
-    """Return the attributes of a restored copy: the replica's, with a uuid of its own."""
-    return replace(attributes, uuid=random_uuid(), incompat=place.incompat)
-
-
 def _ring(count: int, incompat: int, user_flags: bytes) -> list[PoolAttributes]:
     """Return the attributes of `count` copies, each linked to its neighbours as PMDK does."""
     uuids = [random_uuid() for _ in range(count)]
@@ -292,13 +227,14 @@ def _ring(count: int, incompat: int, user_flags: bytes) -> list[PoolAttributes]:
 # --- replicas ---------------------------------------------------------------------------------
 
 
-def _session(
+def open_session(
     spec: ReplicaSpec,
     region: Region,
     pool_size: int,
     options: SessionOptions,
-    attributes: PoolAttributes | None,
+    attributes: PoolAttributes | None = None,
 ) -> Replica:
+    """Connect a replica, and with attributes create it."""
     keywords = options.keywords()
     if attributes is None:
         return low_tier.open(spec.target, spec.pool_set, region, pool_size=pool_size, **keywords)
@@ -320,24 +256,25 @@ def _connect(
     options: SessionOptions,
     attributes: PoolAttributes | None = None,
 ) -> ReplicaKeeper:
-    replica = _session(spec, region, layout.pool_size, options, attributes)
+    replica = open_session(spec, region, layout.pool_size, options, attributes)
     try:
-        return _keeper(replica, region, layout.pool_id, options)
+        return keeper_for(replica, region, layout.pool_id, options)
     except BaseException:
         with interrupts.undoing():
             dismiss(replica, remove=attributes is not None)
         raise
 
 
-def _keeper(
+def keeper_for(
     replica: Replica, region: Region, pool_id: bytes, options: SessionOptions
 ) -> ReplicaKeeper:
+    """Return the keeper of the record of a replica that was just connected."""
     uuid = random_uuid() if replica.attributes is None else replica.attributes.uuid
     timeout_s = environment.timeout_of(options.timeout)
     return keeper_of(replica, region, pool_id, uuid, timeout_s=timeout_s)
 
 
-def _connect_all(
+def connect_all(
     specs: Sequence[ReplicaSpec],
     region: Region,
     layout: Layout,
@@ -365,7 +302,7 @@ def _connect_all(
     raise first
 
 
-def _let_go(
+def let_go(
     copy: LocalCopy,
     replicas: Sequence[Replica],
     *,
@@ -385,62 +322,3 @@ def dismiss(replica: Replica, *, remove: bool = False) -> None:
         replica.close(remove=remove)
     except RpmemError as error:
         log.warning("%s", error)
-
-
-# --- restoring --------------------------------------------------------------------------------
-
-
-def _examine(
-    spec: ReplicaSpec, options: SessionOptions
-) -> tuple[PoolAttributes, Layout, CopyRecord]:
-    """Examine a replica about which nothing is known yet."""
-    scratch = Region.anonymous(SMALLEST_POOL)
-    replica = _session(spec, scratch, scratch.size, options, None)
-    try:
-        attributes = replica.attributes
-        resync.check_format(attributes, str(spec))
-        layout = resync.layout_of(replica)
-        if attributes is None or layout is None:
-            raise CatalogueCorrupt(
-                "the replica holds no complete pool",
-                where=str(spec),
-                hint="Its creation may have been interrupted; try another replica",
-            )
-        keeper = _keeper(replica, scratch, layout.pool_id, options)
-    finally:
-        replica.close()
-        scratch.close()
-    if keeper.damage is not None:
-        raise CatalogueCorrupt(
-            f"the record of the copy is damaged: {keeper.damage}",
-            where=str(spec),
-            hint="Nobody knows any more what it holds; restore from another replica",
-        )
-    record = opening.check_known(keeper.record, named=str(spec))
-    opening.check_complete(record, named=str(spec))
-    return attributes, layout, record
-
-
-def _read_back(
-    copy: LocalCopy,
-    source: ReplicaKeeper,
-    layout: Layout,
-    record: CopyRecord,
-    progress: Progress,
-) -> Catalogue:
-    """Read what all copies have in common; return the catalogue that was found in it."""
-    with memoryview(copy.region) as view:
-        what = f"{source.named}: reading the whole pool"
-        for begin, length in chunks(POOL_FLOOR, layout.pool_size, what, progress):
-            with view[begin : begin + length] as piece:
-                source.replica.read(piece, begin)
-    medium = PoolMedium(copy.region)
-    found = Layout.unpack(medium.load(LAYOUT_OFFSET, LAYOUT_SIZE), where=source.named)
-    if (found, source.record) != (layout, record):
-        raise StaleReplica(
-            "the replica changed while it was being read",
-            where=source.named,
-            hint="Another initiator uses it; close that one first",
-        )
-    clean = record.mark is Mark.CLEAN
-    return Catalogue.read(medium, layout, clean=clean, where=source.named)

@@ -173,7 +173,7 @@ class OpenPool(Closing):
 
     def _unrestore(self) -> None:
         """Undo the restore: the local copy is removed, unless it is the only one."""
-        alone = any(replica.failure is not None for replica in self._copies.replicas)
+        alone = all(replica.failure is not None for replica in self._copies.replicas)
         self._copies.abandon(remove=False)
         self._let_go(remove=not alone)
 

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import operator
+import re
 from collections.abc import Iterable
 from typing import Any, TypeAlias
 
 from rpmem.base.sizes import parse_size
 from rpmem.base.target import ReplicaSpec, Target
+from rpmem.base.values import Record
 from rpmem.epochs.record import MOST_MEMBERS
 from rpmem.errors import UsageError
 from rpmem.files.drafts import PRIVATE
 
 _ALL_MAY = 0o777
+_UUID = re.compile(r"[0-9a-fA-F]{32}")
 
 ReplicaLike: TypeAlias = str | tuple[str | Target, str] | ReplicaSpec
 
@@ -56,6 +59,17 @@ def replica_specs(
     return specs
 
 
+def source_specs(replicas: Iterable[ReplicaLike] | ReplicaLike) -> list[ReplicaSpec]:
+    """Return the specs of replicas to restore from; a single one may be a pair, too."""
+    several: Any = replicas
+    if isinstance(replicas, tuple) and len(replicas) == 2:
+        first, second = replicas
+        # Two replicas in a tuple are two strings with a blank, or two of another kind.
+        if isinstance(first, str | Target) and isinstance(second, str) and " " not in second:
+            several = [replicas]
+    return replica_specs(several)
+
+
 def named_among(
     specs: Iterable[ReplicaSpec], wanted: Iterable[ReplicaLike] | ReplicaLike
 ) -> list[ReplicaSpec]:
@@ -69,6 +83,29 @@ def named_among(
                 hint="discard names those of the replicas that may be overwritten",
             )
     return found
+
+
+class LostCopies(Record):
+    """Copies that a person gives up, whatever only they hold.
+
+    Parameters
+    ----------
+    copies : frozenset of bytes
+        Uuids.
+    specs : tuple of ReplicaSpec
+        Where others were.
+    """
+
+    copies: frozenset[bytes] = frozenset()
+    specs: tuple[ReplicaSpec, ...] = ()
+
+
+def lost_copies(lost: Iterable[ReplicaLike] | ReplicaLike) -> LostCopies:
+    """Return the copies that are named as lost: replicas, or uuids of copies in hexadecimal."""
+    several: Any = [lost] if isinstance(lost, str | ReplicaSpec) else list(lost)
+    uuids = [each for each in several if isinstance(each, str) and _UUID.fullmatch(each)]
+    specs = replica_specs([each for each in several if each not in uuids])
+    return LostCopies(frozenset(map(bytes.fromhex, uuids)), tuple(specs))
 
 
 def mode_of(mode: int) -> int:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Self, Unpack
 from rpmem.base import interrupts
 from rpmem.errors import ClosedError, RangeError, StaleReplica
 from rpmem.files.drafts import PRIVATE
-from rpmem.pool import assembly, resync, transfer
+from rpmem.pool import assembly, restoring, resync, transfer
 from rpmem.pool.arrays import Views
 from rpmem.pool.attrs import Attrs
 from rpmem.pool.catalogue.catalogue import Catalogue
@@ -20,11 +20,13 @@ from rpmem.pool.lifetime import OpenPool
 from rpmem.pool.local import place_of
 from rpmem.pool.options import (
     ReplicaLike,
+    lost_copies,
     mode_of,
     named_among,
     replica_spec,
     replica_specs,
     size_of,
+    source_specs,
 )
 from rpmem.pool.progress import Progress, checked
 from rpmem.pool.tracking.tracking import Mode, wanted_of
@@ -192,6 +194,7 @@ class Pool(OpenPool):
         readonly: bool = False,
         discard: Iterable[ReplicaLike] | ReplicaLike = (),
         progress: Progress | None = None,
+        rate_limit: int | str | None = None,
         tracking: str = "auto",
         **session: Unpack[SessionKeywords],
     ) -> Self:
@@ -217,7 +220,7 @@ class Pool(OpenPool):
         discard : iterable of replicas
             Those of the replicas that may be overwritten even if they hold what the local copy does
             not: acknowledged data that only they have is lost.
-        progress : callable, optional
+        progress, rate_limit : optional
             As for `restore`, while a replica is sent the pool.
         tracking, **session
             As for `create`.
@@ -245,7 +248,7 @@ class Pool(OpenPool):
         place, options = place_of(local), SessionOptions(**session)
         specs = place.replicas if replicas is None else replica_specs(replicas)
         discarded = named_among(specs, discard)
-        told, how = checked(progress), wanted_of(tracking)
+        told, how = checked(progress, rate_limit), wanted_of(tracking)
         all_of = functools.partial(assembly.open_all, discard=discarded, progress=told)
         make = functools.partial(all_of, place, specs, options)
         if readonly:
@@ -259,64 +262,71 @@ class Pool(OpenPool):
     def restore(
         cls,
         local: str | os.PathLike[str] | Buffer,
-        replica: ReplicaLike,
+        replicas: Iterable[ReplicaLike] | ReplicaLike,
         *,
+        lost: Iterable[ReplicaLike] | ReplicaLike = (),
         mode: int = PRIVATE,
         progress: Progress | None = None,
+        rate_limit: int | str | None = None,
         tracking: str = "auto",
         **session: Unpack[SessionKeywords],
     ) -> Self:
-        """Create a new local copy of a pool from one of its replicas.
+        """Create a new local copy of a pool from the best of its replicas.
 
-        A new epoch begins with these two copies. All other ones are given up: they can be attached
-        again, and are sent what they lack, unless somebody has gone on with one of them meanwhile.
+        The newest epoch that one of them records wins. Copies that have everything acknowledged in
+        it are read at the same time; what arrives is compared with digests of what they hold, and
+        where it is something else the next one is read. Where copies of a closed pool differ, most
+        of them are right. Replicas that hold less are never read, but sent what they lack.
+
+        A new epoch begins with the new copy and these replicas. All other ones are given up: they
+        can be attached again, unless somebody has gone on with one of them meanwhile.
 
         Parameters
         ----------
         local : path or buffer
-            A file that does not exist, a poolset(5) file whose parts do not exist, or a buffer of
-            at least the pool's size. Files get their names only when they are complete and
-            durable; an existing file is never touched.
-        replica : replica
-            The copy to read.
-        mode : int
-            As for `create`.
+            As for `create`; a buffer has at least the pool's size. Files get their names only when
+            they are complete and durable; an existing file is never touched.
+        replicas : iterable of replicas
+            One, or all that there are. One that cannot be reached has to be named in `lost`, too.
+        lost : iterable of replicas
+            Other copies that may be left out whatever they hold: replicas, or uuids as ``rpmem
+            info`` shows them. The local copy that is restored need not be named.
         progress : callable, optional
-            ``progress(done_bytes, total_bytes, what)`` is called now and then while the pool is
-            read, perhaps in another thread. What it raises undoes the call, as an interrupt does,
-            and is raised here.
-        tracking : {"auto", "kernel", "digest", "off"}
-            As for `create`.
-        **session
+            ``progress(done_bytes, total_bytes, what)`` is called now and then, perhaps in another
+            thread. What it raises undoes the call, as an interrupt does, and is raised here.
+        rate_limit : int or str, optional
+            The most bytes that are read, compared or sent in a second, or such as ``"100MB"``.
+        mode, tracking, **session
             As for `create`.
 
         Returns
         -------
         Pool
-            Open, with that replica attached.
+            Open, with these replicas, lost ones too: calls raise until those are detached.
 
         Raises
         ------
-        PoolSetExists
-            A file with that name exists.
+        NotProvenNewest
+            A copy that was not reached may hold more.
         CatalogueCorrupt, StaleReplica
-            The replica does not hold a complete pool, or was being brought up to date when its
-            initiator died and is a mixture.
+            None of the newest replicas holds a complete pool, or they are mixtures.
+        SplitBrain
+            Two replicas each hold what the other lacks: name one of them, and the other in `lost`.
+        CopyCorrupt
+            No copy sends what it holds, or copies of a closed pool differ.
         PoolSetError, LaunchError, FabricError, ReplicaLost
-            A copy could not be created or read. Nothing is left behind, with one exception: if the
-            replica was lost after the local copy was complete, the local copy stays, since it may
-            be the only one.
+            A copy could not be created, as a file of that name exists, or not be read. Nothing is
+            left behind, unless all replicas were lost once the local copy was complete.
         """
         options = SessionOptions(**session)
-        place, spec, permissions = place_of(local), replica_spec(replica), mode_of(mode)
-        told, how = checked(progress), wanted_of(tracking)
+        specs = source_specs(replicas)
+        place, permissions, given_up = place_of(local), mode_of(mode), lost_copies(lost)
+        told, how = checked(progress, rate_limit), wanted_of(tracking)
+        make = functools.partial(
+            restoring.restore, place, specs, options, lost=given_up, mode=permissions, progress=told
+        )
         return interrupts.guarded(
-            lambda: cls._over(
-                lambda: assembly.restore(place, spec, options, mode=permissions, progress=told),
-                options,
-                undo=lambda made: made.forsake(),
-                tracking=how,
-            ),
+            lambda: cls._over(make, options, undo=lambda made: made.forsake(), tracking=how),
             lambda pool: pool._unrestore(),
         )
 
@@ -686,6 +696,7 @@ class Pool(OpenPool):
         parts: int = 0,
         discard: bool = False,
         progress: Progress | None = None,
+        rate_limit: int | str | None = None,
     ) -> Replica:
         """Add a new replica, or one that was lost and is back, and send it what it lacks.
 
@@ -701,9 +712,9 @@ class Pool(OpenPool):
             As for `create`.
         discard : bool
             Overwrite it even if it holds what the local copy does not, as for `open`.
-        progress : callable, optional
-            As for `restore`, while the replica is sent the pool. It must not use the pool, whose
-            calls wait.
+        progress, rate_limit : optional
+            As for `restore`, while the replica is sent the pool. `progress` must not use the pool,
+            whose calls wait.
 
         Returns
         -------
@@ -717,7 +728,7 @@ class Pool(OpenPool):
         """
         self._check_alive()
         self._check_writable("attach a replica")
-        spec, told = replica_spec(replica, parts), checked(progress)
+        spec, told = replica_spec(replica, parts), checked(progress, rate_limit)
         return interrupts.guarded(
             lambda: self._copies.attach(spec, create=create, discard=discard, progress=told),
             lambda joined: self._copies.withdraw(joined, remove=create),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Final, TypeAlias
 
@@ -9,6 +10,7 @@ import numpy as np
 
 from rpmem.base import interrupts
 from rpmem.errors import UsageError
+from rpmem.pool.options import size_of
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -24,16 +26,43 @@ def quiet(done_bytes: int, total_bytes: int, what: str) -> None:
     """Tell nobody."""
 
 
-def checked(progress: Progress | None) -> Progress:
-    """Return a user's callable, or `quiet` for None."""
-    if progress is None:
-        return quiet
-    if not callable(progress):
+def checked(progress: Progress | None, rate_limit: int | str | None = None) -> Progress:
+    """Return what takes the reports of a transfer: a user's callable, or nobody, and its pace.
+
+    Parameters
+    ----------
+    progress : callable or None
+        Called by one thread at a time.
+    rate_limit : int, str or None
+        Bytes in a second, or such as ``"100MB"``; None: no limit.
+    """
+    if progress is not None and not callable(progress):
         raise UsageError(
             f"progress is {progress!r}, which cannot be called",
             hint="Give it a callable (done_bytes, total_bytes, what)",
         )
-    return progress
+    limit = size_of(rate_limit)
+    told = quiet if progress is None else _in_turn(progress)
+    if limit is None:
+        return told
+    from rpmem.pool.pacing import Paced
+
+    return Paced(told, limit)
+
+
+def _in_turn(progress: Progress) -> Progress:
+    lock = threading.Lock()
+
+    def report(done_bytes: int, total_bytes: int, what: str) -> None:
+        with lock:
+            progress(done_bytes, total_bytes, what)
+
+    return report
+
+
+def chunk_of(progress: Progress) -> int:
+    """Return how many bytes are to be done between two reports."""
+    return getattr(progress, "chunk", CHUNK)
 
 
 def chunks(begin: int, end: int, what: str, progress: Progress) -> Iterator[tuple[int, int]]:
@@ -49,9 +78,10 @@ def chunks(begin: int, end: int, what: str, progress: Progress) -> Iterator[tupl
         What it raises ends the transfer.
     """
     progress(0, end - begin, what)
-    for offset in range(begin, end, CHUNK):
+    most = chunk_of(progress)
+    for offset in range(begin, end, most):
         interrupts.check()
-        length = min(CHUNK, end - offset)
+        length = min(most, end - offset)
         yield offset, length
         progress(offset + length - begin, end - begin, what)
 
@@ -73,7 +103,7 @@ def parts(
     first = done = 0
     while first < len(ranges):
         interrupts.check()
-        after = max(first + 1, int(np.searchsorted(ends, done + CHUNK, "right")))
+        after = max(first + 1, int(np.searchsorted(ends, done + chunk_of(progress), "right")))
         yield ranges[first:after]
         first, done = after, int(ends[after - 1])
         progress(done, total, what)
@@ -81,4 +111,9 @@ def parts(
 
 def within(progress: Progress, before: int, total: int) -> Progress:
     """Return what reports a part of a longer transfer, of which so many bytes are done before."""
-    return lambda done_bytes, _, what: progress(before + done_bytes, total, what)
+
+    def report(done_bytes: int, total_bytes: int, what: str) -> None:
+        progress(before + done_bytes, total, what)
+
+    report.chunk = chunk_of(progress)  # type: ignore[attr-defined]
+    return report

@@ -92,9 +92,9 @@ def use(path, *nodes, name, value=1.0, **how):
         fill(pool, name, value)
 
 
-def restored(path, node, *, name):
+def restored(path, node, *lost, name):
     """Restore from a replica, and go on."""
-    with rpmem.Pool.restore(path, node.spec()) as pool:
+    with rpmem.Pool.restore(path, node.spec(), lost=[each.spec() for each in lost]) as pool:
         fill(pool, name)
 
 
@@ -122,7 +122,9 @@ def test_a_partition_in_which_both_sides_went_on_and_that_heals(places):
                 os.kill(cut_off, signal.SIGCONT)
         wait_unlocked(places.two.directory / "pool.set")
         # The other side goes on at the same time.
-        with rpmem.Pool.restore(places.elsewhere, places.two.spec()) as other:
+        with rpmem.Pool.restore(
+            places.elsewhere, places.two.spec(), lost=places.one.spec()
+        ) as other:
             fill(other, "there")
             pool.persist(array)
             fill(pool, "here")
@@ -201,7 +203,7 @@ def test_two_replicas_of_different_age_after_a_disk_was_lost(places):
         fill(pool, "newer")
     places.here.unlink()
     # The older one is taken, and used: it lacks what the newer one has.
-    restored(places.here, places.two, name="wrong")
+    restored(places.here, places.two, places.one, name="wrong")
     with places.refused(SplitBrain, "went on to epoch", places.one.spec()):
         rpmem.Pool.open(places.here, [places.two.spec(), places.one.spec()])
     with rpmem.Pool.open(places.here, places.two.spec()) as pool, places.refused(SplitBrain):
@@ -321,7 +323,7 @@ def test_a_replica_that_was_restored_from_twice_at_two_places(places):
 def test_a_detached_replica_that_somebody_else_used(places):
     with places.create(places.one, places.two) as pool:
         pool.detach(1)
-        restored(places.elsewhere, places.two, name="there")
+        restored(places.elsewhere, places.two, places.one, name="there")
         with places.refused(
             SplitBrain,
             f"{places.here} let go of the other (",

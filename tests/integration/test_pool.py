@@ -252,7 +252,7 @@ def test_a_new_replica_for_an_old_pool(local, node, other):
         joined = pool.attach(other.spec(), create=True, parts=2)
         assert pool.replicas[1] is joined
         fill(pool, "b", 9)
-    with rpmem.Pool.restore(local.with_name("again"), other.spec()) as pool:
+    with rpmem.Pool.restore(local.with_name("again"), other.spec(), lost=node.spec()) as pool:
         assert (pool["a"] == 8).all()
         assert (pool["b"] == 9).all()
 

@@ -165,48 +165,6 @@ MUTANTS = (
         "if False:",
         _POOL,
     ),
-    Mutant(
-        "a replica with a damaged record is restored from",
-        "_examine",
-        "if keeper.damage is not None:",
-        "if False:",
-        _POOL,
-    ),
-    Mutant(
-        "a replica changes while it is restored from",
-        "_read_back",
-        "(found, source.record) != (layout, record)",
-        "found != layout",
-        _POOL,
-    ),
-    Mutant(
-        "a restored copy has its name before its epoch",
-        "restore",
-        "        _begin_restored(members)\n        copy.publish()\n",
-        "        copy.publish()\n        _begin_restored(members)\n",
-        _POOL,
-    ),
-    Mutant(
-        "what is restored into is never told to be a mixture",
-        "restore",
-        "        members.adopt()\n",
-        "",
-        _POOL,
-    ),
-    Mutant(
-        "any failure of a restore is taken for the loss of the replica",
-        "_begin_restored",
-        "        if source.replica.failure is None:\n            raise\n",
-        "",
-        _POOL,
-    ),
-    Mutant(
-        "a restored pool forgets the replica that was lost",
-        "_begin_restored",
-        "        members.others.append(source)\n",
-        "",
-        _POOL,
-    ),
     # --- changes of the set -------------------------------------------------------------------
     Mutant(
         "copies that may differ in the pool's own records stay in use",

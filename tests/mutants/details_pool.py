@@ -179,7 +179,7 @@ MUTANTS = (
     ),
     Mutant(
         "replicas that were made beside one that failed stay",
-        "_connect_all",
+        "connect_all",
         "remove=attributes is not None",
         "remove=attributes is None",
         (
@@ -187,13 +187,6 @@ MUTANTS = (
             "tests/unit/pool/test_pool_steps.py",
             "tests/faults/test_creations.py",
         ),
-    ),
-    Mutant(
-        "a restored pool begins no epoch",
-        "restore",
-        "        _begin_restored(members)\n",
-        "",
-        _RECORDED,
     ),
     Mutant(
         "a replica that is sent the whole pool gets no superblock",

@@ -22,6 +22,7 @@ from tests.mutants import (
     pagemap,
     pool,
     records,
+    restoring,
     tracking,
 )
 
@@ -38,6 +39,7 @@ _MODULES = (
     pagemap,
     pool,
     records,
+    restoring,
     tracking,
 )
 _DETAILS = (

@@ -96,13 +96,6 @@ MUTANTS = (
         _POOL,
     ),
     Mutant(
-        "a restore reads the first 16 MiB only",
-        "_read_back",
-        "for begin, length in chunks(POOL_FLOOR, layout.pool_size, what, progress):",
-        "for begin, length in list(chunks(POOL_FLOOR, layout.pool_size, what, progress))[:1]:",
-        _RECORDED,
-    ),
-    Mutant(
         "a root found at open is not flushed",
         "Catalogue.settle",
         "medium.persist(self._layout.slot_offset(self._slot), self._root.size)",

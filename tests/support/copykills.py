@@ -327,7 +327,8 @@ def _between(copies: Copies, journal: Journal, dice: random.Random, counts: Coun
         same = relation(there.record, here.record) is Relation.SAME and there.record.complete
         if same and dice.random() < 0.1:
             copies.here.unlink()
-            with rpmem.Pool.restore(copies.here, copies.spec(each), **_SESSION) as pool:
+            lost = [copies.spec(other) for other in REPLICAS if other != each]
+            with rpmem.Pool.restore(copies.here, copies.spec(each), lost=lost, **_SESSION) as pool:
                 number = {int(word) >> 32 for word in pool["kept"]}
                 _check_rounds("the restored copy", number, *_promised(journal))
                 pool.persist()

@@ -310,7 +310,7 @@ def _opened_again(world: World, operation: Operation, report: dict[str, Any]) ->
         pool.attach(world.replicas[0], create=True, parts=world.layout.replica_parts)
         return pool
     if operation.name == "restore" and not any(part.exists() for part in parts_of_local(world)):
-        return rpmem.Pool.restore(world.local, world.replicas[0], **world.session)
+        return _restored(world)
     try:
         return world.open()
     except StaleReplica:
@@ -319,7 +319,12 @@ def _opened_again(world: World, operation: Operation, report: dict[str, Any]) ->
             raise
     for part in parts_of_local(world):
         part.rename(world.root / f"away-{part.name}")
-    return rpmem.Pool.restore(world.local, world.replicas[0], **world.session)
+    return _restored(world)
+
+
+def _restored(world: World) -> rpmem.Pool:
+    first, *lost = world.replicas
+    return rpmem.Pool.restore(world.local, first, lost=lost, **world.session)
 
 
 def parts_of_local(world: World) -> list[Path]:

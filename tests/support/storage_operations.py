@@ -314,7 +314,8 @@ def _pull(_: World, pool: rpmem.Pool) -> None:
 
 
 def _restore(world: World, _: Any) -> rpmem.Pool:
-    return rpmem.Pool.restore(world.local, world.replicas[0], **world.session)
+    first, *lost = world.replicas
+    return rpmem.Pool.restore(world.local, first, lost=lost, **world.session)
 
 
 def _close(_: World, pool: rpmem.Pool) -> None:

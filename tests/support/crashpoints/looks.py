@@ -153,7 +153,9 @@ class Look:
             return
         path = os.path.join(self.root, "restored.pool")
         try:
-            pool = rpmem.Pool.restore(path, self.spec(replica), **SESSION)
+            pool = rpmem.Pool.restore(
+                path, self.spec(replica), lost=self._others(replica), **SESSION
+            )
         except (StaleReplica, *_INCOMPLETE) as error:
             if replica not in self.operation.joins or self.ended:
                 raise
@@ -254,10 +256,16 @@ class Look:
         else:
             self._count("attached")
 
+    def _others(self, replica: str) -> list[str]:
+        return [self.spec(each) for each in REPLICAS if each != replica]
+
     def _begin_again(self) -> None:
         """There was no pool before: it is made as if for the first time."""
         if self.here == NEW or self.operation.name == "restore":
-            with rpmem.Pool.restore(set_of(self.root, NEW), self.spec(ONE), **SESSION) as pool:
+            lost = self._others(ONE)
+            with rpmem.Pool.restore(
+                set_of(self.root, NEW), self.spec(ONE), lost=lost, **SESSION
+            ) as pool:
                 self._check(pool, ONE)
                 self._use(pool)
             return

@@ -171,7 +171,8 @@ class World:
         with self.step("restore") as after:
             self.here = NEW
             after[NEW] = self.may[replica]
-            pool = rpmem.Pool.restore(self.path, self.spec(replica), **SESSION)
+            lost = [self.spec(each) for each in REPLICAS if each != replica]
+            pool = rpmem.Pool.restore(self.path, self.spec(replica), lost=lost, **SESSION)
             self._hold(pool, [replica])
 
     def close(self) -> None:

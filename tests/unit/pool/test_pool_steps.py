@@ -19,7 +19,7 @@ from rpmem.errors import (
     StaleReplica,
     UsageError,
 )
-from rpmem.pool import assembly
+from rpmem.pool import restoring
 from rpmem.pool.catalogue.catalogue import Catalogue
 from rpmem.pool.copies import Copies
 from rpmem.pool.keepers import LocalKeeper
@@ -147,14 +147,14 @@ def test_somebody_else_takes_the_name_during_restore(tmp_path, local, node, monk
     with rpmem.Pool.create(local, SIZE, node.spec(), parts=1) as pool:
         fill(pool)
     new = tmp_path / "new"
-    read_back = assembly._read_back
+    read = restoring._read
 
     def slow(*arguments):
-        catalogue = read_back(*arguments)
+        found = read(*arguments)
         new.write_text("mine")
-        return catalogue
+        return found
 
-    monkeypatch.setattr(assembly, "_read_back", slow)
+    monkeypatch.setattr(restoring, "_read", slow)
     with pytest.raises(PoolSetExists):
         rpmem.Pool.restore(new, node.spec())
     assert new.read_text() == "mine"
@@ -183,7 +183,7 @@ def test_a_replica_that_another_initiator_uses_is_not_restored_from(
     """It is looked at before there is room for it, and read over a second session."""
     with rpmem.Pool.create(local, SIZE, node.spec(), parts=1) as pool:
         fill(pool)
-    examine = assembly._examine
+    examine = restoring._examine
 
     def meanwhile(*arguments):
         found = examine(*arguments)
@@ -191,7 +191,7 @@ def test_a_replica_that_another_initiator_uses_is_not_restored_from(
         write_record(node.directory / "pool.set", record.replaced(mark=Mark.BEGUN))
         return found
 
-    monkeypatch.setattr(assembly, "_examine", meanwhile)
+    monkeypatch.setattr(restoring, "_examine", meanwhile)
     with pytest.raises(StaleReplica, match="changed while it was being read"):
         rpmem.Pool.restore(tmp_path / "new", node.spec())
     assert not (tmp_path / "new").exists()
@@ -219,13 +219,13 @@ def test_a_restored_copy_has_no_name_before_its_epoch_has_begun(tmp_path, local,
     """Until then it is a mixture for whoever finds it after a crash."""
     with rpmem.Pool.create(local, SIZE, node.spec(), parts=1) as pool:
         fill(pool)
-    begin, named = assembly._begin_restored, []
+    begin, named = restoring._begin, []
 
-    def looking(members):
-        begin(members)
+    def looking(*arguments):
+        begin(*arguments)
         named.append((tmp_path / "new").exists())
 
-    monkeypatch.setattr(assembly, "_begin_restored", looking)
+    monkeypatch.setattr(restoring, "_begin", looking)
     with rpmem.Pool.restore(tmp_path / "new", node.spec()):
         assert named == [False]
         assert (tmp_path / "new").exists()

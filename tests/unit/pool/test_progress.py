@@ -19,6 +19,7 @@ SIZE = 4 << 20
 def small(monkeypatch):
     """Pieces so small that there are many."""
     monkeypatch.setattr(progress, "CHUNK", 1 << 20)
+    monkeypatch.setattr("rpmem.pool.readback.PIECE", 1 << 20)
 
 
 @pytest.fixture
@@ -88,7 +89,12 @@ def test_a_restore(local, replica):
     local.unlink()
     reports = Reports()
     rpmem.Pool.restore(local, replica, progress=reports).close()
-    reports.check(SIZE - POOL_FLOOR, "a.set: reading")
+    total = SIZE - POOL_FLOOR
+    done = [each for each, _, _ in reports]
+    assert done == sorted(done)
+    assert (done[0], done[-1], len(done)) == (0, total, -(-total // (1 << 20)) + 1)
+    assert {each for _, each, _ in reports} == {total}
+    assert all("a.set: reading" in what for _, _, what in reports)
 
 
 @pytest.mark.parametrize("at", [0, 1 << 20, SIZE - SLOTS_OFFSET])

@@ -583,7 +583,7 @@ def test_a_copy_that_was_refused_is_behind_its_replicas(tmp_path, page, local, n
         with pytest.raises((StaleReplica, SplitBrain)):
             opened(local, node)
         opened(local).close()
-    with restored(tmp_path / "again", node) as pool:
+    with restored(tmp_path / "again", node, lost=[other.spec]) as pool:
         np.testing.assert_array_equal(pool["a"], 2)
 
 
@@ -723,7 +723,7 @@ def test_damage_to_a_closed_copy_is_not_sent_and_a_replica_of_it_not_restored(
             rpmem.Pool.open(local, None if readonly else [other.spec], readonly=readonly)
     assert other.image() == before
     with pytest.raises(CatalogueCorrupt, match=node.spec):
-        restored(tmp_path / "again", node)
+        restored(tmp_path / "again", node, lost=[other.spec])
     assert not (tmp_path / "again").exists()
-    with restored(tmp_path / "again", other) as pool:
+    with restored(tmp_path / "again", other, lost=[node.spec]) as pool:
         np.testing.assert_array_equal(pool["a"], 1)
