@@ -16,7 +16,19 @@ from rpmem._version import __version__
 from rpmem.base.remedies import remedy_for
 from rpmem.errors import RpmemError
 
-VERBS = ("create", "open", "info", "list", "ls", "restore", "remove", "check", "demo")
+VERBS = (
+    "create",
+    "open",
+    "info",
+    "list",
+    "ls",
+    "sync",
+    "attach",
+    "restore",
+    "remove",
+    "check",
+    "demo",
+)
 
 _INTERRUPTED = 130
 _BUG = 70  # EX_SOFTWARE

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Unpack
 import click
 
 from rpmem.cli.facts import show_and_close
-from rpmem.cli.options import local_argument, replica_option, session_options
+from rpmem.cli.options import discard_option, local_argument, replica_option, session_options
 from rpmem.cli.progress import Shown
 
 if TYPE_CHECKING:
@@ -17,12 +17,7 @@ if TYPE_CHECKING:
 @click.command(short_help="Open a pool and bring its replicas up to date.")
 @local_argument
 @replica_option
-@click.option(
-    "--discard",
-    multiple=True,
-    metavar="'TARGET NAME.set'",
-    help="Overwrite this replica even if it holds what LOCAL does not; may be repeated.",
-)
+@discard_option
 @session_options
 def command(
     local: str,

@@ -54,6 +54,17 @@ _SESSION = (
     ),
 )
 
+rate_option = click.option(
+    "--rate-limit",
+    metavar="SIZE",
+    help="The most bytes that are read, compared or sent in a second, such as 100MB.",
+)
+discard_option = click.option(
+    "--discard",
+    multiple=True,
+    metavar="'TARGET NAME.set'",
+    help="Overwrite this replica even if it holds what LOCAL does not; may be repeated.",
+)
 replica_option = click.option(
     "--replica",
     "replicas",
@@ -70,6 +81,9 @@ mode_option = click.option(
 )
 replicas_argument = click.argument(
     "replicas", nargs=-1, required=True, metavar="TARGET NAME.set...", callback=_as_replicas
+)
+any_replicas_argument = click.argument(
+    "replicas", nargs=-1, metavar="[TARGET NAME.set]...", callback=_as_replicas
 )
 where_argument = click.argument("where", metavar="LOCAL | TARGET")
 pool_set_argument = click.argument("pool_set", metavar="[NAME.set]", required=False)

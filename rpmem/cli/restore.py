@@ -6,10 +6,16 @@ from typing import TYPE_CHECKING, Unpack
 
 import click
 
-from rpmem.cli.facts import pool_facts, raise_loss
-from rpmem.cli.options import local_argument, mode_option, replicas_argument, session_options
+from rpmem.cli.options import (
+    json_option,
+    local_argument,
+    mode_option,
+    rate_option,
+    replicas_argument,
+    session_options,
+)
+from rpmem.cli.outcome import close_and_show
 from rpmem.cli.progress import Shown
-from rpmem.terminal.tables import console
 
 if TYPE_CHECKING:
     from rpmem.session.options import SessionKeywords
@@ -25,12 +31,16 @@ if TYPE_CHECKING:
     help="A copy that may be left out, whatever it holds; may be repeated.",
 )
 @mode_option
+@rate_option
+@json_option("Print one JSON object, for programs.")
 @session_options
 def command(
     local: str,
     replicas: list[str | tuple[str, str]],
     lost: tuple[str, ...],
     mode: int,
+    rate_limit: str | None,
+    as_json_object: bool,
     **session: Unpack[SessionKeywords],
 ) -> None:
     """Create LOCAL with everything that the best of some replicas hold.
@@ -46,8 +56,13 @@ def command(
     from rpmem.pool.pool import Pool
 
     with Shown() as shown:
-        restored = Pool.restore(local, replicas, lost=lost, mode=mode, progress=shown, **session)
-    with restored as pool:
-        reached = pool.replicas
-        console().print(pool_facts(pool))
-    raise_loss(reached)
+        pool = Pool.restore(
+            local,
+            replicas,
+            lost=lost,
+            mode=mode,
+            progress=shown,
+            rate_limit=rate_limit,
+            **session,
+        )
+    close_and_show(pool, as_json_object=as_json_object)

@@ -200,10 +200,9 @@ class Pool(OpenPool):
     ) -> Self:
         """Open a pool and its replicas.
 
-        A replica that may differ from the local copy, because one of them was not closed properly
-        or the pool was used without the replica, is first sent the pages that do (by PMDK's rpmemd,
-        all). A new epoch begins with the copies that are named here; members that are not named are
-        given up, and its history says so.
+        A replica that may differ from the local copy, as one of them was not closed or the pool was
+        used without the replica, is sent the pages that do (by PMDK's rpmemd, all). A new epoch
+        begins with the copies that are named here; members that are not are given up.
 
         Parameters
         ----------

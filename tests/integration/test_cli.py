@@ -23,7 +23,9 @@ from rpmem.errors import (
 )
 
 SIZE = "4MiB"
-VERBS = ["create", "open", "info", "list", "ls", "restore", "remove", "check", "demo"]
+VERBS = [
+    "create", "open", "info", "list", "ls", "sync", "attach", "restore", "remove", "check", "demo",
+]  # fmt: skip
 
 
 class Ended:
