@@ -17,6 +17,7 @@ from typing import Any
 
 from rpmem._core import Replicator
 from rpmem.base import environment, interrupts
+from rpmem.base.fork import forks, has_children
 from rpmem.base.handles import Handle
 from rpmem.base.pool_format import POOL_FLOOR
 from rpmem.base.target import ReplicaSpec
@@ -81,6 +82,7 @@ class Copies(Handle):
         self.members = parts.members
         self.ended = False
         self._options = options
+        self._forks = forks()
         self._lock = threading.Lock()
         self._unsettled: list[tuple[int, int]] = []
         self.absent = parts.absent
@@ -328,13 +330,23 @@ class Copies(Handle):
                 # An interrupted read may store here until its lanes are gone.
                 for replica in filter(_is_lost, self.replicas):
                     self._quietly(replica.close)
-                if told is not None:
+                if told is not None and not self._has_children():
                     with held_still(self.local, told) as still:
                         self._mark(still)
             finally:
                 with interrupts.undoing():
                     for replica in self.replicas:
                         self._quietly(replica.close)
+
+    def _has_children(self) -> bool:
+        """Whether a forked child has the memory, too, and may store to it at any time."""
+        if not has_children(self._forks):
+            return False
+        log.warning(
+            "%s: a forked child may still store to it (it will be compared when it is opened again)",
+            self.local.where,
+        )
+        return True
 
     def _mark(self, still: Still | None) -> None:
         """Record on every complete copy that it is one, once they are equal."""

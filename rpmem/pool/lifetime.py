@@ -105,17 +105,18 @@ class OpenPool(Closing):
         return self._copies.ended
 
     def close(self) -> None:
-        """Mark all copies as complete, disconnect the replicas and unmap.
+        """Make all copies equal, mark them as complete, disconnect the replicas and unmap.
 
-        Closing again is harmless. Nothing else is persisted. Calls in progress in other threads are
-        waited for.
+        What was stored and not persisted is persisted, as far as that is possible: a replica that
+        is lost meanwhile is not marked. Closing again is harmless. Calls in progress in other
+        threads are waited for.
 
         Raises
         ------
         BufferError
             Views of arrays exist; nothing was closed. Drop them and try again.
         FlushFailed
-            The local medium refused the mark; the pool is closed nevertheless.
+            The local medium refused data or the mark; the pool is closed nevertheless.
         """
         if self._is_forked():
             raise ForkedError(

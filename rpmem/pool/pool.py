@@ -99,8 +99,10 @@ class Pool(OpenPool):
     Ending
         `close` unmaps the memory; it raises BufferError while views of arrays exist, since a view
         of unmapped memory would crash the process. Leaving a ``with`` block always ends the
-        replication, marks all copies as complete and releases the lock; the memory is unmapped
-        together with the last view.
+        replication and releases the lock; the memory is unmapped together with the last view, and
+        what views store after the block reaches no file. Both first persist what was stored and
+        not persisted, on every copy, and mark all copies as complete: no copy shows what another
+        one does not. If a replica is lost meanwhile, it is not marked, and only the log says so.
 
     Examples
     --------

@@ -12,6 +12,8 @@ from pathlib import Path
 import pytest
 
 import rpmem
+from tests.support.media import state_of
+from tests.support.pools import PoolNode
 from tests.support.processes import wait_gone
 
 SIZE = 4 << 20
@@ -135,3 +137,53 @@ def test_a_child_that_leaves_the_with_block_ends_nothing(tmpfs: Path):
         assert (tmpfs / "p").read_bytes() == before
         words[:] = 3
         pool.persist(words)
+
+
+def test_copies_do_not_count_as_equal_while_a_child_may_store(tmpfs: Path):
+    """What the child stores after the end is found when the pool is opened again."""
+    node = PoolNode(tmpfs / "node")
+    with rpmem.Pool.create(tmpfs / "p", SIZE, node.spec(), parts=1) as pool:
+        words = pool.array("x", 1000)
+        words[:] = 1
+        reading, writing = os.pipe()
+        pid = os.fork()
+        if pid == 0:
+            os.close(writing)
+            os.read(reading, 1)
+            words[:] = 2
+            os._exit(0)
+        os.close(reading)
+    try:
+        assert state_of((tmpfs / "p").read_bytes())[1] == "BEGUN"
+        assert node.state()[1] == "BEGUN"
+    finally:
+        os.close(writing)
+        os.waitpid(pid, 0)
+    with rpmem.Pool.open(tmpfs / "p", node.spec()) as pool:
+        assert (pool["x"] == 2).all()
+        assert (pool.read(pool["x"]) == 2).all()
+    assert state_of((tmpfs / "p").read_bytes())[1] == "CLEAN"
+    assert node.state()[1] == "CLEAN"
+
+
+def test_children_that_have_ended_or_run_another_program_do_not_matter(tmpfs: Path):
+    with rpmem.Pool.create(tmpfs / "p", SIZE) as pool:
+        words = pool.array("x", 10)
+        pid = os.fork()
+        if pid == 0:
+            words[:] = 3
+            os._exit(0)
+        os.waitpid(pid, 0)
+        pid = os.fork()
+        if pid == 0:
+            os.execv(sys.executable, [sys.executable, "-c", "input()"])
+        path = Path(f"/proc/{pid}/cmdline")
+        while b"input" not in path.read_bytes():
+            pass
+    try:
+        assert state_of((tmpfs / "p").read_bytes())[1] == "CLEAN"
+    finally:
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+    with rpmem.Pool.open(tmpfs / "p") as pool:
+        assert (pool["x"] == 3).all()
