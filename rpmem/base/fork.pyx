@@ -68,8 +68,9 @@ cdef extern from *:
     {
         static const pthread_mutex_t fresh = PTHREAD_MUTEX_INITIALIZER;
         int i;
-        if (rpmem_pipe[0] >= 0)
-            close(rpmem_pipe[0]);
+        /* Kept open for as long as this child lives, under the lower number of the two. */
+        if (rpmem_pipe[0] >= 0 && dup3(rpmem_pipe[1], rpmem_pipe[0], O_CLOEXEC) >= 0)
+            close(rpmem_pipe[1]);
         for (i = 0; i < rpmem_child_count; i++)
             close(rpmem_children[i].end);
         rpmem_child_count = 0;

@@ -113,8 +113,9 @@ def test_every_call_fails_once(record_property):
             id="a flush whose error is ignored",
         ),
         pytest.param(
+            # The end of the pool compares what was stored, and flushes it there once more.
             Case("persist", "pair", "target", "msync", 1, errno.EIO, broken=SWALLOWS),
-            ["durable on the replica copy", "marked clean"],
+            ["as if the failed flush had succeeded"],
             id="a flush of the target whose error is ignored",
         ),
         pytest.param(
