@@ -92,11 +92,13 @@ class Range:
         """Raise `Left` when descriptors, threads or children are left, or a lock."""
         if children := _children() - self._children:
             raise Left(f"children: {children}")
-        found = len(os.listdir("/proc/self/fd"))
-        if found > self._descriptors:
-            names = [_name(fd) for fd in os.listdir("/proc/self/fd")]
-            raise Left(f"{found} descriptors, not {self._descriptors}: {names}")
         end = time.monotonic() + _SETTLE
+        # The last ones are closed by a thread that has been told to end.
+        while (found := len(os.listdir("/proc/self/fd"))) > self._descriptors:
+            if time.monotonic() > end:
+                names = [_name(fd) for fd in os.listdir("/proc/self/fd")]
+                raise Left(f"{found} descriptors, not {self._descriptors}: {names}")
+            time.sleep(0.001)
         while in_use() > self._threads:
             if time.monotonic() > end:
                 raise Left(f"threads: {threading.enumerate()}")
