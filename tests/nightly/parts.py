@@ -12,7 +12,7 @@ PARTS = (
         "tests",
         "the tests that `make test` leaves out hold, apart from those in the parts below",
         "{pytest} -m slow -n 4 --dist loadgroup --no-loadscope-reorder --ignore tests/rdma "
-        "--ignore tests/faults/test_storage_that_fails.py "
+        "--ignore tests/faults/test_storage_that_fails.py --ignore tests/faults/test_shown.py "
         "--ignore tests/faults/test_signals.py --ignore tests/faults/test_signals_ssh.py "
         "--ignore tests/faults/test_signal_storms.py",
         rounds=1,
@@ -70,6 +70,14 @@ PARTS = (
         "{pytest} -m 'slow or not slow' tests/faults/test_sigkill_copies.py",
         rounds=3,
         minutes=30,
+    ),
+    Part(
+        "shown",
+        "5,000 SIGKILLs of a program, many while its pool ends: what an opened pool has shown is "
+        "there whichever copy is opened later",
+        "{pytest} -m 'slow or not slow' tests/faults/test_shown.py",
+        rounds=5,
+        minutes=60,
     ),
     Part(
         "simulation",

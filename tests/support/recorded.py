@@ -28,6 +28,17 @@ class Event(NamedTuple):
     length: int
 
 
+_mapped_again = PoolFiles.again
+
+
+@contextmanager
+def _again(files: PoolFiles) -> Iterator[tuple[Region, Callable[[], None]]]:
+    """As `PoolFiles.again`; two mappings of a file have the same bytes, flushed or not."""
+    with _mapped_again(files) as (memory, leave):
+        memory.write(0, files.region)
+        yield memory, leave
+
+
 class Recorded:
     """A medium, and what it was asked for.
 
@@ -77,6 +88,7 @@ class Recorded:
         """Let the pools of this process lie on it; those that are open stay on it."""
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(PoolFiles, "mapper", staticmethod(self.map))
+            patch.setattr(PoolFiles, "again", _again)
             yield self
 
     def named(self, *verbs: str) -> list[Event]:
