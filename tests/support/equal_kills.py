@@ -124,7 +124,8 @@ class Initiator:
         self.journal[Journal.ACKNOWLEDGED] = number
 
     def _persist(self) -> None:
-        number, loose = self._round(), self.journal[Journal.LOOSE]
+        # The one that is said to be stored may have been cut off.
+        number, loose = self._round(), min(rounds_of(self.pool["loose"]))
         self.pool.persist()
         self.journal[Journal.ACKNOWLEDGED] = number
         self.journal[Journal.LOOSE_ACKNOWLEDGED] = loose
