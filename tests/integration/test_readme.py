@@ -17,7 +17,7 @@ from tests.support.pages import page as text_of
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = ["README.md", "CONTRIBUTING.md", "CHANGELOG.md", "docs/concepts.md", "docs/security.md"]
-PAGES += ["docs/rpmemd.md", "docs/protocol.md", "docs/persisting.md"]
+PAGES += ["docs/rpmemd.md", "docs/protocol.md", "docs/persisting.md", "docs/recovery.md"]
 NODE = "user@node2"
 
 
