@@ -131,8 +131,6 @@ cdef void mapping_release(mapping_t *mapping) noexcept:
 cdef int mapping_leave(mapping_t *mapping, object descriptors) except -1:
     cdef int fds[MOST_AT_ONCE]
     cdef int first, index, count, rc
-    if len(descriptors) != mapping.count:
-        raise UsageError(f"{len(descriptors)} descriptors for {mapping.count} parts")
     for first in range(0, mapping.count, MOST_AT_ONCE):
         count = min(mapping.count - first, <int> MOST_AT_ONCE)
         for index in range(count):

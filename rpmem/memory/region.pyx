@@ -226,6 +226,9 @@ cdef class Region:
         alive(self)
         if self.has_source or not self.writable:
             raise UsageError("only writable memory of files can be left", where=self.label)
+        if len(descriptors) != self.mapped.count:
+            raise UsageError(
+                f"{len(descriptors)} descriptors for {self.mapped.count} parts", where=self.label)
         self.left = True
         mapping_leave(&self.mapped, descriptors)
 

@@ -330,7 +330,7 @@ class Copies(Handle):
                 # An interrupted read may store here until its lanes are gone.
                 for replica in filter(_is_lost, self.replicas):
                     self._quietly(replica.close)
-                if told is not None and not self._has_children():
+                if told is not None:
                     with held_still(self.local, told) as still:
                         self._mark(still)
             finally:
@@ -350,7 +350,11 @@ class Copies(Handle):
 
     def _mark(self, still: Still | None) -> None:
         """Record on every complete copy that it is one, once they are equal."""
-        if still is None:
+        # First: such a copy lacks what was acknowledged, and must not pass for one to go on with.
+        # Nor may anything be sent from it, as the kernel may have dropped what it could not write.
+        if self.local.region.refused:
+            raise self._left_behind(self.local.region.refused)
+        if still is None or self._has_children():
             return
         own = self.members.own
         if still.apart and isinstance(own, LocalKeeper):

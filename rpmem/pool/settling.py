@@ -75,8 +75,6 @@ def held_still(local: LocalCopy, told: Told) -> Iterator[Still | None]:
             before = _faults()
             stored = told.last_look(still=False)
             leave()
-            if local.region.refused:
-                memory.refuse(local.region.refused)
             if _faults() != before:
                 # A store to a page that was just looked at may have been among them.
                 stored = told.untold()
@@ -142,15 +140,14 @@ class Settling:
         """
         told, untold, unflushed = self._still.stored
         memory = self._still.memory
-        # From memory that its medium refused, nothing may be sent: the kernel may have dropped
-        # pages that it could not write, and shows older ones.
-        memory.drain()
         for begin, end in _stretches(told) if self._still.apart else ():
             memory.persist(begin, end - begin)
         for offset, length in _pieces(unflushed):
             memory.persist(offset, length)
         self._send_ranges(ranges)
         self._send(told)
+        if not len(untold):
+            return
         if all(replica.compares for replica in self._replicas):
             for replica in self._replicas:
                 self._send_differences(replica, untold)

@@ -23,6 +23,7 @@ from tests.mutants import (
     pool,
     records,
     restoring,
+    settling,
     tracking,
 )
 
@@ -40,6 +41,7 @@ _MODULES = (
     pool,
     records,
     restoring,
+    settling,
     tracking,
 )
 _DETAILS = (

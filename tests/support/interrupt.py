@@ -93,11 +93,9 @@ class Range:
         if children := _children() - self._children:
             raise Left(f"children: {children}")
         end = time.monotonic() + _SETTLE
-        # The last ones are closed by a thread that has been told to end.
-        while (found := len(os.listdir("/proc/self/fd"))) > self._descriptors:
+        while len(names := os.listdir("/proc/self/fd")) > self._descriptors:
             if time.monotonic() > end:
-                names = [_name(fd) for fd in os.listdir("/proc/self/fd")]
-                raise Left(f"{found} descriptors, not {self._descriptors}: {names}")
+                raise Left(f"not {self._descriptors} descriptors: {[_name(fd) for fd in names]}")
             time.sleep(0.001)
         while in_use() > self._threads:
             if time.monotonic() > end:

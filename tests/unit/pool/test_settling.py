@@ -341,3 +341,24 @@ def test_only_arrays_that_somebody_opened_are_looked_at(local, node, monkeypatch
     assert node.state()[1] == "CLEAN"
     caplog.set_level(logging.INFO)
     assert os.path.exists(local)
+
+
+@pytest.mark.parametrize("why", ["views cannot be cut off", "a child lives"])
+def test_a_refusal_is_told_although_nothing_would_be_marked(page, local, node, monkeypatch, why):
+    """Else the copy that lacks something would be what the next open goes on with."""
+    pool, array = stored(local, node)
+    begin, _ = span(pool, array)
+    page.refuses = lambda event: errno.EIO if event.offset == begin else 0
+    with pytest.raises(FlushFailed):
+        pool.persist(array)
+    page.refuses = None
+    if why == "a child lives":
+        monkeypatch.setattr("rpmem.pool.copies.has_children", lambda since: True)
+    else:
+        no_again(monkeypatch)
+    with pytest.raises(FlushFailed, match="not marked as complete"), pool:
+        pass
+    wait_unlocked(node.directory / "pool.set")
+    assert state_of(node.image()) == (2, "CLEAN")
+    with pytest.raises(rpmem.StaleReplica):
+        rpmem.Pool.open(local, node.spec())
