@@ -6,6 +6,7 @@ the same code runs over records in memory.
 
 from __future__ import annotations
 
+import functools
 import os
 import time
 from collections.abc import Callable, Collection, Iterable, Sequence
@@ -37,6 +38,11 @@ class Keeper(Protocol):
 
 
 OtherT = TypeVar("OtherT", bound=Keeper)
+
+
+def _in_turn(jobs: Sequence[Callable[[], None]]) -> None:
+    for job in jobs:
+        job()
 
 
 class Members(Generic[OtherT]):
@@ -112,6 +118,7 @@ class Members(Generic[OtherT]):
         *,
         discard: Collection[str] = (),
         same: Callable[[OtherT], bool] = lambda _: True,
+        run: Callable[[Sequence[Callable[[], None]]], None] = _in_turn,
     ) -> None:
         """Bring copies up to date, and begin an epoch with them and those that are members.
 
@@ -125,6 +132,8 @@ class Members(Generic[OtherT]):
             Names of those that may be overwritten whatever they hold.
         same : callable
             Whether the parts that no record speaks of are those of the own copy.
+        run : callable
+            Carries out one job for each copy that is brought up to date, in any order.
 
         Raises
         ------
@@ -137,10 +146,13 @@ class Members(Generic[OtherT]):
         met = [each.record for each in self.others]
         met += [each.record for each in joining if not standings[each.named].discarded]
         above = max((_newest(each.record) for each in joining), default=0)
-        for each in joining:
-            if not (standings[each.named].equal and same(each)):
-                self._admit(each, discard=standings[each.named].discarded)
-                push(each)
+
+        def bring(each: OtherT) -> None:
+            self._admit(each, discard=standings[each.named].discarded)
+            push(each)
+
+        lacking = [each for each in joining if not (standings[each.named].equal and same(each))]
+        run([functools.partial(bring, each) for each in lacking])
         self.others += joining
         self._left.difference_update(each.uuid for each in joining)
         self.begin(filter(None, met), above=above)

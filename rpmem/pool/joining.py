@@ -14,6 +14,7 @@ from rpmem.pool.absent import Absent
 from rpmem.pool.keepers import ReplicaKeeper
 from rpmem.pool.progress import Progress, quiet
 from rpmem.pool.superblock import Layout
+from rpmem.pool.together import Together
 from rpmem.session.replica import LEVELS
 
 if TYPE_CHECKING:
@@ -60,11 +61,13 @@ def agree(
     # By the records that they come back with: these are replaced before they are sent anything.
     missed = {each.named: _missed(each, absent) for each in joining if each.named not in names}
 
+    together = Together(progress)
+
     def push(keeper: ReplicaKeeper) -> None:
         resync.push(
             keeper.replica,
             layout,
-            progress,
+            together,
             strict=_counts(keeper),
             missed=missed.get(keeper.named),
         )
@@ -74,6 +77,7 @@ def agree(
         push,
         discard=names,
         same=lambda keeper: believed and keeper.named in current,
+        run=together.run,
     )
     absent.back([keeper.uuid for keeper in joining])
     if believed:

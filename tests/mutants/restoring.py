@@ -7,6 +7,8 @@ from tests.mutants import Mutant
 _CHOICE = ("tests/unit/epochs/test_choosing.py",)
 _MACHINE = ("tests/unit/pool/test_restoration.py",)
 _WHOLE = ("tests/faults/test_restored.py",)
+_PACE = ("tests/unit/pool/test_pacing.py",)
+_TOGETHER = ("tests/unit/pool/test_together.py",)
 _STEPS = ("tests/unit/pool/test_pool_steps.py",)
 
 MUTANTS = (
@@ -247,6 +249,49 @@ MUTANTS = (
         "if mine == page.digest:",
         "if True:",
         _WHOLE,
+    ),
+    # --- the pace, and several at once --------------------------------------------------------
+    Mutant(
+        "a rate limit holds for each replica alone",
+        "Paced.__call__",
+        "self._due_s = max(self._due_s, self._seen_s) + ",
+        "self._due_s = self._seen_s + ",
+        _PACE,
+    ),
+    Mutant(
+        "bytes that were not done in time are made up for",
+        "Paced.__call__",
+        "max(self._due_s, self._seen_s)",
+        "self._due_s",
+        _PACE,
+    ),
+    Mutant(
+        "reports come from several threads at once",
+        "_in_turn",
+        "        with lock:\n            progress(done_bytes, total_bytes, what)\n",
+        "        progress(done_bytes, total_bytes, what)\n",
+        _PACE,
+    ),
+    Mutant(
+        "copies are brought up to date one after the other",
+        "Together.run",
+        "ThreadPoolExecutor(len(jobs)",
+        "ThreadPoolExecutor(1",
+        _TOGETHER,
+    ),
+    Mutant(
+        "where one copy fails, the others are sent everything first",
+        "Together._do",
+        "            self._over = True\n",
+        "            pass\n",
+        _TOGETHER,
+    ),
+    Mutant(
+        "a copy that failed is in sync",
+        "Together.run",
+        "                raise error\n",
+        "                pass\n",
+        _TOGETHER,
     ),
     # --- the new copy -------------------------------------------------------------------------
     Mutant(
