@@ -56,7 +56,6 @@ def command(
             replicas or None,
             progress=shown,
             rate_limit=rate_limit,
-            tracking="off",
             **session,
         )
         try:

@@ -55,7 +55,6 @@ def command(
             discard=discard,
             progress=shown,
             rate_limit=rate_limit,
-            tracking="off",
             **session,
         )
     close_and_show(pool, as_json_object=as_json_object)

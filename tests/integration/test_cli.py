@@ -15,11 +15,13 @@ from rpmem.errors import (
     DaemonMissing,
     HeaderError,
     HostUnknown,
+    NotProvenNewest,
     PoolSetExists,
     PoolSetNotFound,
     ReplicaLost,
     StaleReplica,
     TargetSyntaxError,
+    UsageError,
 )
 
 SIZE = "4MiB"
@@ -184,6 +186,46 @@ def test_poolset_files_bring_their_replicas(run, tmp_path, target):
     assert run("remove", "l.set", "--pool-set").status == 0
     assert not (tmp_path / "l.set").exists()
     assert not (tmp_path / "one").exists()
+
+
+def test_copies_that_are_brought_together(run, tmp_path, target):
+    """Attach, sync and restore, which tell programs the same."""
+    one, two = f"{target} a.set", f"{target} b.set"
+    assert run("create", "p", "--size", SIZE, "--replica", one, "--parts", 1).status == 0
+    ended = run(
+        "attach", "p", target, "b.set", "--create", "--parts", 1, "--replica", one, "--json"
+    )
+    assert ended.status == 0, ended.err
+    told = json.loads(ended.out)
+    assert [each["replica"] for each in told["replicas"]] == [one, two]
+    assert told["given_up"] == []
+    with rpmem.Pool.open(tmp_path / "p", []) as pool:
+        pool.array("a", 100, "u1")[:] = 7
+        pool.persist()
+    ended = run("sync", "p", target, "a.set", two, "--rate-limit", "1GB", "--json")
+    assert ended.status == 0, ended.err
+    told = json.loads(ended.out)
+    assert told["pool"] == str(tmp_path / "p")
+    assert told["size"] == 4 << 20
+    assert [each["level"] for each in told["replicas"]] == [told["level"]] * 2
+    with rpmem.Pool.open(tmp_path / "p", [one, two]) as pool:
+        assert pool.epoch.number == told["epoch"]["number"] + 1
+        for replica in range(2):
+            assert (pool.read(pool["a"], replica=replica) == 7).all()
+    ended = run("sync", "p", one)
+    assert ended.status == 0
+    assert "given up" in ended.text
+    (tmp_path / "p").unlink()
+    check_error(run("restore", "p", two), NotProvenNewest, "lost=")
+    ended = run("restore", "p", two, target, "a.set", "--json")
+    assert ended.status == 0, ended.err
+    assert [each["replica"] for each in json.loads(ended.out)["replicas"]] == [two, one]
+    (tmp_path / "p").unlink()
+    ended = run("restore", "p", one, "--lost", two, "--rate-limit", "1GiB")
+    assert ended.status == 0, ended.err
+    assert run("sync", "p", target).status == 2
+    assert run("sync", "p", one, two).status == 0
+    check_error(run("sync", "p", one, "--rate-limit", "fast"), UsageError, "fast")
 
 
 def test_an_empty_pool_lists_nothing(run):

@@ -33,6 +33,7 @@ SWITCHES = {
 INSIDE = {
     "benchmarks/overhead.py": "measures the core alone, over a fabric that does nothing",
     "benchmarks/backends/ours_low.py": "asks whether parts are built, without loading them",
+    "benchmarks/digests.py": "takes digests of files, with nothing around it",
     "benchmarks/resync.py": "counts the bytes of the control session",
 }
 #: Tests of a room that Python code reaches by way of others only.
