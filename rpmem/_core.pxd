@@ -46,7 +46,7 @@ cdef class Replicator:
     cdef int settle(self, outcome_t outcome, const range_t *ranges, size_t count) except -1
     cdef int outside(self, const range_t *ranges, size_t count) except -1
     cdef int read_into(self, uint32_t index, object buffer, uint64_t offset, int32_t number,
-                       object register) except -1
+                       object register, uint32_t flags=?) except -1
     cdef int note_store(self, const Py_buffer *view) except -1
     cdef int keep(self, PageSet pages) except -1
     cdef int drain_lanes(self, int32_t number) except -1

@@ -21,7 +21,7 @@ from rpmem.base.bounds cimport is_outside
 from rpmem.base.fork cimport fork_generation, is_copy
 from rpmem.engine.engine cimport (
     EVERY_GROUP, FAULT_NO_LANE, MOST_ABSENT, engine_begin, engine_end, engine_free, engine_init,
-    group_t, outcome_t,
+    engine_under_way, group_t, outcome_t,
 )
 from rpmem.engine.lanegroup cimport LaneGroup
 from rpmem.memory.changes.lender cimport Lender
@@ -535,6 +535,30 @@ cdef class Replicator:
         self.marked.append(pages)
         return 0
 
+    def mark_passing(self, PageSet passing):
+        """Mark in a set, from now on, the pages that calls send, wherever they take the bytes from.
+
+        None: no longer.
+        """
+        if passing is None:
+            self.engine.passing = NULL
+            return
+        self.keep(passing)
+        self.engine.passing = &passing.c
+
+    def under_way(self, PageSet pages not None):
+        """Add to a set the pages of which calls have bytes under way, or have left some behind."""
+        if pages.c.size != self.region.size:
+            raise RangeError("the set is not one of the pages of this region")
+        with nogil:
+            engine_under_way(&self.engine, &pages.c)
+
+    def hold(self, offset, length):
+        """Keep calls out of a range, on all copies; see `rpmem.engine.held.Held`."""
+        from rpmem.engine.held import Held
+
+        return Held(self, offset, length)
+
     def confirm(self):
         """Raise the error of a replica that is lost, or of a local medium that has refused.
 
@@ -556,7 +580,7 @@ cdef class Replicator:
             index, buffer, offset_of(offset, self.size), self.lane_number(lane), register)
 
     cdef int read_into(self, uint32_t index, object buffer, uint64_t offset, int32_t number,
-                       object register) except -1:
+                       object register, uint32_t flags=0) except -1:
         """Read; `number` is the lane's, or -1.
 
         `register` is called with the address and length of a large buffer, and returns what posts
@@ -587,6 +611,7 @@ cdef class Replicator:
             memset(&operation, 0, sizeof(operation))
             operation.ranges = &wanted
             operation.count = 1
+            operation.flags = flags
             operation.advance = read_advance
             operation.destination = <char *> view.buf
             memory = None

@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 from rpmem.control.messages import Digest
 from rpmem.errors import RangeError
-from rpmem.memory.region import Region
+from rpmem.files.beneath import read_beneath
+from rpmem.files.poolfiles import PoolFiles
 
 
-def digests_of(region: Region, request: Digest, *, floor: int, size: int) -> bytes:
+class Hashed(NamedTuple):
+    """Digests of a range; `deep`: of what its medium has, which is not the memory."""
+
+    digests: bytes
+    deep: bool = False
+
+
+def digests_of(pool: PoolFiles, request: Digest, *, floor: int, size: int) -> Hashed:
     """Make a range durable, and return digests of its units.
 
     A page that is found equal is not sent, and counts as durable from then on. But that two copies
@@ -16,7 +26,7 @@ def digests_of(region: Region, request: Digest, *, floor: int, size: int) -> byt
 
     Parameters
     ----------
-    region : Region
+    pool : PoolFiles
         The pool.
     request : Digest
         Which range, which units, and the key.
@@ -32,10 +42,16 @@ def digests_of(region: Region, request: Digest, *, floor: int, size: int) -> byt
     """
     from rpmem.memory.changes.unit_digests import unit_digests
 
-    if request.offset < floor or request.offset + request.length > size:
+    offset, length = request.offset, request.length
+    if offset < floor or offset + length > size:
         raise RangeError(
-            f"no digests are taken of {request.length} bytes at {request.offset}: those that an "
+            f"no digests are taken of {length} bytes at {offset}: those that an "
             f"initiator may read are {floor} to {size}"
         )
-    region.persist(request.offset, request.length)
-    return unit_digests(region, request.offset, request.length, request.unit, request.key)
+    pool.region.persist(offset, length)
+    beneath = read_beneath(pool, offset, length) if request.deep else None
+    if beneath is None:
+        return Hashed(unit_digests(pool.region, offset, length, request.unit, request.key))
+    with beneath.region as region:
+        found = unit_digests(region, beneath.begin, length, request.unit, request.key)
+    return Hashed(found, deep=True)

@@ -278,8 +278,8 @@ class Session:
         assert isinstance(self._machine, TargetSession)
         assert self._lanes is not None
         _, floor = self._floors
-        found = digests_of(self._pool.region, request, floor=floor, size=self._lanes.size)
-        self._machine.digests(found)
+        found = digests_of(self._pool, request, floor=floor, size=self._lanes.size)
+        self._machine.digests(found.digests, deep=found.deep)
 
     def _find_record(self) -> None:
         """Read the record of a pool that rpmem laid out; a new pool begins without one."""

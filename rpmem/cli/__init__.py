@@ -25,6 +25,7 @@ VERBS = (
     "sync",
     "attach",
     "restore",
+    "verify",
     "remove",
     "check",
     "demo",

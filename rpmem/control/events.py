@@ -120,6 +120,7 @@ class DigestsTaken(Event):
     """What was asked for is durable at the target, and has these digests there."""
 
     digests: bytes
+    deep: bool = False
 
 
 class Shown(Event):

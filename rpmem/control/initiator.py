@@ -204,7 +204,7 @@ class InitiatorSession(InitiatorMachine):
             raise MalformedMessage(f"Digests {mismatch}")
         self._request = None
         self.state = InitiatorState.OPEN
-        return DigestsTaken(answer.digests)
+        return DigestsTaken(answer.digests, deep=answer.deep)
 
     def _check_serial(self, frame: Frame, answer: Message) -> None:
         if frame.serial != self._serial:

@@ -56,8 +56,10 @@ LEFT: Final = "left"
 LOOK: Final = "look"
 #: The target takes digests of its pool, to be compared with those of another copy.
 DIGEST: Final = "digest"
+#: It does so past the kernel's cache, too.
+DEEP: Final = "deep"
 #: What both sides put into their Hellos, as far as they can; see `features`.
-FEATURES: Final = (STAGING, EPOCHS, LEFT, LOOK, DIGEST)
+FEATURES: Final = (STAGING, EPOCHS, LEFT, LOOK, DIGEST, DEEP)
 #: Most bytes that one Peek asks for; in hexadecimal they fit into one answer.
 MAX_PEEK: Final = 256 << 10
 #: Bytes of a digest, and of the key that both sides take them with.
@@ -217,7 +219,8 @@ class Left(Message):
 class Digest(Message):
     """Make a range of the pool durable there, then take a digest of each unit of it.
 
-    The first unit begins with the range, and the last one ends with it.
+    The first unit begins with the range, and the last one ends with it. ``deep``: of what the
+    medium has, past the kernel's cache, where that is something else.
     """
 
     KIND: ClassVar[Kind] = Kind.DIGEST
@@ -225,6 +228,7 @@ class Digest(Message):
     length: int = wire(Integer(1, MAX_POOL_SIZE))
     unit: int = wire(Integer(PAGE_UNIT, BLOCK_UNIT))
     key: bytes = wire(Binary(KEY_SIZE), repr=False)
+    deep: bool = wire(Boolean(), default=False)
 
     @property
     def units(self) -> int:
@@ -329,15 +333,21 @@ class Done(Message):
 
 
 class Digests(Message):
-    """The digests that were asked for, one behind the other; what they are of is durable."""
+    """The digests that were asked for, one behind the other; what they are of is durable.
+
+    ``deep``: they are of what the medium has, which is not the memory.
+    """
 
     KIND: ClassVar[Kind] = Kind.DIGESTS
     digests: bytes = wire(Base64(DIGEST_SIZE, MAX_UNITS * DIGEST_SIZE), repr=False)
+    deep: bool = wire(Boolean(), default=False)
 
     def mismatch(self, request: Digest) -> str | None:
         """Say why this does not answer `request`, or return None."""
         if len(self.digests) != request.units * DIGEST_SIZE:
             return f"has {len(self.digests)} bytes, not those of {request.units} digests"
+        if self.deep and not request.deep:
+            return "are of the medium, which was not asked for"
         return None
 
 
@@ -443,7 +453,7 @@ _FROM_TARGET: Final[dict[int, type[Message]]] = {
 def features() -> tuple[str, ...]:
     """Return what this side can do: a build may lack the part that takes digests."""
     takes_digests = parts.is_there("rpmem.memory.changes.unit_digests")
-    return tuple(each for each in FEATURES if each != DIGEST or takes_digests)
+    return tuple(each for each in FEATURES if each not in (DIGEST, DEEP) or takes_digests)
 
 
 def decode_from_initiator(frame: Frame) -> Message:

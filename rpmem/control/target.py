@@ -9,6 +9,7 @@ from rpmem.control.events import Event, Greeted
 from rpmem.control.framing import INITIATOR_LIMIT, TARGET_LIMIT, FrameDecoder
 from rpmem.control.handshake import Protocol, agree
 from rpmem.control.messages import (
+    DEEP,
     DIGEST,
     EPOCHS,
     LEFT,
@@ -86,10 +87,10 @@ class TargetSession(TargetMachine):
             self._send(answer, self._serial)
             self.state = TargetState.LOOKING
 
-    def digests(self, found: bytes) -> None:
-        """Answer a request for digests; what they are of is durable."""
+    def digests(self, found: bytes, *, deep: bool = False) -> None:
+        """Answer a request for digests, `deep`: of the medium; what they are of is durable."""
         if self._may(TargetState.HASHING, command="digests"):
-            self._send(Digests(digests=found), self._serial)
+            self._send(Digests(digests=found, deep=deep), self._serial)
             self._settle()
 
     def _decode(self, data: bytes) -> Iterator[Event]:
@@ -116,6 +117,8 @@ class TargetSession(TargetMachine):
         ):
             if not isinstance(message, kind) or self.state is not turn:
                 continue
+            if isinstance(message, Digest) and message.deep and DEEP not in self.features:
+                feature = DEEP
             if feature not in self.features:
                 raise UnexpectedMessage(
                     f"{kind.__name__} needs the feature {feature}, which one side does not have"

@@ -47,6 +47,7 @@ ctypedef struct engine_t:
     uint32_t active           # calls under way
     uint64_t patience_ns      # the limit without progress
     pageset_t *sent           # pages that calls send are marked there first; NULL: nowhere
+    pageset_t *passing        # the same, also where a call takes the bytes from another place
     # what a replica may lack that fails: pages of calls that ended without it; NULL: nobody asks
     pageset_t *doubtful
     pageset_t *absent[MOST_ABSENT]  # what copies that are away miss: all pages of all calls
@@ -60,3 +61,10 @@ cdef void engine_begin(engine_t *engine, const operation_t *wanted, int32_t lane
                        outcome_t *outcome) noexcept nogil
 # Wait for pending operations and release the lane.
 cdef void engine_end(engine_t *engine, outcome_t *outcome) noexcept nogil
+# Take any lane once no call has the ranges under way, and keep others from entering them; what is
+# begun with OPERATION_HELD on that lane leaves both as they are. `leaves`: some of it may be late.
+cdef void engine_hold(engine_t *engine, const operation_t *wanted,
+                      outcome_t *outcome) noexcept nogil
+cdef void engine_release(engine_t *engine, int32_t lane, bint leaves) noexcept nogil
+# Add to a set the pages that calls have under way or have left behind.
+cdef void engine_under_way(engine_t *engine, pageset_t *pages) noexcept nogil

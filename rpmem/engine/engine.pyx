@@ -16,14 +16,15 @@ from rpmem.wire.lane cimport (
     LANE_ABORTED, LANE_EXPIRED, LANE_INTERRUPTED, LANE_UP, completion_t,
 )
 from rpmem.engine.overlaps cimport (
-    overlaps_enter, overlaps_free, overlaps_init, overlaps_leave, overlaps_left, overlaps_wait,
+    overlaps_each, overlaps_enter, overlaps_free, overlaps_init, overlaps_leave, overlaps_left,
+    overlaps_wait,
 )
-from rpmem.memory.changes.pageset cimport page_at, page_behind, pages_mark, pageset_t
+from rpmem.memory.changes.pageset cimport page_at, page_behind, pages_add, pages_mark, pageset_t
 from rpmem.wire.clock cimport now
 from rpmem.wire.polling cimport cores, give_way, politeness
 from rpmem.steps.step cimport (
-    OPERATION_DONE, OPERATION_DRAIN, OPERATION_FLUSH, OPERATION_RELAXED, link_t, operation_t,
-    range_t,
+    OPERATION_DONE, OPERATION_DRAIN, OPERATION_FLUSH, OPERATION_HELD, OPERATION_RELAXED, link_t,
+    operation_t, range_t,
 )
 
 from rpmem.base.interrupts import check
@@ -214,9 +215,35 @@ cdef void leave(engine_t *engine, const operation_t *operation, outcome_t *outco
             # Lanes may outlive this engine; the next one has to drain what is left on them.
             for g in range(engine.group_count):
                 engine.groups[g].links[outcome.lane].undrained = leaves
+        if operation.flags & OPERATION_HELD:
+            return
         overlaps_leave(&engine.overlaps, <uint32_t> outcome.lane, leaves,
                        broken or operation.flags & OPERATION_RELAXED != 0, drained)
+    if operation.flags & OPERATION_HELD:
+        return
     handout_release(&engine.handout, <uint32_t> outcome.lane)
+
+
+cdef void mark_page(void *pages, uint64_t offset, uint64_t length) noexcept nogil:
+    cdef pageset_t *found = <pageset_t *> pages
+    pages_add(found, page_at(found, offset), page_behind(found, offset + length))
+
+
+cdef void engine_under_way(engine_t *engine, pageset_t *pages) noexcept nogil:
+    overlaps_each(&engine.overlaps, mark_page, pages)
+
+
+cdef void engine_hold(engine_t *engine, const operation_t *wanted,
+                      outcome_t *outcome) noexcept nogil:
+    memset(outcome, 0, sizeof(outcome_t))
+    outcome.group = outcome.lane = -1
+    if engine.group_count:
+        outcome.lane = enter(engine, wanted, -1, outcome)
+
+
+cdef void engine_release(engine_t *engine, int32_t lane, bint leaves) noexcept nogil:
+    overlaps_leave(&engine.overlaps, <uint32_t> lane, leaves, leaves, False)
+    handout_release(&engine.handout, <uint32_t> lane)
 
 
 cdef void engine_begin(engine_t *engine, const operation_t *wanted, int32_t lane, int32_t group,
@@ -236,13 +263,17 @@ cdef void engine_begin(engine_t *engine, const operation_t *wanted, int32_t lane
         if wanted.prepare != NULL:
             wanted.prepare(wanted.context)
         return
-    lane = enter(engine, wanted, lane, outcome)
+    if not wanted.flags & OPERATION_HELD:
+        lane = enter(engine, wanted, lane, outcome)
     outcome.lane = lane
     if lane < 0:
         return
+    if engine.passing != NULL and wanted.destination == NULL:
+        mark_ranges(engine.passing, wanted)
     if wanted.prepare != NULL:
         wanted.prepare(wanted.context)
-    elif engine.sent != NULL and wanted.source == NULL and wanted.destination == NULL:
+    elif engine.sent != NULL and wanted.destination == NULL and (
+            wanted.source == NULL or wanted.flags & OPERATION_HELD):
         # Whoever looks before is overtaken by nothing older.
         mark_ranges(engine.sent, wanted)
     for g in range(engine.group_count):

@@ -178,6 +178,26 @@ cdef extern from * nogil:
         pthread_mutex_unlock(&o->lock);
     }
 
+    /* Name every range that a call has under way or has left behind; of very many, their hull. */
+    static inline void rpmem_overlaps_each(rpmem_overlaps *o,
+                                           void (*each)(void *, uint64_t, uint64_t), void *context)
+    {
+        rpmem_way *way;
+        size_t i;
+        pthread_mutex_lock(&o->lock);
+        for (way = o->first; way; way = way->after) {
+            if (way->called && way->count > RPMEM_COMPARED)
+                each(context, way->low, way->high - way->low);
+            else if (way->called)
+                for (i = 0; i < way->count; i++)
+                    if (way->ranges[i].length)
+                        each(context, way->ranges[i].offset, way->ranges[i].length);
+            if (way->left_high)
+                each(context, way->left_low, way->left_high - way->left_low);
+        }
+        pthread_mutex_unlock(&o->lock);
+    }
+
     /* Wait until no call is in progress on a lane, or for a while; 1 if none was. */
     static inline int rpmem_overlaps_wait(rpmem_overlaps *o, uint32_t lane, uint64_t patience_ns)
     {
@@ -214,6 +234,10 @@ cdef extern from * nogil:
     # The bytes from the first to the last that calls left behind on a lane; none if low >= high.
     void overlaps_left "rpmem_overlaps_left"(
         overlaps_t *overlaps, uint32_t lane, uint64_t *low, uint64_t *high)
+    # Name every range that a call has under way or has left behind; very many ones by their hull.
+    void overlaps_each "rpmem_overlaps_each"(
+        overlaps_t *overlaps, void (*each)(void *, uint64_t, uint64_t) noexcept nogil,
+        void *context)
     # Wait a while for the call on a lane; true if there is none, so the lane has to be drained.
     bint overlaps_wait "rpmem_overlaps_wait"(
         overlaps_t *overlaps, uint32_t lane, uint64_t patience_ns)

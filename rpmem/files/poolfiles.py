@@ -21,6 +21,7 @@ from rpmem.files import drafts, header, poolset, redo
 from rpmem.files.directories import present
 from rpmem.files.drafts import PRIVATE
 from rpmem.files.header import Header, PoolAttributes
+from rpmem.files.layout import Segment
 from rpmem.files.locks import undisturbed
 from rpmem.files.partfile import PartFile
 from rpmem.files.poolset import PoolSet
@@ -60,6 +61,8 @@ class PoolFiles(Closing):
         The pool set's options.
     created : bool
         Whether this object created the pool.
+    segments : list of Segment
+        Where the bytes of the region lie in each part.
     belongings : list of SetFile
         Other files that are closed with the pool, and removed if it is removed at closing.
     mapper : callable
@@ -76,7 +79,9 @@ class PoolFiles(Closing):
         region: Region,
         *,
         created: bool,
+        segments: Sequence[Segment],
     ) -> None:
+        self.segments = segments
         self.parts = parts
         self.options = options
         self.region = region
@@ -139,7 +144,9 @@ class PoolFiles(Closing):
             redo.forget(parts[0].path)
             headers = _write_headers(pool_set, parts, attributes)
             region = _map(pool_set, parts, cls.mapper)
-            pool = cls(parts, pool_set.options, headers, region, created=True)
+            pool = cls(
+                parts, pool_set.options, headers, region, created=True, segments=pool_set.segments()
+            )
             if finished and not hidden:
                 pool.publish()
         except BaseException:
@@ -190,7 +197,14 @@ class PoolFiles(Closing):
             redo.finish(parts, _is_whole)
             headers = _verified_headers(pool_set, parts)
             region = _map(pool_set, parts, cls.mapper)
-            pool = cls(parts, pool_set.options, headers, region, created=False)
+            pool = cls(
+                parts,
+                pool_set.options,
+                headers,
+                region,
+                created=False,
+                segments=pool_set.segments(),
+            )
             if pool._detects_shutdowns:
                 stored = headers[0].shutdown_state
                 pool._note_shutdown_state(state_of_devices(parts).checked(stored, parts[0].path))
@@ -237,7 +251,9 @@ class PoolFiles(Closing):
             for part in parts:
                 part.close()
             raise
-        return cls(parts, pool_set.options, headers, region, created=False)
+        return cls(
+            parts, pool_set.options, headers, region, created=False, segments=pool_set.segments()
+        )
 
     @property
     def zeroed(self) -> bool:

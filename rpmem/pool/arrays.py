@@ -136,6 +136,16 @@ class NamedArrays:
         with self._lock:
             return self._catalogue.free
 
+    def extents(self) -> tuple[list[Entry], list[tuple[int, int]], int]:
+        """Return the entries, where the catalogue lies, and above what everything is zero."""
+        with self._lock:
+            return list(self._catalogue.entries.values()), self._catalogue.spans, self.mark
+
+    @property
+    def mark(self) -> int:
+        """The offset above which every byte is zero on all copies."""
+        return self._catalogue.mark
+
     def holds_catalogue(self, offset: int, length: int) -> bool:
         """Whether the catalogue's own bytes are in that range of the pool."""
         with self._lock:

@@ -89,6 +89,7 @@ class Copies(Handle):
         self._doubtful: PageSet | None = None
         self._on_store = on_store
         self._sent: PageSet | None = None
+        self._passing: PageSet | None = None
         self.joins = 0
         self.core = self._make(self.replicas)
 
@@ -167,6 +168,18 @@ class Copies(Handle):
         with self._lock:
             self._sent = pages
             self.core.mark_sent(pages)
+
+    def mark_passing(self, pages: PageSet) -> None:
+        """Have calls mark in a set the pages that they send, wherever they take the bytes from."""
+        with self._lock:
+            self._passing = pages
+            self.core.mark_passing(pages)
+
+    def unsettled(self) -> list[tuple[int, int]]:
+        """Return the ranges of calls that were interrupted: copies may differ there."""
+        with self._lock:
+            self._unsettled += self.core.take_unsettled()
+            return list(self._unsettled)
 
     def found(self) -> None:
         """Begin the first epoch, on new copies that hold a pool by now."""
@@ -448,6 +461,8 @@ class Copies(Handle):
                 self._doubtful = self.absent.empty()
             core.mark_doubtful(self._doubtful)
         core.mark_absent(self.absent.maps)
+        if self._passing is not None:
+            core.mark_passing(self._passing)
         for index, replica in enumerate(replicas):
             replica.adopt(core, index)
         return core

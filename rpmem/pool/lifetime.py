@@ -22,6 +22,7 @@ from rpmem.pool.medium import PoolMedium
 from rpmem.pool.tracking.noted import Noted
 from rpmem.pool.tracking.tracking import Tracking, Wanted
 from rpmem.pool.tracking.ways import set_for
+from rpmem.pool.verifying import Verifier
 from rpmem.session.options import SessionOptions
 
 log = logging.getLogger(__name__)
@@ -81,6 +82,7 @@ class OpenPool(Closing):
             touched=touched,
         )
         self._copies = copies
+        self._verifier: Verifier | None = None
 
     @classmethod
     def _over(

@@ -29,6 +29,7 @@ from rpmem.errors import (
     UsageError,
 )
 from rpmem.files import header, poolfiles
+from rpmem.files.beneath import Content, read_beneath
 from rpmem.files.drafts import PRIVATE
 from rpmem.files.header import INCOMPAT_SINGLEHDR, Header, PoolAttributes
 from rpmem.files.poolset import LocalReplica, PoolSet, RemoteReplica, load_any, single
@@ -72,6 +73,9 @@ class LocalCopy(Protocol):
 
     def publish(self) -> None:
         """Make a new copy count, as it now contains a pool that can be opened."""
+
+    def beneath(self, offset: int, length: int) -> Content | None:
+        """Read a range from the medium, past the memory; None where that is the medium."""
 
     def close(self, *, remove: bool = False) -> None:
         """Unmap and unlock; BufferError, without any effect, while views of the memory exist."""
@@ -151,6 +155,10 @@ class FileCopy(Handle):
     def publish(self) -> None:
         """Make the new files count, durably."""
         self._files.publish()
+
+    def beneath(self, offset: int, length: int) -> Content | None:
+        """Read a range from the medium, past the memory; None where that is the medium."""
+        return read_beneath(self._files, offset, length)
 
     def close(self, *, remove: bool = False) -> None:
         """Unmap and unlock, and with `remove` remove the new parts."""
@@ -395,6 +403,9 @@ class MemoryCopy(Handle):
     def again(self) -> AbstractContextManager[tuple[Region, Callable[[], None]]]:
         """Refuse: what a buffer's owner stores cannot be kept from it."""
         raise UsageError("a buffer cannot be mapped again", where=self.where)
+
+    def beneath(self, offset: int, length: int) -> Content | None:
+        """Return None: the buffer is all there is."""
 
     def publish(self) -> None:
         """Do nothing: a buffer has no name."""

@@ -8,13 +8,14 @@ from collections.abc import Callable, ItemsView, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Self, Unpack
 
 from rpmem.base import interrupts
-from rpmem.errors import ClosedError, RangeError, StaleReplica
+from rpmem.errors import ClosedError, RangeError, StaleReplica, UsageError
 from rpmem.files.drafts import PRIVATE
 from rpmem.pool import assembly, restoring, resync, transfer
 from rpmem.pool.arrays import Views
 from rpmem.pool.attrs import Attrs
 from rpmem.pool.catalogue.catalogue import Catalogue
 from rpmem.pool.catalogue.entries import Entry
+from rpmem.pool.findings import Report
 from rpmem.pool.forms import Form, forms_of
 from rpmem.pool.lifetime import OpenPool
 from rpmem.pool.local import place_of
@@ -28,8 +29,11 @@ from rpmem.pool.options import (
     size_of,
     source_specs,
 )
+from rpmem.pool.pacing import Pace, rate_of
 from rpmem.pool.progress import Progress, checked
 from rpmem.pool.tracking.tracking import Mode, wanted_of
+from rpmem.pool.verification import LOCAL
+from rpmem.pool.verifying import Verifier
 from rpmem.session.options import SessionKeywords, SessionOptions
 from rpmem.session.replica import LEVELS, Replica
 
@@ -661,6 +665,90 @@ class Pool(OpenPool):
             entries = [self._arrays.entry(name) for name in self._arrays.names()]
             ranges = [(entry.offset, entry.length) for entry in entries if entry.length]
             transfer.into_place(ranges, self._region, read, persist)
+
+    # --- comparing ------------------------------------------------------------------------
+
+    def verify(
+        self,
+        repair: str | int | Replica | None = None,
+        *,
+        deep: bool = False,
+        progress: Progress | None = None,
+        rate_limit: int | str | None = None,
+    ) -> Report:
+        """Compare the local copy with its replicas, while others go on using the pool.
+
+        Pages that differ although they should not are reported, and nothing else: what was stored
+        and not persisted yet differs too, and is only counted.
+
+        Parameters
+        ----------
+        repair : str, int or Replica, optional
+            The copy that gets the bytes of the others where it differs: ``"local"``, or a replica
+            by its number, its name ``"TARGET NAME.set"`` or itself. No other copy is written to.
+            The local one is repaired only while no views of arrays exist.
+        deep : bool
+            Read past the kernel's cache: what the media hold, which may be something else than
+            memory shows. ``depths`` of the report says for which copies that was done: on tmpfs and
+            DAX, memory is the medium.
+        progress : callable, optional
+            As for `restore`.
+        rate_limit : int or str, optional
+            Most bytes of the pool that are compared per second: 104857600, or ``"100MiB"``.
+
+        Returns
+        -------
+        Report
+            See `rpmem.pool.findings.Report`; ``good`` says whether all is well.
+
+        Raises
+        ------
+        UsageError
+            There is no replica; the replicas were changed meanwhile; the local copy is to be
+            repaired while it is in use.
+        ReplicaLost, DeadlineExceeded, FlushFailed
+            As for `persist`.
+
+        Notes
+        -----
+        *Never a false alarm.* A page is reported when all calls that sent something of it have
+        ended, on every copy, and it cannot be that it was only stored to: the kernel saw no store
+        to it since all copies were equal, or no view of it was ever handed out, or a replica has
+        something else than it had, though nothing was sent meanwhile, or the replicas differ from
+        each other.
+
+        *What cannot be known.* A page that was stored to and not persisted is counted as
+        ``unpersisted``, and one that may have been, where nobody saw it, as ``unclear``: a flipped
+        bit in it is found once it was persisted, unless that has overwritten it. Stores are seen
+        with ``tracking="kernel"``, from the first call of this method or of `persist` without a
+        range on; so a page that differed before that, in an array that the program has opened, is
+        ``unclear`` until the copies are equal there. Otherwise every page of which a view was ever
+        handed out may have been stored to, and differs on the replicas' side only.
+
+        *Stores that are not seen* (see the class) look like flipped bits of the local copy: call
+        `touched` after them.
+        """
+        self._check_alive()
+        self._check_writable("verify")
+        told, pace = checked(progress), Pace(rate_of(rate_limit))
+        side = None if repair is None else self._side(repair)
+        with self._arrays.lock:
+            if self._verifier is None:
+                self._verifier = Verifier(self._copies, self._tracking, self._arrays, self._region)
+        return self._verifier.run(repair=side, deep=deep, progress=told, pace=pace)
+
+    def _side(self, side: str | int | Replica) -> int:
+        """Return the number of a copy that a user names."""
+        if side == "local":
+            return LOCAL
+        if isinstance(side, str):
+            named = [resync.name_of(each) for each in self.replicas]
+            if side not in named:
+                raise UsageError(
+                    f"{side!r} is not a copy of this pool", hint=f"It has local, {', '.join(named)}"
+                )
+            return named.index(side)
+        return self._copies.find(side)[0]
 
     # --- the replicas ---------------------------------------------------------------------
 

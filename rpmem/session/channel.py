@@ -185,13 +185,13 @@ class Channel(Handle):
         self._ask(self._machine.leave)
         self._await(RecordSet)
 
-    def digests(self, request: Digest, meanwhile: Callable[[], None]) -> bytes:
+    def digests(self, request: Digest, meanwhile: Callable[[], None]) -> DigestsTaken:
         """Ask for digests of the target's pool; return them after doing something else."""
         self._ask(lambda: self._machine.digest(request))
         meanwhile()
         event = self._await(DigestsTaken)
         assert isinstance(event, DigestsTaken)
-        return event.digests
+        return event
 
     def look(self, request: Look | Peek | List) -> Seen | Content | Listed:
         """Ask for something to look at; only of a target that speaks our own protocol."""

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TypeAlias
+from typing import NamedTuple, Protocol, TypeAlias
 
-from rpmem.control.messages import Digest
+from rpmem.control.messages import DEEP, Digest
 from rpmem.memory.region import Region
 from rpmem.session.channel import Channel
 
@@ -15,8 +15,34 @@ Asked: TypeAlias = tuple[int, int, int]
 Besides: TypeAlias = Callable[[], None]
 
 
+class Answer(NamedTuple):
+    """Digests of the target's copy; `deep`: of what its medium has, which is not its memory."""
+
+    digests: bytes
+    deep: bool
+
+
+class There(Protocol):
+    """Asks the target: `rpmem.Replica.digests_there`."""
+
+    def __call__(self, asked: Asked, key: bytes, besides: Besides, *, deep: bool) -> Answer:
+        """Return digests of the target's copy."""
+
+
+def ask(channel: Channel, asked: Asked, key: bytes, besides: Besides, *, deep: bool) -> Answer:
+    """Ask for digests, and do something else meanwhile.
+
+    A target that cannot read past its cache is asked for what it shows.
+    """
+    offset, length, unit = asked
+    deep = deep and DEEP in channel.features
+    request = Digest(offset=offset, length=length, unit=unit, key=key, deep=deep)
+    taken = channel.digests(request, besides)
+    return Answer(taken.digests, taken.deep)
+
+
 def both_digests(
-    region: Region, channel: Channel, asked: Asked, key: bytes, besides: Besides
+    region: Region, there: There, asked: Asked, key: bytes, besides: Besides
 ) -> tuple[bytes, bytes]:
     """Return digests of the units of a range: those of the region, and the target's.
 
@@ -31,6 +57,5 @@ def both_digests(
         mine.append(unit_digests(region, offset, length, unit, key))
         besides()
 
-    request = Digest(offset=offset, length=length, unit=unit, key=key)
-    theirs = channel.digests(request, meanwhile)
-    return mine[0], theirs
+    theirs = there(asked, key, meanwhile, deep=False)
+    return mine[0], theirs.digests

@@ -32,7 +32,7 @@ from rpmem.errors import (
 from rpmem.files.attributes import PoolAttributes, require_attributes
 from rpmem.memory.region import Region
 from rpmem.session.channel import Channel
-from rpmem.session.comparing import Asked, Besides, both_digests
+from rpmem.session.comparing import Answer, Asked, Besides, ask, both_digests
 from rpmem.session.faults import error_of
 from rpmem.session.lanehosts import LaneHosts
 from rpmem.session.lanes import Lanes
@@ -452,15 +452,15 @@ class Replica(Closing, Calls):
     def digests(
         self, asked: Asked, key: bytes, besides: Besides, *, memory: Region | None = None
     ) -> tuple[bytes, bytes]:
-        """Return digests of the units of a range: of this copy, and of the target's.
+        """Return digests of a range's units, of this copy (or another mapping) and the target's."""
+        return both_digests(memory or self._region, self.digests_there, asked, key, besides)
 
-        Both sides take them at the same time, in which something else can be done besides. What was
-        asked for is durable at the target then. `memory` may be another mapping of this copy.
-        """
+    def digests_there(self, asked: Asked, key: bytes, besides: Besides, *, deep: bool) -> Answer:
+        """Return digests of the target's copy, durable there, after something else meanwhile."""
         with self._lock:
             self._need_open()
             self._raise_failure()
-            return both_digests(memory or self._region, self._channel, asked, key, besides)
+            return ask(self._channel, asked, key, besides, deep=deep)
 
     def _need_open(self) -> None:
         if self._closed:

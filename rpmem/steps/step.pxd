@@ -15,6 +15,7 @@ cdef enum:
     OPERATION_DEEP = 2
     OPERATION_FLUSH = 4       # start without waiting: a later drain waits
     OPERATION_DRAIN = 8       # wait for the earlier flushes
+    OPERATION_HELD = 16       # on a lane that its caller holds
 
 cdef enum:
     OPERATION_PENDING = 0

@@ -62,7 +62,7 @@ def test_an_answer_of_the_right_form_is_taken(tmp_path):
     options = {**OPTIONS, "command": command(digests={"digests": "A" * 32})}
     with RawSession(tmp_path, **options) as session:
         asked = Digest(offset=32768, length=8000, unit=4096, key=KEY)
-        assert session.channel.digests(asked, lambda: None) == bytes(24)
+        assert session.channel.digests(asked, lambda: None).digests == bytes(24)
 
 
 # --- hostile initiators -----------------------------------------------------------------------
@@ -83,7 +83,7 @@ def test_requests_at_random_are_answered_or_refused(tmp_path):
             asked = Digest(offset=offset, length=length, unit=unit, key=os.urandom(32))
             fits = offset >= 20480 and offset + length <= SIZE
             if fits:
-                found = session.channel.digests(asked, lambda: None)
+                found = session.channel.digests(asked, lambda: None).digests
                 assert len(found) == 12 * asked.units
                 answered += 1
             else:

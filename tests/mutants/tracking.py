@@ -105,7 +105,7 @@ MUTANTS = (
     Mutant(
         "what was noted is forgotten",
         "Tracking._found",
-        "        self._noted.move_to(pages)\n",
+        "        self._noted.move_to(fresh)\n",
         "",
         _CHILDREN,
     ),

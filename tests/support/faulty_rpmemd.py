@@ -17,11 +17,11 @@ from rpmem.control.messages import Digest
 from rpmem.epochs.kept import Pieces
 from rpmem.errors import RpmemError
 from rpmem.files.poolfiles import PoolFiles
-from rpmem.memory.region import Region
 from rpmemd import config as configuration
 from rpmemd import session
 from rpmemd.__main__ import serve
 from rpmemd.database import Database
+from rpmemd.hashing import Hashed
 from rpmemd.lane_server import LaneServer
 from rpmemd.log import Log
 from rpmemd.records import Records
@@ -55,14 +55,14 @@ def _store_only(self: Records, pieces: Pieces) -> None:
         self._region.write(RECORD_OFFSET + offset, data)
 
 
-def _visible_digests(region: Region, request: Digest, **_: int) -> bytes:
+def _visible_digests(pool: PoolFiles, request: Digest, **_: int) -> bytes:
     from rpmem.memory.changes.unit_digests import unit_digests
 
-    return unit_digests(region, request.offset, request.length, request.unit, request.key)
+    return unit_digests(pool.region, request.offset, request.length, request.unit, request.key)
 
 
 _DIGESTS = {
-    SKIP_DIGEST_FLUSH: _visible_digests,
+    SKIP_DIGEST_FLUSH: lambda *what, **_: _visible_digests(*what),
     SHORT_DIGESTS: lambda *what, **_: _visible_digests(*what)[12:] or bytes(24),
     LONG_DIGESTS: lambda *what, **_: _visible_digests(*what) + bytes(12),
     MADE_UP_DIGESTS: lambda *what, **_: os.urandom(len(_visible_digests(*what))),
@@ -94,7 +94,8 @@ def main() -> int:
     if breakage == SKIP_RECORD_FLUSH:
         Records._store = _store_only  # type: ignore[method-assign]
     elif breakage in _DIGESTS:
-        session.digests_of = _DIGESTS[breakage]  # type: ignore[assignment]
+        digests = _DIGESTS[breakage]
+        session.digests_of = lambda *what, **how: Hashed(digests(*what, **how))
     elif breakage:
         LaneServer.service_class = getattr(compiled("_broken_service"), _SERVICES[breakage])
     return serve(config, log, database)

@@ -188,6 +188,14 @@ cdef class PageSet:
         """Take out all pages."""
         memset(self.c.words, 0, (self.c.pages // BITS + 1) * sizeof(uint64_t))
 
+    def update(self, PageSet other not None):
+        """Add the pages of another set of the same region."""
+        cdef uint64_t word
+        if other.c.pages != self.c.pages:
+            raise RangeError("the pages are those of another region")
+        for word in range(self.c.pages // BITS + 1):
+            self.c.words[word] |= other.c.words[word]
+
     def move_from(self, PageSet marked not None):
         """Add the pages of another set of the same region, and take them out there.
 

@@ -25,6 +25,7 @@ from rpmem.base.fork import forks
 from rpmem.base.handles import Handle
 from rpmem.errors import MissingExtension, UsageError
 from rpmem.pool.tracking.noted import Noted
+from rpmem.pool.tracking.stores import Stores
 from rpmem.pool.tracking.ways import Reach, Way, pairs_of, set_for
 
 if TYPE_CHECKING:
@@ -103,6 +104,7 @@ class Tracking(Handle):
         self._lock = threading.RLock()
         self._looking = False
         self._pages: PageSet | None = None
+        self._stores: Stores | None = None
         self._way: Way | None = None
         self._end = floor  # what lies between it and `size` has not been looked at
         self._mode: Mode = self._chosen(wanted)
@@ -147,6 +149,47 @@ class Tracking(Handle):
         ranges = self._reach.call("ranges_of", x)
         if self._mode != "off":
             self._noted.note_all(ranges)
+
+    # --- what others are told -------------------------------------------------------------
+
+    def observe(self) -> Stores | None:
+        """Begin to tell what is stored to, beside what calls send; None: the kernel does not.
+
+        It is told by `stored`. The pages that are in it from the beginning may have been stored to
+        before.
+        """
+        with self._alone():
+            if self.mode != "kernel":
+                return None
+            begun = self._way is not None
+            found = self._found(self._floor, self._size - self._floor)
+            if found is None or self._mode != "kernel":
+                return None
+            self._stores = Stores(set_for(self._region), set_for(self._region), seen=begun)
+            self._stores.pages.update(found[1])
+            return self._stores
+
+    def could_be_stored(self, offset: int, length: int) -> bytearray | None:
+        """Return what of a range somebody could have stored to, as offsets and lengths; None: all.
+
+        That holds since the pool was opened.
+        """
+        return None if self._touched is None else self._touched.ranges(offset, length)
+
+    def stored(self, offset: int, length: int) -> bytearray | None:
+        """Return what was stored to, of a range and of what was looked at otherwise.
+
+        Returns
+        -------
+        bytearray
+            Offsets and lengths, as pairs of uint64, which are told only once. None: the kernel
+            does not tell any longer.
+        """
+        with self._alone():
+            if self.mode != "kernel" or self._stores is None:
+                return None
+            self._found(offset, length)
+            return None if self._stores is None else self._stores.take()
 
     # --- the end --------------------------------------------------------------------------
 
@@ -220,7 +263,8 @@ class Tracking(Handle):
         if self._pages is None:
             self._pages = set_for(self._region)
         pages = self._pages
-        self._noted.move_to(pages)
+        fresh = pages if self._stores is None else self._stores.fresh
+        self._noted.move_to(fresh)
         end = max(self._mark(), self._end)
         if end > self._end:
             # The first call, or arrays were made there.
@@ -231,10 +275,15 @@ class Tracking(Handle):
             self._end = end
         try:
             if offset < end:
-                way.look(pages, offset, min(length, end - offset))
+                way.look(fresh, offset, min(length, end - offset))
         except OSError as error:
             self._leave_kernel(str(error))
             return self._found(offset, length)
+        finally:
+            if fresh is not pages:
+                pages.update(fresh)
+        if self._stores is not None:
+            self._stores.add_fresh()
         return way, pages
 
     def _last(self, pages: PageSet) -> int:
@@ -282,6 +331,7 @@ class Tracking(Handle):
     def _leave_kernel(self, why: str) -> None:
         """Go on with digests, of which none is known yet."""
         self._stop()
+        self._stores = None
         self._mode = without_kernel()
         log.info("%s: %s; tracking is %r from now on", self._region.label, why, self._mode)
 

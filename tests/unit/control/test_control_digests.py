@@ -16,6 +16,7 @@ from rpmem.control.framing import INITIATOR_LIMIT, TARGET_LIMIT, Frame, encode_f
 from rpmem.control.initiator_machine import InitiatorState
 from rpmem.control.messages import (
     BLOCK_UNIT,
+    DEEP,
     DIGEST,
     FEATURES,
     MAX_UNITS,
@@ -67,6 +68,33 @@ def test_digests_are_asked_for_as_often_as_wanted():
         assert pair.to_initiator() == [DigestsTaken(TWO)]
         assert pair.initiator.state is InitiatorState.OPEN
         assert pair.target.state is TargetState.OPEN
+
+
+def test_what_the_medium_has_is_asked_for_and_said():
+    both = {"features": (DEEP, DIGEST)}
+    pair = Pair(HERE.replaced(**both), THERE.replaced(**both)).open(READY)
+    for deep in (True, False):
+        request = DIGEST_OF_TWO.replaced(deep=True)
+        pair.initiator.digest(request)
+        assert pair.to_target() == [DigestsRequested(request)]
+        pair.target.digests(TWO, deep=deep)
+        assert pair.to_initiator() == [DigestsTaken(TWO, deep=deep)]
+
+
+def test_the_medium_is_not_answered_for_unasked():
+    pair = asked()
+    pair.target.digests(TWO, deep=True)
+    error = error_of(pair.to_initiator())
+    assert type(error) is MalformedMessage
+    assert "not asked for" in str(error)
+
+
+def test_a_target_without_the_feature_is_not_asked_for_its_medium():
+    pair = opened()
+    request = DIGEST_OF_TWO.replaced(deep=True)
+    error = error_of(pair.target.receive(request.encode(3, limit=INITIATOR_LIMIT)))
+    assert type(error) is UnexpectedMessage
+    assert "needs the feature deep" in str(error)
 
 
 @pytest.mark.parametrize("error", [RangeError("not there"), FlushFailed("it refused", errno=5)])
@@ -226,6 +254,6 @@ def test_the_key_is_not_shown():
 
 def test_a_build_without_the_part_does_not_have_the_feature(monkeypatch):
     monkeypatch.setattr(parts, "is_there", lambda name: not name.endswith(".unit_digests"))
-    assert set(FEATURES) - set(features()) == {DIGEST}
+    assert set(FEATURES) - set(features()) == {DIGEST, DEEP}
     monkeypatch.setattr(parts, "is_there", lambda name: True)
     assert features() == FEATURES

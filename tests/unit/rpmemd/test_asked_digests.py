@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import signal
+from types import SimpleNamespace
 
 import pytest
 
@@ -55,7 +56,7 @@ def test_what_is_answered_for_is_durable_by_then(medium, pool, tmp_path):
     content = os.urandom(3 * 4096)
     pool.region.write(8192, content)
     assert content not in (tmp_path / "part").read_bytes()
-    found = digests_of(pool.region, asking(8192, len(content)), floor=0, size=SIZE)
+    found = digests_of(pool, asking(8192, len(content)), floor=0, size=SIZE).digests
     assert medium.covers(8192, len(content))
     assert (tmp_path / "part").read_bytes()[8192 : 8192 + len(content)] == content
     same = Region.from_buffer(bytearray(content))
@@ -66,7 +67,7 @@ def test_nothing_is_said_of_what_the_medium_refuses(medium, pool):
     medium.refuses = lambda event: errno.EIO
     for _ in range(2):
         with pytest.raises(FlushFailed):
-            digests_of(pool.region, asking(8192, 4096), floor=0, size=SIZE)
+            digests_of(pool, asking(8192, 4096), floor=0, size=SIZE)
         medium.refuses = None  # once is for good
 
 
@@ -84,19 +85,19 @@ def test_nothing_is_said_of_what_the_medium_refuses(medium, pool):
     ],
 )
 def test_bounds(offset, length, fits):
-    region = Region.anonymous(SIZE + 8192)
+    pool = SimpleNamespace(region=Region.anonymous(SIZE + 8192))
     if fits:
-        assert digests_of(region, asking(offset, length), floor=POOL_FLOOR, size=SIZE)
+        assert digests_of(pool, asking(offset, length), floor=POOL_FLOOR, size=SIZE)
     else:
         with pytest.raises(RangeError, match="those that an initiator may read"):
-            digests_of(region, asking(offset, length), floor=POOL_FLOOR, size=SIZE)
+            digests_of(pool, asking(offset, length), floor=POOL_FLOOR, size=SIZE)
 
 
 # --- a whole daemon ---------------------------------------------------------------------------
 
 
 def digests(session, offset, length):
-    return session.channel.digests(asking(offset, length), lambda: None)
+    return session.channel.digests(asking(offset, length), lambda: None).digests
 
 
 @pytest.mark.parametrize(
