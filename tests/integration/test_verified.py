@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import sys
 import threading
 
 import numpy as np
@@ -336,7 +337,8 @@ def test_digests_that_are_made_up_change_nothing(tmp_path):
 
 def test_a_target_that_takes_no_digests(tmp_path):
     node = PoolNode(tmp_path / "node")
-    options = {"command": without_digests(tmp_path / "installation").command}
+    lacking = without_digests(tmp_path / "there")
+    options = {"command": f"env PYTHONPATH={lacking.folder} {sys.executable} -P -m rpmemd"}
     with rpmem.Pool.create(tmp_path / "p", "4MiB", node.spec(), parts=1, **options) as pool:
         fill(pool)
     with rpmem.Pool.open(tmp_path / "p", node.spec(), **options) as pool:
