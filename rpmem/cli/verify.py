@@ -63,7 +63,6 @@ def command(
 
 def _comparable(local: str, replicas: Sequence[str], session: Any) -> list[str]:
     """Return the replicas; raise an error if opening the pool would send one of them anything."""
-    from rpmem.epochs.record import Mark
     from rpmem.errors import PoolSetBusy, StaleReplica
     from rpmem.pool.looking import look, look_anywhere
 
@@ -78,7 +77,7 @@ def _comparable(local: str, replicas: Sequence[str], session: Any) -> list[str]:
     reach = {name: session[name] for name in _TO_LOOK if session.get(name) is not None}
     for found in (mine, *(look(each, **reach) for each in specs)):
         stamp = found.record.epoch.stamp
-        if found.record.mark is not Mark.CLEAN or stamp != mine.record.epoch.stamp:
+        if found.state != "clean" or stamp != mine.record.epoch.stamp:
             raise StaleReplica(
                 "the copy was not closed with the others, so that it may differ from them",
                 where=found.where,

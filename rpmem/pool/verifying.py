@@ -11,17 +11,18 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
 from rpmem.errors import UsageError
 from rpmem.pool.findings import MOST_DIFFERENCES, Difference, Report, merged
+from rpmem.pool.places import MOST_LOOKED_AT, Places, pairs_in, runs_of
 from rpmem.pool.progress import Progress, chunks
 from rpmem.pool.resync import name_of
 from rpmem.pool.superblock import LAYOUT_OFFSET, LAYOUT_SIZE, SLOTS_OFFSET
-from rpmem.pool.tracking.ways import pairs_of, set_for
+from rpmem.pool.tracking.ways import set_for
 from rpmem.pool.verification import (
     LOCAL,
     UNIT,
@@ -48,8 +49,6 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 _KEY_SIZE: Final = 32
-#: Most neighbouring pages that are looked at together while calls wait.
-_MOST_LOOKED_AT: Final = 16
 
 
 class Verifier:
@@ -77,7 +76,8 @@ class Verifier:
         self._lock = threading.Lock()
         self._key = os.urandom(_KEY_SIZE)
         self._end = copies.layout.pool_size
-        self._state = Verification(-(-(self._end - LAYOUT_OFFSET) // UNIT))
+        self._places = Places(copies.layout, arrays)
+        self._state = Verification(self._places.count)
         self._of_arrays = np.zeros_like(self._state.used)
         self._passing, self._sent, self._moving = (set_for(region) for _ in range(3))
         self._replicas: list[Replica] = []
@@ -152,11 +152,11 @@ class Verifier:
         self._repaired = 0
         state.used[:] = False
         entries, spans, mark = self._arrays.extents()
-        for low, high in [(LAYOUT_OFFSET, SLOTS_OFFSET), *self._own(spans, mark)]:
-            state.used[self._slice(low, high)] = True
+        for low, high in [(LAYOUT_OFFSET, SLOTS_OFFSET), *self._places.own(spans, mark)]:
+            state.used[self._places.span(low, high)] = True
         self._of_arrays[:] = False
         for entry in entries:
-            self._of_arrays[self._slice(entry.offset, entry.offset + entry.length)] = True
+            self._of_arrays[self._places.span(entry.offset, entry.offset + entry.length)] = True
         state.used |= self._of_arrays
         if not self._sees:
             self._watch()
@@ -169,7 +169,7 @@ class Verifier:
         if stores is None:
             return
         before = np.zeros_like(given)
-        before[self._units(stores.take())] = True
+        before[self._places.units(stores.take())] = True
         state = self._state
         (state.stored if stores.seen else state.doubtful)[:] = before & given
 
@@ -182,21 +182,21 @@ class Verifier:
                 hint="Verify it again",
             )
         state = self._state
-        here = self._slice(begin, begin + length)
+        here = self._places.span(begin, begin + length)
         self._note_sent()
         self._note_stores(begin, length)
         self._moving.clear()
         self._copies.call("under_way", self._moving)
         mine, theirs, rotten = self._digests(begin, length)
-        moving = self._flags(self._note_sent(), here)
-        moving |= self._flags(self._units(self._moving.ranges()), here)
-        stored = self._flags(self._note_stores(begin, length), here)
+        moving = self._places.flags(self._note_sent(), here)
+        moving |= self._places.flags(self._places.units(self._moving.ranges()), here)
+        stored = self._places.flags(self._note_stores(begin, length), here)
         if not self._sees:
             state.doubtful[here] = stored = self._given(begin, length)
         seen = Seen(mine, theirs, moving, stored)
         suspects = state.take(here.start, seen, careful=bool(self._deep))
         suspects = np.union1d(suspects, rotten + here.start)
-        for first, behind in _runs(suspects):
+        for first, behind in runs_of(suspects):
             self._look(first, behind, repair)
 
     def _digests(self, begin: int, length: int) -> tuple[Digests, list[Digests], NDArray[np.intp]]:
@@ -263,7 +263,7 @@ class Verifier:
         """Look at pages again, while calls that would change them wait."""
         with self._arrays.lock:
             verdicts = self._judged(first, behind)
-            contents = self._contents(self._place(first, behind)[1])
+            contents = self._contents(self._places.place(first, behind)[1])
             for unit, verdict in verdicts:
                 standing = verdict.standing
                 if standing is Standing.DIFFERENT:
@@ -274,12 +274,14 @@ class Verifier:
 
     def _judged(self, first: int, behind: int) -> list[tuple[int, Verdict]]:
         """Return what is known of pages; their bytes are in the scratch memory afterwards."""
-        offset, length = self._place(first, behind)
+        offset, length = self._places.place(first, behind)
         here = slice(first, behind)
         self._note_stores(offset, length)
         with self._copies.call("hold", offset, length) as held:
             self._note_sent()
-            unsettled = self._flags(self._units(pairs(self._copies.unsettled())), here)
+            unsettled = self._places.flags(
+                self._places.units(pairs_in(self._copies.unsettled())), here
+            )
             for number in range(LOCAL, len(self._replicas)):
                 content = self._scratch_of(number, length)
                 with memoryview(content) as view, view[:length] as piece:
@@ -295,7 +297,7 @@ class Verifier:
         if here_beneath is not None:
             beneath[LOCAL] = here_beneath
         # Stores to the local copy meanwhile; what was sent since is for later.
-        stored = self._flags(self._note_stores(offset, length), here)
+        stored = self._places.flags(self._note_stores(offset, length), here)
         if not self._sees:
             self._state.doubtful[here] = stored = self._given(offset, length)
         shown = [self._hashed(each, 0, length) for each in self._scratch[: 1 + len(self._replicas)]]
@@ -327,8 +329,8 @@ class Verifier:
         repair: int | None,
     ) -> Standing:
         """Add a page that differs to what was found, and repair it if that is wanted."""
-        offset, length = self._place(unit, unit + 1)
-        used = self._used(offset, length)
+        offset, length = self._places.place(unit, unit + 1)
+        used = self._places.used(offset, length)
         differing = [number for number, each in enumerate(theirs) if (each != mine)[used].any()]
         if not differing and not verdict.beneath:
             return Standing.EQUAL
@@ -339,7 +341,7 @@ class Verifier:
                 Difference(
                     offset,
                     length,
-                    arrays=self._names(offset, length),
+                    arrays=self._places.names(offset, length),
                     copies=tuple(map(self._name, differing)),
                     wrong=tuple(map(self._name, verdict.wrong)),
                     certain=verdict.certain,
@@ -351,7 +353,7 @@ class Verifier:
 
     def _repair(self, unit: int, verdict: Verdict, theirs: Sequence[Content], side: int) -> bool:
         """Give one copy the bytes of another in a page; return whether all are equal then."""
-        offset, length = self._place(unit, unit + 1)
+        offset, length = self._places.place(unit, unit + 1)
         right = [
             each
             for number, each in enumerate(theirs)
@@ -389,7 +391,7 @@ class Verifier:
     def _note_sent(self) -> NDArray[np.intp]:
         """Note what calls have sent since the last time, and return which pages those are."""
         self._sent.move_from(self._passing)
-        units = self._units(self._sent.ranges())
+        units = self._places.units(self._sent.ranges())
         self._sent.clear()
         self._state.known[units] = False
         return units
@@ -403,7 +405,7 @@ class Verifier:
             log.info("%s: it is not seen any longer what is stored to", self._copies.local.where)
             self._sees = False
             return np.zeros(0, np.intp)
-        units = self._units(found)
+        units = self._places.units(found)
         self._state.stored[units] = True
         return units
 
@@ -412,78 +414,26 @@ class Verifier:
 
         All others are the pool's own, which changes them while it holds the lock of the catalogue.
         """
-        here = self._slice(offset, offset + length)
+        here = self._places.span(offset, offset + length)
         with self._arrays.lock:
             found = self._tracking.could_be_stored(offset, length)
             if found is None:
                 return np.ones(here.stop - here.start, bool)  # somebody else's buffer
-            flags = self._flags(self._units(found), here)
-            if here.stop - here.start <= _MOST_LOOKED_AT:
+            flags = self._places.flags(self._places.units(found), here)
+            if here.stop - here.start <= MOST_LOOKED_AT:
                 return flags & self._held_by_arrays(here)
         return flags & self._of_arrays[here]
 
     def _held_by_arrays(self, here: slice) -> Flags:
         """Return which of few pages hold something of an array now."""
         return np.array(
-            [bool(self._names(*self._place(k, k + 1))) for k in range(here.start, here.stop)]
+            [
+                bool(self._places.names(*self._places.place(k, k + 1)))
+                for k in range(here.start, here.stop)
+            ]
         )
 
-    # --- places ---------------------------------------------------------------------------
-
-    def _slice(self, low: int, high: int) -> slice:
-        """Return the pages that a range touches."""
-        first = (max(low, LAYOUT_OFFSET) - LAYOUT_OFFSET) // UNIT
-        behind = -(-(min(high, self._end) - LAYOUT_OFFSET) // UNIT)
-        return slice(first, max(first, behind))
-
-    def _place(self, first: int, behind: int) -> tuple[int, int]:
-        """Return offset and length of what is compared of neighbouring pages."""
-        if first == 0:
-            return LAYOUT_OFFSET, LAYOUT_SIZE  # the superblock, which is all of its piece
-        offset = LAYOUT_OFFSET + first * UNIT
-        return offset, min(LAYOUT_OFFSET + behind * UNIT, self._end) - offset
-
-    def _units(self, ranges: bytes | bytearray) -> NDArray[np.intp]:
-        """Return the pages that ranges touch, given as pairs of uint64."""
-        pairs = pairs_of(ranges).astype(np.int64)
-        low = np.clip(pairs[:, 0], LAYOUT_OFFSET, self._end) - LAYOUT_OFFSET
-        high = np.clip(pairs[:, 0] + pairs[:, 1], LAYOUT_OFFSET, self._end) - LAYOUT_OFFSET
-        first, behind = low // UNIT, -(-high // UNIT)
-        counts = np.maximum(behind - first, 0)
-        starts = np.cumsum(counts) - counts
-        return np.repeat(first - starts, counts) + np.arange(counts.sum())
-
-    @staticmethod
-    def _flags(units: NDArray[np.intp], here: slice) -> Flags:
-        """Return which pages of a slice are among some."""
-        flags = np.zeros(here.stop - here.start, bool)
-        flags[units[(units >= here.start) & (units < here.stop)] - here.start] = True
-        return flags
-
-    def _own(self, spans: list[tuple[int, int]], mark: int) -> Iterator[tuple[int, int]]:
-        """Yield what the pool itself uses: the roots, the log, and what has to be zero."""
-        yield SLOTS_OFFSET, self._copies.layout.data_start
-        yield from spans
-        yield mark, self._end
-
-    def _used(self, offset: int, length: int) -> Flags:
-        """Return which bytes of a page hold something."""
-        used = np.zeros(length, bool)
-        entries, spans, mark = self._arrays.extents()
-        extents = [(each.offset, each.offset + each.length) for each in entries]
-        for low, high in [(LAYOUT_OFFSET, SLOTS_OFFSET), *self._own(spans, mark), *extents]:
-            if low < offset + length and offset < high:
-                used[max(low - offset, 0) : max(high - offset, 0)] = True
-        return used
-
-    def _names(self, offset: int, length: int) -> tuple[str, ...]:
-        """Return the arrays that lie in a range."""
-        entries, _, _ = self._arrays.extents()
-        return tuple(
-            each.name
-            for each in entries
-            if each.offset < offset + length and offset < each.offset + each.length
-        )
+    # --- copies ---------------------------------------------------------------------------
 
     def _name(self, number: int) -> str:
         return "local" if number == LOCAL else name_of(self._replicas[number])
@@ -507,25 +457,7 @@ def _nothing() -> None:
     """Do nothing besides."""
 
 
-def pairs(ranges: list[tuple[int, int]]) -> bytes:
-    """Return ranges as pairs of uint64."""
-    return np.array(ranges, np.uint64).tobytes()
-
-
-def _scratch(size: int = _MOST_LOOKED_AT * UNIT) -> Region:
+def _scratch(size: int = MOST_LOOKED_AT * UNIT) -> Region:
     from rpmem.memory.region import Region
 
     return Region.anonymous(size)
-
-
-def _runs(units: NDArray[np.intp]) -> Iterator[tuple[int, int]]:
-    """Yield neighbours together, at most so many as are looked at together."""
-    first = behind = -1
-    for unit in units.tolist():
-        if unit != behind or behind - first == _MOST_LOOKED_AT:
-            if first >= 0:
-                yield first, behind
-            first = unit
-        behind = unit + 1
-    if first >= 0:
-        yield first, behind
