@@ -7,7 +7,13 @@ from typing import TYPE_CHECKING, Any, Unpack
 
 import click
 
-from rpmem.cli.options import json_option, local_argument, session_options
+from rpmem.cli.options import (
+    any_replicas_argument,
+    json_option,
+    local_argument,
+    rate_option,
+    session_options,
+)
 from rpmem.cli.progress import Shown
 from rpmem.terminal.tables import console, table
 
@@ -24,19 +30,19 @@ _TO_LOOK = ("launcher", "timeout", "protocol")
 
 @click.command(short_help="Compare the copies of a pool, and repair one of them.")
 @local_argument
-@click.argument("replicas", nargs=-1, metavar="['TARGET NAME.set']...")
+@any_replicas_argument
 @click.option(
     "--repair",
     metavar="SIDE",
     help="Where copies differ, give this one what the others have: local, or 'TARGET NAME.set'.",
 )
 @click.option("--deep", is_flag=True, help="Read past the kernel's cache, from the media.")
-@click.option("--rate-limit", metavar="SIZE", help="Compare at most so much per second: 100MiB.")
+@rate_option
 @json_option("Print a JSON object.")
 @session_options
 def command(
     local: str,
-    replicas: tuple[str, ...],
+    replicas: list[str | tuple[str, str]],
     repair: str | None,
     deep: bool,
     rate_limit: str | None,
@@ -45,9 +51,10 @@ def command(
 ) -> int:
     """Compare LOCAL with its replicas, page by page; exit with 1 if some differ.
 
-    Without replicas, those of the REPLICA lines of a poolset file are meant. The pool has to be
-    closed, and its replicas up to date: a program that has it open can call pool.verify() instead.
-    Nothing is changed without --repair.
+    A replica is given by a TARGET and the name of a pool set there; without any, those of the
+    REPLICA lines of a poolset file are meant. The pool has to be closed, and its replicas up to
+    date: a program that has it open can call pool.verify() instead. Name all copies that there are.
+    No array is changed without --repair.
     """
     from rpmem.pool.pool import Pool
 
@@ -61,7 +68,7 @@ def command(
     return 0 if report.good else 1
 
 
-def _comparable(local: str, replicas: Sequence[str], session: Any) -> list[str]:
+def _comparable(local: str, replicas: Sequence[Any], session: Any) -> list[Any]:
     """Return the replicas; raise an error if opening the pool would send one of them anything."""
     from rpmem.errors import PoolSetBusy, StaleReplica
     from rpmem.pool.looking import look, look_anywhere
@@ -75,7 +82,8 @@ def _comparable(local: str, replicas: Sequence[str], session: Any) -> list[str]:
         )
     specs = list(replicas) or lines
     reach = {name: session[name] for name in _TO_LOOK if session.get(name) is not None}
-    for found in (mine, *(look(each, **reach) for each in specs)):
+    copies = [mine, *(look(each, **reach) for each in specs)]
+    for found in copies:
         stamp = found.record.epoch.stamp
         if found.state != "clean" or stamp != mine.record.epoch.stamp:
             raise StaleReplica(
@@ -83,6 +91,15 @@ def _comparable(local: str, replicas: Sequence[str], session: Any) -> list[str]:
                 where=found.where,
                 hint="'rpmem sync' brings the copies up to date first",
             )
+    named = {found.record.copy for found in copies}
+    missing = [each.hex() for each in mine.record.epoch.members if each not in named]
+    if missing:
+        raise StaleReplica(
+            f"the pool has more copies than were named: {', '.join(missing)}",
+            where=local,
+            hint="Name all of them: those that are not there would have to be given up. "
+            "'rpmem sync' does that",
+        )
     return specs
 
 

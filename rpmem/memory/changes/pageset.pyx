@@ -196,6 +196,14 @@ cdef class PageSet:
         for word in range(self.c.pages // BITS + 1):
             self.c.words[word] |= other.c.words[word]
 
+    def keep(self, PageSet other not None):
+        """Take out the pages that another set of the same region has not."""
+        cdef uint64_t word
+        if other.c.pages != self.c.pages:
+            raise RangeError("the pages are those of another region")
+        for word in range(self.c.pages // BITS + 1):
+            self.c.words[word] &= other.c.words[word]
+
     def move_from(self, PageSet marked not None):
         """Add the pages of another set of the same region, and take them out there.
 

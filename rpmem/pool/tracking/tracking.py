@@ -213,6 +213,9 @@ class Tracking(Handle):
             others = len(reach.replicas) + len(reach.absent)
             if found is None or (self._mode == "digest" and not others):
                 return self.untold()
+            if self._touched is not None:
+                # The first look of all finds every page, whoever stored to it.
+                found[1].keep(self._touched)
             pages = pairs_of(found[1].ranges(self._floor, self._size - self._floor))
             if self._mode == "kernel":
                 return Stored(pages, pairs_of(b""), pairs_of(b""))
