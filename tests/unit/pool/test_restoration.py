@@ -71,6 +71,8 @@ class World:
                 assert part.source in self.liars
                 plan.give_back(part)
                 plan.drop(part.source)
+                continue
+            assert digests(self.memory, *asked) == said[part.source]
         return plan
 
     def settle(self, plan: Restoration) -> Disputes:
@@ -169,5 +171,6 @@ def test_all_copies_are_read():
         read[part.source] += 1
         same = digest(1)
         assert plan.check(part, same, dict.fromkeys("abc", same))
+    assert read.keys() == set("abc")
     assert max(read.values()) - min(read.values()) <= 1
     assert plan.disputed == []
