@@ -418,7 +418,7 @@ class Copies(Handle):
                     alone.finish()
             except RpmemError as error:
                 log.warning("%s (it is not marked as complete)", error)
-            names = " or ".join(each.named for each in intact if not _is_lost(each.replica))
+            names = " and ".join(each.named for each in intact if not _is_lost(each.replica))
             if names:
                 hint = f"Move this copy away and use Pool.restore with {names}"
         return FlushFailed(
