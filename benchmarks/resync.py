@@ -2,8 +2,8 @@
 
 A pool of 1 GiB has a replica at ``local:``. In each turn one hundredth of the pages change while
 the replica is away, and once its program dies without having changed anything; then the replica is
-brought up to date by what differs and, for comparison, by a full send of the same bytes. Times are
-those from the first report of progress to the last, which leaves out how files are mapped and lanes
+brought up to date by what it is known to have missed, by what differs and, for comparison, by a
+full send of the same bytes. Times are those from the first report of progress to the last, which leaves out how files are mapped and lanes
 connected, and medians of all turns. Bytes are those of the control session in both directions and
 of the ranges sent. The bounds are what CHANGELOG promises. FOLDER needs 3 GiB, and is best on
 tmpfs: all that is measured is memory then.
@@ -27,6 +27,7 @@ import numpy as np
 
 import rpmem
 from rpmem.launch.child import ChildTransport
+from rpmem.pool.absent import Absent
 
 _SIZE = 1 << 30
 _PAGE = 4096
@@ -94,6 +95,10 @@ class _Times:
         return self._seen[-1] - self._seen[0]
 
 
+def _nothing(*_: Any, **__: Any) -> None:
+    """Know nothing of what a copy has missed."""
+
+
 class _Bench:
     """A pool and its replica."""
 
@@ -102,7 +107,7 @@ class _Bench:
         self._path = folder / "pool"
         self._replica = f"local:{folder}/sets a.set"
         self._chance = np.random.default_rng(1)
-        self._compares = rpmem.Replica.compares
+        self._compares, self._find = rpmem.Replica.compares, Absent.find
         with rpmem.Pool.create(self._path, _SIZE, self._replica, parts=1) as pool:
             array = pool.array("bytes", _ARRAY, "u1")
             array[:] = self._chance.integers(0, 256, _ARRAY, dtype="u1")
@@ -116,7 +121,7 @@ class _Bench:
             array = pool["bytes"]
             skip = -pool.entry("bytes").offset % _PAGE
             array[skip + np.minimum(pages, _ARRAY // _PAGE - 2) * _PAGE] += 1
-            pool.persist(array)
+            pool.persist()
             del array
         return len(pages) * _PAGE
 
@@ -124,33 +129,48 @@ class _Bench:
         """Open the pool with the replica, and let the process die."""
         subprocess.run([sys.executable, "-c", _DIES, self._path, self._replica], check=True)
 
-    def join(self, wire: _Wire, *, whole: bool = False) -> tuple[int, float]:
-        """Open the pool with the replica; return bytes on the wire, and seconds."""
+    def join(self, wire: _Wire, how: str) -> tuple[int, float]:
+        """Open the pool with the replica; return bytes on the wire, and seconds.
+
+        Parameters
+        ----------
+        wire : _Wire
+        how : {"map", "digests", "whole"}
+            What is known of the replica, or can be found out.
+        """
         before, times = wire.all, _Times()
         rpmem.Replica.compares = (  # type: ignore[misc,method-assign]
-            property(lambda _: False) if whole else self._compares
+            property(lambda _: False) if how == "whole" else self._compares
         )
+        Absent.find = self._find if how == "map" else _nothing  # type: ignore[method-assign]
         with rpmem.Pool.open(self._path, self._replica, progress=times):
             found = wire.all - before
         return found, times.seconds
 
 
 def _measure(bench: _Bench, wire: _Wire) -> None:
-    full, differing, equal = [], [], []
-    wires: dict[str, list[float]] = {"differing": [], "equal": []}
+    full, missed, differing, equal = [], [], [], []
+    wires: dict[str, list[float]] = {"missed": [], "differing": [], "equal": []}
     for _ in range(_TURNS):
         changed = bench.change()
-        found, seconds = bench.join(wire)
+        found, seconds = bench.join(wire, "map")
+        wires["missed"].append(found / changed)
+        missed.append(seconds)
+        changed = bench.change()
+        found, seconds = bench.join(wire, "digests")
         wires["differing"].append((found - 0.005 * _SIZE) / changed)
         differing.append(seconds)
         bench.die()
-        found, seconds = bench.join(wire)
+        found, seconds = bench.join(wire, "digests")
         wires["equal"].append(100 * found / _SIZE)
         equal.append(seconds)
         bench.change()
-        full.append(bench.join(wire, whole=True)[1])
+        full.append(bench.join(wire, "whole")[1])
     whole = statistics.median(full)
     _line("a full send, s", whole)
+    _line(f"{_SHARE:.0%} of the pages changed while away, known, s", statistics.median(missed))
+    _line("  of a full send", statistics.median(missed) / whole, 0.1)
+    _line("  bytes / changed", max(wires["missed"]), 1.05)
     _line(f"{_SHARE:.0%} of the pages changed while away, s", statistics.median(differing))
     _line("  of a full send", statistics.median(differing) / whole, 0.7)
     _line("  bytes, less 0.5 % of the pool / changed", max(wires["differing"]), 1.05)

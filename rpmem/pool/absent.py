@@ -11,7 +11,7 @@ There is no I/O here.
 from __future__ import annotations
 
 import threading
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
@@ -79,6 +79,11 @@ class Absent:
     size : int
         Bytes of the region whose pages the maps speak of.
 
+    Attributes
+    ----------
+    boots : mapping
+        By uuid: in which boot of its machine a copy was closed that may not outlive that.
+
     Notes
     -----
     `missed` may be called by any thread at any time; everything else while no call is in progress.
@@ -88,6 +93,10 @@ class Absent:
         self._size = size
         self._lock = threading.Lock()
         self._known: dict[bytes, Absence] = {}
+        self.boots: Mapping[bytes, bytes] = {}
+
+    def __contains__(self, copy: bytes) -> bool:
+        return copy in self._known
 
     def __len__(self) -> int:
         return len(self._known)
@@ -104,6 +113,12 @@ class Absent:
     def empty(self) -> PageSet:
         """Return a map of nothing."""
         return PageSet(self._size)
+
+    def resume(self, absences: Mapping[bytes, Absence], boots: Mapping[bytes, bytes]) -> None:
+        """Go on with what was kept while the pool was closed."""
+        for copy, each in absences.items():
+            self.part(copy, each)
+        self.boots = boots
 
     # --- copies that go -------------------------------------------------------------------
 
@@ -124,12 +139,17 @@ class Absent:
             Of the local copy, as it was found, before anything was stored.
         staying : collection of bytes
             The uuids of the members of the next epoch.
+
+        Notes
+        -----
+        Those of which `boots` says in which boot they were closed may not outlive their machine.
         """
         if record.mark is not Mark.CLEAN:
             return
         for copy in record.epoch.members:
             if copy not in staying and copy not in self._known:
-                self.part(copy, Absence(self.empty(), record.epoch.stamp, clean=True))
+                boot = self.boots.get(copy)
+                self.part(copy, Absence(self.empty(), record.epoch.stamp, clean=True, boot=boot))
 
     def keep_to(self, epoch: Epoch) -> None:
         """Forget the copies that an epoch does not remember as parted."""
@@ -155,6 +175,11 @@ class Absent:
         if known is None or not known.is_of(record, keeps=keeps, boot=boot):
             return None
         return known.pages
+
+    def is_gone(self, copy: bytes, *, keeps: bool, boot: bytes | None) -> bool:
+        """Whether a copy that was closed with ours has lost what its machine had in memory."""
+        before = self.boots.get(copy)
+        return not (keeps or before is None or boot is None or before == boot)
 
     def back(self, copies: Collection[bytes]) -> None:
         """Forget copies that are away no longer."""

@@ -157,6 +157,11 @@ class NamedArrays:
         with self._lock:
             self._catalogue.tidy()
 
+    def spare_room(self, length: int, count: int) -> list[int]:
+        """Return where so many pieces of free room are, of so many bytes each, or fewer."""
+        with self._lock:
+            return self._catalogue.spare_room(length, count)
+
     def remove(self, name: str) -> None:
         """Delete an array, durably on every copy.
 

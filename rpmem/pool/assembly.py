@@ -27,7 +27,7 @@ from rpmem.errors import (
 from rpmem.files.attributes import MAJOR, SIGNATURE, PoolAttributes, random_uuid
 from rpmem.files.locks import undisturbed
 from rpmem.memory.region import Region
-from rpmem.pool import joining, resync
+from rpmem.pool import joining, maps, resync
 from rpmem.pool.absent import Absent
 from rpmem.pool.catalogue.catalogue import Catalogue
 from rpmem.pool.keepers import LocalKeeper, ReplicaKeeper, keeper_of
@@ -150,6 +150,9 @@ def open_all(
         keepers = connect_all(specs, copy.region, found.layout, options)
         members: Members[ReplicaKeeper] = Members(found.keeper)
         absent = Absent(copy.region.size)
+        if copy.keeps_zeros:
+            medium = PoolMedium(copy.region)
+            absent.resume(*maps.read(medium, found.layout, members.mine, absent))
         # Whoever has a buffer may have stored to it since it was closed.
         how = functools.partial(joining.agree, progress=progress, believed=copy.keeps_zeros)
         how(members, keepers, found.layout, absent, discard=discard)

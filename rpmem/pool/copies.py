@@ -25,7 +25,7 @@ from rpmem.epochs.members import Members
 from rpmem.epochs.record import Mark
 from rpmem.errors import ClosedError, FlushFailed, ForkedError, RpmemError, UsageError
 from rpmem.memory.changes.pageset import PageSet
-from rpmem.pool import assembly, joining
+from rpmem.pool import assembly, joining, maps
 from rpmem.pool.absent import Absence
 from rpmem.pool.assembly import Assembly
 from rpmem.pool.keepers import LocalKeeper, ReplicaKeeper
@@ -318,14 +318,21 @@ class Copies(Handle):
 
     # --- the end --------------------------------------------------------------------------
 
-    def end(self, told: Told | None) -> None:
+    @property
+    def partings(self) -> int:
+        """How many copies are away, or have to be given up because they are lost."""
+        return len(self.absent) + sum(_is_lost(each) for each in self.replicas)
+
+    def end(self, told: Told | None, room: Sequence[int] = ()) -> None:
         """Refuse further calls, wait for those in progress, mark and disconnect the replicas.
 
         Parameters
         ----------
         told : Told, optional
             Mark all copies as complete, once they are equal in what this tells of. A lost replica
-            stays unmarked, and is compared when it is opened again.
+            stays unmarked, and is sent what it has missed when it is opened again.
+        room : sequence of int
+            Offsets of room for maps of copies that are away; see `maps.length_for`.
 
         Raises
         ------
@@ -345,7 +352,7 @@ class Copies(Handle):
                     self._quietly(replica.close)
                 if told is not None:
                     with held_still(self.local, told) as still:
-                        self._mark(still)
+                        self._mark(still, room)
             finally:
                 with interrupts.undoing():
                     for replica in self.replicas:
@@ -361,7 +368,7 @@ class Copies(Handle):
         )
         return True
 
-    def _mark(self, still: Still | None) -> None:
+    def _mark(self, still: Still | None, room: Sequence[int]) -> None:
         """Record on every complete copy that it is one, once they are equal."""
         # First: such a copy lacks what was acknowledged, and must not pass for one to go on with.
         # Nor may anything be sent from it, as the kernel may have dropped what it could not write.
@@ -373,24 +380,25 @@ class Copies(Handle):
         if still.apart and isinstance(own, LocalKeeper):
             own.move(still.memory)
         try:
-            for error in Members(own, self._settled(still)).finish():
+            for error in Members(own, self._settled(still, room)).finish():
                 log.warning("%s (it is not marked as complete)", error)
         except RpmemError as error:
             if still.memory.refused:
                 raise self._left_behind(still.memory.refused) from error
             log.warning("%s (it will be compared when it is opened again)", error)
 
-    def _settled(self, still: Still) -> list[ReplicaKeeper]:
+    def _settled(self, still: Still, room: Sequence[int]) -> list[ReplicaKeeper]:
         """Make the copies equal, and return those replicas that are."""
-        self.absent.missed(still.stored.untold.tolist())
-        # What an interrupted call left is on some copies and not on others.
         while True:
             intact = self._intact()
             replicas = [each.replica for each in intact]
+            self._part_with_lost(still)
             last = self._make(replicas, here=not still.apart)
             try:
                 with Settling(last, replicas, still) as settling:
+                    # What an interrupted call left is on some copies and not on others.
                     settling.settle(self._unsettled)
+                    settling.store(self._kept(replicas, room))
                 last.drain()
             except RpmemError as error:
                 if still.memory.refused or len(self._intact()) == len(intact):
@@ -400,6 +408,25 @@ class Copies(Handle):
                 return intact
             finally:
                 last.close(_CLOSED)
+
+    def _part_with_lost(self, still: Still) -> None:
+        """Take note of what copies lack that are lost, and of what nobody can tell."""
+        for keeper in self.members.others:
+            if _is_lost(keeper.replica) and keeper.uuid not in self.absent:
+                self._part(keeper)
+        # Replicas may have what was stored and not persisted: they are compared with memory.
+        self.absent.missed(still.stored.untold.tolist())
+
+    def _kept(self, replicas: Sequence[Replica], room: Sequence[int]) -> list[maps.Write]:
+        """Return what has to be stored so that it is known later what copies have missed."""
+        boots = {
+            each.uuid: each.replica.boot
+            for each in self.members.others
+            if each.replica in replicas and each.replica.boot and not joining.keeps(each.replica)
+        }
+        if not (self.local.keeps_zeros and (boots or len(self.absent))):
+            return []
+        return maps.writes(self.absent, boots, self.members.epoch, self.layout, room)
 
     def _intact(self) -> list[ReplicaKeeper]:
         return [each for each in self.members.others if not _is_lost(each.replica)]

@@ -15,7 +15,7 @@ from rpmem.pool.keepers import ReplicaKeeper
 from rpmem.pool.progress import Progress, quiet
 from rpmem.pool.superblock import Layout
 from rpmem.pool.together import Together
-from rpmem.session.replica import LEVELS
+from rpmem.session.replica import LEVELS, Replica
 
 if TYPE_CHECKING:
     from rpmem.memory.changes.pageset import PageSet
@@ -76,7 +76,7 @@ def agree(
         joining,
         push,
         discard=names,
-        same=lambda keeper: believed and keeper.named in current,
+        same=lambda keeper: believed and keeper.named in current and not _is_gone(keeper, absent),
         run=together.run,
     )
     absent.back([keeper.uuid for keeper in joining])
@@ -103,9 +103,17 @@ def _missed(keeper: ReplicaKeeper, absent: Absent) -> PageSet | None:
     """Return what a copy that comes in has missed; None: nobody knows."""
     if keeper.record is None:
         return None
-    return absent.find(
-        keeper.record, keeps=keeper.replica.level == LEVELS[-1], boot=keeper.replica.boot
-    )
+    return absent.find(keeper.record, keeps=keeps(keeper.replica), boot=keeper.replica.boot)
+
+
+def _is_gone(keeper: ReplicaKeeper, absent: Absent) -> bool:
+    """Whether a copy that was closed with ours has lost what its machine had in memory."""
+    return absent.is_gone(keeper.uuid, keeps=keeps(keeper.replica), boot=keeper.replica.boot)
+
+
+def keeps(replica: Replica) -> bool:
+    """Whether what a replica acknowledges outlives its machine."""
+    return replica.level == LEVELS[-1]
 
 
 def _counts(keeper: ReplicaKeeper) -> bool:

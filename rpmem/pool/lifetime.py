@@ -7,13 +7,14 @@ import logging
 import os
 import sys
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Self
 
 from rpmem.base import interrupts
 from rpmem.base.handles import Closing
 from rpmem.base.pool_format import POOL_FLOOR
 from rpmem.errors import ForkedError, RpmemError, UsageError
+from rpmem.pool import maps
 from rpmem.pool.arrays import NamedArrays
 from rpmem.pool.assembly import Assembly
 from rpmem.pool.catalogue.catalogue import Catalogue
@@ -83,6 +84,9 @@ class OpenPool(Closing):
         )
         self._copies = copies
         self._verifier: Verifier | None = None
+        if len(copies.absent):
+            # They are to be sent what is stored from now on, and nothing else.
+            self._tracking.begin()
 
     @classmethod
     def _over(
@@ -132,8 +136,7 @@ class OpenPool(Closing):
                 return
             self._refuse_live_views()
             try:
-                self._tidy()
-                self._copies.end(None if self._readonly else self._tracking)
+                self._finish()
             finally:
                 self._tracking.close()
                 self._copies.local.close()
@@ -149,18 +152,25 @@ class OpenPool(Closing):
     def _end(self) -> None:
         with self._arrays.lock:
             try:
-                self._tidy()
-                self._copies.end(None if self._readonly else self._tracking)
+                self._finish()
             finally:
                 self._let_go()
 
-    def _tidy(self) -> None:
-        if self._readonly or self._copies.ended:
+    def _finish(self) -> None:
+        """End the copies, and mark them as complete."""
+        if self._readonly:
+            self._copies.end(None)
             return
-        try:
-            self._arrays.tidy()
-        except RpmemError as error:
-            log.info("the catalogue stays as it is: %s", error)  # the end will say what failed
+        room: Sequence[int] = ()
+        if not self._copies.ended:
+            try:
+                self._arrays.tidy()
+            except RpmemError as error:
+                # The end will say what failed.
+                log.info("the catalogue stays as it is: %s", error)
+            length = maps.length_for(self._copies.layout)
+            room = self._arrays.spare_room(length, self._copies.partings)
+        self._copies.end(self._tracking, room)
 
     def _let_go(self, *, remove: bool = False) -> None:
         self._tracking.close()

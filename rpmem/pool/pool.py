@@ -206,8 +206,9 @@ class Pool(OpenPool):
         """Open a pool and its replicas.
 
         A replica that may differ from the local copy, as one of them was not closed or the pool was
-        used without the replica, is sent the pages that do (by PMDK's rpmemd, all). A new epoch
-        begins with the copies that are named here; members that are not are given up.
+        used without the replica, is sent the pages that it is known to have missed, or that differ
+        (by PMDK's rpmemd, all). A new epoch begins with the copies that are named here; members
+        that are not are given up.
 
         Parameters
         ----------
@@ -788,7 +789,8 @@ class Pool(OpenPool):
     ) -> Replica:
         """Add a new replica, or one that was lost and is back, and send it what it lacks.
 
-        Meanwhile, calls in other threads wait.
+        That is what was persisted since it was detached, if that is known, and otherwise what
+        differs. Meanwhile, calls in other threads wait.
 
         Parameters
         ----------
@@ -807,7 +809,7 @@ class Pool(OpenPool):
         Returns
         -------
         Replica
-            It equals the local copy when this returns.
+            It equals the local copy, in everything that was persisted, when this returns.
 
         Raises
         ------

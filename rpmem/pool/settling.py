@@ -21,6 +21,7 @@ import numpy as np
 from rpmem.errors import RpmemError
 from rpmem.memory.changes.lender import Lender
 from rpmem.pool import resync
+from rpmem.pool.medium import PoolMedium
 from rpmem.pool.progress import chunks, quiet
 from rpmem.pool.tracking.tracking import Stored
 
@@ -154,6 +155,16 @@ class Settling:
         else:
             for piece in _pieces(untold):
                 self._send_ranges([piece])
+
+    def store(self, writes: Sequence[tuple[int, bytes]]) -> None:
+        """Store the pool's own records, durably on every copy."""
+        memory = self._still.memory
+        medium = PoolMedium(memory)
+        for offset, data in writes:
+            medium.store(offset, data)
+            if self._still.apart:
+                medium.persist(offset, len(data))
+        self._send_ranges([(offset, len(data)) for offset, data in writes])
 
     def _send_ranges(self, ranges: Sequence[tuple[int, int]]) -> None:
         self._send(np.array(ranges, dtype=np.uint64).reshape(-1, 2))

@@ -6,7 +6,7 @@ out only the pages that lie in it wholly, and what comes out never exceeds the r
 
 from libc.stdint cimport uint64_t
 from libc.stdlib cimport calloc, free
-from libc.string cimport memset
+from libc.string cimport memcpy, memset
 from posix.unistd cimport _SC_PAGESIZE, sysconf
 
 from rpmem.base.bounds cimport is_outside
@@ -173,6 +173,19 @@ cdef class PageSet:
             raise RangeError("the pages are those of another region")
         for word in range(self.c.pages // BITS + 1):
             self.c.words[word] |= other.c.words[word]
+
+    def content(self):
+        """Return the set as bytes, a bit for each page, those of the first eight pages first."""
+        return (<char *> self.c.words)[: (self.c.pages + 7) // 8]
+
+    def load(self, const unsigned char[::1] content not None):
+        """Let the set be what `content` returned of another one, which may have fewer pages."""
+        if <uint64_t> content.shape[0] > (self.c.pages + 7) // 8:
+            raise RangeError("the pages are those of a larger region")
+        self.clear()
+        if content.shape[0]:
+            memcpy(self.c.words, &content[0], content.shape[0])
+        pages_remove(&self.c, self.c.pages, (self.c.pages // BITS + 1) * BITS)
 
     def discard(self, uint64_t offset, uint64_t length):
         """Take out every page all of whose bytes, as far as the region has them, are in a range."""

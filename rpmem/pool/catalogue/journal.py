@@ -14,7 +14,7 @@ from collections.abc import Iterable, Sequence
 from contextlib import suppress
 
 from rpmem.errors import PoolFull, RpmemError
-from rpmem.pool.catalogue.extents import PAGE_ALIGNMENT, Free, round_up
+from rpmem.pool.catalogue.extents import PAGE_ALIGNMENT, Free, room, round_up
 from rpmem.pool.catalogue.log import Log, Write
 from rpmem.pool.catalogue.medium import Medium
 from rpmem.pool.catalogue.records import Contents
@@ -76,6 +76,23 @@ class Journal:
         for offset, length in ranges:
             self._medium.zero(offset, length)
         self._spread(ranges)
+
+    def spare_room(self, length: int, count: int) -> list[int]:
+        """Return where so many pieces of room are, of so many bytes each; fewer if there is not.
+
+        They stay free, and are below the mark: what is stored there lasts until the next change.
+        """
+        found: list[int] = []
+        with suppress(PoolFull):
+            while len(found) < count:
+                found.append(self._free.take(length, PAGE_ALIGNMENT))
+        for offset in found:
+            self._free.give_back(offset, offset + room(length))
+        if found and max(found) + length > self._root.mark:
+            self._publish(mark=max(found) + length)
+            # A replica that is lost has missed this, too.
+            self._failure = None
+        return found
 
     # --- the log and its root -------------------------------------------------------------
 

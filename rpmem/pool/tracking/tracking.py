@@ -144,6 +144,23 @@ class Tracking(Handle):
                     return
         self._reach.call("persist_many", ranges, relaxed=relaxed)
 
+    def begin(self) -> None:
+        """Look from now on, where the kernel tells: every copy has all that was stored by now.
+
+        The first call, and the end, then find what was stored since, and no more than that.
+        """
+        with self._lock:
+            if self._mode != "kernel" or self._way is not None:
+                return
+            way = self._started()
+            end = max(self._mark(), self._floor)
+            try:
+                if way is not None and self._mode == "kernel":
+                    way.look(set_for(self._region), self._floor, end - self._floor)
+                    self._pages, self._end = set_for(self._region), end
+            except OSError as error:
+                self._leave_kernel(str(error))
+
     def touched(self, x: Any) -> None:
         """Take the bytes of `x` for changed."""
         ranges = self._reach.call("ranges_of", x)

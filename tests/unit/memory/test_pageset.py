@@ -100,6 +100,32 @@ def test_pages_are_added_from_another_set():
     assert pairs(other.ranges()) == [(0, 2 * PAGE), (199 * PAGE, PAGE)]
 
 
+@pytest.mark.parametrize("pages", [1, 7, 8, 63, 64, 65, 200])
+def test_a_set_comes_back_from_its_bytes(pages):
+    rng = random.Random(pages)
+    one, other = PageSet(pages * PAGE), PageSet(pages * PAGE)
+    chosen = [page for page in range(pages) if rng.random() < 0.5]
+    for page in chosen:
+        one.add(page * PAGE, 1)
+    assert len(one.content()) == -(-pages // 8)
+    other.add(0, pages * PAGE)
+    other.load(one.content())
+    assert other.ranges() == one.ranges()
+    for page in chosen:
+        assert one.content()[page // 8] >> page % 8 & 1
+    larger = PageSet(300 * PAGE)
+    larger.load(one.content())
+    assert larger.ranges() == one.ranges()
+    with pytest.raises(RangeError):
+        one.load(bytes(len(one.content()) + 1))
+    one.load(bytes([255]) * len(one.content()))
+    assert len(one) == pages
+    one.add(0, pages * PAGE)
+    one.discard(0, pages * PAGE)
+    assert not one
+    one.load(b"")
+
+
 def test_sets_of_two_regions_have_nothing_to_do_with_each_other():
     pages = PageSet(10 * PAGE)
     for other in (PageSet(9 * PAGE), pages):

@@ -11,7 +11,7 @@ from rpmem.base.pool_format import HEADER_SIZE, RECORD_OFFSET, RECORD_SIZE
 from rpmem.epochs import codec
 from rpmem.epochs import record as record_of_copy
 from rpmem.files.attributes import MAJOR, SIGNATURE
-from rpmem.pool import superblock
+from rpmem.pool import maps, superblock
 from rpmem.pool.catalogue import entries, extents, log, records, root
 from rpmem.pool.superblock import Layout
 from tests.support.pages import page, table, ticked
@@ -46,6 +46,7 @@ def pool(text):
         (0, HEADER_SIZE),
         (RECORD_OFFSET, RECORD_SIZE),
         (superblock.LAYOUT_OFFSET, superblock.LAYOUT_SIZE),
+        (maps.TABLE_OFFSET, maps.TABLE_SIZE),
         *((layout.slot_offset(slot), layout.slot_size) for slot in range(superblock.SLOT_COUNT)),
     ]
     starts = [int(row[0]) for row in table(text, "offset", "bytes", "what")]
@@ -86,6 +87,8 @@ def words(text):
         f"major version {MAJOR}",
         superblock._MAGIC.decode(),
         root._MAGIC.decode(),
+        maps._MAGIC.decode(),
+        f"one bit for each {maps.PAGE} bytes",
         f"object of at most {records.MOST_ATTRS} bytes",
         f"1 to {entries.LONGEST_NAME} bytes",
         f"rounded up to {extents.SMALL_ALIGNMENT}",
@@ -102,6 +105,19 @@ def words(text):
     return [each for each in said if each not in flat]
 
 
+def map_table(text):
+    """The head of the table, and where its entries begin."""
+    written = rows_after(text, "## Maps")
+    return (
+        written != fields(maps._HEAD.format)
+        or f"| {maps._HEAD.size} | {maps._ENTRY.size} each" not in text
+    )
+
+
+def map_entry(text):
+    return rows_after(text, "An entry:") != fields(maps._ENTRY.format)
+
+
 def copy_record(text):
     """The word, and the slots behind it."""
     slots = [(offset, codec.SLOT_SIZE) for offset in codec.SLOT_OFFSETS]
@@ -115,7 +131,19 @@ def marks(text):
     return written != [(mark.value, mark.name.lower()) for mark in record_of_copy.Mark]
 
 
-CHECKS = [pool, copy_record, marks, layout, root_slot, link, record, kinds, words]
+CHECKS = [
+    pool,
+    copy_record,
+    marks,
+    layout,
+    root_slot,
+    link,
+    record,
+    kinds,
+    words,
+    map_table,
+    map_entry,
+]
 
 
 @pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__)
@@ -134,6 +162,9 @@ def test_the_page_is_true(check):
         (link, "| 16 | 8 | bytes of the next", "| 16 | 4 | bytes of the next"),
         (record, "| 4 | 4 |", "| 4 | 2 |"),
         (kinds, "| 3 | `RENAME`", "| 3 | `NAME`"),
+        (map_table, "| 32 | 4 | how many", "| 32 | 8 | how many"),
+        (map_table, "112 each", "104 each"),
+        (map_entry, "| 64 | 8 | offset of the map", "| 64 | 4 | offset of the map"),
         (words, "65536", "65535"),
         (words, "RPMEMCR2", "RPMEMCR1"),
     ],

@@ -1,0 +1,396 @@
+"""Mistakes where what an absent copy has missed is noted, kept and believed."""
+
+from __future__ import annotations
+
+from tests.mutants import Mutant
+
+_ENGINE = ("tests/unit/engine/test_missed.py",)
+_ABSENT = ("tests/unit/pool/test_absent.py",)
+_KEPT = ("tests/unit/pool/test_kept_maps.py",)
+_SET = ("tests/unit/memory/test_pageset.py",)
+_WHOLE = ("tests/faults/test_maps.py",)
+_SEEDS = ("tests/faults/test_maps_by_seed.py",)
+
+MUTANTS = (
+    # --- what calls mark ----------------------------------------------------------------------
+    Mutant(
+        "calls do not mark what absent copies miss",
+        "engine_begin",
+        "        for g in range(engine.absent_count):\n",
+        "        for g in range(0):\n",
+        _ENGINE,
+    ),
+    Mutant(
+        "only one absent copy misses what a call makes durable",
+        "engine_begin",
+        "for g in range(engine.absent_count):",
+        "for g in range(min(engine.absent_count, 1)):",
+        _ENGINE,
+    ),
+    Mutant(
+        "a pool without replicas marks nothing",
+        "engine_begin",
+        """    if wanted.destination == NULL:
+        # Before""",
+        """    if wanted.destination == NULL and engine.group_count:
+        # Before""",
+        _ENGINE,
+    ),
+    Mutant(
+        "bytes that are lent are not copied where there is no replica",
+        "engine_begin",
+        """        if wanted.prepare != NULL:
+            wanted.prepare(wanted.context)
+        return
+""",
+        "        return\n",
+        _ENGINE,
+    ),
+    Mutant(
+        "only the first range of a call is marked",
+        "mark_ranges",
+        "for i in range(operation.count):",
+        "for i in range(min(operation.count, 1)):",
+        _ENGINE,
+    ),
+    Mutant(
+        "only the first page of a range is marked",
+        "mark_ranges",
+        "page_behind(pages, r.offset + r.length)",
+        "page_behind(pages, r.offset + 1)",
+        _ENGINE,
+    ),
+    Mutant(
+        "what was in flight when a replica was lost is not marked",
+        "lose",
+        "        mark_ranges(engine.doubtful, operation)\n",
+        "        pass\n",
+        _ENGINE,
+    ),
+    Mutant(
+        "what was flushed and not drained when a replica was lost is not marked",
+        "leave",
+        "            mark_left(engine, outcome.lane)\n",
+        "            pass\n",
+        _ENGINE,
+    ),
+    Mutant(
+        "what was drained is marked, too",
+        "leave",
+        "if drained and outcome.fault and",
+        "if drained and",
+        _ENGINE,
+    ),
+    Mutant(
+        "of what was flushed only the first byte is marked",
+        "mark_left",
+        "page_behind(engine.doubtful, high)",
+        "page_behind(engine.doubtful, low + 1)",
+        _ENGINE,
+    ),
+    Mutant(
+        "what an interrupted drain left behind is not told",
+        "Replicator.left_behind",
+        "                found.append((low, high - low))\n",
+        "                pass\n",
+        _ENGINE,
+    ),
+    # --- copies that go -----------------------------------------------------------------------
+    Mutant(
+        "a map begins without what a lost copy had not acknowledged",
+        "Copies._part",
+        "            missed.add_all(self._doubtful)\n",
+        "            pass\n",
+        _WHOLE,
+    ),
+    Mutant(
+        "a map begins without the ranges of interrupted calls",
+        "Copies._part",
+        "            missed.add(offset, length)\n",
+        "            pass\n",
+        _WHOLE,
+    ),
+    Mutant(
+        "what an interrupted call left behind is forgotten when copies change",
+        "Copies._settle_calls",
+        "self.core.take_unsettled() + self.core.left_behind()",
+        "[]",
+        _WHOLE,
+    ),
+    Mutant(
+        "a change of the records that was interrupted is in no map",
+        "Copies.replicate_many",
+        "            self.absent.missed(ranges)\n",
+        "",
+        _WHOLE,
+    ),
+    Mutant(
+        "a change of the records that was interrupted is not in the map of a copy lost with it",
+        "Copies.replicate_many",
+        "            self._unsettled += ranges\n",
+        "",
+        _WHOLE,
+    ),
+    Mutant(
+        "what another lost copy lacks is forgotten with the first",
+        "Copies._part",
+        "if not any(_is_lost(each) for each in self.replicas if each is not keeper.replica):",
+        "if True:",
+        _WHOLE,
+    ),
+    Mutant(
+        "calls do not know which copies are away",
+        "Copies._make",
+        "        core.mark_absent(self.absent.maps)\n",
+        "",
+        _WHOLE,
+    ),
+    Mutant(
+        "nothing is noted for a replica that may be lost",
+        "Copies._make",
+        "            core.mark_doubtful(self._doubtful)\n",
+        "            pass\n",
+        _WHOLE,
+    ),
+    Mutant(
+        "digests are not compared where copies are away",
+        "Digested.look",
+        "if self._reach.replicas or len(self._reach.absent):",
+        "if self._reach.replicas:",
+        _WHOLE,
+    ),
+    Mutant(
+        "copies have missed nothing though ours was not closed",
+        "Absent.part_closed",
+        "if record.mark is not Mark.CLEAN:",
+        "if False:",
+        _ABSENT,
+    ),
+    Mutant(
+        "a map begins anew with each opening",
+        "Absent.part_closed",
+        "if copy not in staying and copy not in self._known:",
+        "if copy not in staying:",
+        _ABSENT,
+    ),
+    Mutant(
+        "there are as many maps as there ever were copies",
+        "Absent.part",
+        "if len(self._known) > MOST_MAPS:",
+        "if False:",
+        _ABSENT,
+    ),
+    Mutant(
+        "maps are kept of copies that no epoch remembers",
+        "Absent.keep_to",
+        "                del self._known[copy]\n",
+        "                pass\n",
+        _ABSENT,
+    ),
+    # --- copies that come back ----------------------------------------------------------------
+    Mutant(
+        "a copy may come back in any epoch",
+        "Absence.is_of",
+        "record.epoch.stamp != self.last or not record.complete",
+        "not record.complete",
+        _ABSENT,
+    ),
+    Mutant(
+        "a mixture is taken for the copy that went away",
+        "Absence.is_of",
+        "record.epoch.stamp != self.last or not record.complete",
+        "record.epoch.stamp != self.last",
+        _ABSENT,
+    ),
+    Mutant(
+        "a copy that was offered another epoch is taken for the one that went away",
+        "Absence.is_of",
+        "if record.prepared is not None:",
+        "if False:",
+        _ABSENT,
+    ),
+    Mutant(
+        "a member that was lost before the end is taken for one that was closed",
+        "Absence.is_of",
+        "if self.clean and record.mark is not Mark.CLEAN:",
+        "if False:",
+        _ABSENT,
+    ),
+    Mutant(
+        "what was in memory outlives its machine",
+        "Absence.is_of",
+        "keeps or (boot is not None and boot == self.boot)",
+        "True",
+        _ABSENT,
+    ),
+    Mutant(
+        "two boots that are not known are the same",
+        "Absence.is_of",
+        "(boot is not None and boot == self.boot)",
+        "boot == self.boot",
+        _ABSENT,
+    ),
+    Mutant(
+        "a copy that was closed is equal after its machine was restarted",
+        "_is_gone",
+        "return absent.is_gone(",
+        "return False and absent.is_gone(",
+        _WHOLE,
+    ),
+    Mutant(
+        "a copy that is named to be discarded is believed",
+        "agree",
+        " if each.named not in names}",
+        "}",
+        _WHOLE,
+    ),
+    Mutant(
+        "a copy that is back still has a map",
+        "agree",
+        "    absent.back([keeper.uuid for keeper in joining])\n",
+        "",
+        _WHOLE,
+    ),
+    Mutant(
+        "short runs are not sent",
+        "_send_missed",
+        "        persist(some)\n",
+        "",
+        _WHOLE,
+    ),
+    Mutant(
+        "long runs are not sent",
+        "_send_missed",
+        "for offset, length in runs[long].tolist():",
+        "for offset, length in ():",
+        _WHOLE,
+    ),
+    Mutant(
+        "long runs are sent as a whole",
+        "_send_missed",
+        "(BLOCK if replica.compares else layout.pool_size)",
+        "layout.pool_size",
+        _WHOLE,
+    ),
+    # --- over a clean close -------------------------------------------------------------------
+    Mutant(
+        "maps are not kept",
+        "Copies._settled",
+        "                    settling.store(self._kept(replicas, room))\n",
+        "",
+        _WHOLE,
+    ),
+    Mutant(
+        "copies that were lost by the end have no map",
+        "Copies._part_with_lost",
+        "                self._part(keeper)\n",
+        "                pass\n",
+        _WHOLE,
+    ),
+    Mutant(
+        "what nobody can tell is in no map",
+        "Copies._part_with_lost",
+        "            self.absent.missed([(begin, end - begin)])\n",
+        "            pass\n",
+        _WHOLE,
+    ),
+    Mutant(
+        "pages are not watched from the beginning",
+        "OpenPool.__init__",
+        "            self._tracking.begin()\n",
+        "            pass\n",
+        _WHOLE,
+    ),
+    Mutant(
+        "what is stored after the watch begins is taken for known",
+        "Tracking.begin",
+        "                    way.look(set_for(self._region), self._floor, end - self._floor)\n",
+        "",
+        _WHOLE,
+    ),
+    Mutant(
+        "maps count in any epoch",
+        "_table",
+        "if record.epoch.stamp != (number, identity):",
+        "if False:",
+        _KEPT,
+    ),
+    Mutant(
+        "maps count although the copy was not closed",
+        "_table",
+        " or record.mark is not Mark.CLEAN",
+        "",
+        _KEPT,
+    ),
+    Mutant(
+        "a table is believed that is damaged",
+        "_table",
+        "if _sum(data[:end], layout) != data[end : end + _DIGEST_SIZE]:",
+        "if False:",
+        _KEPT,
+    ),
+    Mutant(
+        "a map is believed that is damaged",
+        "_map",
+        "if _sum(content, layout) != sum_:",
+        "if False:",
+        _KEPT,
+    ),
+    Mutant(
+        "maps do not miss what they lie in themselves",
+        "read",
+        "            each.pages.add(offset, length)",
+        "            pass",
+        _KEPT,
+    ),
+    Mutant(
+        "which record a copy has to have is forgotten over a close",
+        "writes",
+        "True, each.clean, bool",
+        "True, False, bool",
+        _KEPT,
+    ),
+    Mutant(
+        "in which boot a copy was is forgotten over a close",
+        "read",
+        "boot if booted else None",
+        "None",
+        _KEPT,
+    ),
+    Mutant(
+        "maps lie where arrays are",
+        "Journal.spare_room",
+        "found.append(self._free.take(length, PAGE_ALIGNMENT))",
+        "found.append(self._layout.data_start + PAGE_ALIGNMENT)",
+        _WHOLE,
+    ),
+    Mutant(
+        "maps lie above the mark",
+        "Journal.spare_room",
+        "            self._publish(mark=max(found) + length)\n",
+        "",
+        ("tests/unit/pool/test_catalogue.py", "tests/unit/pool/test_kept_maps.py"),
+    ),
+    Mutant(
+        "room for maps is never given back",
+        "Journal.spare_room",
+        "            self._free.give_back(offset, offset + room(length))\n",
+        "            pass\n",
+        _KEPT,
+    ),
+    # --- sets ---------------------------------------------------------------------------------
+    Mutant(
+        "a set that is loaded has pages beyond its region",
+        "PageSet.load",
+        "        pages_remove(&self.c, self.c.pages, (self.c.pages // BITS + 1) * BITS)\n",
+        "",
+        _SET,
+    ),
+    Mutant(
+        "a set that is loaded keeps what it had",
+        "PageSet.load",
+        "        self.clear()\n",
+        "",
+        _SET,
+    ),
+)
