@@ -166,10 +166,13 @@ class OpenPool(Closing):
             try:
                 self._arrays.tidy()
             except RpmemError as error:
-                # The end will say what failed.
                 log.info("the catalogue stays as it is: %s", error)
-            length = maps.length_for(self._copies.layout)
-            room = self._arrays.spare_room(length, self._copies.partings)
+            try:
+                length = maps.length_for(self._copies.layout)
+                room = self._arrays.spare_room(length, self._copies.partings)
+            except RpmemError as error:
+                log.info("there is no room for maps: %s", error)
+            # The end will say what failed.
         self._copies.end(self._tracking, room)
 
     def _let_go(self, *, remove: bool = False) -> None:

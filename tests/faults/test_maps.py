@@ -5,8 +5,6 @@ from __future__ import annotations
 import os
 import random
 import signal
-import subprocess
-import sys
 
 import pytest
 
@@ -202,8 +200,9 @@ def test_a_call_that_was_interrupted_and_never_sent_to_its_end(place, compared):
         pid = pool.replicas[0].peer.pid
         os.kill(pid, signal.SIGSTOP)
         pool["a"][::PAGE] += 1
+        ranges = [(place.offset + at, 1) for at in range(0, LENGTH, PAGE)]
         with pytest.raises(Alarm), alarm():
-            pool.persist_many([pool["a"][at : at + 1] for at in range(0, LENGTH, PAGE)])
+            pool.persist_many(ranges)
         os.kill(pid, signal.SIGCONT)
         pool.drain()
         pool.detach(0)
@@ -480,22 +479,11 @@ def test_several_maps_are_kept(place, tmp_path, sent, compared, needs_kernel):
 
 def test_a_map_is_not_believed_after_a_crash(place, compared):
     reopened(place, lambda pool: bump(pool, 5 * PAGE))
-    words = [sys.executable, "-c", DIES, place.local, "7"]
-    subprocess.run(words, check=True)
+    place.die(7)
     compared.clear()
     place.reopen()
     assert compared
     place.check()
-
-
-DIES = """
-import os, sys, rpmem
-pool = rpmem.Pool.open(sys.argv[1], [])
-a = pool["a"]
-for at in map(int, sys.argv[2:]):
-    a[at] += 1
-os._exit(0)
-"""
 
 
 @pytest.mark.parametrize("what", ["table", "map"])

@@ -117,7 +117,7 @@ def test_a_byte_that_was_flipped_meanwhile_is_mended(place, sent):
             (byte,) = file.read(1)
             file.seek(at)
             file.write(bytes([byte ^ 1 << chance.randrange(8)]))
-    place.alone(lambda array: None)
+    place.die()
     place.reopen()
     place.check()
     assert {at // PAGE for at in places} <= sent.pages
@@ -208,7 +208,7 @@ def test_over_pmdk_s_protocol_everything_is_sent(place, sent, caplog):
 
 def test_to_a_target_that_takes_no_digests_everything_is_sent(place, sent, tmp_path):
     lacking = without_digests(tmp_path / "there")
-    place.alone(lambda array: array.__iadd__(1))
+    place.die(5)
     place.reopen(command=f"env PYTHONPATH={lacking.folder} {sys.executable} -P -m rpmemd")
     assert len(sent.pages) >= (SIZE - OWN) // PAGE
     place.check()
@@ -259,7 +259,7 @@ def test_an_attach_whose_target_answers_with_a_wrong_number(place):
 
 
 def test_digests_that_are_made_up_cost_what_a_full_send_does(place, sent):
-    place.alone(lambda array: array.__iadd__(1))
+    place.die(5)
     place.reopen(
         command=faulty_rpmemd.command(shadow=False, breakage=faulty_rpmemd.MADE_UP_DIGESTS)
     )

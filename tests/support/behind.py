@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -33,6 +35,15 @@ def need_digests() -> None:
 def without_digests(folder: Path) -> Installation:
     """Return an installation that cannot compare copies."""
     return Installation(folder, _PART)
+
+
+_DIES = """
+import os, sys, rpmem
+pool = rpmem.Pool.open(sys.argv[1], [])
+for at in map(int, sys.argv[2:]):
+    pool["a"][at] ^= 1
+os._exit(0)
+"""
 
 
 class Sent(list[tuple[int, int]]):
@@ -109,6 +120,11 @@ class Place:
         with rpmem.Pool.open(self.local, []) as pool:
             change(pool["a"])
             pool.persist(pool["a"])
+
+    def die(self, *places: int) -> None:
+        """Store to some places while the replica is away, and let the program die."""
+        words = [sys.executable, "-c", _DIES, str(self.local), *map(str, places)]
+        subprocess.run(words, check=True)
 
     def reopen(self, **how: Any) -> None:
         """Open the pool with its replica, and close it."""

@@ -38,9 +38,12 @@ def behind(local, replica):
     """A pool whose replica lacks something."""
     with rpmem.Pool.create(local, SIZE, replica, parts=1) as pool:
         pool.persist(pool.array("a", 10))
-    with rpmem.Pool.open(local, []) as pool:
-        pool["a"][:] = 7
-        pool.persist(pool["a"])
+    pool = rpmem.Pool.open(local, [])
+    pool["a"][:] = 7
+    pool.persist(pool["a"])
+    # As if the process had died: nothing is known of what the replica lacks.
+    pool._copies.drop()
+    pool._tracking.close()
     return replica
 
 

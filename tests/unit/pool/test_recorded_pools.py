@@ -376,7 +376,7 @@ def test_a_replica_that_is_overwritten_says_so_until_it_is_whole(page, local, no
     with opened(local, node) as pool:
         # It stays in the running epoch of the local copy until it is whole.
         assert set(during) == {(2, "JOINING")}
-        assert len(during) > 3
+        assert len(during) > 1
         assert node.state() == (3, "BEGUN")
         np.testing.assert_array_equal(pool.read(pool["a"]), 3)
 
