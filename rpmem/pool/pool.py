@@ -206,9 +206,8 @@ class Pool(OpenPool):
         """Open a pool and its replicas.
 
         A replica that may differ from the local copy, as one of them was not closed or the pool was
-        used without the replica, is sent the pages that it is known to have missed, or that differ
-        (by PMDK's rpmemd, all). A new epoch begins with the copies that are named here; members
-        that are not are given up.
+        used without it, is sent the pages that it has missed, or that differ (by PMDK's rpmemd,
+        all). A new epoch begins with the copies named here; members that are not are given up.
 
         Parameters
         ----------
