@@ -20,6 +20,7 @@ from rpmem.errors import (
     CopyCorrupt,
     HeaderError,
     NotProvenNewest,
+    PoolSetNotFound,
     ReplicaLost,
     RpmemError,
     SplitBrain,
@@ -200,6 +201,22 @@ def test_a_replica_that_is_gone_has_to_be_named(pair):
     with pair.restore(0, 1, lost=pair.specs[1]) as pool:
         assert len(pool.replicas) == 1
         assert (pool["a"] == pair.bytes).all()
+
+
+def test_a_stranger_that_is_gone_has_to_be_named(pair):
+    """All members are there, and yet nobody goes on with fewer replicas than were named."""
+    specs = [*pair.specs, f"{pair.nodes[0].target} none.set"]
+    with pytest.raises(PoolSetNotFound):
+        rpmem.Pool.restore(pair.folder / "new", specs)
+    pair.nothing()
+    with rpmem.Pool.restore(pair.folder / "new", specs, lost=specs[2]) as pool:
+        assert len(pool.replicas) == 2
+
+
+def test_a_replica_that_is_there_does_not_stand_for_one_that_is_lost(three):
+    with pytest.raises(NotProvenNewest):
+        three.restore(0, 1, lost=three.specs[1])
+    three.nothing()
 
 
 def test_what_makes_no_sense_is_refused(pair, tmp_path):
