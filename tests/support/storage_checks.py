@@ -62,6 +62,7 @@ def take_report(verdict: Verdict, report: dict[str, Any], control: Control, case
             "detach": on_target,
             "close": on_target and logged,
             "close-flushed": on_target and logged,
+            "close-stored": on_target and logged,
             "cli-create": "not marked as complete" in verdict.said,
             "cli-open": "not marked as complete" in verdict.said,
         }.get(case.operation, False)

@@ -263,6 +263,13 @@ def _flushed(world: World) -> rpmem.Pool:
     return pool
 
 
+def _missed(world: World) -> rpmem.Pool:
+    pool = world.open()
+    pool.detach(0)
+    world.fill(pool, 2)
+    return pool
+
+
 def _create(world: World, _: Any) -> rpmem.Pool:
     return world.create()
 
@@ -378,6 +385,10 @@ def _cli_pair(verb: str, *more: str) -> Callable[[World, Any], None]:
     return act
 
 
+def _cli_sync(world: World, _: Any) -> None:
+    command_line("sync", str(world.local), *world.replicas[0].split())
+
+
 ONE, TWO = {"a": 1}, {"a": 2}
 
 OPERATIONS: dict[str, Operation] = {
@@ -410,10 +421,12 @@ OPERATIONS: dict[str, Operation] = {
             ONE,
             makes_files=True,
         ),
+        Operation("attach-missed", REPLICATED, filled, _missed, _attach, TWO, TWO),
         Operation("pull", (PAIR,), filled, _opened, _pull, ONE, ONE),
         Operation("restore", REPLICATED, lost, _none, _restore, ONE, ONE, makes_files=True),
         Operation("close", tuple(LAYOUTS.values()), filled, _opened, _close, ONE, ONE),
         Operation("close-flushed", (PLAIN, PAIR), filled, _flushed, _close, ONE, TWO),
+        Operation("close-stored", tuple(LAYOUTS.values()), filled, _stored, _close, ONE, TWO),
         Operation(
             "remove", ALONE, filled, _none, _remove, ONE, None, _remove_again, takes_files=True
         ),
@@ -444,6 +457,7 @@ OPERATIONS: dict[str, Operation] = {
         Operation("cli-info", (PLAIN, PARTS), filled, _none, _cli("info"), ONE, ONE),
         Operation("cli-list", (PLAIN,), filled, _none, _cli("list"), ONE, ONE),
         Operation("cli-open", (PAIR,), filled, _none, _cli_pair("open"), ONE, ONE),
+        Operation("cli-sync", (PAIR,), behind, _none, _cli_sync, TWO, TWO),
         Operation(
             "cli-remove",
             (PLAIN,),
