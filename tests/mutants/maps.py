@@ -8,8 +8,7 @@ _ENGINE = ("tests/unit/engine/test_missed.py",)
 _ABSENT = ("tests/unit/pool/test_absent.py",)
 _KEPT = ("tests/unit/pool/test_kept_maps.py",)
 _SET = ("tests/unit/memory/test_pageset.py",)
-_WHOLE = ("tests/faults/test_maps.py",)
-_SEEDS = ("tests/faults/test_maps_by_seed.py",)
+_WHOLE = "tests/faults/test_maps.py"
 
 MUTANTS = (
     # --- what calls mark ----------------------------------------------------------------------
@@ -101,63 +100,63 @@ MUTANTS = (
         "Copies._part",
         "            missed.add_all(self._doubtful)\n",
         "            pass\n",
-        _WHOLE,
+        (f"{_WHOLE}::test_what_was_in_flight_when_a_copy_was_lost_is_sent",),
     ),
     Mutant(
         "a map begins without the ranges of interrupted calls",
         "Copies._part",
         "            missed.add(offset, length)\n",
         "            pass\n",
-        _WHOLE,
+        (f"{_WHOLE}::test_a_call_that_was_interrupted_and_never_sent_to_its_end",),
     ),
     Mutant(
         "what an interrupted call left behind is forgotten when copies change",
         "Copies._settle_calls",
         "self.core.take_unsettled() + self.core.left_behind()",
         "[]",
-        _WHOLE,
+        (f"{_WHOLE}::test_a_call_that_was_interrupted_and_never_sent_to_its_end",),
     ),
     Mutant(
         "a change of the records that was interrupted is in no map",
         "Copies.replicate_many",
         "            self.absent.missed(ranges)\n",
         "",
-        _WHOLE,
+        (f"{_WHOLE}::test_a_change_of_the_records_that_was_interrupted",),
     ),
     Mutant(
         "a change of the records that was interrupted is not in the map of a copy lost with it",
         "Copies.replicate_many",
         "            self._unsettled += ranges\n",
         "",
-        _WHOLE,
+        (f"{_WHOLE}::test_a_change_of_the_records_that_was_interrupted",),
     ),
     Mutant(
         "what another lost copy lacks is forgotten with the first",
         "Copies._part",
         "if not any(_is_lost(each) for each in self.replicas if each is not keeper.replica):",
         "if True:",
-        _WHOLE,
+        (f"{_WHOLE}::test_two_copies_that_are_lost_at_once",),
     ),
     Mutant(
         "calls do not know which copies are away",
         "Copies._make",
         "        core.mark_absent(self.absent.maps)\n",
         "",
-        _WHOLE,
+        (f"{_WHOLE}::test_a_copy_that_left_is_sent_what_was_persisted_meanwhile",),
     ),
     Mutant(
         "nothing is noted for a replica that may be lost",
         "Copies._make",
         "            core.mark_doubtful(self._doubtful)\n",
         "            pass\n",
-        _WHOLE,
+        (f"{_WHOLE}::test_what_was_in_flight_when_a_copy_was_lost_is_sent",),
     ),
     Mutant(
         "digests are not compared where copies are away",
         "Digested.look",
         "if self._reach.replicas or len(self._reach.absent):",
         "if self._reach.replicas:",
-        _WHOLE,
+        (f"{_WHOLE}::test_calls_without_a_range",),
     ),
     Mutant(
         "copies have missed nothing though ours was not closed",
@@ -235,42 +234,42 @@ MUTANTS = (
         "_is_gone",
         "return absent.is_gone(",
         "return False and absent.is_gone(",
-        _WHOLE,
+        (f"{_WHOLE}::test_a_copy_that_was_closed_and_whose_machine_was_restarted",),
     ),
     Mutant(
         "a copy that is named to be discarded is believed",
         "agree",
         " if each.named not in names}",
         "}",
-        _WHOLE,
+        (f"{_WHOLE}::test_a_copy_whose_name_is_given_to_be_discarded_is_compared",),
     ),
     Mutant(
         "a copy that is back still has a map",
         "agree",
         "    absent.back([keeper.uuid for keeper in joining])\n",
         "",
-        _WHOLE,
+        (f"{_WHOLE}::test_a_copy_that_is_back_is_away_no_longer",),
     ),
     Mutant(
         "short runs are not sent",
         "_send_missed",
         "        persist(some)\n",
         "",
-        _WHOLE,
+        (f"{_WHOLE}::test_a_copy_that_left_is_sent_what_was_persisted_meanwhile",),
     ),
     Mutant(
         "long runs are not sent",
         "_send_missed",
         "for offset, length in runs[long].tolist():",
         "for offset, length in ():",
-        _WHOLE,
+        (f"{_WHOLE}::test_of_what_was_named_and_not_stored_to_only_what_differs_is_sent",),
     ),
     Mutant(
         "long runs are sent as a whole",
         "_send_missed",
         "(BLOCK if replica.compares else layout.pool_size)",
         "layout.pool_size",
-        _WHOLE,
+        (f"{_WHOLE}::test_of_what_was_named_and_not_stored_to_only_what_differs_is_sent",),
     ),
     # --- over a clean close -------------------------------------------------------------------
     Mutant(
@@ -278,35 +277,35 @@ MUTANTS = (
         "Copies._settled",
         "                    settling.store(self._kept(replicas, room))\n",
         "",
-        _WHOLE,
+        (f"{_WHOLE}::test_what_is_changed_over_many_openings_is_sent",),
     ),
     Mutant(
         "copies that were lost by the end have no map",
         "Copies._part_with_lost",
         "                self._part(keeper)\n",
         "                pass\n",
-        _WHOLE,
+        (f"{_WHOLE}::test_a_copy_that_was_lost_and_not_detached",),
     ),
     Mutant(
         "what nobody can tell is in no map",
         "Copies._part_with_lost",
-        "            self.absent.missed([(begin, end - begin)])\n",
-        "            pass\n",
-        _WHOLE,
+        "        self.absent.missed(still.stored.untold.tolist())\n",
+        "",
+        (f"{_WHOLE}::test_where_nothing_tells_what_was_stored_it_is_compared",),
     ),
     Mutant(
         "pages are not watched from the beginning",
         "OpenPool.__init__",
         "            self._tracking.begin()\n",
         "            pass\n",
-        _WHOLE,
+        (f"{_WHOLE}::test_what_was_stored_and_never_persisted_is_sent",),
     ),
     Mutant(
         "what is stored after the watch begins is taken for known",
         "Tracking.begin",
         "                    way.look(set_for(self._region), self._floor, end - self._floor)\n",
         "",
-        _WHOLE,
+        (f"{_WHOLE}::test_what_was_stored_and_never_persisted_is_sent",),
     ),
     Mutant(
         "maps count in any epoch",
@@ -362,7 +361,7 @@ MUTANTS = (
         "Journal.spare_room",
         "found.append(self._free.take(length, PAGE_ALIGNMENT))",
         "found.append(self._layout.data_start + PAGE_ALIGNMENT)",
-        _WHOLE,
+        (f"{_WHOLE}::test_what_is_changed_over_many_openings_is_sent",),
     ),
     Mutant(
         "maps lie above the mark",
