@@ -41,13 +41,10 @@ def pages_of(case, places):
     return {case.page_of(each) for each in places}
 
 
-@pytest.mark.parametrize("mode", MODES)
-def test_a_thousand_bits(tmp_path, mode):
+def test_a_thousand_bits(tmp_path):
     """Each is found, in a pool of which nobody was given anything, and nothing else is."""
-    if mode == "kernel" and tells_no_stores():
-        pytest.skip("the kernel does not tell what changed")
-    case = Verified(tmp_path, mode, 2)
-    pool = reopened(case, mode)
+    case = Verified(tmp_path, "auto", 2)
+    pool = reopened(case)
     with pool:
         assert pool.verify().differences == ()
         chance = random.Random(5)
