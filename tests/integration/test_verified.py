@@ -387,3 +387,45 @@ def test_two_at_once(case):
 def test_places_are_in_pages_of_their_own():
     found = places(random.Random(1), [(0, 10 * PAGE)], 5)
     assert len({each // PAGE for each in found}) == 5
+
+
+def test_stored_before_the_first_time(tmp_path):
+    """Nobody watched: it may be a store, and is not called a difference."""
+    case = Verified(tmp_path, "auto", 1)
+    pool = reopened(case)
+    with pool:
+        array = pool["x"]
+        array[9] ^= 1
+        report = pool.verify()
+        assert report.good
+        assert (report.unpersisted, report.unclear) == (0, 1)
+        del array
+
+
+def test_the_right_replica_repairs_the_local_copy(tmp_path):
+    case = Verified(tmp_path, "auto", 2)
+    pool = reopened(case)
+    with pool:
+        pool.verify()
+        case.flip(-1, 9)
+        case.flip(0, 19)
+        report = pool.verify("local")
+        assert report.repaired == 0  # still one replica is wrong there
+        report = pool.verify(0)
+        assert report.differences == () or report.repaired == 1
+        assert pool.verify().differences == ()
+    good = np.random.default_rng(1).integers(0, 256, PAGES * PAGE, "u1")
+    with rpmem.Pool.open(case.local, case.specs) as pool:
+        assert np.array_equal(pool["x"], good)
+
+
+def test_what_is_repaired_is_missed_by_a_copy_that_is_away(tmp_path):
+    case = Verified(tmp_path, "auto", 2)
+    pool = reopened(case)
+    with pool:
+        case.flip(-1, 9)
+        case.flip(1, 9)  # it got there with a send, say
+        pool.detach(1)
+        assert pool.verify("local").repaired == 1
+        pool.attach(case.specs[1])
+        assert pool.verify().differences == ()

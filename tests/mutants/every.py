@@ -26,6 +26,7 @@ from tests.mutants import (
     restoring,
     settling,
     tracking,
+    verify,
 )
 
 _MODULES = (
@@ -45,6 +46,7 @@ _MODULES = (
     restoring,
     settling,
     tracking,
+    verify,
 )
 _DETAILS = (
     details_core,
