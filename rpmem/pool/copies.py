@@ -363,7 +363,7 @@ class Copies(Handle):
         if not has_children(self._forks):
             return False
         log.warning(
-            "%s: a forked child may still store to it (it will be compared when it is opened again)",
+            "%s: a forked child may store to it (it will be compared when it is opened again)",
             self.local.where,
         )
         return True

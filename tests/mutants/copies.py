@@ -231,8 +231,8 @@ MUTANTS = (
     ),
     Mutant(
         "what was interrupted differs between clean copies",
-        "Copies._mark",
-        "            last.persist_many(self._unsettled + self.core.take_unsettled())\n",
+        "Settling.settle",
+        "        self._send_ranges(ranges)\n",
         "",
         _POOL,
     ),
@@ -246,7 +246,7 @@ MUTANTS = (
     Mutant(
         "a replica that is lost goes on without the local copy",
         "Copies._left_behind",
-        "intact = [each for each in self.members.others if not _is_lost(each.replica)]",
+        "intact = self._intact()",
         "intact = list(self.members.others)",
         _POOL,
     ),

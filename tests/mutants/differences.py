@@ -63,8 +63,8 @@ MUTANTS = (
     ),
     Mutant(
         "what differs in the last piece is not sent",
-        "_send_differences",
-        """        if begin + length == layout.pool_size:
+        "send_differences",
+        """        if first + length == end:
             send()
 """,
         "",
@@ -72,9 +72,9 @@ MUTANTS = (
     ),
     Mutant(
         "only the first piece is compared",
-        "_send_differences",
-        "for begin, length in chunks(SLOTS_OFFSET, layout.pool_size, what, progress):",
-        "for begin, length in list(chunks(SLOTS_OFFSET, layout.pool_size, what, progress))[:1]:",
+        "send_differences",
+        "for first, length in chunks(begin, end, what, progress):",
+        "for first, length in list(chunks(begin, end, what, progress))[:1]:",
         _WHOLE,
     ),
     Mutant(
@@ -86,7 +86,7 @@ MUTANTS = (
     ),
     Mutant(
         "words of a copy that counts may be torn",
-        "_send_differences",
+        "push",
         "replica.persist_many(ranges, relaxed=not strict)",
         "replica.persist_many(ranges, relaxed=True)",
         _WHOLE,

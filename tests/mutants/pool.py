@@ -55,7 +55,7 @@ MUTANTS = (
     ),
     Mutant(
         "a lost replica is marked clean",
-        "Copies._mark",
+        "Copies._intact",
         "if not _is_lost(each.replica)",
         "if True",
         (f"{_RECORDED[0]}::test_the_copies_that_are_left_are_marked_when_one_is_lost",),

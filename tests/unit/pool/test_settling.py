@@ -24,6 +24,10 @@ from tests.support.pools import SIZE, PoolNode, fill
 from tests.support.recorded import Recorded
 
 need_digests()
+KERNEL = pytest.param(
+    "kernel",
+    marks=pytest.mark.skipif(bool(tells_no_stores()), reason=tells_no_stores() or "-"),
+)
 VIEWS = pytest.mark.parametrize("views", ["views live", "no views"])
 
 
@@ -164,6 +168,22 @@ def test_an_open_makes_durable_what_a_dead_writer_only_stored(medium, local, nod
     assert begun[0]
 
 
+@VIEWS
+def test_what_was_stored_back_is_flushed_where_digests_see_no_change(page, local, node, views):
+    """The kernel may have written what stood there meanwhile."""
+    with rpmem.Pool.create(local, SIZE, node.spec(), parts=1, tracking="digest") as pool:
+        array = fill(pool)
+        pool.persist()
+        offset, length = span(pool, array)
+        array[:] = 2.0
+        pool._region.persist(offset, length)
+        array[:] = 1.0
+        if views == "no views":
+            del array
+    assert state_of(local.read_bytes())[1] == "CLEAN"
+    assert (np.frombuffer(local.read_bytes()[offset : offset + length]) == 1).all()
+
+
 def test_an_open_after_a_close_flushes_no_arrays(page, local):
     pool, array = stored(local)
     begin, length = span(pool, array)
@@ -218,11 +238,11 @@ def test_a_copy_without_views_does_not_need_it(local, node, monkeypatch):
     assert state_of(local.read_bytes())[1] == node.state()[1] == "CLEAN"
 
 
-@pytest.mark.skipif(bool(tells_no_stores()), reason=tells_no_stores() or "-")
+@pytest.mark.parametrize("tracking", [KERNEL, "digest", "off"])
 @pytest.mark.parametrize("when", ["before the look", "after the look", "after the end"])
-def test_a_store_at_any_moment_of_the_end(local, node, monkeypatch, when):
+def test_a_store_at_any_moment_of_the_end(local, node, monkeypatch, when, tracking):
     """It is on both copies, or on none of them."""
-    with rpmem.Pool.create(local, SIZE, node.spec(), parts=1, tracking="kernel") as pool:
+    with rpmem.Pool.create(local, SIZE, node.spec(), parts=1, tracking=tracking) as pool:
         array = fill(pool)
         pool.persist()
         faults = settling._faults
