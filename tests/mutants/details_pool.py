@@ -191,7 +191,7 @@ MUTANTS = (
     Mutant(
         "a replica that is sent the whole pool gets no superblock",
         "push",
-        "    replica.persist(LAYOUT_OFFSET, LAYOUT_SIZE)\n",
+        "    replica.persist(LAYOUT_OFFSET, SLOTS_OFFSET - LAYOUT_OFFSET)\n",
         "",
         _RECORDED,
     ),

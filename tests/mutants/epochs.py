@@ -428,10 +428,10 @@ MUTANTS = (
     Mutant(
         "a copy is overwritten before it says so",
         "Members.agree",
-        "                self._admit(each, discard=standings[each.named].discarded)\n"
-        "                push(each)\n",
-        "                push(each)\n"
-        "                self._admit(each, discard=standings[each.named].discarded)\n",
+        "            self._admit(each, discard=standings[each.named].discarded)\n"
+        "            push(each)\n",
+        "            push(each)\n"
+        "            self._admit(each, discard=standings[each.named].discarded)\n",
         _WORLD,
     ),
     Mutant(

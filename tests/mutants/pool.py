@@ -20,7 +20,7 @@ MUTANTS = (
     Mutant(
         "a replica that is overwritten does not say so",
         "Members.agree",
-        "                self._admit(each, discard=standings[each.named].discarded)\n",
+        "            self._admit(each, discard=standings[each.named].discarded)\n",
         "",
         _RECORDED,
     ),
@@ -468,7 +468,7 @@ MUTANTS = (
     ),
     Mutant(
         "the lanes of the old set are forgotten",
-        "Copies._changing",
+        "Copies._settle_calls",
         "self._quietly(self.core.drain_rest)",
         "pass",
         _RECORDED,
