@@ -295,6 +295,28 @@ def test_a_flipped_bit_of_one_of_three_is_outvoted_and_mended(three):
     three.check(0, 1, 2)
 
 
+def test_a_page_that_is_read_again_is_looked_at_again(three, monkeypatch):
+    """It was read from a copy that has rotted, and flips on its way from the next."""
+    three.flip(0, *range(three.offset + 5, three.offset + LENGTH, 1 << 20))
+    before, flipped = Replica.read, []
+
+    def read(self, buffer, offset, *rest):
+        before(self, buffer, offset, *rest)
+        inside = three.offset < offset < three.offset + LENGTH
+        if len(buffer) == 4096 and inside and not flipped:
+            flipped.append(f"{self.target} {self.pool_set}")
+            buffer[7] ^= 1
+
+    monkeypatch.setattr(Replica, "read", read)
+    with three.restore(0, 1, 2) as pool:
+        assert (pool["a"] == three.bytes).all()
+        assert flipped[0] in three.specs[1:]
+        lost = [f"{each.target} {each.pool_set}" for each in pool.replicas if each.failure]
+        assert lost == flipped
+        pool.detach(three.specs.index(flipped[0]))
+        three.store(pool, 9)
+
+
 def test_flipped_bits_of_two_copies_are_refused(pair):
     """Nobody knows which of them is right, whichever is offered first."""
     pair.flip(0, pair.offset + 5)
