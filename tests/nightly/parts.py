@@ -80,6 +80,14 @@ PARTS = (
         minutes=60,
     ),
     Part(
+        "equal",
+        "5,000 kills, cuts of the network and flipped bits, at random moments: copies are equal, or "
+        "a map says where they are not",
+        "{pytest} -m 'slow or not slow' tests/faults/test_equal_copies.py",
+        rounds=8,
+        minutes=90,
+    ),
+    Part(
         "simulation",
         "100,000 sessions, in which a fabric delays, repeats, loses and cuts, keep what was "
         "acknowledged and say what went wrong",

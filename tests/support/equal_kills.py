@@ -22,7 +22,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import rpmem
-from rpmem.epochs.record import CopyRecord, Mark
+from rpmem.epochs.record import Mark
 from rpmem.epochs.relation import Relation, relation
 from rpmem.errors import PoolSetBusy, RpmemError
 from tests.support.copykills import _is_rpmemd
@@ -189,18 +189,12 @@ class Initiator:
 # --- whoever kills -----------------------------------------------------------------------------
 
 
-def no_map(_: PoolImage, __: CopyRecord) -> set[int] | None:
-    """Know of no map."""
-    return None
-
-
 def run(
     fast: Path,
     disk: Path,
     seed: int,
     moments: int,
     *,
-    mapped: Callable[[PoolImage, CopyRecord], set[int] | None] = no_map,
     lies: bool = False,
 ) -> Counter[str]:
     """Kill and cut so often, and look after each death of an initiator; raise `Loss`.
@@ -213,8 +207,6 @@ def run(
         Of the moments, as far as they can be chosen.
     moments : int
         Kills and cuts together.
-    mapped : callable
-        See `World.check`.
     lies : bool
         A control: more is claimed than was acknowledged.
     """
@@ -231,7 +223,7 @@ def run(
             if lies:
                 journal[Journal.ACKNOWLEDGED] += 1
             try:
-                world.check(journal, counts, mapped)
+                world.check(journal, counts)
                 _between(world, journal, dice, counts)
             except Loss as loss:
                 raise Loss(f"seed {seed}, life {life}: {loss}") from loss
@@ -339,7 +331,7 @@ def _between(world: World, journal: Journal, dice: random.Random, counts: Counte
         for each in REPLICAS:
             if PoolImage.parse(image_of(world.set_of(each))).record.mark is not Mark.CLEAN:
                 raise Loss(f"{each} was brought up to date, and is not clean")
-        world.check(journal, counts, no_map)
+        world.check(journal, counts)
 
 
 def _restore(world: World, journal: Journal, replicas: list[str]) -> None:
