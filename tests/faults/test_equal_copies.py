@@ -1,4 +1,4 @@
-"""Kills, cuts of the network and flipped bits: copies stay equal, or it is known where they differ."""
+"""Kills, cuts of the network, flipped bits: copies stay equal, or it is known where not."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def test_nothing_is_lost_for_longer(tmpfs: Path, tmp_path: Path, record_property
 def test_a_map_that_forgets_is_noticed(tmpfs: Path, tmp_path: Path, monkeypatch):
     """A control: what calls make durable is not marked for copies that are away."""
     monkeypatch.setattr(Absent, "maps", [])
-    with pytest.raises(Loss, match="in no map|differs in the pages"):
+    with pytest.raises(Loss, match=r"in no map|differs in the pages"):
         equal_kills.run(tmpfs, tmp_path, SEED, 400)
 
 
@@ -59,5 +59,5 @@ def test_a_map_that_forgets_is_noticed(tmpfs: Path, tmp_path: Path, monkeypatch)
 def test_a_pool_that_is_not_settled_is_noticed(tmpfs: Path, tmp_path: Path, monkeypatch):
     """A control: what was stored and never persisted stays as it is."""
     monkeypatch.setattr(Settling, "settle", lambda *_: None)
-    with pytest.raises(Loss, match="differs in the pages|is of the rounds|was not found"):
+    with pytest.raises(Loss, match=r"differs in the pages|is of the rounds|was not found"):
         equal_kills.run(tmpfs, tmp_path, SEED, 400)
