@@ -18,7 +18,14 @@ import pytest
 
 import rpmem
 from rpmem.epochs.record import Mark
-from tests.support.media import PoolImage, image_of, record_in, wait_unlocked, write_record
+from tests.support.media import (
+    PoolImage,
+    image_of,
+    parts_of,
+    record_in,
+    wait_unlocked,
+    write_record,
+)
 from tests.support.pages import page
 from tests.support.pools import OWN
 
@@ -200,6 +207,20 @@ def split(place: Place) -> int:
     return 2
 
 
+def flipped(place: Place) -> int:
+    """Make this loss."""
+    place.put(2, *NODES)
+    image = PoolImage.parse(image_of(place.set_of("node2")))
+    (part,) = parts_of(place.set_of("node2"))
+    with part.open("r+b") as file:
+        file.seek(image.catalogue.entries["x"].offset)
+        file.write(bytes([3]))
+    found = place.run("rpmem verify run.pool node2 run.set node3 run.set")
+    assert found.returncode == 1, found.stderr
+    assert f"local:{place.root / 'node2'} run.set" in found.stdout.replace("\n", "")
+    return 2
+
+
 def refuses(place: Place) -> int:
     """Make this loss."""
     with rpmem.Pool.open(place.here, place.specs(*NODES)) as pool:
@@ -222,6 +243,7 @@ LOSSES: dict[str, tuple[Callable[[Place], int], tuple[str, ...]]] = {
     "restoring was cut off": (restore_cut_off, NODES),
     "an old image of the local copy was put back": (put_back, NODES),
     "somebody went on with node2 alone, and somebody with the local copy": (split, NODES),
+    "a bit has flipped on node2": (flipped, NODES),
     "the local device refuses what is written (`FlushFailed`)": (refuses, NODES),
 }
 
