@@ -267,6 +267,24 @@ def test_of_what_others_missed_a_copy_that_stays_needs_nothing(place, tmp_path, 
         assert place.page(5 * PAGE) not in sent.pages
 
 
+def test_memory_is_a_bit_a_page_for_each_copy_that_is_away_and_one_for_all_others(place, tmp_path):
+    other = PoolNode(tmp_path / "other")
+
+    def sets():
+        copies = pool._copies
+        return len(copies.absent.maps), copies._doubtful is not None
+
+    with rpmem.Pool.open(place.local, place.replica) as pool:
+        assert sets() == (0, True)
+        pool.attach(other.spec(), create=True, parts=1)
+        assert sets() == (0, True)
+        pool.detach(0)
+        assert sets() == (1, True)
+        pool.detach(0)
+        assert sets() == (2, False)
+        assert all(len(each.content()) == -(-SIZE // 32768) for each in pool._copies.absent.maps)
+
+
 def test_a_copy_that_is_back_is_away_no_longer(place):
     with rpmem.Pool.open(place.local, place.replica) as pool:
         for _ in range(3):
