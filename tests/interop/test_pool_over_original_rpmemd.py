@@ -259,3 +259,14 @@ def test_what_fails_leaves_nothing_behind(
     assert not local.with_name("second").exists()
     rpmem.Pool.open(local, remote).close()
     assert_equal(local, node)
+
+
+def test_what_was_stored_and_not_persisted_is_there_too(
+    ours: OurInitiator, node: Node, local: Path, remote: str
+) -> None:
+    with rpmem.Pool.create(local, SIZE, remote) as pool:
+        fill(pool)
+        pool["a"][:] = 2
+    assert_equal(local, node)
+    with rpmem.Pool.open(local, []) as pool:
+        assert (pool["a"] == 2).all()

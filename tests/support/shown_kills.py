@@ -163,12 +163,18 @@ class Program:
             pool = rpmem.Pool.open(world.here, specs, tracking=tracking, **world.session)
             self.journal[Journal.ATTACHED] = every
             return pool
-        spec, others = world.spec(self.source), [each for each in REPLICAS if each != self.source]
-        pool = rpmem.Pool.restore(world.here, spec, tracking=tracking, **world.session)
-        self.journal[Journal.ATTACHED] = 1 << REPLICAS.index(self.source)
+        specs = [world.spec(each) for each in REPLICAS]
+        only = world.spec(self.source)
+        others = [each for each in specs if each != only]
+        how: Any = {"tracking": tracking, **world.session}
+        if self.dice.random() < 0.5:
+            pool = rpmem.Pool.restore(world.here, [only, *others], **how)
+        else:
+            pool = rpmem.Pool.restore(world.here, only, lost=others, **how)
+            self.journal[Journal.ATTACHED] = 1 << REPLICAS.index(self.source)
+            for each in others:
+                pool.attach(each)
         self.source = None
-        for each in others:
-            pool.attach(world.spec(each))
         self.journal[Journal.ATTACHED] = every
         return pool
 
