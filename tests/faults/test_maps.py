@@ -199,10 +199,9 @@ def test_a_call_that_was_interrupted_and_never_sent_to_its_end(place, compared):
     with rpmem.Pool.open(place.local, place.replica) as pool:
         pid = pool.replicas[0].peer.pid
         os.kill(pid, signal.SIGSTOP)
-        pool["a"][::PAGE] += 1
-        ranges = [(place.offset + at, 1) for at in range(0, LENGTH, PAGE)]
+        pool["a"][:] += 1
         with pytest.raises(Alarm), alarm():
-            pool.persist_many(ranges)
+            pool.persist((place.offset, LENGTH))
         os.kill(pid, signal.SIGCONT)
         pool.drain()
         pool.detach(0)
