@@ -91,8 +91,8 @@ def test_stored_and_not_persisted(local, node, other, alone, tracking, begun, vi
             del array
             pool.close()
     check(local, node, other)
-    for each in (node, other):
-        with rpmem.Pool.restore(alone, each.spec()) as pool:
+    for each, lost in ((node, other), (other, node)):
+        with rpmem.Pool.restore(alone, each.spec(), lost=lost.spec()) as pool:
             np.testing.assert_array_equal(pool["a"], expected)
         alone.unlink()
 
