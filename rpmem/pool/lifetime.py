@@ -8,6 +8,7 @@ import os
 import sys
 import warnings
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Self
 
 from rpmem.base import interrupts
@@ -131,7 +132,9 @@ class OpenPool(Closing):
         interrupts.guarded(self._close)
 
     def _close(self) -> None:
-        with self._arrays.lock:
+        if not self._region.closed:
+            self._refuse_live_views()
+        with self._unverified(), self._arrays.lock:
             if self._region.closed:
                 return
             self._refuse_live_views()
@@ -149,8 +152,12 @@ class OpenPool(Closing):
         if not self._is_forked():
             interrupts.guarded(self._end)
 
+    def _unverified(self) -> AbstractContextManager[None]:
+        """Let nobody compare the copies meanwhile."""
+        return nullcontext() if self._verifier is None else self._verifier.ended()
+
     def _end(self) -> None:
-        with self._arrays.lock:
+        with self._unverified(), self._arrays.lock:
             try:
                 self._finish()
             finally:

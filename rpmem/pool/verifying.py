@@ -11,12 +11,13 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from rpmem.errors import UsageError
+from rpmem.errors import ClosedError, UsageError
 from rpmem.pool.findings import MOST_DIFFERENCES, Difference, Report, merged
 from rpmem.pool.places import MOST_LOOKED_AT, Places, pairs_in, runs_of
 from rpmem.pool.progress import Progress, chunks
@@ -48,6 +49,8 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 _KEY_SIZE: Final = 32
+#: Seconds that the end of a pool waits for a pass to notice it.
+_PATIENCE_S: Final = 5.0
 
 
 class Verifier:
@@ -81,6 +84,7 @@ class Verifier:
         self._passing, self._sent, self._moving = (set_for(region) for _ in range(3))
         self._replicas: list[Replica] = []
         self._sees = False
+        self._ending = False
         #: The copies whose media are read, too, as far as that is possible.
         self._deep: set[int] = set()
         self._found: list[Difference] = []
@@ -100,7 +104,7 @@ class Verifier:
         progress : callable
             Told what is done.
         """
-        with self._lock:
+        with self._alone():
             started = time.monotonic()
             self._start(repair, deep=deep)
             what = f"{self._copies.local.where}: comparing its copies"
@@ -122,6 +126,30 @@ class Verifier:
                     for each in numbers
                 },
             )
+
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        """Keep other passes out; one that does not come to its end leaves nothing known."""
+        with self._lock:
+            try:
+                yield
+            except BaseException:
+                # It may have been interrupted between asking and noting.
+                self._state.known[:] = False
+                self._sees = False
+                raise
+
+    @contextmanager
+    def ended(self) -> Iterator[None]:
+        """End a pass that is under way, and let none begin meanwhile."""
+        self._ending = True
+        held = self._lock.acquire(timeout=_PATIENCE_S)
+        try:
+            yield
+        finally:
+            self._ending = False
+            if held:
+                self._lock.release()
 
     # --- a pass ---------------------------------------------------------------------------
 
@@ -167,16 +195,14 @@ class Verifier:
         before = np.zeros_like(given)
         before[self._places.units(stores.take())] = True
         state = self._state
-        (state.stored if stores.seen else state.doubtful)[:] = before & given
+        state.stored[:] = before & given & stores.seen
+        state.doubtful[:] = before & given & (not stores.seen)
 
     def _compare(self, begin: int, length: int, repair: int | None) -> None:
         """Compare a piece."""
-        if self._copies.replicas != self._replicas:
-            raise UsageError(
-                "the replicas of the pool were changed while it was verified",
-                where=self._copies.local.where,
-                hint="Verify it again",
-            )
+        if self._ending:
+            raise ClosedError("the pool is closed", where=self._copies.local.where)
+        self._check_replicas()
         state = self._state
         here = self._places.span(begin, begin + length)
         self._note_sent()
@@ -253,6 +279,15 @@ class Verifier:
 
         return digests_in(unit_digests(region, offset, length, UNIT, self._key))
 
+    def _check_replicas(self) -> None:
+        """Raise if their numbers are others than at the beginning of the pass."""
+        if self._copies.replicas != self._replicas:
+            raise UsageError(
+                "the replicas of the pool were changed while it was verified",
+                where=self._copies.local.where,
+                hint="Verify it again",
+            )
+
     # --- looking again --------------------------------------------------------------------
 
     def _look(self, first: int, behind: int, repair: int | None) -> None:
@@ -273,11 +308,11 @@ class Verifier:
         offset, length = self._places.place(first, behind)
         here = slice(first, behind)
         self._note_stores(offset, length)
+        # Not while calls wait: what changes the replicas has the lock, and waits for calls.
+        interrupted = self._copies.unsettled()
         with self._copies.call("hold", offset, length) as held:
+            self._check_replicas()
             self._note_sent()
-            unsettled = self._places.flags(
-                self._places.units(pairs_in(self._copies.unsettled())), here
-            )
             for number in range(LOCAL, len(self._replicas)):
                 content = self._scratch_of(number, length)
                 with memoryview(content) as view, view[:length] as piece:
@@ -289,6 +324,8 @@ class Verifier:
                 number: self._there(number, offset, length, _nothing)
                 for number in sorted(self._deep - {LOCAL})
             }
+        interrupted += self._copies.unsettled()
+        unsettled = self._places.flags(self._places.units(pairs_in(interrupted)), here)
         here_beneath = self._beneath(offset, length)
         if here_beneath is not None:
             beneath[LOCAL] = here_beneath

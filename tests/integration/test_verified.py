@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import random
+import signal
 import sys
 import threading
+from contextlib import contextmanager
 
 import numpy as np
 import pytest
@@ -17,11 +19,33 @@ from tests.support.behind import need_digests, without_digests
 from tests.support.flips import flip, part_of, places
 from tests.support.kernel import tells_no_stores
 from tests.support.pools import PoolNode, fill, kill
-from tests.support.verified import PAGE, PAGES, Verified, go_on, pages_in
+from tests.support.verified import MODES, PAGE, PAGES, Verified, go_on, pages_in
 
 need_digests()
 
-MODES = ("kernel", "digest", "off")
+
+class Interrupted(Exception):
+    """What the handler of a signal raises."""
+
+
+@contextmanager
+def interrupting(seconds):
+    """Raise in the middle of the block, if it takes so long; yield what will tell of it."""
+    raised = []
+
+    def handle(*_):
+        raised.append(True)
+        raise Interrupted
+
+    before = signal.signal(signal.SIGALRM, handle)
+    signal.setitimer(signal.ITIMER_REAL, max(seconds, 1e-6))
+    try:
+        yield raised
+    except Interrupted:
+        pass
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
 
 
 @pytest.fixture
@@ -429,3 +453,48 @@ def test_what_is_repaired_is_missed_by_a_copy_that_is_away(tmp_path):
         assert pool.verify("local").repaired == 1
         pool.attach(case.specs[1])
         assert pool.verify().differences == ()
+
+
+def test_a_pool_that_is_closed_meanwhile(case):
+    """The pass ends with an error, soon, and the pool is closed."""
+    begun = threading.Event()
+    ended = []
+
+    def verify():
+        try:
+            while True:
+                case.pool.verify(progress=lambda *_: begun.set(), rate_limit="8MiB")
+        except RpmemError as error:
+            ended.append(error)
+
+    thread = threading.Thread(target=verify)
+    thread.start()
+    assert begun.wait(10)
+    case.pool.close()
+    thread.join(30)
+    assert type(ended[0]) is ClosedError
+    assert case.pool.closed
+    case.pool = rpmem.Pool.open(case.local, case.specs)
+
+
+def test_signals_end_a_pass_and_nothing_else(case):
+    """Wherever it is: the next one has no false alarm, and a replica goes on answering."""
+    array = case.pool["x"]
+    chance = random.Random(3)
+    interrupted = 0
+    for count in range(60):
+        array[chance.randrange(len(array))] += 1
+        with interrupting(chance.random() * 0.03) as raised:
+            for _ in range(3):
+                report = case.pool.verify()
+                assert report.differences == (), count
+        interrupted += bool(raised)
+        if count % 2:
+            case.pool.persist(array[: chance.randrange(1, len(array))])
+    assert interrupted > 3
+    assert case.pool.verify().differences == ()
+    case.pool.persist()
+    report = case.pool.verify()
+    assert report.differences == ()
+    assert report.unpersisted + report.unclear == 0
+    del array

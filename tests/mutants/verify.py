@@ -122,8 +122,8 @@ MUTANTS: Final = (
     Mutant(
         "nobody was given anything",
         "Verifier._watch",
-        "[:] = before & given",
-        "[:] = False",
+        "state.doubtful[:] = before & given",
+        "state.doubtful[:] = False & given",
         (f"{_HERE}test_stored_before_the_first_time",),
     ),
     Mutant(
@@ -132,6 +132,20 @@ MUTANTS: Final = (
         "            state.known[:] = False\n",
         "",
         (f"{_HERE}test_a_replica_that_came_meanwhile",),
+    ),
+    Mutant(
+        "a pass that was interrupted leaves what it knew",
+        "Verifier._alone",
+        "                self._state.known[:] = False\n                self._sees = False\n",
+        "",
+        (f"{_HERE}test_signals_end_a_pass_and_nothing_else",),
+    ),
+    Mutant(
+        "the answer to an interrupted question is not waited for",
+        "Channel._ask",
+        "self._machine.state not in _BUSY or self._ended",
+        "True",
+        (f"{_HERE}test_signals_end_a_pass_and_nothing_else",),
     ),
     Mutant(
         "a page is looked at while calls go on",

@@ -104,6 +104,14 @@ PARTS = (
         minutes=40,
     ),
     Part(
+        "verified",
+        "copies that are verified beside threads that store and persist for an hour: no false "
+        "alarm, and every flipped bit that can be known is found",
+        "{python} -m tests.support.verified 3600 --seed {seed}",
+        rounds=1,
+        minutes=65,
+    ),
+    Part(
         "changes",
         "100,000 stores of every kind in each mode, by threads, while copies fail, calls are "
         "interrupted and children fork: persist() misses no page",

@@ -1,13 +1,14 @@
 """A pool that is verified while threads store and persist, and bits that flip meanwhile.
 
 ``python -m tests.support.verified SECONDS [--mode kernel|digest|off] [--replicas 1|2] [--seed N]``
-goes on for so long, and says what happened.
+goes on for so long, and says what happened; without a mode or a number of replicas, each in turn.
 """
 
 from __future__ import annotations
 
 import argparse
 import contextlib
+import itertools
 import random
 import sys
 import tempfile
@@ -28,8 +29,7 @@ from tests.support.pools import PoolNode
 
 PAGE = 4096
 PAGES = 512
-#: Pages of which each thread stores to half.
-_SHARED = 128
+MODES = ("kernel", "digest", "off")
 _SIZE = "16MiB"
 
 
@@ -273,13 +273,18 @@ def main() -> None:
     """Run it from the command line."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("seconds", type=float)
-    parser.add_argument("--mode", default="kernel")
-    parser.add_argument("--replicas", type=int, default=1)
+    parser.add_argument("--mode", choices=MODES)
+    parser.add_argument("--replicas", type=int, choices=(1, 2))
     parser.add_argument("--seed", type=int, default=1)
     given = parser.parse_args()
-    with tempfile.TemporaryDirectory(dir="/dev/shm") as folder:
-        happened = go_on(given.seconds, given.mode, given.replicas, given.seed, Path(folder))
-    print(", ".join(f"{count} {what}" for what, count in sorted(happened.items())))
+    modes = [given.mode] if given.mode else MODES
+    numbers = [given.replicas] if given.replicas else [1, 2]
+    seconds = given.seconds / len(modes) / len(numbers)
+    for mode, replicas in itertools.product(modes, numbers):
+        with tempfile.TemporaryDirectory(dir="/dev/shm") as folder:
+            happened = go_on(seconds, mode, replicas, given.seed, Path(folder))
+        said = ", ".join(f"{count} {what}" for what, count in sorted(happened.items()))
+        print(f"{mode}, {replicas}: {said}", flush=True)
     sys.exit(0)
 
 

@@ -310,7 +310,7 @@ class World:
 @pytest.mark.parametrize("replicas", [1, 2, 3])
 @pytest.mark.parametrize("sees", [True, False])
 def test_no_false_alarm(replicas, sees):
-    for seed in range(600):
+    for seed in range(200):
         world = World(random.Random(seed), replicas, sees)
         for _ in range(12):
             world.some(12)
@@ -323,7 +323,7 @@ def test_no_false_alarm(replicas, sees):
 def test_a_flip_that_can_be_known_is_found(replicas, sees):
     """In a page that was seen equal, and of which nothing was sent, or stored to here, since."""
     sides = range(LOCAL if sees else 0, replicas)
-    for seed in range(300):
+    for seed in range(100):
         world = World(random.Random(seed), replicas, sees)
         for _ in range(5):
             world.some(12)
