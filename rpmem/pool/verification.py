@@ -10,6 +10,8 @@ a page:
   wrong. That is certain whatever the program stores meanwhile.
 * The local copy may have been stored to. Where it was not, since it was seen equal or opened, it
   has to be what the replicas have.
+* Replicas agree with each other, as each call sends to all of them; but a replica that joins, or is
+  repaired, is sent what the local memory has, persisted or not.
 * A page that was stored to and differs is *unpersisted*. Whether a bit of it was flipped as well
   cannot be known until it was persisted.
 * Where nobody saw the stores, and nothing is known of what the replicas had, it is *unclear*.
@@ -114,6 +116,8 @@ class Verification:
         Which pages were seen to be stored to since all copies had the same.
     doubtful : array
         Which pages may have been stored to without being seen.
+    disputed : array
+        Where replicas may differ from each other, as one alone was sent what was not persisted.
     used : array
         Which pages hold something. What the others have does not matter.
     counts : Counter
@@ -124,6 +128,7 @@ class Verification:
         self.known = np.zeros(units, bool)
         self.stored = np.zeros(units, bool)
         self.doubtful = np.zeros(units, bool)
+        self.disputed = np.zeros(units, bool)
         self.used = np.ones(units, bool)
         self.counts: Counter[Standing] = Counter()
         self._expected = np.zeros((units, _WORDS), np.uint32)
@@ -140,6 +145,7 @@ class Verification:
             equal &= (theirs == seen.mine).all(axis=1)
             expected &= (theirs == self._expected[here]).all(axis=1)
             agreed &= (theirs == seen.theirs[0]).all(axis=1)
+        agreed |= self.disputed[here]
         self.known[here][seen.moving] = False
         stable = equal & ~seen.moving
         self.settle(here, seen.mine, stable, quiet=stable & ~seen.stored)
@@ -158,6 +164,7 @@ class Verification:
     def settle(self, here: slice, digests: Digests, stable: Flags, *, quiet: Flags) -> None:
         """All copies have the same of the `stable` pages; the `quiet` ones are not stored to."""
         self.known[here] |= stable
+        self.disputed[here] &= ~stable
         self._expected[here][stable] = digests[stable]
         self.stored[here] &= ~quiet
         self.doubtful[here] &= ~quiet
@@ -196,7 +203,7 @@ class Verification:
         if unsettled:
             return Verdict(Standing.UNPERSISTED)
         agreed = all(np.array_equal(each, theirs[0]) for each in theirs)
-        if touched and agreed:
+        if touched and (agreed or self.disputed[unit]):
             seen = bool(self.stored[unit])
             return Verdict(Standing.UNPERSISTED if seen else Standing.UNCLEAR)
         return Verdict(Standing.DIFFERENT, _outvoted(mine, theirs))

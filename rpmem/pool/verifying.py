@@ -54,9 +54,7 @@ _PATIENCE_S: Final = 5.0
 
 
 class Verifier:
-    """Compares the copies of a pool, pass after pass.
-
-    What a pass has learnt serves the next ones.
+    """Compares the copies of a pool, pass after pass; what one has learnt serves the next ones.
 
     Parameters
     ----------
@@ -83,8 +81,8 @@ class Verifier:
         self._of_arrays = np.zeros_like(self._state.used)
         self._passing, self._sent, self._moving = (set_for(region) for _ in range(3))
         self._replicas: list[Replica] = []
-        self._sees = False
-        self._ending = False
+        self._sees = self._ending = False
+        self._joins = 0
         #: The copies whose media are read, too, as far as that is possible.
         self._deep: set[int] = set()
         self._found: list[Difference] = []
@@ -169,6 +167,9 @@ class Verifier:
         if replicas != self._replicas:
             state.known[:] = False
             self._replicas = replicas
+        if self._copies.joins != self._joins:
+            state.disputed[:] = True
+            self._joins = self._copies.joins
         while len(self._scratch) <= len(replicas):
             self._scratch.append(_scratch())
         state.counts.clear()
@@ -405,8 +406,11 @@ class Verifier:
                 mine = np.empty(length, np.uint8)
                 held.here(mine)  # what it has by now
                 held.send(side, mine)
+                self._state.disputed[unit] = True
         ((_, judged),) = self._judged(unit, unit + 1)
-        return judged.standing is Standing.EQUAL
+        # Other replicas may lack what is not persisted.
+        good = [Standing.EQUAL] if side == LOCAL else [Standing.EQUAL, Standing.UNPERSISTED]
+        return judged.standing in good
 
     def _refuse_if_in_use(self) -> None:
         live = self._arrays.live()

@@ -498,3 +498,73 @@ def test_signals_end_a_pass_and_nothing_else(case):
     assert report.differences == ()
     assert report.unpersisted + report.unclear == 0
     del array
+
+
+def test_a_replica_that_was_sent_what_is_not_persisted(case, tmp_path):
+    """It joins with what memory has, which the others do not have yet: that is no difference."""
+    node = PoolNode(tmp_path / "other")
+    pool = case.pool
+    array = pool["x"]
+    pool.verify()
+    array[100] ^= 1
+    pool.attach(node.spec(), create=True, parts=1)
+    for _ in range(2):
+        report = pool.verify()
+        assert report.differences == ()
+        assert report.unpersisted + report.unclear == 1
+    pool.persist(array)
+    report = pool.verify()
+    assert report.differences == ()
+    assert report.unpersisted + report.unclear == 0
+    del array
+
+
+def test_a_replica_is_repaired_with_what_is_not_persisted(tmp_path):
+    case = Verified(tmp_path, "auto", 2)
+    with case.pool as pool:
+        array = pool["x"]
+        pool.verify()
+        array[100] ^= 1
+        case.flip(0, 200)
+        assert pool.verify(0).repaired == 1
+        report = pool.verify()
+        assert report.differences == ()
+        assert report.unpersisted + report.unclear == 1
+        pool.persist(array)
+        assert pool.verify().unpersisted == 0
+        del array
+
+
+def test_what_a_flush_sends_later_is_no_difference(case):
+    """It marks its pages when it begins, and its bytes may arrive after a whole pass."""
+    pool = case.pool
+    array = pool["x"]
+    value = int(array[0])
+    pool.verify()
+    array[0] = value + 1 & 255
+    pool.flush(array[:1])
+    array[0] = value
+    pool.verify()
+    array[0] = value + 1 & 255
+    pool.drain()
+    array[0] = value + 2 & 255
+    assert pool.verify().differences == ()
+    del array
+
+
+def test_a_page_of_which_some_is_unused(case):
+    """Only what is used of it matters."""
+    pool = case.pool
+    pool.array("kept", 100, "u1")
+    pool.array("gone", 100, "u1")
+    kept, gone = pool.entry("kept").offset, pool.entry("gone").offset
+    assert kept // PAGE == gone // PAGE
+    del pool["gone"]
+    part = part_of(case.nodes[0].directory / "pool.set")
+    assert pool.verify().differences == ()
+    flip(part, gone + 50)
+    report = pool.verify()
+    assert report.differences == ()
+    flip(part, kept + 50)
+    (found,) = pool.verify().differences
+    assert found.arrays == ("kept",)

@@ -103,7 +103,7 @@ MUTANTS: Final = (
         "Verifier._compare",
         '        self._copies.call("under_way", self._moving)\n',
         "",
-        ("tests/integration/test_verified_calls.py",),
+        (f"{_HERE}test_what_a_flush_sends_later_is_no_difference",),
     ),
     Mutant(
         "what was sent is not noted",
@@ -127,11 +127,18 @@ MUTANTS: Final = (
         (f"{_HERE}test_stored_before_the_first_time",),
     ),
     Mutant(
+        "a replica that joins has what the others have",
+        "Verifier._start",
+        "            state.disputed[:] = True\n",
+        "            pass\n",
+        (f"{_HERE}test_a_replica_that_was_sent_what_is_not_persisted",),
+    ),
+    Mutant(
         "what was known of other replicas is believed of a new one",
         "Verifier._start",
         "            state.known[:] = False\n",
         "",
-        (f"{_HERE}test_a_replica_that_came_meanwhile",),
+        (f"{_HERE}test_a_replica_that_was_sent_what_is_not_persisted",),
     ),
     Mutant(
         "a pass that was interrupted leaves what it knew",
@@ -149,20 +156,17 @@ MUTANTS: Final = (
     ),
     Mutant(
         "a page is looked at while calls go on",
-        "Held.__cinit__",
-        "engine_hold(&core.engine, &wanted, &outcome)",
-        "engine_hold(&core.engine, &wanted, &outcome)\n"
-        "            if outcome.lane >= 0:\n"
-        "                overlaps_leave(&core.engine.overlaps, <uint32_t> outcome.lane, False,"
-        " False, False)",
-        ("tests/integration/test_verified_calls.py",),
+        "engine_hold",
+        "outcome.lane = enter(engine, wanted, -1, outcome)",
+        "outcome.lane = take_lane(engine, -1, outcome)",
+        ("tests/unit/pool/test_verified_calls.py",),
     ),
     Mutant(
         "room that nothing uses matters",
         "Verifier._report",
         "        if not differing and not verdict.beneath:\n            return Standing.EQUAL\n",
         "",
-        (f"{_HERE}test_room_that_nothing_uses_does_not_matter",),
+        (f"{_HERE}test_a_page_of_which_some_is_unused",),
     ),
     # --- repair -------------------------------------------------------------------------------
     Mutant(

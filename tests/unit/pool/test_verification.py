@@ -182,6 +182,22 @@ def test_what_was_interrupted(state):
         )
 
 
+def test_replicas_of_which_one_was_sent_more(state):
+    """One that joined has what was not persisted; until all are equal, that is no fault."""
+    state.disputed[:] = True
+    state.stored[2] = True
+    assert state.take(0, seen(but(p2=9), SAME, but(p2=9))).tolist() == []
+    assert judge(state, 9, 3, 9) == Verdict(Standing.UNPERSISTED)
+    # But where nobody stored, all have to be equal.
+    assert state.take(0, seen(but(p1=9), SAME, but(p1=9))).tolist() == [1]
+    state.take(0, seen(SAME, SAME, SAME))
+    assert not state.disputed.any()
+    state.known[:] = False
+    state.stored[2] = True
+    assert state.take(0, seen(but(p2=9), SAME, but(p2=9))).tolist() == [2]
+    assert judge(state, 9, 3, 9).standing is Standing.DIFFERENT
+
+
 # --- a simulation -----------------------------------------------------------------------------
 
 
