@@ -159,7 +159,7 @@ MUTANTS: Final = (
         "engine_hold",
         "outcome.lane = enter(engine, wanted, -1, outcome)",
         "outcome.lane = take_lane(engine, -1, outcome)",
-        ("tests/unit/pool/test_verified_calls.py",),
+        ("tests/unit/engine/test_held.py",),
     ),
     Mutant(
         "room that nothing uses matters",

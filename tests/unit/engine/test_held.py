@@ -8,6 +8,7 @@ import time
 import pytest
 
 import rpmem
+from rpmem.engine.held import Held
 from rpmem.errors import ClosedError, RangeError
 from rpmem.memory.changes.pageset import PageSet
 from tests.support.pools import PoolNode
@@ -137,7 +138,7 @@ def test_one_replica_is_sent_bytes(tmp_path):
 
 
 def test_a_range_that_was_let_go(core):
-    held = core.hold(PLACE, PAGE)
+    held = Held(core, PLACE, PAGE)
     held.release()
     held.release()
     with pytest.raises(ClosedError):
