@@ -180,9 +180,3 @@ class Absent:
         """Whether a copy that was closed with ours has lost what its machine had in memory."""
         before = self.boots.get(copy)
         return not (keeps or before is None or boot is None or before == boot)
-
-    def back(self, copies: Collection[bytes]) -> None:
-        """Forget copies that are away no longer."""
-        with self._lock:
-            for copy in copies:
-                self._known.pop(copy, None)

@@ -79,7 +79,6 @@ def agree(
         same=lambda keeper: believed and keeper.named in current and not _is_gone(keeper, absent),
         run=together.run,
     )
-    absent.back([keeper.uuid for keeper in joining])
     if believed:
         absent.part_closed(before, [each.uuid for each in members.everyone])
     absent.keep_to(members.epoch)

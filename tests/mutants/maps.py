@@ -246,7 +246,7 @@ MUTANTS = (
     Mutant(
         "a copy that is back still has a map",
         "agree",
-        "    absent.back([keeper.uuid for keeper in joining])\n",
+        "    absent.keep_to(members.epoch)\n",
         "",
         (f"{_WHOLE}::test_a_copy_that_is_back_is_away_no_longer",),
     ),
@@ -361,14 +361,14 @@ MUTANTS = (
         "Journal.spare_room",
         "found.append(self._free.take(length, PAGE_ALIGNMENT))",
         "found.append(self._layout.data_start + PAGE_ALIGNMENT)",
-        (f"{_WHOLE}::test_what_is_changed_over_many_openings_is_sent",),
+        _KEPT,
     ),
     Mutant(
         "maps lie above the mark",
         "Journal.spare_room",
         "            self._publish(mark=max(found) + length)\n",
         "",
-        ("tests/unit/pool/test_catalogue.py", "tests/unit/pool/test_kept_maps.py"),
+        _KEPT,
     ),
     Mutant(
         "room for maps is never given back",

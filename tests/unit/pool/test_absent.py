@@ -98,14 +98,6 @@ def test_what_no_call_made_durable_is_marked_for_all():
         assert [page for page in range(SIZE // PAGE) if page * PAGE in each] == [1, 4, 5]
 
 
-def test_copies_that_are_back_are_forgotten():
-    absent, _ = away()
-    absent.back([OTHER])
-    assert len(absent) == 1
-    absent.back([COPY])
-    assert len(absent) == 0
-
-
 def test_copies_that_the_epoch_does_not_remember_are_forgotten():
     absent, _ = away()
     absent.keep_to(replace(LATER, common=(Parting(COPY, EPOCH.stamp, False, 0),)))
