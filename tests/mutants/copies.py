@@ -230,13 +230,6 @@ MUTANTS = (
         _POOL,
     ),
     Mutant(
-        "what was interrupted differs between clean copies",
-        "Settling.settle",
-        "        self._send_ranges(ranges)\n",
-        "",
-        _POOL,
-    ),
-    Mutant(
         "the replicas of a copy that refused are not marked",
         "Copies._left_behind",
         "                alone.finish()\n",
