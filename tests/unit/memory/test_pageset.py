@@ -120,6 +120,7 @@ def test_a_set_comes_back_from_its_bytes(pages):
         one.load(bytes(len(one.content()) + 1))
     one.load(bytes([255]) * len(one.content()))
     assert len(one) == pages
+    assert one.content()[-1] == (1 << (pages % 8 or 8)) - 1
     one.add(0, pages * PAGE)
     one.discard(0, pages * PAGE)
     assert not one
