@@ -22,6 +22,7 @@ from rpmem.pool.findings import MOST_DIFFERENCES, Difference, Report, merged
 from rpmem.pool.places import MOST_LOOKED_AT, Places, pairs_in, runs_of
 from rpmem.pool.progress import Progress, chunks
 from rpmem.pool.resync import name_of
+from rpmem.pool.scratch import Scratch
 from rpmem.pool.superblock import LAYOUT_OFFSET, LAYOUT_SIZE, SLOTS_OFFSET
 from rpmem.pool.tracking.ways import set_for
 from rpmem.pool.verification import (
@@ -87,7 +88,7 @@ class Verifier:
         self._deep: set[int] = set()
         self._found: list[Difference] = []
         self._repaired = 0
-        self._scratch: list[Region] = []
+        self._scratch = Scratch(MOST_LOOKED_AT * UNIT)
         copies.mark_passing(self._passing)
 
     def run(self, *, repair: int | None, deep: bool, progress: Progress) -> Report:
@@ -170,8 +171,6 @@ class Verifier:
         if self._copies.joins != self._joins:
             state.disputed[:] = True
             self._joins = self._copies.joins
-        while len(self._scratch) <= len(replicas):
-            self._scratch.append(_scratch())
         state.counts.clear()
         self._found.clear()
         self._repaired = 0
@@ -213,9 +212,7 @@ class Verifier:
         mine, theirs, rotten = self._digests(begin, length)
         moving = self._places.flags(self._note_sent(), here)
         moving |= self._places.flags(self._places.units(self._moving.ranges()), here)
-        stored = self._places.flags(self._note_stores(begin, length), here)
-        if not self._sees:
-            state.doubtful[here] = stored = self._given(begin, length)
+        stored = self._stored_by_now(begin, length)
         seen = Seen(mine, theirs, moving, stored)
         suspects = state.take(here.start, seen, careful=bool(self._deep))
         suspects = np.union1d(suspects, rotten + here.start)
@@ -245,7 +242,7 @@ class Verifier:
                 theirs[number] = self._there(number, begin, length, lambda: ask(number + 1))
             else:
                 ask(number + 1)
-                content = self._scratch_of(number, length)
+                content = self._scratch.of(number, length)
                 with memoryview(content) as view, view[:length] as piece:
                     self._copies.call("read", number, piece, begin)
                 theirs[number] = self._hashed(content, 0, length)
@@ -295,7 +292,9 @@ class Verifier:
         """Look at pages again, while calls that would change them wait."""
         with self._arrays.lock:
             verdicts = self._judged(first, behind)
-            contents = self._contents(self._places.place(first, behind)[1])
+            contents = self._scratch.contents(
+                len(self._replicas), self._places.place(first, behind)[1]
+            )
             for unit, verdict in verdicts:
                 standing = verdict.standing
                 if standing is Standing.DIFFERENT:
@@ -315,7 +314,7 @@ class Verifier:
             self._check_replicas()
             self._note_sent()
             for number in range(LOCAL, len(self._replicas)):
-                content = self._scratch_of(number, length)
+                content = self._scratch.of(number, length)
                 with memoryview(content) as view, view[:length] as piece:
                     if number == LOCAL:
                         held.here(piece)
@@ -331,10 +330,11 @@ class Verifier:
         if here_beneath is not None:
             beneath[LOCAL] = here_beneath
         # Stores to the local copy meanwhile; what was sent since is for later.
-        stored = self._places.flags(self._note_stores(offset, length), here)
-        if not self._sees:
-            self._state.doubtful[here] = stored = self._given(offset, length)
-        shown = [self._hashed(each, 0, length) for each in self._scratch[: 1 + len(self._replicas)]]
+        stored = self._stored_by_now(offset, length)
+        shown = [
+            self._hashed(self._scratch.of(number, length), 0, length)
+            for number in range(LOCAL, len(self._replicas))
+        ]
         verdicts = []
         for k in range(behind - first):
             mine, *theirs = (each[k] for each in shown)
@@ -446,17 +446,35 @@ class Verifier:
         self._state.stored[units] = True
         return units
 
+    def _stored_by_now(self, offset: int, length: int) -> Flags:
+        """Return which pages were stored to since the last time, or may have been."""
+        here = self._places.span(offset, offset + length)
+        stored = self._places.flags(self._note_stores(offset, length), here)
+        if not self._sees:
+            self._state.doubtful[here] = stored = self._given(offset, length)
+        # A page that the kernel has dropped from memory counts as stored to.
+        could = self._could(offset, length)
+        self._state.stored[here] &= could
+        return stored & could
+
+    def _could(self, offset: int, length: int) -> Flags:
+        """Return which pages anybody could have stored to since the pool was opened."""
+        here = self._places.span(offset, offset + length)
+        found = self._tracking.could_be_stored(offset, length)
+        if found is None:
+            return np.ones(here.stop - here.start, bool)  # somebody else's buffer
+        return self._places.flags(self._places.units(found), here)
+
     def _given(self, offset: int, length: int) -> Flags:
         """Return which pages a program may have stored to: those of arrays that it was given.
 
         All others are the pool's own, which changes them while it holds the lock of the catalogue.
         """
         here = self._places.span(offset, offset + length)
+        if not self._copies.local.keeps_zeros:
+            return self._could(offset, length)
         with self._arrays.lock:
-            found = self._tracking.could_be_stored(offset, length)
-            if found is None:
-                return np.ones(here.stop - here.start, bool)  # somebody else's buffer
-            flags = self._places.flags(self._places.units(found), here)
+            flags = self._could(offset, length)
             if here.stop - here.start <= MOST_LOOKED_AT:
                 return flags & self._held_by_arrays(here)
         return flags & self._of_arrays[here]
@@ -475,26 +493,6 @@ class Verifier:
     def _name(self, number: int) -> str:
         return "local" if number == LOCAL else name_of(self._replicas[number])
 
-    # --- scratch memory -------------------------------------------------------------------
-
-    def _scratch_of(self, number: int, length: int) -> Region:
-        """Return memory for a copy's bytes; `LOCAL` is the first."""
-        if self._scratch[number + 1].size < length:
-            self._scratch[number + 1] = _scratch(length)
-        return self._scratch[number + 1]
-
-    def _contents(self, length: int) -> list[NDArray[np.uint8]]:
-        return [
-            np.frombuffer(memoryview(each)[:length], np.uint8).copy()
-            for each in self._scratch[: 1 + len(self._replicas)]
-        ]
-
 
 def _nothing() -> None:
     """Do nothing besides."""
-
-
-def _scratch(size: int = MOST_LOOKED_AT * UNIT) -> Region:
-    from rpmem.memory.region import Region
-
-    return Region.anonymous(size)
