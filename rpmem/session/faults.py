@@ -56,7 +56,7 @@ def error_of(
         return DeadlineExceeded(
             f"the target made no progress for {timeout_s:g} s",
             where=where,
-            hint="What was not acknowledged may not be there. Close the replica, or use pool.detach "
-            "to continue without it",
+            hint="What was not acknowledged may not be there. Close the replica, or use "
+            "pool.detach to continue without it",
         )
     return None

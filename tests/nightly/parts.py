@@ -81,8 +81,8 @@ PARTS = (
     ),
     Part(
         "equal",
-        "5,000 kills, cuts of the network and flipped bits, at random moments: copies are equal, or "
-        "a map says where they are not",
+        "5,000 kills, cuts of the network and flipped bits, at random moments: copies are equal, "
+        "or a map says where they are not",
         "{pytest} -m 'slow or not slow' tests/faults/test_equal_copies.py",
         rounds=8,
         minutes=90,

@@ -10,14 +10,11 @@ alone, so that the next initiator has to restore, or to name who is discarded.
 from __future__ import annotations
 
 import json
-import mmap
 import os
 import random
 import signal
-import struct
 import sys
 import time
-import traceback
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -28,6 +25,7 @@ import rpmem
 from rpmem.epochs.record import Mark
 from rpmem.epochs.relation import Relation, relation
 from rpmem.errors import PoolSetBusy, RpmemError, SplitBrain, StaleReplica
+from tests.support import killing
 from tests.support.media import PoolImage, image_of, wait_unlocked
 from tests.support.pools import OWN
 from tests.support.powercut.model import Loss
@@ -37,24 +35,13 @@ WORDS = 3000
 REPLICAS = ("one", "two")
 #: In the rounds of whoever used a copy alone.
 ALONE = 1 << 30
-_HANGS_S = 60.0
 _SESSION: Any = {"nlanes": 1, "timeout": 20.0}
-_FIELDS = struct.Struct("<7q")
 
 
-class Journal:
-    """What the initiator says, in memory that outlives it: rounds stored and acknowledged, pids."""
+class Journal(killing.Journal):
+    """What the initiator says: rounds stored and acknowledged, and whether the pool is closed."""
 
-    STORED, ACKNOWLEDGED, READY, ONE, TWO, ACTS, CLOSED = range(7)
-
-    def __init__(self) -> None:
-        self._memory = mmap.mmap(-1, _FIELDS.size)
-
-    def __getitem__(self, field: int) -> int:
-        return int(struct.unpack_from("<q", self._memory, 8 * field)[0])
-
-    def __setitem__(self, field: int, value: int) -> None:
-        struct.pack_into("<q", self._memory, 8 * field, value)
+    STORED, ACKNOWLEDGED, CLOSED = range(killing.Journal.MORE, killing.Journal.MORE + 3)
 
 
 class Copies:
@@ -100,7 +87,7 @@ class Initiator:
 
     def _open(self) -> rpmem.Pool:
         discard: list[str] = []
-        deadline = time.monotonic() + _HANGS_S
+        deadline = time.monotonic() + killing.HANGS_S
         specs = [self.copies.spec(each) for each in REPLICAS]
         while True:
             try:
@@ -116,17 +103,8 @@ class Initiator:
                     raise
                 time.sleep(0.005)
             else:
-                self._tell(pool)
+                self.journal.tell(pool)
                 return pool
-
-    def _tell(self, pool: rpmem.Pool) -> None:
-        for field, each in ((Journal.ONE, "one"), (Journal.TWO, "two")):
-            pids = [
-                replica.peer.pid
-                for replica in pool.replicas
-                if str(replica.target).endswith(each) and replica.peer is not None
-            ]
-            self.journal[field] = pids[0] if pids else 0
 
     def run(self) -> None:
         """Go on for ever."""
@@ -156,19 +134,9 @@ class Initiator:
                     if isinstance(error, (PoolSetBusy, rpmem.LaunchError, rpmem.ReplicaLost)):
                         continue
                     raise
-                self._give_up()
-            self._tell(self.pool)
+                killing.give_up(self.pool)
+            self.journal.tell(self.pool)
             self.journal[Journal.ACTS] += 1
-
-    def _give_up(self) -> None:
-        """Go on without those that are lost."""
-        while lost := [each for each in self.pool.replicas if each.failure is not None]:
-            try:
-                self.pool.detach(lost[0])
-            except RpmemError:
-                # Another one is lost, too, and has to go before an epoch can begin.
-                if lost[0] in self.pool.replicas:
-                    raise
 
     def _attach(self) -> None:
         there = {str(each.target).rpartition("/")[2] for each in self.pool.replicas}
@@ -209,7 +177,7 @@ def run(root: Path, seed: int, kills: int, *, lies: bool = False) -> Counter[str
     while counts["kills"] < kills:
         life += 1
         journal[Journal.READY] = journal[Journal.CLOSED] = 0
-        user = _fork(lambda: Initiator(copies, journal, seed << 20 | life).run())  # noqa: B023
+        user = killing.forked(lambda: Initiator(copies, journal, seed << 20 | life).run())  # noqa: B023
         _harass(user, journal, dice, counts)
         claimed = journal[Journal.ACKNOWLEDGED] + lies
         try:
@@ -222,18 +190,6 @@ def run(root: Path, seed: int, kills: int, *, lies: bool = False) -> Counter[str
     return counts
 
 
-def _fork(work: Any) -> int:
-    pid = os.fork()
-    if pid:
-        return pid
-    try:
-        work()
-    except BaseException:
-        traceback.print_exc()
-        sys.stderr.flush()
-    os._exit(1)
-
-
 def _harass(user: int, journal: Journal, dice: random.Random, counts: Counter[str]) -> None:
     """Kill targets, and at last the initiator."""
     try:
@@ -241,15 +197,15 @@ def _harass(user: int, journal: Journal, dice: random.Random, counts: Counter[st
             time.sleep(dice.random() * 0.4)
             counts["while opening"] += not journal[Journal.READY]
         else:
-            _await(lambda: journal[Journal.READY] == 1, user)
+            journal.wait(lambda: journal[Journal.READY] == 1, user)
             for _ in range(dice.randrange(5)):
-                _go_on(journal, dice, user)
+                journal.go_on(dice, user, 6)
                 target = journal[dice.choice((Journal.ONE, Journal.TWO))]
-                if target and _is_rpmemd(target):
+                if target and killing.is_rpmemd(target):
                     os.kill(target, signal.SIGKILL)
                     counts["kills"] += 1
                     counts["targets"] += 1
-            _go_on(journal, dice, user)
+            journal.go_on(dice, user, 6)
     finally:
         os.kill(user, signal.SIGKILL)
         status = os.waitpid(user, 0)[1]
@@ -257,31 +213,6 @@ def _harass(user: int, journal: Journal, dice: random.Random, counts: Counter[st
     counts["initiators"] += 1
     if status != signal.SIGKILL:
         raise Loss(f"the initiator ended by itself, {status:#x}")
-
-
-def _is_rpmemd(pid: int) -> bool:
-    try:
-        return b"rpmemd" in Path(f"/proc/{pid}/cmdline").read_bytes()
-    except OSError:
-        return False
-
-
-def _go_on(journal: Journal, dice: random.Random, user: int) -> None:
-    goal = journal[Journal.ACTS] + dice.randrange(6)
-    _await(lambda: journal[Journal.ACTS] >= goal, user)
-    end = time.perf_counter() + dice.choice((0.0, 1e-4, 1e-3, 1e-2, 0.1)) * dice.random()
-    while time.perf_counter() < end:
-        pass
-
-
-def _await(met: Any, user: int) -> None:
-    deadline = time.monotonic() + _HANGS_S
-    while not met():
-        if os.waitid(os.P_PID, user, os.WEXITED | os.WNOHANG | os.WNOWAIT):
-            return
-        if time.monotonic() > deadline:
-            raise TimeoutError("an initiator hangs")
-        time.sleep(0.0005)
 
 
 def _rounds(image: PoolImage) -> set[int]:

@@ -16,21 +16,17 @@ import signal
 import subprocess
 import sys
 import time
-import traceback
 from collections import Counter
-from collections.abc import Callable
 from pathlib import Path
 
 import rpmem
 from rpmem.epochs.record import Mark
 from rpmem.epochs.relation import Relation, relation
 from rpmem.errors import PoolSetBusy, RpmemError
-from tests.support.copykills import _is_rpmemd
+from tests.support import killing
 from tests.support.equal_world import REPLICAS, STILL, Journal, World, rounds_of, words_of
 from tests.support.media import PoolImage, image_of, wait_unlocked
 from tests.support.powercut.model import Loss
-
-_HANGS_S = 90.0
 
 
 class Initiator:
@@ -44,7 +40,7 @@ class Initiator:
         self.pool = self._open()
 
     def _open(self) -> rpmem.Pool:
-        deadline = time.monotonic() + _HANGS_S
+        deadline = time.monotonic() + killing.HANGS_S
         while True:
             named = self.dice.choice((REPLICAS, REPLICAS, REPLICAS[:1], REPLICAS[1:], ()))
             specs = [self.world.spec(each) for each in named]
@@ -63,19 +59,10 @@ class Initiator:
                 if time.monotonic() > deadline:
                     raise
                 self.journal[Journal.ACTS] += 1
-        self._tell(pool)
+        self.journal.tell(pool)
         # What is shown from here on has to stay.
         self.journal[Journal.SHOWN] = min(rounds_of(pool["loose"]))
         return pool
-
-    def _tell(self, pool: rpmem.Pool) -> None:
-        for field, each in ((Journal.ONE, "one"), (Journal.TWO, "two")):
-            pids = [
-                replica.peer.pid
-                for replica in pool.replicas
-                if replica.pool_set == f"{each}.set" and replica.peer is not None
-            ]
-            self.journal[field] = pids[0] if pids else 0
 
     def run(self) -> None:
         """Go on for ever."""
@@ -106,8 +93,8 @@ class Initiator:
                     ):
                         raise
                 else:
-                    self._give_up()
-            self._tell(self.pool)
+                    killing.give_up(self.pool)
+            self.journal.tell(self.pool)
             self.journal[Journal.ACTS] += 1
 
     # --- acts -----------------------------------------------------------------------------
@@ -175,16 +162,6 @@ class Initiator:
             self.journal[self.journal.flipped(each)] = 0
             return
 
-    def _give_up(self) -> None:
-        """Go on without those that are lost."""
-        while lost := [each for each in self.pool.replicas if each.failure is not None]:
-            try:
-                self.pool.detach(lost[0])
-            except RpmemError:
-                # Another one is lost, too, and has to go before an epoch can begin.
-                if lost[0] in self.pool.replicas:
-                    raise
-
 
 # --- whoever kills -----------------------------------------------------------------------------
 
@@ -218,7 +195,7 @@ def run(
         while counts["moments"] < moments:
             life += 1
             journal[Journal.READY] = 0
-            user = _fork(lambda: Initiator(world, journal, seed << 20 | life).run())  # noqa: B023
+            user = killing.forked(lambda: Initiator(world, journal, seed << 20 | life).run())  # noqa: B023
             _harass(user, world, journal, dice, counts)
             if lies:
                 journal[Journal.ACKNOWLEDGED] += 1
@@ -234,18 +211,6 @@ def run(
     return counts
 
 
-def _fork(work: Callable[[], None]) -> int:
-    pid = os.fork()
-    if pid:
-        return pid
-    try:
-        work()
-    except BaseException:
-        traceback.print_exc()
-        sys.stderr.flush()
-    os._exit(1)
-
-
 def _harass(
     user: int, world: World, journal: Journal, dice: random.Random, counts: Counter[str]
 ) -> None:
@@ -255,22 +220,22 @@ def _harass(
             time.sleep(dice.random() * 1.0)
             counts["while opening"] += not journal[Journal.READY]
         else:
-            _await(lambda: journal[Journal.READY] > 0, user)
+            journal.wait(lambda: journal[Journal.READY] > 0, user)
             for _ in range(dice.randrange(6)):
-                _go_on(journal, dice, user)
+                journal.go_on(dice, user, 5)
                 if world.node is not None and dice.random() < 0.1:
                     world.node.cut()
-                    _go_on(journal, dice, user)
+                    journal.go_on(dice, user, 5)
                     world.node.heal()
                     counts["cuts"] += 1
                     counts["moments"] += 1
                     continue
                 target = journal[dice.choice((Journal.ONE, Journal.TWO))]
-                if target and _is_rpmemd(target):
+                if target and killing.is_rpmemd(target):
                     os.kill(target, signal.SIGKILL)
                     counts["moments"] += 1
                     counts["targets"] += 1
-            _go_on(journal, dice, user)
+            journal.go_on(dice, user, 5)
     finally:
         os.kill(user, signal.SIGKILL)
         status = os.waitpid(user, 0)[1]
@@ -280,24 +245,6 @@ def _harass(
     counts["initiators"] += 1
     if status != signal.SIGKILL:
         raise Loss(f"the initiator ended by itself, {status:#x}")
-
-
-def _go_on(journal: Journal, dice: random.Random, user: int) -> None:
-    goal = journal[Journal.ACTS] + dice.randrange(5)
-    _await(lambda: journal[Journal.ACTS] >= goal, user)
-    end = time.perf_counter() + dice.choice((0.0, 1e-4, 1e-3, 1e-2, 0.1)) * dice.random()
-    while time.perf_counter() < end:
-        pass
-
-
-def _await(met: Callable[[], bool], user: int) -> None:
-    deadline = time.monotonic() + _HANGS_S
-    while not met():
-        if os.waitid(os.P_PID, user, os.WEXITED | os.WNOHANG | os.WNOWAIT):
-            return
-        if time.monotonic() > deadline:
-            raise TimeoutError("an initiator hangs")
-        time.sleep(0.0005)
 
 
 def _between(world: World, journal: Journal, dice: random.Random, counts: Counter[str]) -> None:
@@ -314,7 +261,7 @@ def _between(world: World, journal: Journal, dice: random.Random, counts: Counte
         world.here.unlink()
         killed = dice.random() < 0.3
         if killed:
-            user = _fork(lambda: _restore(world, journal, same))
+            user = killing.forked(lambda: _restore(world, journal, same))
             time.sleep(dice.random() * 0.5)
             os.kill(user, signal.SIGKILL)
             os.waitpid(user, 0)

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import mmap
 import os
-import struct
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -13,12 +11,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 import rpmem
-from rpmem.epochs.record import CopyRecord, Mark
+from rpmem.epochs.record import Mark
 from rpmem.epochs.relation import Relation, relation
-from rpmem.pool import maps
-from rpmem.pool.absent import Absent
-from rpmem.pool.tracking.ways import pairs_of
-from tests.support.media import ImageMedium, PoolImage, image_of, parts_of, wait_unlocked
+from tests.support import killing
+from tests.support.mapped import mapped
+from tests.support.media import PoolImage, image_of, parts_of, wait_unlocked
 from tests.support.partition import Node, NoNamespaces
 from tests.support.pools import OWN
 from tests.support.powercut.model import Loss
@@ -30,26 +27,17 @@ WORDS = 3000
 #: Words of what nobody stores to.
 STILL = 1 << 18
 REPLICAS = ("one", "two")
-_FIELDS = struct.Struct("<12q")
 
 
-class Journal:
-    """What the initiator says, in memory that outlives it."""
+class Journal(killing.Journal):
+    """What the initiator says."""
 
     #: Rounds of ``kept``: stored, acknowledged. Rounds of ``loose``, of which nobody says when it
-    #: is to be durable: stored, acknowledged, and shown by an open pool.
-    STORED, ACKNOWLEDGED, LOOSE, LOOSE_ACKNOWLEDGED, SHOWN = range(5)
-    #: Process numbers of the targets, how far it is, and whether a bit of a replica is flipped.
-    ONE, TWO, READY, ACTS, FLIPPED_ONE, FLIPPED_TWO = range(5, 11)
-
-    def __init__(self) -> None:
-        self._memory = mmap.mmap(-1, _FIELDS.size)
-
-    def __getitem__(self, field: int) -> int:
-        return int(struct.unpack_from("<q", self._memory, 8 * field)[0])
-
-    def __setitem__(self, field: int, value: int) -> None:
-        struct.pack_into("<q", self._memory, 8 * field, value)
+    #: is to be durable: stored, acknowledged, and shown by an open pool. Whether a bit of a replica
+    #: is flipped.
+    STORED, ACKNOWLEDGED, LOOSE, LOOSE_ACKNOWLEDGED, SHOWN, FLIPPED_ONE, FLIPPED_TWO = range(
+        killing.Journal.MORE, killing.Journal.MORE + 7
+    )
 
     def flipped(self, replica: str) -> int:
         """Return the field that says whether a bit of it is flipped."""
@@ -71,20 +59,6 @@ def rounds_of(words: NDArray[np.uint64]) -> set[int]:
     if not np.array_equal(words & np.uint64((1 << 32) - 1), np.arange(WORDS)):
         raise Loss("words are none that were ever stored")
     return {int(word) for word in np.unique(words >> np.uint64(32))}
-
-
-def missed_by(record: CopyRecord, image: PoolImage) -> set[int] | None:
-    """Return the pages that a copy has missed, as a closed one says; None: it does not say."""
-    source: Any = ImageMedium(image.image)
-    kept = maps.read(source, image.layout, image.record, Absent(SIZE))
-    known = kept.absences.get(record.copy)
-    # All this happens in one boot of this machine.
-    if known is None or not known.is_of(record, keeps=True, boot=None):
-        return None
-    pages: set[int] = set()
-    for offset, length in pairs_of(known.pages.ranges(0, SIZE)).tolist():
-        pages |= set(range(offset // PAGE, -(-(offset + length) // PAGE)))
-    return pages
 
 
 class World:
@@ -189,7 +163,7 @@ class World:
                 counts["equal"] += 1
                 if differ:
                     raise Loss(f"{each} is clean and same, and differs in the pages {differ}")
-            pages = missed_by(there.record, here)
+            pages = mapped(here, there.record)
             if pages is not None:
                 counts["mapped"] += 1
                 counts["missed pages"] += len(differ)

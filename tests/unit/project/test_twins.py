@@ -15,6 +15,12 @@ _RUN = 6
 _FOLDERS = ("rpmem", "rpmemd", "tests/support")
 #: Where two places are better, by what `twins` says of them.
 _ALIKE = {
+    "rpmem/cli/attach.py and rpmem/cli/sync.py: rate_limit: str | None,": (
+        "each command names its own parameters"
+    ),
+    "rpmem/cli/restore.py and rpmem/cli/sync.py: @rate_option": (
+        "each command names its own options"
+    ),
     "rpmem/fabric/contract.py and rpmem/fabric/contract.py: def Fabric(": (
         "mypy wants the whole signature of what takes one parameter more"
     ),
