@@ -17,7 +17,7 @@ from rpmem.errors import ClosedError, MalformedMessage, ReplicaLost, RpmemError,
 from tests.support import faulty_rpmemd
 from tests.support.behind import need_digests, without_digests
 from tests.support.flips import flip, part_of, places
-from tests.support.kernel import tells_no_stores
+from tests.support.kernel import dropping, tells_no_stores
 from tests.support.pools import PoolNode, fill, kill
 from tests.support.verified import MODES, PAGE, PAGES, Verified, go_on, pages_in
 
@@ -153,6 +153,19 @@ def test_a_page_that_was_sent_since_and_stored_to_cannot_be_known(case):
     case.flip(0, 200)
     assert pages_in(pool.verify()) == pages_of(case, [200])
     del array
+
+
+def test_a_page_that_the_kernel_drops_is_not_one_that_was_stored_to(case):
+    """It is read anew from its medium, and what that has by now is what this is about."""
+    if tells_no_stores():
+        pytest.skip(tells_no_stores())
+    pool = reopened(case)
+    assert pool.verify().good
+    case.flip(-1, 200)
+    with dropping(case.page_of(200)):
+        (found,) = pool.verify().differences
+    assert pages_of(case, [200]) == {found.offset}
+    assert (found.wrong, found.certain) == (("local",), True)
 
 
 def test_replicas_that_differ_from_each_other(tmp_path):

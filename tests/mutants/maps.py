@@ -94,6 +94,13 @@ MUTANTS = (
         "                pass\n",
         _ENGINE,
     ),
+    Mutant(
+        "a call that got no lane was never meant to send anything",
+        "Replicator.settle",
+        "outcome.raised != NULL or outcome.fault == FAULT_NO_LANE",
+        "outcome.raised != NULL",
+        _ENGINE,
+    ),
     # --- copies that go -----------------------------------------------------------------------
     Mutant(
         "a map begins without what a lost copy had not acknowledged",

@@ -120,6 +120,20 @@ MUTANTS: Final = (
         _BESIDE[:1],
     ),
     Mutant(
+        "a page that the kernel dropped was stored to just now",
+        "Verifier._stored_by_now",
+        "return stored & could",
+        "return stored",
+        (f"{_HERE}test_a_page_that_the_kernel_drops_is_not_one_that_was_stored_to",),
+    ),
+    Mutant(
+        "a page that the kernel dropped stays one that was stored to",
+        "Verifier._stored_by_now",
+        "        self._state.stored[here] &= could\n",
+        "",
+        (f"{_HERE}test_a_page_that_the_kernel_drops_is_not_one_that_was_stored_to",),
+    ),
+    Mutant(
         "nobody was given anything",
         "Verifier._watch",
         "state.doubtful[:] = before & given",

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from rpmem._core import Replicator
-from rpmem.errors import RangeError, RpmemError
+from rpmem.errors import DeadlineExceeded, RangeError, RpmemError
 from rpmem.memory.changes.digests import PageDigests
 from rpmem.memory.changes.pageset import PageSet
 from rpmem.memory.region import Region
@@ -180,6 +180,24 @@ def test_a_call_that_was_interrupted_is_unsettled(step, doubtful):
     with pytest.raises(Alarm), alarm():
         bench.core.persist((5 * PAGE, 100))
     assert bench.core.take_unsettled() == [(5 * PAGE, 100)]
+
+
+@pytest.mark.parametrize("taken", ["every lane", "its bytes"])
+@pytest.mark.parametrize("step", NATIVE)
+def test_a_call_that_got_no_lane_is_unsettled(step, taken):
+    """Copies are not sent what it names, though the local one may have it already."""
+    bench = Bench(step, lanes=1 if taken == "every lane" else 2)
+    held = (0, 8) if taken == "every lane" else (5 * PAGE, 8)
+    with bench.core.hold(*held):
+        with pytest.raises(DeadlineExceeded, match="no lane became free"):
+            bench.core.persist_many([(5 * PAGE, 100), (9 * PAGE, 1)])
+        assert bench.core.take_unsettled() == [(5 * PAGE, 100), (9 * PAGE, 1)]
+        with pytest.raises(DeadlineExceeded, match="no lane became free"):
+            bench.core.flush((5 * PAGE, 100))
+        assert bench.core.take_unsettled() == [(5 * PAGE, 100)]
+    assert bench.lane.posts() == []
+    bench.core.persist((5 * PAGE, 100))
+    assert bench.core.take_unsettled() == []
 
 
 def test_reads_miss_nothing(doubtful):
