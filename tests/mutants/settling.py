@@ -116,10 +116,7 @@ MUTANTS = (
         "Tracking.last_look",
         ' or (mode == "digest" and not still)',
         "",
-        (
-            "tests/unit/pool/test_settling.py",
-            "tests/integration/test_settled.py::test_threads_that_store_all_the_while",
-        ),
+        _STEPS,
     ),
     Mutant(
         "what digests tell of is all that is to be flushed",
