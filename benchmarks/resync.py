@@ -3,10 +3,10 @@
 A pool of 1 GiB has a replica at ``local:``. In each turn one hundredth of the pages change while
 the replica is away, and once its program dies without having changed anything; then the replica is
 brought up to date by what it is known to have missed, by what differs and, for comparison, by a
-full send of the same bytes. Times are those from the first report of progress to the last, which leaves out how files are mapped and lanes
-connected, and medians of all turns. Bytes are those of the control session in both directions and
-of the ranges sent. The bounds are what CHANGELOG promises. FOLDER needs 3 GiB, and is best on
-tmpfs: all that is measured is memory then.
+full send of the same bytes. Times are those from the first report of progress to the last, which
+leaves out how files are mapped and lanes connected, and medians of all turns. Bytes are those of
+the control session in both directions and of the ranges sent. The bounds are what CHANGELOG
+promises. FOLDER needs 3 GiB, and is best on tmpfs: all that is measured is memory then.
 """
 
 from __future__ import annotations

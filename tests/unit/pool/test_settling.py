@@ -253,7 +253,7 @@ def test_a_store_at_any_moment_of_the_end(local, node, monkeypatch, when, tracki
             moment = ("before the look", "after the look", "after the end").index(when)
             if len(calls) == 1 and moment == 0:
                 array[:] = 3.0
-            # A page that may be stored to already has no fault: only the kernel's way relies on them.
+            # Only a page that is watched has a fault for certain.
             found = faults() if tracking == "kernel" else (0, 0)
             if len(calls) == 2 and moment == 2:
                 array[:] = 3.0
