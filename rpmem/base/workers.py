@@ -114,7 +114,9 @@ class _Worker:
         return job
 
     def _offer(self) -> None:
-        if not _idle:
+        # Once only: one that has been taken may have no job in it yet, and a second one would be
+        # left behind.
+        if not _idle and not self._offered:
             self._offered = True
             _idle.append(self._inbox)
 

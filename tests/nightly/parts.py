@@ -12,7 +12,8 @@ PARTS = (
         "tests",
         "the tests that `make test` leaves out hold, apart from those in the parts below",
         "{pytest} -m slow -n 4 --dist loadgroup --no-loadscope-reorder --ignore tests/rdma "
-        "--ignore tests/faults/test_storage_that_fails.py --ignore tests/faults/test_shown.py "
+        "--ignore tests/faults/test_storage_that_fails.py "
+        "--ignore tests/faults/test_shown_stays.py --ignore tests/faults/test_equal_copies.py "
         "--ignore tests/faults/test_signals.py --ignore tests/faults/test_signals_ssh.py "
         "--ignore tests/faults/test_signal_storms.py",
         rounds=1,
@@ -75,7 +76,7 @@ PARTS = (
         "shown",
         "5,000 SIGKILLs of a program, many while its pool ends: what an opened pool has shown is "
         "there whichever copy is opened later",
-        "{pytest} -m 'slow or not slow' tests/faults/test_shown.py",
+        "{pytest} -m 'slow or not slow' tests/faults/test_shown_stays.py",
         rounds=5,
         minutes=60,
     ),

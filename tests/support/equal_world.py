@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 import rpmem
+from rpmem.base import environment
 from rpmem.epochs.record import Mark
 from rpmem.epochs.relation import Relation, relation
 from tests.support import killing
@@ -83,12 +84,15 @@ class World:
             self.why = str(error)
         else:
             os.environ["RPMEM_SSH"] = str(self.node.sshd.ssh)
+            environment.current.cache_clear()
             self.node.sshd.install_rpmemd(options=f"--poolset-dir {self.folders['two']}")
 
     def close(self) -> None:
         """Remove the network."""
         if self.node is not None:
             self.node.close()
+            del os.environ["RPMEM_SSH"]
+            environment.current.cache_clear()
 
     def spec(self, replica: str) -> str:
         """Return what names a replica."""

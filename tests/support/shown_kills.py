@@ -329,7 +329,7 @@ def _look_at_files(world: World, counts: Counter[str]) -> None:
 def unsettled() -> None:
     """A control: copies are marked as they are."""
 
-    def nothing(copies: Any, still: Any) -> Any:
+    def nothing(copies: Any, *_: Any) -> Any:
         return copies._intact()
 
     Copies._settled = nothing  # type: ignore[method-assign]

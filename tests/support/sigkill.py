@@ -198,9 +198,22 @@ def kill_targets(directory: Path, seed: int, kills: int, command: str) -> Summar
             del run
             pool.detach(0)
             pool.attach(spec)
+            make_up(pool, programs_for(life_seed, base)(), journal)
         summary.errors = dict(errors)
     check_restored(directory, spec)
     return summary
+
+
+def make_up(pool: Pool, programs: Sequence[Program], journal: Journal) -> None:
+    """Make durable what was stored when calls failed: a replica that joins may lack it."""
+    for thread, program in enumerate(programs):
+        begun, acknowledged = journal.progress(thread)
+        for _ in range(acknowledged):
+            program.next()
+        flying = program.next() if begun > acknowledged else None
+        if flying is not None and flying.name in pool:
+            for part in flying.slices:
+                pool.persist(pool[flying.name][part])
 
 
 def check_restored(directory: Path, spec: str) -> None:

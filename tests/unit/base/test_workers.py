@@ -193,6 +193,16 @@ def test_a_call_that_nobody_begins_gets_a_thread():
     assert dead.qsize() == 1
 
 
+def test_a_thread_that_was_taken_is_not_offered_a_second_time():
+    """A second offer outlives the thread, and the next call waits for nobody."""
+    wait_until(lambda: not workers._idle)
+    worker = workers._Worker(None)
+    worker._offer()
+    workers._idle.pop()  # somebody has taken it, and is about to hand over a job
+    worker._offer()
+    assert not workers._idle
+
+
 def test_a_call_that_was_given_up_is_not_begun():
     done: list[int] = []
     call = interrupts._Call(lambda: done.append(1), None, 1.0)
