@@ -260,11 +260,12 @@ class Channel(Handle):
     def _ask(self, request: Callable[[], None]) -> None:
         with self._state:
             # After an interrupt, the answer to the last request may still be due.
-            wait_for(
+            if not wait_for(
                 self._state,
                 lambda: self._machine.state not in _BUSY or self._ended,
                 self._timeout_s,
-            )
+            ):
+                raise self._unanswered()
             request()
             # An earlier interrupted request may have left its answer.
             self._answer = None
