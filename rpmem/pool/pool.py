@@ -734,7 +734,8 @@ class Pool(OpenPool):
         with self._arrays.lock:
             if self._verifier is None:
                 self._verifier = Verifier(self._copies, self._tracking, self._arrays, self._region)
-        return self._verifier.run(repair=side, deep=deep, progress=told)
+        verifier = self._verifier
+        return interrupts.guarded(lambda: verifier.run(repair=side, deep=deep, progress=told))
 
     def _side(self, side: str | int | Replica) -> int:
         """Return the number of a copy that a user names."""

@@ -26,7 +26,8 @@ from rpmem.errors import (
 
 SIZE = "4MiB"
 VERBS = [
-    "create", "open", "info", "list", "ls", "sync", "attach", "restore", "remove", "check", "demo",
+    "create", "open", "info", "list", "ls", "sync", "attach", "restore", "verify", "remove",
+    "check", "demo",
 ]  # fmt: skip
 
 

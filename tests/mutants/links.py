@@ -230,8 +230,8 @@ MUTANTS = (
     Mutant(
         "more than one thread waits for calls",
         "_Worker._offer",
-        "if not _idle:",
-        "if self._inbox not in _idle:",
+        "if not _idle and not self._offered:",
+        "if not self._offered:",
         _WORKERS,
     ),
     Mutant(

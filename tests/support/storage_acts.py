@@ -23,7 +23,6 @@ from rpmem.errors import LaunchError, RpmemError
 from rpmem.pool.assembly import Assembly
 from rpmem.pool.copies import Copies
 from rpmem.pool.keepers import LocalKeeper
-from rpmem.pool.settling import Still
 from tests.support.compiled import compiled
 from tests.support.failing import BOTH, SIDES
 from tests.support.storage_case import Case
@@ -40,7 +39,7 @@ FORGETS = "forgets what was refused"
 
 
 def _mark_whatever_happened() -> None:
-    def mark(self: Copies, still: Still | None) -> None:
+    def mark(self: Copies, *_: object) -> None:
         for keeper in self.members.everyone:
             record = keeper.record
             assert record is not None

@@ -53,6 +53,8 @@ PROMISED = {
     "poolset-name-refused": (errors.PoolSetNameRefused, errno_module.EINVAL, Exception),
     "no-space": (errors.NoSpace, errno_module.ENOSPC, Exception),
     "attributes-refused": (errors.AttributesRefused, errno_module.EINVAL, Exception),
+    "not-proven-newest": (errors.NotProvenNewest, errno_module.ESTALE, Exception),
+    "copy-corrupt": (errors.CopyCorrupt, errno_module.EILSEQ, Exception),
     "header": (errors.HeaderError, errno_module.EINVAL, errors.PoolSetError),
     "fabric": (errors.FabricError, errno_module.EIO, Exception),
     "provider-unavailable": (errors.ProviderUnavailable, errno_module.ENOMEDIUM, Exception),

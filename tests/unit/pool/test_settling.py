@@ -215,6 +215,7 @@ def no_again(monkeypatch):
 
 
 def test_a_copy_whose_views_cannot_be_cut_off_is_not_marked(local, node, monkeypatch, caplog):
+    caplog.set_level(logging.INFO)
     with monkeypatch.context() as patch:
         no_again(patch)
         pool, array = stored(local, node)
