@@ -12,7 +12,7 @@ from types import SimpleNamespace
 import pytest
 
 from rpmem.errors import ConnectFailed
-from rpmem.fabric.libfabric import caller as callers
+from rpmem.fabric.libfabric import caller as caller_module
 from rpmem.fabric.libfabric.caller import Caller
 from rpmem.fabric.shared import door
 from rpmem.fabric.shared.door import Door
@@ -80,7 +80,7 @@ def test_who_says_nothing_is_dropped_in_time(opened, monkeypatch):
 @pytest.mark.parametrize(
     "data",
     [
-        request(b"", size=callers._LARGEST_DATA + 1),
+        request(b"", size=caller_module._LARGEST_DATA + 1),
         request(b"", size=0xFFFF),
         request(b"12", size=1),
         request(b"") + b"more",
@@ -172,7 +172,7 @@ def test_a_connection_is_found_by_its_peer_and_no_other():
         peers = [caller.getsockname() for caller in callers]
         for number, peer in enumerate(peers):
             for guess in accepted:
-                found = callers._descriptor_of(peer, guess.fileno())
+                found = caller_module._descriptor_of(peer, guess.fileno())
                 assert found == accepted[number].fileno()
         for each in (*callers, *accepted):
             each.close()
