@@ -105,6 +105,7 @@ class Visitor:
         """Hang up."""
         self.connection.close()
 
+
 _V = TypeVar("_V", bound=Visitor)
 
 
@@ -276,6 +277,7 @@ class Door(Generic[_V]):
 
 
 def short(error: OSError, what: str) -> ConnectFailed:
+    """Return the error for something that the kernel refused."""
     return ConnectFailed(
         f"{what}: {error.strerror or error}", errno=error.errno, hint=remedy_for(error.errno)
     )

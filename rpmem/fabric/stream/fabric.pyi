@@ -2,11 +2,14 @@ from typing import Self
 
 from rpmem.fabric.shared.connecting import Connector
 from rpmem.fabric.shared.lane import ConnectedLane
+from rpmem.fabric.stream.call import Call
 from rpmem.fabric.stream.lane import FabricLane
+from rpmem.fabric.stream.pairs import Inherited
 
 class Fabric(Connector):
     host: str
     listens: bool
+    carrier: object
     def __new__(
         cls,
         provider: str,
@@ -15,12 +18,12 @@ class Fabric(Connector):
         *,
         listen: bool = False,
         queue_size: int = 0,
+        carrier: object = None,
     ) -> Self: ...
     def await_answer(self, lane: ConnectedLane) -> None: ...
     def was_accepted(self, lane: ConnectedLane) -> None: ...
     def next_accepted(self) -> FabricLane | None: ...
-    @property
-    def addresses_to_try(self) -> list[tuple[int, tuple[str, int]]]: ...
+    def call(self, data: bytes) -> Call | Inherited: ...
     @property
     def commits(self) -> bool: ...
     @property
@@ -29,6 +32,8 @@ class Fabric(Connector):
     def paces(self) -> bool: ...
     @property
     def flushes(self) -> bool: ...
+    @property
+    def bypasses(self) -> bool: ...
     @property
     def lane_limit(self) -> int: ...
     @property

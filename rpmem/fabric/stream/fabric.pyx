@@ -5,6 +5,8 @@ import socket
 
 from rpmem.base.fork cimport fork_generation
 from rpmem.errors import ConnectFailed, ProviderUnavailable
+from rpmem.fabric.stream.call import Call
+from rpmem.fabric.stream.pairs import Inherited
 from rpmem.fabric.shared.connecting cimport Connector
 from rpmem.fabric.shared.lane cimport ConnectedLane
 
@@ -13,10 +15,14 @@ cdef enum:
 
 
 cdef class Fabric(Connector):
-    """Sockets of TCP, for one address. Its parameters are explained in `rpmem.fabric.contract`."""
+    """Sockets of TCP, for one address, or pairs of sockets.
+
+    Its parameters are explained in `rpmem.fabric.contract`. A `carrier` passes pairs: a descriptor
+    of the target's, an object that brings them at the initiator.
+    """
 
     def __cinit__(self, str provider, str host, int port=0, *, bint listen=False,
-                  size_t queue_size=0):
+                  size_t queue_size=0, object carrier=None):
         self.born = fork_generation()
         self.provider = provider
         self.host = host
@@ -25,6 +31,10 @@ cdef class Fabric(Connector):
         self.unanswered = "is a firewall between the two hosts? lanes need a TCP port of their own"
         self.joining = {}
         self.accepted = []
+        self.carrier = carrier
+        self.addresses = []
+        if carrier is not None:
+            return
         try:
             found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM,
                                        flags=socket.AI_PASSIVE if listen else 0)
@@ -50,10 +60,11 @@ cdef class Fabric(Connector):
         """Return a lane that was accepted and not returned before, or None."""
         return self.accepted.pop(0) if self.accepted else None
 
-    @property
-    def addresses_to_try(self):
-        """Families and addresses of sockets, in order of preference."""
-        return list(self.addresses)
+    def call(self, bytes data):
+        """Begin to connect a lane, with `data` as proof if it needs any."""
+        if self.carrier is not None:
+            return Inherited(self.carrier.take_descriptor())
+        return Call(self.addresses, data)
 
     @property
     def commits(self):
@@ -73,6 +84,11 @@ cdef class Fabric(Connector):
     @property
     def flushes(self):
         """False: there is no RDMA FLUSH."""
+        return False
+
+    @property
+    def bypasses(self):
+        """False: the target's service receives what is written."""
         return False
 
     @property

@@ -18,7 +18,7 @@ from rpmem.fabric.stream.transport cimport plain_transport
 
 from rpmem.errors import ConnectFailed
 from rpmem.fabric.shared.failures import failure
-from rpmem.fabric.stream.call import ANSWER, Call, prepare
+from rpmem.fabric.stream.call import prepare
 
 cdef enum:
     SCRATCH = 4096
@@ -88,7 +88,7 @@ cdef class FabricLane(ConnectedLane):
     def connect(self, bytes data):
         """Start connecting, with `data` as proof; `Fabric.await_lanes` waits for it."""
         try:
-            self.call = Call(self.domain.fabric.addresses_to_try, data)
+            self.call = self.domain.fabric.call(data)
         except OSError as error:
             raise failure(f"lane {self.c.index}", error.strerror or str(error), error.errno,
                           None, ConnectFailed) from error
@@ -101,12 +101,13 @@ cdef class FabricLane(ConnectedLane):
 
     def accept(self):
         """Accept the request this lane was made for."""
+        answer = self.request.answer
         connection = socket.socket(fileno=self.request.take())
         self.request = None
         try:
             prepare(connection)
             # A new connection has room for so few bytes.
-            connection.send(ANSWER, socket.MSG_NOSIGNAL)
+            connection.send(answer, socket.MSG_NOSIGNAL)
         except OSError as error:
             connection.close()
             raise failure(f"lane {self.c.index}", error.strerror or str(error), error.errno,
