@@ -86,10 +86,10 @@ class Lanes(Handle):
         self._native = native
         self._answers = answers
         self._open: Callable[[str, str, int], Fabric]
+        self._taker: Taker | None = None
         if ready.provider == _fabric.SOCKETPAIR:
-            self._open = partial(
-                _fabric.load(_fabric.SOCKETPAIR).Fabric, carrier=_taker(carrier, timeout_s)
-            )
+            self._taker = _taker(carrier, timeout_s)
+            self._open = partial(_fabric.load(_fabric.SOCKETPAIR).Fabric, carrier=self._taker)
         elif shared is None:
             self._open = partial(self._module.Fabric, queue_size=queue_size)
         else:
@@ -224,6 +224,8 @@ class Lanes(Handle):
         if self._opened is not None:
             self._opened.close()
             self._opened = None
+        if self._taker is not None:
+            self._taker.close()
         if self._uses_region:
             self._uses_region = False
             self._region.unpin(_USE)

@@ -4,6 +4,7 @@ from rpmem.fabric import contract
 
 class Connector:
     provider: str
+    host: str
     def await_lanes(
         self, lanes: list[contract.Lane], timeout: float, check: Callable[[], None] | None = None
     ) -> None: ...

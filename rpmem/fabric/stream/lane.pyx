@@ -9,16 +9,15 @@ from libc.stdlib cimport calloc, free, malloc
 
 from rpmem.base.fork cimport fork_generation, is_copy
 from rpmem.fabric.shared.lane cimport ConnectedLane
-from rpmem.fabric.stream.memory cimport Domain, Memory
-from rpmem.fabric.stream.ops cimport (
-    INBOX, INLINE, STREAM_OPS, queue_add, queue_remove, stream_lane_t,
-)
+from rpmem.fabric.stream.memory cimport Domain
+from rpmem.fabric.stream.ops cimport STREAM_OPS, queue_add, queue_remove
 from rpmem.fabric.stream.queue cimport Queue
+from rpmem.fabric.stream.structs cimport INBOX, INLINE, stream_lane_t
 from rpmem.fabric.stream.transport cimport plain_transport
 
 from rpmem.errors import ConnectFailed
 from rpmem.fabric.shared.failures import failure
-from rpmem.fabric.stream.call import prepare
+from rpmem.fabric.stream.call import UNANSWERED_MS, prepare
 
 cdef enum:
     SCRATCH = 4096
@@ -105,7 +104,7 @@ cdef class FabricLane(ConnectedLane):
         connection = socket.socket(fileno=self.request.take())
         self.request = None
         try:
-            prepare(connection)
+            prepare(connection, UNANSWERED_MS)
             # A new connection has room for so few bytes.
             connection.send(answer, socket.MSG_NOSIGNAL)
         except OSError as error:

@@ -1,7 +1,8 @@
 """Pairs of sockets instead of connections: the lanes between a process and its child.
 
-The target makes them and passes one end of each over the Unix socket that is its stdin, together
-with one byte. So there is no path, no port and no listener, and nobody else can reach them.
+The target makes them and passes one end of each over the Unix socket that is its stdin, many
+together with one byte. So there is no path, no port and no listener, and nobody else can reach
+them.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import select
 import socket
 import time
 from collections import deque
+from contextlib import ExitStack
 from typing import TYPE_CHECKING, Final, cast
 
 from rpmem.base import interrupts
@@ -25,6 +27,8 @@ if TYPE_CHECKING:
 __all__ = ["Inherited", "PairListener", "Taker", "can_carry"]
 
 _MARK: Final = b"L"
+# Passed together: the socket has room for only so many messages before anybody reads.
+_TOGETHER: Final = 64
 # Seconds between two looks at interrupts.
 _SLICE_S: Final = 0.05
 
@@ -52,6 +56,7 @@ class Taker:
     def __init__(self, over: socket.socket, timeout_s: float) -> None:
         self._over = over
         self._timeout_s = timeout_s
+        self._taken: deque[int] = deque()
 
     def take_descriptor(self) -> int:
         """Return the next one, which belongs to the caller.
@@ -61,17 +66,29 @@ class Taker:
         ConnectFailed
             None comes in time, or something else.
         """
-        self._await()
+        if not self._taken:
+            self._await()
+            self._taken.extend(self._take())
+        return self._taken.popleft()
+
+    def close(self) -> None:
+        """Drop what was passed and not taken. Idempotent."""
+        while self._taken:
+            os.close(self._taken.pop())
+
+    def _take(self) -> list[int]:
         try:
-            mark, found, _, _ = socket.recv_fds(self._over, len(_MARK), 1, socket.MSG_CMSG_CLOEXEC)
+            mark, found, _, _ = socket.recv_fds(
+                self._over, len(_MARK), _TOGETHER, socket.MSG_CMSG_CLOEXEC
+            )
         except OSError as error:
             raise ConnectFailed(
                 f"no lane can be taken: {error.strerror}",
                 errno=error.errno,
                 hint=remedy_for(error.errno),
             ) from error
-        if mark == _MARK and len(found) == 1 and can_carry(found[0]):
-            return found[0]
+        if mark == _MARK and found and all(map(can_carry, found)):
+            return found
         for each in found:
             os.close(each)
         gone = "the target hung up while it passed lanes"
@@ -143,11 +160,8 @@ class PairListener:
         self._waiting: deque[Request] = deque()
         try:
             with socket.socket(fileno=os.dup(cast("int", fabric.carrier))) as over:
-                for _ in range(lanes):
-                    ours, theirs = socket.socketpair()
-                    self._waiting.append(Request(ours, b"", ("", 0), b""))
-                    with theirs:
-                        socket.send_fds(over, [_MARK], [theirs.fileno()])
+                while len(self._waiting) < lanes:
+                    self._pass(over, min(lanes - len(self._waiting), _TOGETHER))
         except OSError as error:
             self.close()
             raise ConnectFailed(
@@ -163,6 +177,16 @@ class PairListener:
             lanes.pop(accepted.key, None)
             return accepted
         return self._waiting.popleft() if self._waiting else None
+
+    def _pass(self, over: socket.socket, count: int) -> None:
+        """Make so many pairs, and pass the other side its ends of them."""
+        with ExitStack() as theirs:
+            passed = []
+            for _ in range(count):
+                ours, other = socket.socketpair()
+                self._waiting.append(Request(ours, b"", ("", 0), b""))
+                passed.append(theirs.enter_context(other).fileno())
+            socket.send_fds(over, [_MARK], passed)
 
     def close(self) -> None:
         """Drop what nobody has asked for. Idempotent."""
