@@ -1,6 +1,6 @@
 """The fabrics, by the names of their providers.
 
-``verbs`` is rpmem's own fabric over RDMA verbs. Everything else is a provider of libfabric, whose
+``verbs`` is rpmem's own fabric over RDMA verbs, ``stream`` that over sockets. Everything else is a provider of libfabric, whose
 own verbs provider is called ``ofi-verbs`` here.
 """
 
@@ -19,9 +19,10 @@ from rpmem.fabric.libfabric import startup
 if TYPE_CHECKING:
     from rpmem.fabric.contract import FabricModule, VerbsModule
 
-__all__ = ["VERBS", "leads_to", "load"]
+__all__ = ["STREAM", "VERBS", "leads_to", "load"]
 
 VERBS: Final = "verbs"
+STREAM: Final = "stream"
 
 _lock = threading.Lock()
 _module: FabricModule | None = None
@@ -39,7 +40,7 @@ def load(provider: str = "") -> FabricModule:
     Parameters
     ----------
     provider : str
-        Its name; all except ``verbs`` are libfabric's.
+        Its name; all except ``verbs`` and ``stream`` are libfabric's.
 
     Raises
     ------
@@ -49,6 +50,8 @@ def load(provider: str = "") -> FabricModule:
     global _module
     if provider == VERBS:
         return cast("VerbsModule", import_module("rpmem.fabric.verbs.api"))
+    if provider == STREAM:
+        return import_module("rpmem.fabric.stream.api")
     with _lock:
         if _module is None:
             _module = cast("FabricModule", startup.load())

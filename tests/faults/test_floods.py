@@ -18,7 +18,8 @@ from pathlib import Path
 import pytest
 
 from rpmem.control.proof import pack_proof
-from rpmem.fabric.libfabric import door
+from rpmem.fabric.libfabric.caller import Caller
+from rpmem.fabric.shared import door
 from tests.support.pair import LISTENING, pair
 from tests.support.raw_session import RawSession
 
@@ -196,7 +197,7 @@ def test_who_says_a_byte_now_and_then_is_shown_out(monkeypatch):
 
 def test_without_free_descriptors_the_door_waits():
     """A lane comes as soon as one is free; until then nothing spins."""
-    front = door.Door(LISTENING)
+    front = door.Door(LISTENING, Caller)
     honest = connect(front.port, request())
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     hoard = []
@@ -221,7 +222,7 @@ def test_without_free_descriptors_the_door_waits():
 
 
 def test_without_free_descriptors_who_waits_gives_way():
-    front = door.Door(LISTENING)
+    front = door.Door(LISTENING, Caller)
     strangers = [connect(front.port, b"\3") for _ in range(5)]
     assert front.next(0.1) is None
     assert len(front._waiting) == 5
@@ -249,7 +250,7 @@ def test_without_free_descriptors_who_waits_gives_way():
 def test_bounds_are_by_source_and_altogether(monkeypatch):
     monkeypatch.setattr(door, "MOST_OF_ONE", 3)
     monkeypatch.setattr(door, "MOST", 7)
-    front = door.Door("0.0.0.0")
+    front = door.Door("0.0.0.0", Caller)
     kept = []
     try:
         for source in range(1, 6):
@@ -278,12 +279,12 @@ def test_the_port_is_taken_from_the_range_that_was_given(monkeypatch):
         taken = first.getsockname()[1]
         monkeypatch.setenv("FI_TCP_PORT_LOW_RANGE", str(taken))
         monkeypatch.setenv("FI_TCP_PORT_HIGH_RANGE", str(min(taken + 20, 65535)))
-        front = door.Door(LISTENING)
+        front = door.Door(LISTENING, Caller)
         assert taken < front.port <= taken + 20
         front.close()
         monkeypatch.setenv("FI_TCP_PORT_HIGH_RANGE", str(taken))
         with pytest.raises(door.ConnectFailed, match="FI_TCP_PORT_LOW_RANGE"):
-            door.Door(LISTENING)
+            door.Door(LISTENING, Caller)
 
 
 def test_nothing_else_listens_for_long():

@@ -45,7 +45,7 @@ _LATE = ("close", "flock")
 _IMPORTED = (
     "rpmem.pool.pool",
     "rpmem.fabric.libfabric.fabric",
-    "rpmem.fabric.libfabric.door",
+    "rpmem.fabric.shared.door",
     "rpmem.launch.local",
     "sysconfig",
 )

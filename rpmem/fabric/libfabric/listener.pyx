@@ -9,10 +9,11 @@ from libc.stdint cimport uint8_t
 from rpmem.base.fork cimport fork_generation, is_copy
 from rpmem.base.remedies import remedy_for
 from rpmem.errors import ConnectFailed
-from rpmem.fabric.libfabric.door import Door
+from rpmem.fabric.libfabric.caller import HANDING_OVER, Caller
 from rpmem.fabric.libfabric.failures cimport lacks_descriptors, must
 from rpmem.fabric.libfabric.fi cimport *
 from rpmem.fabric.shared.addresses import address_of
+from rpmem.fabric.shared.door import Door
 
 # Providers whose listener keeps the connections of strangers: it is put behind a door.
 GUARDED = frozenset({"tcp"})
@@ -31,7 +32,7 @@ cdef class Listener(Acceptor):
     lanes : int
         How many lanes are expected.
     guarded : bool
-        Let connections wait outside if the provider needs that (`rpmem.fabric.libfabric.door`).
+        Let connections wait outside if the provider needs that (`rpmem.fabric.libfabric.caller`).
     """
 
     def __cinit__(self, Fabric fabric not None, *, int lanes=0, bint guarded=True):
@@ -42,7 +43,7 @@ cdef class Listener(Acceptor):
         where = fabric.provider
         if guarded and where in GUARDED:
             self.inner = Fabric(where, some_loopback(), listen=True)
-            self.door = Door(fabric.host, lanes)
+            self.door = Door(fabric.host, Caller, lanes, HANDING_OVER if lanes else 0)
             self.port = self.door.port
             return
         must(fi_passive_ep(fabric.fabric, fabric.info, &self.endpoint, NULL),

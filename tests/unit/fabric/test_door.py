@@ -12,8 +12,10 @@ from types import SimpleNamespace
 import pytest
 
 from rpmem.errors import ConnectFailed
-from rpmem.fabric.libfabric import door
-from rpmem.fabric.libfabric.door import Door
+from rpmem.fabric.libfabric import caller as caller_module
+from rpmem.fabric.libfabric.caller import Caller
+from rpmem.fabric.shared import door
+from rpmem.fabric.shared.door import Door
 
 HOST = "127.0.0.1"
 
@@ -25,7 +27,7 @@ def request(data: bytes, *, size: int | None = None) -> bytes:
 
 @pytest.fixture
 def opened():
-    made = Door(HOST)
+    made = Door(HOST, Caller)
     yield made
     made.close()
 
@@ -78,7 +80,7 @@ def test_who_says_nothing_is_dropped_in_time(opened, monkeypatch):
 @pytest.mark.parametrize(
     "data",
     [
-        request(b"", size=door._LARGEST_DATA + 1),
+        request(b"", size=caller_module._LARGEST_DATA + 1),
         request(b"", size=0xFFFF),
         request(b"12", size=1),
         request(b"") + b"more",
@@ -96,7 +98,7 @@ def test_what_will_never_be_a_request_is_dropped_at_once(opened, data, monkeypat
 
 
 def test_nobody_outlives_the_door():
-    made = Door(HOST)
+    made = Door(HOST, Caller)
     callers = [knock(made, b"\x03\x00" * (number % 2)) for number in range(8)]
     assert made.next(0.1) is None
     made.close()
@@ -170,7 +172,7 @@ def test_a_connection_is_found_by_its_peer_and_no_other():
         peers = [caller.getsockname() for caller in callers]
         for number, peer in enumerate(peers):
             for guess in accepted:
-                found = door._descriptor_of(peer, guess.fileno())
+                found = caller_module._descriptor_of(peer, guess.fileno())
                 assert found == accepted[number].fileno()
         for each in (*callers, *accepted):
             each.close()
@@ -211,7 +213,7 @@ def test_what_counts_as_one_source(one, other, alike):
     sources = []
     for address in (one, other):
         with socket.socket() as unconnected:
-            sources.append(door.Visitor(unconnected, (address, 1)).source)
+            sources.append(Caller(unconnected, (address, 1)).source)
     assert (sources[0] == sources[1]) == alike
 
 

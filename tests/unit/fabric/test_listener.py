@@ -10,7 +10,7 @@ import pytest
 
 from rpmem.errors import ProviderUnavailable
 from rpmem.fabric.libfabric import api as libfabric
-from rpmem.fabric.libfabric.door import Visitor
+from rpmem.fabric.libfabric.caller import Caller
 from tests.support.pair import pair
 
 
@@ -37,7 +37,7 @@ def test_a_request_says_where_it_comes_from(host):
 def test_a_stranger_at_the_inner_listener_takes_nobodys_place(monkeypatch):
     """Whoever finds it and repeats the request word for word, and is there first."""
     strangers = []
-    inside = Visitor.inside
+    inside = Caller.inside
 
     @contextlib.contextmanager
     def beside(self, host, port):
@@ -47,7 +47,7 @@ def test_a_stranger_at_the_inner_listener_takes_nobodys_place(monkeypatch):
         with inside(self, host, port) as found:
             yield found
 
-    monkeypatch.setattr(Visitor, "inside", beside)
+    monkeypatch.setattr(Caller, "inside", beside)
     with pair(lanes=2) as both:
         core = both.connect(timeout=5.0)
         for lane in range(2):

@@ -7,8 +7,9 @@ import os
 
 import pytest
 
-from rpmem.fabric.libfabric import door as doors
-from rpmem.fabric.libfabric.spare import Spare
+from rpmem.fabric.libfabric.caller import HANDING_OVER, Caller
+from rpmem.fabric.shared import door as doors
+from rpmem.fabric.shared.spare import Spare
 from tests.support.descriptors import few_descriptors
 
 
@@ -59,10 +60,10 @@ def test_a_door_without_room_for_those_who_are_expected_is_not_opened():
         few_descriptors(1 + 10 + 3),
         pytest.raises(doors.ConnectFailed, match="Too many open") as caught,
     ):
-        doors.Door("127.0.0.1", expected=4)
+        doors.Door("127.0.0.1", Caller, 4, HANDING_OVER)
     assert caught.value.errno == errno.EMFILE
     assert "raise its limit" in str(caught.value)
     assert count() == before
     with few_descriptors(1 + 4 + 10 + 2):
-        doors.Door("127.0.0.1", expected=4).close()
+        doors.Door("127.0.0.1", Caller, 4, HANDING_OVER).close()
     assert count() == before

@@ -1,10 +1,7 @@
 """The door of a listener: connections wait here until they have sent a whole request.
 
-libfabric's ``tcp`` keeps every connection: descriptors of silent connections are never freed, not
-even with the listener, and after half a request it waits for the rest, so that no other connection
-gets in. So libfabric's own listener does not face the network. Connections arrive at a socket of
-ours, wait without blocking each other, and are identified by their requests' private data; only
-those admitted are handed to libfabric, as if it had accepted them itself.
+A connection waits without blocking others, and is identified by what it sends first. What a whole
+request looks like is the fabric's business: it gives the door a kind of `Visitor`.
 
 Waiting connections are limited in number and time, per source and in total. When there is no more
 room, the oldest connection of the source with the most is dropped; an honest request follows right
@@ -20,14 +17,12 @@ import errno
 import os
 import select
 import socket
-import struct
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from typing import ClassVar, Generic, TypeVar
 
 from rpmem.base.remedies import remedy_for
-from rpmem.errors import ConnectFailed, FabricFailure
-from rpmem.fabric.libfabric.spare import Spare
+from rpmem.errors import ConnectFailed
+from rpmem.fabric.shared.spare import Spare
 
 # Most waiting connections, of one source and of all, besides the expected ones: far fewer than a
 # process may have descriptors.
@@ -38,9 +33,6 @@ LONGEST_WAIT = 5.0
 # Connections accepted at a time, before the waiting ones are checked again.
 _ACCEPTED_AT_ONCE = 64
 _BACKLOG = 1024
-# Descriptors taken briefly to hand a lane over: libfabric's listener and the connection it accepts,
-# ours to it, its duplicate, a listing of those that are open; and some spare ones.
-_HANDING_OVER = 10
 # Without a free descriptor: seconds until the next try, and until it counts as an error.
 _PAUSE = 0.05
 LONGEST_STARVED = 2.0
@@ -48,15 +40,11 @@ _SHORTAGES = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS)
 _IPV6_NETWORK = 8
 _MAPPED = bytes(10) + b"\xff\xff"
 
-# libfabric's header of a request: version, type, size of the private data.
-_REQUEST = struct.Struct(">BBH28x")
-_CONNECT = 0
-_LARGEST_DATA = 256
 _PORTS = ("FI_TCP_PORT_LOW_RANGE", "FI_TCP_PORT_HIGH_RANGE")
 
 
 class Visitor:
-    """A connection that has not sent its whole request yet, or awaits admission.
+    """A connection that has not sent its whole request yet, or awaits admission; an abstract base.
 
     Parameters
     ----------
@@ -70,8 +58,12 @@ class Visitor:
     request : bytes
         The bytes it has sent so far.
     data : bytes
-        The private data, once the request is whole.
+        What it is admitted by, once the request is whole.
+    largest : int
+        Of the class: bytes of the longest request.
     """
+
+    largest: ClassVar[int]
 
     def __init__(self, connection: socket.socket, peer: tuple[str, int]) -> None:
         self.connection = connection
@@ -94,9 +86,8 @@ class Visitor:
 
     def read(self) -> bool | None:
         """Read what has come; True: the request is whole, False: it never will be, None: wait."""
-        wanted = _REQUEST.size + _LARGEST_DATA + 1 - len(self.request)
         try:
-            data = self.connection.recv(wanted)
+            data = self.connection.recv(self.largest + 1 - len(self.request))
         except BlockingIOError:
             return None
         except OSError:
@@ -104,60 +95,20 @@ class Visitor:
         if not data:
             return False
         self.request += data
-        return self._judge()
+        return self.judge()
 
-    def _judge(self) -> bool | None:
-        if len(self.request) >= 2 and self.request[1] != _CONNECT:
-            return False
-        if len(self.request) < _REQUEST.size:
-            return None
-        _, _, size = _REQUEST.unpack_from(self.request)
-        missing = _REQUEST.size + size - len(self.request)
-        if size > _LARGEST_DATA or missing < 0:
-            return False
-        if missing:
-            return None
-        self.data = self.request[_REQUEST.size :]
-        return True
+    def judge(self) -> bool | None:
+        """Look at the bytes of `request`, and set `data`: what `read` returns."""
+        raise NotImplementedError
 
     def close(self) -> None:
         """Hang up."""
         self.connection.close()
 
-    @contextmanager
-    def inside(self, host: str, port: int) -> Iterator[tuple[tuple[str, int], int]]:
-        """Repeat the request at a listener of this process.
-
-        Yields the address it comes from, and the descriptor it will most likely have once accepted.
-
-        Raises
-        ------
-        ConnectFailed
-            That listener cannot be reached.
-        """
-        try:
-            with socket.create_connection((host, port), LONGEST_WAIT) as double:
-                double.sendall(self.request)
-                guess = os.dup(double.fileno())
-                os.close(guess)
-                yield double.getsockname()[:2], guess
-        except OSError as error:
-            raise _short(error, "a lane cannot be handed to libfabric") from error
-
-    def replace(self, peer: tuple[str, int], guess: int) -> None:
-        """Replace the accepted connection of `peer`, which libfabric knows by its descriptor.
-
-        Parameters
-        ----------
-        peer : tuple
-        guess : int
-            The descriptor it most likely has; both as yielded by `inside`.
-        """
-        os.dup2(self.connection.fileno(), _descriptor_of(peer, guess), inheritable=False)
-        self.connection.close()
+_V = TypeVar("_V", bound=Visitor)
 
 
-class Door:
+class Door(Generic[_V]):
     """A listening socket and the connections that wait at it.
 
     Parameters
@@ -165,8 +116,12 @@ class Door:
     host : str
         The address to listen on; the port is chosen by the system, or from the range that
         libfabric's variables name.
+    visitor : type
+        The kind of visitors.
     expected : int
         How many lanes are expected: so many more may wait, and a descriptor is reserved for each.
+    tools : int
+        How many descriptors are reserved besides, to hand a lane over.
 
     Attributes
     ----------
@@ -180,11 +135,12 @@ class Door:
         There is no such address, or there are too few descriptors for the expected lanes.
     """
 
-    def __init__(self, host: str, expected: int = 0) -> None:
+    def __init__(self, host: str, visitor: type[_V], expected: int = 0, tools: int = 0) -> None:
         self.dropped = 0
+        self._visitor = visitor
         self._most_of_one = MOST_OF_ONE + expected
         self._most = MOST + expected
-        self._waiting: dict[int, Visitor] = {}
+        self._waiting: dict[int, _V] = {}
         self._paused_until = 0.0
         self._starved_since = 0.0
         self._seats = self._tools = Spare(0)
@@ -194,12 +150,12 @@ class Door:
         self.port: int = self._socket.getsockname()[1]
         try:
             self._seats = Spare(expected)
-            self._tools = Spare(_HANDING_OVER if expected else 0)
+            self._tools = Spare(tools)
         except OSError as error:
             self.close()
-            raise _short(error, f"lanes cannot be accepted at {host}") from error
+            raise short(error, f"lanes cannot be accepted at {host}") from error
 
-    def next(self, timeout: float) -> Visitor | None:
+    def next(self, timeout: float) -> _V | None:
         """Wait for a whole request."""
         deadline = time.monotonic() + timeout
         while True:
@@ -210,7 +166,7 @@ class Door:
 
     def begin_to_hand_over(self) -> None:
         """Release the descriptors reserved for handing a lane over."""
-        self._tools.give(_HANDING_OVER)
+        self._tools.give(len(self._tools))
 
     def end_handing_over(self) -> None:
         """Reserve as many again for the next lane."""
@@ -225,7 +181,7 @@ class Door:
             visitor.close()
         self._waiting.clear()
 
-    def _turn(self, timeout: float) -> Visitor | None:
+    def _turn(self, timeout: float) -> _V | None:
         now = time.monotonic()
         poll = select.poll()
         for descriptor in self._waiting:
@@ -248,7 +204,7 @@ class Door:
             return self._accept()
         return None
 
-    def _accept(self) -> Visitor | None:
+    def _accept(self) -> _V | None:
         for _ in range(_ACCEPTED_AT_ONCE):
             # Without a free descriptor, accept(2) fails even if no connection is waiting.
             if not self._knocks.poll(0):
@@ -263,7 +219,7 @@ class Door:
                 return None
             self._starved_since = 0.0
             connection.setblocking(False)
-            visitor = Visitor(connection, (address[0], address[1]))
+            visitor = self._visitor(connection, (address[0], address[1]))
             self._waiting[connection.fileno()] = visitor
             # An honest request has usually arrived by now.
             if self._look(visitor) is not None:
@@ -283,9 +239,9 @@ class Door:
         self._paused_until = now + _PAUSE
         self._starved_since = self._starved_since or now
         if error.errno in _SHORTAGES and now - self._starved_since > LONGEST_STARVED:
-            raise _short(error, "no lane can be accepted") from error
+            raise short(error, "no lane can be accepted") from error
 
-    def _look(self, visitor: Visitor) -> Visitor | None:
+    def _look(self, visitor: _V) -> _V | None:
         whole = visitor.read()
         if whole is False:
             self._drop(visitor)
@@ -299,27 +255,27 @@ class Door:
         for visitor in [each for each in self._waiting.values() if each.since <= late]:
             self._drop(visitor)
 
-    def _make_room(self, last: Visitor) -> None:
+    def _make_room(self, last: _V) -> None:
         alike = [each for each in self._waiting.values() if each.source == last.source]
         if len(alike) > self._most_of_one:
             self._drop(alike[0])
         elif len(self._waiting) > self._most:
             self._drop(self._most_tiresome())
 
-    def _most_tiresome(self) -> Visitor:
+    def _most_tiresome(self) -> _V:
         """Return the oldest visitor of the source with the most visitors."""
-        sources: dict[bytes | str, list[Visitor]] = {}
+        sources: dict[bytes | str, list[_V]] = {}
         for visitor in self._waiting.values():
             sources.setdefault(visitor.source, []).append(visitor)
         return max(sources.values(), key=len)[0]
 
-    def _drop(self, visitor: Visitor) -> None:
+    def _drop(self, visitor: _V) -> None:
         if self._waiting.pop(visitor.connection.fileno(), None) is not None:
             self.dropped += 1
             visitor.close()
 
 
-def _short(error: OSError, what: str) -> ConnectFailed:
+def short(error: OSError, what: str) -> ConnectFailed:
     return ConnectFailed(
         f"{what}: {error.strerror or error}", errno=error.errno, hint=remedy_for(error.errno)
     )
@@ -344,7 +300,7 @@ def _listening(host: str) -> socket.socket:
             listening.setblocking(False)
             return listening
     except OSError as error:
-        raise _short(error, f"lanes cannot be accepted at {host}") from error
+        raise short(error, f"lanes cannot be accepted at {host}") from error
     raise ConnectFailed(
         f"lanes cannot be accepted at {host}: {problem}",
         hint=f"with {_PORTS[0]} and {_PORTS[1]} the port is chosen from a range",
@@ -366,24 +322,3 @@ def _number(text: str) -> int:
         return int(text, 0)
     except ValueError:
         return 0
-
-
-def _descriptor_of(peer: tuple[str, int], guess: int) -> int:
-    """Return the descriptor of this process's connection with `peer`."""
-    if _has_peer(guess, peer):
-        return guess
-    for name in os.listdir("/proc/self/fd"):
-        if _has_peer(int(name), peer):
-            return int(name)
-    raise FabricFailure("the connection that libfabric accepted cannot be found")
-
-
-def _has_peer(descriptor: int, peer: tuple[str, int]) -> bool:
-    with suppress(OSError):
-        candidate = socket.socket(fileno=descriptor)
-        try:
-            found: tuple[str, int] = candidate.getpeername()[:2]
-            return found == peer
-        finally:
-            candidate.detach()
-    return False

@@ -1,0 +1,20 @@
+# cython: language_level=3
+"""A lane over one connected socket."""
+
+from rpmem.fabric.shared.lane cimport ConnectedLane
+from rpmem.fabric.stream.memory cimport Domain, Memory
+from rpmem.fabric.stream.ops cimport stream_lane_t
+from rpmem.fabric.stream.queue cimport Queue
+
+
+cdef class FabricLane(ConnectedLane):
+    """A lane over one socket."""
+    cdef unsigned int born            # fork generation
+    cdef stream_lane_t *own
+    cdef Queue queue
+    cdef Domain domain
+    cdef Memory exposed
+    cdef object request
+    cdef readonly object call
+    cdef int take_socket(self, int descriptor) except -1
+    cpdef close(self)

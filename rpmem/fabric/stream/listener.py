@@ -1,0 +1,74 @@
+"""The listener for lanes over TCP, and the requests for one."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from rpmem.fabric.shared.door import Door
+from rpmem.fabric.stream.call import Caller
+
+if TYPE_CHECKING:
+    from rpmem.fabric.contract import Lane
+    from rpmem.fabric.stream.fabric import Fabric
+
+__all__ = ["Listener", "Request"]
+
+
+class Request:
+    """A request for a connection: it becomes a FabricLane, or is rejected.
+
+    Parameters
+    ----------
+    caller : Caller
+        The connection, which has shown its proof.
+    """
+
+    def __init__(self, caller: Caller) -> None:
+        self._caller = caller
+        self.data = caller.data
+        self.peer = caller.peer
+
+    def reject(self) -> None:
+        """Hang up."""
+        self._caller.close()
+
+    def take(self) -> int:
+        """Return the descriptor of the connection, which belongs to the lane now."""
+        return self._caller.connection.detach()
+
+
+class Listener:
+    """Listens at the fabric's address, at a port chosen by the system.
+
+    Parameters
+    ----------
+    fabric : Fabric
+    lanes : int
+        How many lanes are expected.
+    """
+
+    def __init__(self, fabric: Fabric, *, lanes: int = 0) -> None:
+        self.fabric = fabric
+        self._door = Door(fabric.host, Caller, lanes)
+        self.port = self._door.port
+
+    def next(self, timeout: float, lanes: dict[int, Lane]) -> Request | Lane | None:
+        """Wait for the next event: a Request, a lane that is connected, or None.
+
+        Parameters
+        ----------
+        timeout : float
+            Seconds.
+        lanes : dict
+            ``lane.key`` to lane, for lanes accepted; the one that is reported is removed.
+        """
+        accepted = self.fabric.next_accepted()
+        if accepted is not None:
+            lanes.pop(accepted.key, None)
+            return accepted
+        caller = self._door.next(timeout)
+        return None if caller is None else Request(caller)
+
+    def close(self) -> None:
+        """Stop listening; established lanes stay. Idempotent."""
+        self._door.close()

@@ -1,0 +1,508 @@
+"""Posting frames and taking them apart: the table behind `fabric_ops_t`.
+
+Everything is nogil and allocates nothing. Whatever arrives is checked before a byte of it is
+stored: its kind, its length, and that its range lies in the memory that the other side may reach.
+"""
+
+from libc.errno cimport ENOMEM, EPIPE, errno
+from libc.stdint cimport uint32_t, uint64_t
+from libc.stdlib cimport realloc
+from libc.string cimport memcpy, memmove, memset
+
+from rpmem.base.bounds cimport is_outside
+from rpmem.fabric.stream.frames cimport (
+    FRAME_ASKS, FRAME_DATA, FRAME_DONE, FRAME_MESSAGE, FRAME_READ, FRAME_WRITE, frame_t,
+)
+from rpmem.wire.lane cimport (
+    COMPLETED_FAULT, COMPLETED_READ, COMPLETED_RECEIVE, COMPLETED_WRITE, LANE_AGAIN, LANE_GARBLED,
+    LANE_LOST, LANE_UP, POST_INLINE, POST_SIGNAL, completion_t, iovec, lane_t, queue_t,
+)
+
+cdef extern from "<sys/epoll.h>" nogil:
+    enum: EPOLLIN
+    enum: EPOLL_CTL_ADD
+    enum: EPOLL_CTL_DEL
+    ctypedef union epoll_data_t:
+        void *ptr
+    struct epoll_event:
+        uint32_t events
+        epoll_data_t data
+    int epoll_ctl(int epoll, int what, int descriptor, epoll_event *event)
+    int epoll_wait(int epoll, epoll_event *events, int most, int milliseconds)
+
+cdef extern from "<sys/eventfd.h>" nogil:
+    ctypedef uint64_t eventfd_t
+    int eventfd_read(int descriptor, eventfd_t *value)
+    int eventfd_write(int descriptor, eventfd_t value)
+
+cdef enum:
+    EVENTS = 16
+    AT_ONCE = 8                  # receives of a lane before others have their turn
+    LOOK_AROUND = 2              # empty polls of the hot lane between two looks at all others
+    UNSENT_MS = 1                # longest sleep while the socket has no room for a post
+
+
+# --- sending ------------------------------------------------------------------------
+
+cdef int lost(stream_lane_t *own, ssize_t rc) noexcept nogil:
+    """The connection is gone, for the reason in `rc`."""
+    if own.base.state == LANE_UP:
+        own.base.state = LANE_LOST
+        own.base.detail = 0 if rc == -EPIPE else <int> -rc
+    return LANE_LOST
+
+
+cdef int flush(stream_lane_t *own) noexcept nogil:
+    """Send what is left of the last post: 0, LANE_AGAIN or LANE_LOST."""
+    cdef iovec *part
+    cdef ssize_t n
+    while own.rest_count:
+        n = own.transport.send(&own.transport, &own.rest[own.rest_first], own.rest_count)
+        if n < 0:
+            return lost(own, n)
+        if n == 0:
+            return LANE_AGAIN
+        while n:
+            part = &own.rest[own.rest_first]
+            if <size_t> n < part.iov_len:
+                part.iov_base = <char *> part.iov_base + n
+                part.iov_len -= n
+                break
+            n -= part.iov_len
+            own.rest_first += 1
+            own.rest_count -= 1
+    return 0
+
+
+cdef void keep(stream_lane_t *own, const iovec *parts, size_t count, size_t taken,
+               bint copies) noexcept nogil:
+    """Keep what the socket has not taken of a post: copied if its memory may be reused."""
+    cdef size_t spilled = 0
+    cdef size_t n
+    cdef size_t i
+    own.rest_first = own.rest_count = 0
+    for i in range(count):
+        n = parts[i].iov_len
+        if taken >= n:
+            taken -= n
+            continue
+        own.rest[own.rest_count].iov_base = <char *> parts[i].iov_base + taken
+        own.rest[own.rest_count].iov_len = n - taken
+        n -= taken
+        taken = 0
+        if i == 0:
+            # The header is on the stack of whoever posts.
+            memcpy(&own.header, own.rest[0].iov_base, n)
+            own.rest[0].iov_base = &own.header
+        elif copies:
+            memcpy(own.spill + spilled, own.rest[own.rest_count].iov_base, n)
+            own.rest[own.rest_count].iov_base = own.spill + spilled
+            spilled += n
+        own.rest_count += 1
+
+
+cdef int post(stream_lane_t *own, uint32_t kind, uint32_t flags, uint64_t offset, uint64_t length,
+              const iovec *vector, size_t count, bint copies) noexcept nogil:
+    """Send a frame with the bytes of a vector: 0, LANE_AGAIN if nothing was sent, or LANE_LOST."""
+    cdef frame_t frame
+    cdef iovec parts[MOST_PARTS]
+    cdef size_t total = sizeof(frame_t)
+    cdef size_t i
+    cdef ssize_t n
+    cdef int rc
+    if own.base.state != LANE_UP:
+        return own.base.state
+    if own.rest_count:
+        rc = flush(own)
+        if rc < 0:
+            return rc
+    frame.length = <uint32_t> length
+    frame.kind = <unsigned char> kind
+    frame.flags = <unsigned char> flags
+    frame.zero = 0
+    frame.offset = offset
+    parts[0].iov_base = &frame
+    parts[0].iov_len = sizeof(frame_t)
+    for i in range(count):
+        parts[i + 1] = vector[i]
+        total += vector[i].iov_len
+    n = own.transport.send(&own.transport, parts, count + 1)
+    if n < 0:
+        return lost(own, n)
+    if n == 0:
+        return LANE_AGAIN
+    if <size_t> n < total:
+        keep(own, parts, count + 1, n, copies)
+        own.more = True
+    return 0
+
+
+cdef int stream_send(lane_t *lane, const iovec *vector, void **handles, size_t count,
+                     uint32_t flags) noexcept nogil:
+    cdef uint64_t length = 0
+    cdef size_t i
+    for i in range(count):
+        length += vector[i].iov_len
+    return post(<stream_lane_t *> lane, FRAME_MESSAGE, 0, 0, length, vector, count,
+                flags & POST_INLINE != 0)
+
+
+cdef int stream_write(lane_t *lane, const void *source, void *handle, uint64_t offset,
+                      uint64_t length, uint32_t flags) noexcept nogil:
+    cdef stream_lane_t *own = <stream_lane_t *> lane
+    cdef bint asks = flags & POST_SIGNAL != 0
+    cdef iovec vector
+    cdef int rc
+    vector.iov_base = <void *> source
+    vector.iov_len = length
+    rc = post(own, FRAME_WRITE, FRAME_ASKS if asks else 0, offset, length, &vector, 1,
+              flags & POST_INLINE != 0)
+    if rc == 0 and asks:
+        own.unconfirmed += 1
+    return rc
+
+
+cdef int stream_read(lane_t *lane, void *destination, void *handle, uint64_t offset,
+                     uint64_t length, uint32_t flags) noexcept nogil:
+    cdef stream_lane_t *own = <stream_lane_t *> lane
+    cdef wanted_t *wanted
+    cdef int rc
+    if own.reads_count == MOST_READS:
+        return LANE_AGAIN
+    rc = post(own, FRAME_READ, 0, offset, length, NULL, 0, False)
+    if rc == 0:
+        wanted = &own.reads[(own.reads_first + own.reads_count) % MOST_READS]
+        wanted.destination = <char *> destination
+        wanted.length = length
+        own.reads_count += 1
+    return rc
+
+
+cdef int stream_receive(lane_t *lane, uint32_t slot) noexcept nogil:
+    cdef stream_lane_t *own = <stream_lane_t *> lane
+    if own.posted_count == lane.receive_slots:
+        return lost(own, -ENOMEM)
+    own.posted[(own.posted_first + own.posted_count) % lane.receive_slots] = slot
+    own.posted_count += 1
+    return 0
+
+
+# --- what arrives -------------------------------------------------------------------
+
+cdef inline int garbled(stream_lane_t *own) noexcept nogil:
+    own.base.state = LANE_GARBLED
+    return LANE_GARBLED
+
+
+cdef int answer_read(stream_lane_t *own) noexcept nogil:
+    """Send what a READ wants; LANE_AGAIN if there is no room for it now."""
+    cdef iovec vector
+    if own.rest_count or own.confirms:
+        return LANE_AGAIN
+    vector.iov_base = own.exposed + own.frame.offset
+    vector.iov_len = own.frame.length
+    return post(own, FRAME_DATA, 0, 0, own.frame.length, &vector, 1, False)
+
+
+cdef int begin(stream_lane_t *own) noexcept nogil:
+    """Check a frame's header, and find the place of its body; LANE_AGAIN: there is none now."""
+    cdef lane_t *lane = &own.base
+    cdef frame_t *frame = &own.frame
+    cdef bint ranged = frame.kind == FRAME_WRITE or frame.kind == FRAME_READ
+    if frame.zero or frame.flags & ~FRAME_ASKS or (frame.flags and frame.kind != FRAME_WRITE):
+        return garbled(own)
+    if ranged:
+        if (frame.length > lane.operation_limit or own.exposed == NULL
+                or is_outside(frame.offset, frame.length, 0, own.exposed_size)):
+            return garbled(own)
+    elif frame.offset:
+        return garbled(own)
+    own.left = frame.length
+    if frame.kind == FRAME_MESSAGE:
+        if frame.length > lane.receive_size:
+            return garbled(own)
+        if own.posted_count == 0:
+            return LANE_AGAIN
+        own.slot = own.posted[own.posted_first]
+        own.posted_first = (own.posted_first + 1) % lane.receive_slots
+        own.posted_count -= 1
+        own.into = lane.receive_area + <size_t> own.slot * lane.receive_size
+    elif frame.kind == FRAME_WRITE:
+        own.into = own.exposed + frame.offset
+    elif frame.kind == FRAME_READ:
+        own.left = 0
+        return answer_read(own)
+    elif frame.kind == FRAME_DATA:
+        if not own.reads_count or own.reads[own.reads_first].length != frame.length:
+            return garbled(own)
+        own.into = own.reads[own.reads_first].destination
+    elif frame.kind == FRAME_DONE:
+        if frame.length or not own.unconfirmed:
+            return garbled(own)
+    else:
+        return garbled(own)
+    return 0
+
+
+cdef int finish(stream_lane_t *own, completion_t *out) noexcept nogil:
+    """A frame has arrived: 1 if it is a completion, else 0."""
+    own.in_body = False
+    out.lane = &own.base
+    out.slot = 0
+    out.length = own.frame.length
+    if own.frame.kind == FRAME_MESSAGE:
+        out.kind = COMPLETED_RECEIVE
+        out.slot = own.slot
+        return 1
+    if own.frame.kind == FRAME_DATA:
+        own.reads_first = (own.reads_first + 1) % MOST_READS
+        own.reads_count -= 1
+        out.kind = COMPLETED_READ
+        return 1
+    if own.frame.kind == FRAME_DONE:
+        own.unconfirmed -= 1
+        out.kind = COMPLETED_WRITE
+        return 1
+    if own.frame.flags & FRAME_ASKS:
+        own.confirms += 1
+    return 0
+
+
+cdef int fill_inbox(stream_lane_t *own) noexcept nogil:
+    """Receive behind what the inbox has: 1, or 0 if nothing has come, or LANE_LOST."""
+    cdef iovec vector
+    cdef ssize_t n
+    cdef uint32_t have = own.inbox_end - own.inbox_begin
+    if have and own.inbox_begin:
+        memmove(own.inbox, own.inbox + own.inbox_begin, have)
+    own.inbox_begin = 0
+    own.inbox_end = have
+    vector.iov_base = own.inbox + have
+    vector.iov_len = INBOX - have
+    n = own.transport.receive(&own.transport, &vector, 1)
+    if n < 0:
+        return lost(own, n)
+    own.inbox_end += <uint32_t> n
+    return n > 0
+
+
+cdef int take_body(stream_lane_t *own) noexcept nogil:
+    """Move bytes of the body to their place: 1 if something came, 0 if not, or LANE_LOST."""
+    cdef uint64_t n = min(own.left, <uint64_t> (own.inbox_end - own.inbox_begin))
+    cdef iovec vector[2]
+    cdef ssize_t came
+    if n:
+        memcpy(own.into, own.inbox + own.inbox_begin, n)
+        own.inbox_begin += <uint32_t> n
+        own.into += n
+        own.left -= n
+    if own.left == 0:
+        return 1
+    own.inbox_begin = own.inbox_end = 0
+    vector[0].iov_base = own.into
+    vector[0].iov_len = own.left
+    # What follows comes with the same call.
+    vector[1].iov_base = own.inbox
+    vector[1].iov_len = INBOX
+    came = own.transport.receive(&own.transport, vector, 2)
+    if came < 0:
+        return lost(own, came)
+    n = min(<uint64_t> came, own.left)
+    own.into += n
+    own.left -= n
+    own.inbox_end = <uint32_t> (came - n)
+    return came > 0
+
+
+cdef int confirm(stream_lane_t *own) noexcept nogil:
+    """Send the DONEs that are owed: 0, LANE_AGAIN or LANE_LOST."""
+    cdef int rc
+    while own.confirms:
+        rc = post(own, FRAME_DONE, 0, 0, 0, NULL, 0, False)
+        if rc < 0:
+            return rc
+        own.confirms -= 1
+    return 0
+
+
+cdef int take(stream_lane_t *own, completion_t *out, int room) noexcept nogil:
+    """Take what has arrived apart; the number of completions. The lane's state has any fault."""
+    cdef int used = 0
+    cdef int turns = 0
+    while used < room:
+        if not own.in_body:
+            if own.inbox_end - own.inbox_begin < sizeof(frame_t):
+                # After a whole frame nothing more is likely to be there yet.
+                if (used and own.inbox_end == own.inbox_begin) or turns == AT_ONCE:
+                    break
+                turns += 1
+                if fill_inbox(own) <= 0:
+                    break
+                continue
+            memcpy(&own.frame, own.inbox + own.inbox_begin, sizeof(frame_t))
+            if begin(own) < 0:
+                break
+            own.inbox_begin += <uint32_t> sizeof(frame_t)
+            own.in_body = True
+        if own.left:
+            if turns == AT_ONCE:
+                break
+            turns += 1
+            if take_body(own) <= 0:
+                break
+            if own.left:
+                continue
+        used += finish(own, &out[used])
+    return used
+
+
+cdef int poll_lane(stream_lane_t *own, completion_t *out, int room) noexcept nogil:
+    """Completions of one lane, its end included."""
+    cdef int n = 0
+    if own.dead or own.transport.descriptor < 0:
+        return 0
+    if own.rest_count:
+        flush(own)
+    if own.base.state == LANE_UP:
+        n = take(own, out, room)
+    if own.confirms and own.base.state == LANE_UP:
+        confirm(own)
+    if own.base.state == LANE_UP:
+        own.more = (own.rest_count or own.confirms or own.inbox_end > own.inbox_begin
+                    or own.transport.pending(&own.transport))
+        return n
+    if n == room:
+        return n  # its end comes with the next poll
+    own.dead = True
+    own.more = False
+    unwatch(<stream_queue_t *> own.base.queue, own)
+    out[n].lane = &own.base
+    out[n].kind = COMPLETED_FAULT
+    out[n].slot = 0
+    out[n].length = 0
+    return n + 1
+
+
+# --- queues -------------------------------------------------------------------------
+
+cdef void unwatch(stream_queue_t *queue, stream_lane_t *own) noexcept nogil:
+    cdef epoll_event event
+    memset(&event, 0, sizeof(event))
+    epoll_ctl(queue.epoll, EPOLL_CTL_DEL, own.transport.descriptor, &event)
+
+
+cdef int queue_add(stream_queue_t *queue, stream_lane_t *own) noexcept nogil:
+    cdef stream_lane_t **lanes
+    cdef epoll_event event
+    memset(&event, 0, sizeof(event))
+    lanes = <stream_lane_t **> realloc(queue.lanes, (queue.count + 1) * sizeof(stream_lane_t *))
+    if lanes == NULL:
+        return -ENOMEM
+    queue.lanes = lanes
+    event.events = EPOLLIN
+    event.data.ptr = own
+    if epoll_ctl(queue.epoll, EPOLL_CTL_ADD, own.transport.descriptor, &event):
+        return -errno
+    lanes[queue.count] = own
+    queue.count += 1
+    return 0
+
+
+cdef int queue_ring(stream_queue_t *queue) noexcept nogil:
+    cdef epoll_event event
+    memset(&event, 0, sizeof(event))
+    event.events = EPOLLIN
+    return -errno if epoll_ctl(queue.epoll, EPOLL_CTL_ADD, queue.bell, &event) else 0
+
+
+cdef void queue_remove(stream_queue_t *queue, stream_lane_t *own) noexcept nogil:
+    cdef uint32_t i
+    for i in range(queue.count):
+        if queue.lanes[i] == own:
+            queue.count -= 1
+            queue.lanes[i] = queue.lanes[queue.count]
+            queue.hot = 0
+            if not own.dead:
+                unwatch(queue, own)
+            return
+
+
+cdef int poll_others(stream_queue_t *queue, completion_t *out, int room) noexcept nogil:
+    """Look at all lanes that have something, or are left with something."""
+    cdef epoll_event events[EVENTS]
+    cdef stream_lane_t *own
+    cdef uint32_t i
+    cdef int used = 0
+    cdef int found
+    cdef int n
+    cdef int k
+    for i in range(queue.count):
+        if queue.lanes[i].more and used < room:
+            used += poll_lane(queue.lanes[i], out + used, room - used)
+    if used == room:
+        return used
+    found = epoll_wait(queue.epoll, events, EVENTS, 0)
+    for k in range(found):
+        own = <stream_lane_t *> events[k].data.ptr
+        if own == NULL or used == room:
+            continue
+        n = poll_lane(own, out + used, room - used)
+        used += n
+        if n:
+            for i in range(queue.count):
+                if queue.lanes[i] == own:
+                    queue.hot = i
+    return used
+
+
+cdef int stream_poll(queue_t *base, completion_t *out, int room) noexcept nogil:
+    cdef stream_queue_t *queue = <stream_queue_t *> base
+    cdef int n
+    if queue.count == 0:
+        return 0
+    n = poll_lane(queue.lanes[queue.hot], out, room)
+    if n or queue.count == 1:
+        return n
+    queue.polls += 1
+    if queue.polls % LOOK_AROUND:
+        return 0
+    return poll_others(queue, out, room)
+
+
+cdef int stream_wait(queue_t *base, int milliseconds) noexcept nogil:
+    cdef stream_queue_t *queue = <stream_queue_t *> base
+    cdef epoll_event events[EVENTS]
+    cdef eventfd_t rung
+    cdef stream_lane_t *own
+    cdef uint32_t i
+    cdef int n
+    cdef int k
+    for i in range(queue.count):
+        own = queue.lanes[i]
+        if not own.dead and (own.base.state != LANE_UP or own.transport.pending(&own.transport)):
+            return 1
+        if own.more:
+            milliseconds = min(milliseconds, <int> UNSENT_MS)
+    n = epoll_wait(queue.epoll, events, EVENTS, milliseconds)
+    queue.polls = LOOK_AROUND - 1
+    for k in range(n):
+        if events[k].data.ptr == NULL:
+            eventfd_read(queue.bell, &rung)
+        else:
+            for i in range(queue.count):
+                if <void *> queue.lanes[i] == events[k].data.ptr:
+                    queue.hot = i
+    return 1 if n > 0 or milliseconds <= UNSENT_MS else 0
+
+
+cdef void stream_wake(queue_t *base) noexcept nogil:
+    eventfd_write((<stream_queue_t *> base).bell, 1)
+
+
+STREAM_OPS.write = stream_write
+STREAM_OPS.read = stream_read
+STREAM_OPS.send = stream_send
+STREAM_OPS.receive = stream_receive
+STREAM_OPS.poll = stream_poll
+STREAM_OPS.wait = stream_wait
+STREAM_OPS.wake = stream_wake
