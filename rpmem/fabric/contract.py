@@ -10,7 +10,7 @@ file, against each fabric.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Protocol, TypeAlias
 
 if TYPE_CHECKING:
@@ -51,6 +51,28 @@ class Fabric(Protocol):
     @property
     def flushes(self) -> bool:
         """Whether there is a FLUSH that makes earlier WRITEs persistent."""
+
+    @property
+    def encrypts(self) -> bool:
+        """Whether `secure` can be called."""
+
+    def secure(self, nonce: bytes, proofs: Sequence[bytes]) -> None:
+        """Encrypt all lanes that are made from now on, by the tokens in their proofs.
+
+        Parameters
+        ----------
+        nonce : bytes
+            Names the session to whoever listens; 16 bytes, drawn for it.
+        proofs : sequence of bytes
+            Of every lane, by its number.
+
+        Raises
+        ------
+        MissingExtension
+            The library for it is missing on this machine.
+        ProviderUnavailable
+            It does not encrypt.
+        """
 
     @property
     def lane_limit(self) -> int:

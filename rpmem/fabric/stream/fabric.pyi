@@ -1,12 +1,17 @@
+from collections.abc import Sequence
 from typing import Self
 
 from rpmem.fabric.shared.connecting import Connector
 from rpmem.fabric.shared.lane import ConnectedLane
+from rpmem.fabric.stream.call import Call
+from rpmem.fabric.stream.keyring import Keyring
 from rpmem.fabric.stream.lane import FabricLane
 
 class Fabric(Connector):
     host: str
     listens: bool
+    ring: Keyring | None
+    proofs: list[bytes]
     def __new__(
         cls,
         provider: str,
@@ -16,11 +21,15 @@ class Fabric(Connector):
         listen: bool = False,
         queue_size: int = 0,
     ) -> Self: ...
+    def new_call(self, index: int, proof: bytes) -> Call: ...
     def await_answer(self, lane: ConnectedLane) -> None: ...
     def was_accepted(self, lane: ConnectedLane) -> None: ...
     def next_accepted(self) -> FabricLane | None: ...
     @property
     def addresses_to_try(self) -> list[tuple[int, tuple[str, int]]]: ...
+    @property
+    def encrypts(self) -> bool: ...
+    def secure(self, nonce: bytes, proofs: Sequence[bytes]) -> None: ...
     @property
     def commits(self) -> bool: ...
     @property

@@ -7,6 +7,11 @@ from rpmem.base.fork cimport fork_generation
 from rpmem.errors import ConnectFailed, ProviderUnavailable
 from rpmem.fabric.shared.connecting cimport Connector
 from rpmem.fabric.shared.lane cimport ConnectedLane
+from rpmem.fabric.stream.keyring cimport KEY, Keyring
+
+from rpmem.fabric.stream.call import PROOF_SIZE, Call
+from rpmem.fabric.stream.handshake import check
+from rpmem.fabric.stream.secret import SecretCall
 
 cdef enum:
     LANE_LIMIT = 1024
@@ -25,6 +30,7 @@ cdef class Fabric(Connector):
         self.unanswered = "is a firewall between the two hosts? lanes need a TCP port of their own"
         self.joining = {}
         self.accepted = []
+        self.proofs = []
         try:
             found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM,
                                        flags=socket.AI_PASSIVE if listen else 0)
@@ -37,6 +43,23 @@ cdef class Fabric(Connector):
         """Forget the lanes that were being connected. Idempotent."""
         self.joining.clear()
         self.accepted.clear()
+
+    @property
+    def encrypts(self):
+        """True: `secure` can be called."""
+        return True
+
+    def secure(self, bytes nonce not None, object proofs):
+        """Encrypt all lanes that are made from now on; the token of a proof is the key."""
+        check()
+        self.proofs = list(proofs)
+        self.ring = Keyring(nonce, [proof[PROOF_SIZE - KEY:] for proof in self.proofs])
+
+    def new_call(self, int index, bytes proof):
+        """Begin to connect the lane of that number."""
+        if self.ring is None:
+            return Call(self.addresses_to_try, proof)
+        return SecretCall(self.addresses_to_try, self.ring, index)
 
     def await_answer(self, ConnectedLane lane):
         """A lane has begun to connect."""

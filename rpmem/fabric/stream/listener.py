@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import socket
 from typing import TYPE_CHECKING
 
 from rpmem.fabric.shared.door import Door
 from rpmem.fabric.stream.call import Caller
+from rpmem.fabric.stream.secret import SecretCaller
 
 if TYPE_CHECKING:
     from rpmem.fabric.contract import Lane
@@ -27,6 +29,7 @@ class Request:
         self._caller = caller
         self.data = caller.data
         self.peer = caller.peer
+        self.secret = caller.secret
 
     def reject(self) -> None:
         """Hang up."""
@@ -49,7 +52,7 @@ class Listener:
 
     def __init__(self, fabric: Fabric, *, lanes: int = 0) -> None:
         self.fabric = fabric
-        self._door = Door(fabric.host, Caller, lanes)
+        self._door: Door[Caller] = Door(fabric.host, self._met, lanes)
         self.port = self._door.port
 
     def next(self, timeout: float, lanes: dict[int, Lane]) -> Request | Lane | None:
@@ -68,6 +71,12 @@ class Listener:
             return accepted
         caller = self._door.next(timeout)
         return None if caller is None else Request(caller)
+
+    def _met(self, connection: socket.socket, peer: tuple[str, int]) -> Caller:
+        """Return the visitor that has to prove itself in the way of this session."""
+        if self.fabric.ring is None:
+            return Caller(connection, peer)
+        return SecretCaller(connection, peer, self.fabric.ring, self.fabric.proofs)
 
     def close(self) -> None:
         """Stop listening; established lanes stay. Idempotent."""
