@@ -106,6 +106,7 @@ class Visitor:
         """Hang up."""
         self.connection.close()
 
+
 _V = TypeVar("_V", bound=Visitor)
 
 
