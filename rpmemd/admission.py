@@ -64,6 +64,23 @@ class TokenAdmission:
         return number
 
 
+class OrderAdmission:
+    """Admits lanes that were passed to the initiator, in the order in which that was done.
+
+    Parameters
+    ----------
+    lanes : int
+        Number of lanes.
+    """
+
+    def __init__(self, lanes: int) -> None:
+        self._numbers = iter(range(lanes))
+
+    def admit(self, private_data: bytes, peer: tuple[str, int]) -> int | None:
+        """Return the next lane's number: nobody else has the other ends."""
+        return next(self._numbers, None)
+
+
 class PeerAdmission:
     """Admits lanes of PMDK's protocol, which can only be checked by their origin.
 

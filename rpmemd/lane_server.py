@@ -115,6 +115,8 @@ class LaneServer:
     report : callable
         ``report(error)`` is called from other threads when the lanes are no longer served, with the
         reason (None: the initiator hung up).
+    carrier : int, optional
+        The descriptor over which lanes can be passed to the initiator.
 
     Attributes
     ----------
@@ -153,6 +155,7 @@ class LaneServer:
         threads: int,
         spin_s: float | None,
         report: Callable[[RpmemError | None], None],
+        carrier: int | None = None,
     ) -> None:
         self._region = region
         self.size = size
@@ -169,7 +172,7 @@ class LaneServer:
         self._listener: Listener | None = None
         self.refused = 0
         self._accepted = 0
-        self._module, self.fabric = _first_that_works(providers, address)
+        self._module, self.fabric = _first_that_works(providers, address, carrier)
         self.granted = min(lanes, self.fabric.lane_limit)
         # If messages do not wait in the connection, each lane has a buffer for every message that
         # may be under way, and all of them are pinned.
@@ -271,7 +274,7 @@ class LaneServer:
             FLUSH: reached
             and self.fabric.flushes
             and all(memory.flushes for memory in self._memories),
-            READ_AFTER_WRITE: reached and apm and medium != "page",
+            READ_AFTER_WRITE: reached and apm and medium != "page" and self.fabric.bypasses,
         }
         return tuple(step.name for step in STEPS.values() if possible[step])
 
@@ -420,11 +423,18 @@ class LaneServer:
         self.fabric.close()
 
 
-def _first_that_works(providers: tuple[str, ...], address: str) -> tuple[FabricModule, Fabric]:
+def _first_that_works(
+    providers: tuple[str, ...], address: str, carrier: int | None
+) -> tuple[FabricModule, Fabric]:
     """Return the module and the fabric of the first provider that can be used at `address`."""
     problem: RpmemError | None = None
     for provider in providers:
         try:
+            if provider == _fabric.SOCKETPAIR:
+                if carrier is None:
+                    continue
+                pairs = _fabric.load(_fabric.SOCKETPAIR)
+                return pairs, pairs.Fabric(provider, address, listen=True, carrier=carrier)
             module = _fabric.load(provider)
             return module, module.Fabric(provider, address, listen=True)
         except (MissingExtension, ProviderUnavailable) as error:

@@ -25,7 +25,7 @@ from rpmem.wire.pmdk_messages cimport (
 from rpmem.memory.region cimport Region
 from rpmem.memory.words cimport rpmem_copy_words
 from rpmem.wire.clock cimport now
-from rpmem.wire.polling cimport give_way, politeness, politeness_t
+from rpmem.wire.polling cimport after_empty_poll, politeness, politeness_t
 
 from rpmem.errors import FlushFailed, MalformedMessage, RangeError
 
@@ -365,8 +365,7 @@ cdef class Service:
                         elif served.owes_reply:
                             owing = True
             idle += 1
-            if idle % manners.every == 0:
-                give_way(&manners)
+            after_empty_poll(&manners, queue, idle)
             if idle % LOOK_AT_CLOCK and queue.spins:
                 continue
             if last == 0:

@@ -58,9 +58,10 @@ from rpmem.errors import (
     RpmemError,
     VersionMismatch,
 )
+from rpmem.fabric.providers import SOCKETPAIR, STREAM
 from rpmem.files.attributes import PoolAttributes, keeps_record
 from rpmemd import boot, records
-from rpmemd.admission import Admission, PeerAdmission, TokenAdmission
+from rpmemd.admission import Admission, OrderAdmission, PeerAdmission, TokenAdmission
 from rpmemd.config import Config
 from rpmemd.database import Database
 from rpmemd.hashing import digests_of
@@ -358,6 +359,9 @@ class Session:
     def _admission(self, tokens: tuple[bytes, ...]) -> Admission:
         if self._dialect is PMDK:
             return PeerAdmission(self._peer, len(tokens), self._log)
+        assert self._lanes is not None
+        if not self._lanes.port:
+            return OrderAdmission(len(tokens))
         return TokenAdmission(tokens, self._log)
 
     def _listen(self, request: Create | Open) -> None:
@@ -367,7 +371,12 @@ class Session:
         floor, read_floor = self._floors
         providers = request.providers
         if self._config.providers:
-            providers = tuple(name for name in providers if name in self._config.providers)
+            allowed = self._config.providers
+            providers = tuple(
+                name
+                for name in providers
+                if name in allowed or (name == SOCKETPAIR and STREAM in allowed)
+            )
         lanes = LaneServer(
             pool.region,
             size=size,
@@ -382,6 +391,7 @@ class Session:
             threads=request.threads or self._config.nthreads,
             spin_s=None if self._config.spin_us is None else self._config.spin_us * 1e-6,
             report=self._report,
+            carrier=self._carrier(providers),
         )
         self._lanes = lanes
         tokens = tuple(new_token() for _ in range(lanes.granted))
@@ -423,6 +433,17 @@ class Session:
             f"{lanes.granted} lanes over {lanes.fabric.provider}"
             + (", encrypted" if nonce is not None else "")
         )
+
+    def _carrier(self, providers: tuple[str, ...]) -> int | None:
+        """Return the descriptor over which lanes can be passed to the initiator, if there is one.
+
+        Behind sshd stdin may be a Unix socket, too, but it leads no further than there.
+        """
+        if SOCKETPAIR not in providers or "SSH_CONNECTION" in os.environ:
+            return None
+        from rpmem.fabric.stream.pairs import can_carry
+
+        return self._stream.source if can_carry(self._stream.source) else None
 
     def _standing(self) -> dict[str, Any]:
         """Return what Ready says of the record, and of what it is worth."""

@@ -31,7 +31,7 @@ class Step(Value):
     """
 
     name: str
-    needs: Literal["", "commits", "flushes"] = ""
+    needs: Literal["", "commits", "flushes", "bypasses"] = ""
     automatic: bool = True
     answered: bool = True
     proved: bool = True
@@ -40,6 +40,8 @@ class Step(Value):
 FLUSH: Final = Step("flush", needs="flushes")
 COMMIT: Final = Step("commit", needs="commits", answered=False)
 SEND_AFTER_WRITE: Final = Step("send-after-write")
-READ_AFTER_WRITE: Final = Step("read-after-write", automatic=False, answered=False, proved=False)
+READ_AFTER_WRITE: Final = Step(
+    "read-after-write", needs="bypasses", automatic=False, answered=False, proved=False
+)
 
 STEPS: Final = {step.name: step for step in (FLUSH, COMMIT, SEND_AFTER_WRITE, READ_AFTER_WRITE)}

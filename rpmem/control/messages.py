@@ -280,7 +280,8 @@ class LaneGrant(Record):
 class Ready(Message):
     """The pool is registered and the target listens: how to connect, and what was granted.
 
-    ``address`` empty means the host that the control session reached. ``steps`` are the durability
+    ``address`` empty means the host that the control session reached, ``port`` 0 that the target
+    passes the lanes over its stdin. ``steps`` are the durability
     steps the target supports, best first; ``window`` is the number of in-band messages a lane may
     have unanswered; ``medium`` is what the pool is stored on ("pmem", "page", "volatile" or
     "unknown"). With ``staging`` above 0, the lanes' keys and addresses are those of buffers of that
@@ -293,7 +294,7 @@ class Ready(Message):
     KIND: ClassVar[Kind] = Kind.READY
     provider: str = wire(Token())
     address: str = wire(Address(), default="")
-    port: int = wire(Integer(1, 0xFFFF))
+    port: int = wire(Integer(0, 0xFFFF))
     lanes: tuple[LaneGrant, ...] = wire(ListOf(Nested(LaneGrant), low=1, high=MAX_LANES))
     pool_size: int = wire(Integer(1, MAX_POOL_SIZE))
     attributes: bytes | None = wire(OrNone(_ATTRIBUTES), default=None)

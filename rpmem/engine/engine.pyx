@@ -21,7 +21,7 @@ from rpmem.engine.overlaps cimport (
 )
 from rpmem.memory.changes.pageset cimport page_at, page_behind, pages_add, pages_mark, pageset_t
 from rpmem.wire.clock cimport now
-from rpmem.wire.polling cimport cores, give_way, politeness
+from rpmem.wire.polling cimport after_empty_poll, cores, politeness
 from rpmem.steps.step cimport (
     OPERATION_DONE, OPERATION_DRAIN, OPERATION_FLUSH, OPERATION_HELD, OPERATION_RELAXED, link_t,
     operation_t, range_t,
@@ -407,8 +407,7 @@ cdef void engine_end(engine_t *engine, outcome_t *outcome) noexcept nogil:
                 continue
         else:
             idle += 1
-            if idle % engine.politeness.every == 0:
-                give_way(&engine.politeness)
+            after_empty_poll(&engine.politeness, waiting.lane.queue, idle)
             if idle % LOOK_AT_CLOCK and waiting.lane.queue.spins and spins:
                 continue
         t = now()

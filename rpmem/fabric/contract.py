@@ -25,6 +25,7 @@ __all__ = [
     "Memory",
     "Queue",
     "Request",
+    "StreamModule",
     "VerbsModule",
 ]
 
@@ -73,6 +74,10 @@ class Fabric(Protocol):
         ProviderUnavailable
             It does not encrypt.
         """
+
+    @property
+    def bypasses(self) -> bool:
+        """Whether a WRITE may reach memory without rpmemd, so that a READ after it proves more."""
 
     @property
     def lane_limit(self) -> int:
@@ -290,6 +295,22 @@ class FabricModule(Protocol):
         """Listen at the fabric's address for about `lanes` lanes."""
 
 
+class StreamModule(FabricModule, Protocol):
+    """What the fabric over sockets takes in addition."""
+
+    def Fabric(
+        self,
+        provider: str,
+        host: str,
+        port: int = 0,
+        *,
+        listen: bool = False,
+        queue_size: int = 0,
+        carrier: object = None,
+    ) -> _Fabric:
+        """Use an address, or the pairs of sockets that a `carrier` passes."""
+
+
 class VerbsModule(FabricModule, Protocol):
     """The additional functions of the fabric ``verbs``."""
 
@@ -320,10 +341,16 @@ class VerbsModule(FabricModule, Protocol):
 
 if TYPE_CHECKING:
     from rpmem.fabric.libfabric import api as _over_libfabric
+    from rpmem.fabric.stream import api as _over_sockets
     from rpmem.fabric.verbs import api as _over_verbs
     from rpmem.wire import lane as _wire
 
     # This is where mypy compares each fabric with the contract.
     _libfabric: FabricModule = _over_libfabric
+    _stream: StreamModule = _over_sockets
     _verbs: VerbsModule = _over_verbs
-    _lanes: tuple[type[_wire.Lane], ...] = (_over_libfabric.FabricLane, _over_verbs.FabricLane)
+    _lanes: tuple[type[_wire.Lane], ...] = (
+        _over_libfabric.FabricLane,
+        _over_sockets.FabricLane,
+        _over_verbs.FabricLane,
+    )

@@ -1,7 +1,7 @@
 """The fabrics, by the names of their providers.
 
-``verbs`` is rpmem's own fabric over RDMA verbs, ``stream`` that over sockets. Everything else is a provider of libfabric, whose
-own verbs provider is called ``ofi-verbs`` here.
+``verbs`` is rpmem's own fabric over RDMA verbs, ``stream`` that over sockets. Everything else is a
+provider of libfabric, whose own verbs provider is called ``ofi-verbs`` here.
 """
 
 from __future__ import annotations
@@ -17,12 +17,14 @@ from rpmem.errors import RpmemError
 from rpmem.fabric.libfabric import startup
 
 if TYPE_CHECKING:
-    from rpmem.fabric.contract import FabricModule, VerbsModule
+    from rpmem.fabric.contract import FabricModule, StreamModule, VerbsModule
 
-__all__ = ["STREAM", "VERBS", "encrypts", "leads_to", "load"]
+__all__ = ["SOCKETPAIR", "STREAM", "VERBS", "encrypts", "leads_to", "load"]
 
 VERBS: Final = "verbs"
 STREAM: Final = "stream"
+#: The name on the wire for pairs of sockets, which take the place of ``stream`` for a child.
+SOCKETPAIR: Final = "socketpair"
 
 _lock = threading.Lock()
 _module: FabricModule | None = None
@@ -30,6 +32,8 @@ _module: FabricModule | None = None
 
 @overload
 def load(provider: Literal["verbs"]) -> VerbsModule: ...
+@overload
+def load(provider: Literal["stream", "socketpair"]) -> StreamModule: ...
 @overload
 def load(provider: str = "") -> FabricModule: ...
 def load(provider: str = "") -> FabricModule:
@@ -50,8 +54,8 @@ def load(provider: str = "") -> FabricModule:
     global _module
     if provider == VERBS:
         return cast("VerbsModule", import_module("rpmem.fabric.verbs.api"))
-    if provider == STREAM:
-        return import_module("rpmem.fabric.stream.api")
+    if provider in (STREAM, SOCKETPAIR):
+        return cast("StreamModule", import_module("rpmem.fabric.stream.api"))
     with _lock:
         if _module is None:
             _module = cast("FabricModule", startup.load())

@@ -8,6 +8,7 @@ descriptors immediately, so that the target still sees the end of the session wh
 from __future__ import annotations
 
 import os
+import socket
 import threading
 import time
 import weakref
@@ -133,6 +134,11 @@ class Transport(Closing, ABC):
     @abstractmethod
     def peer_host(self) -> str:
         """The host that the fabric has to connect to, by name or address."""
+
+    @property
+    def carrier(self) -> socket.socket | None:
+        """The Unix socket over which the other side can pass descriptors, if there is one."""
+        return None
 
     def session_hosts(self) -> set[str]:
         """Return the addresses and names that the session is known to have reached."""

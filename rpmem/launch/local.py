@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shlex
+import socket
 import sys
 import sysconfig
 from collections.abc import Sequence
@@ -26,6 +27,10 @@ class LocalTransport(ChildTransport):
     @property
     def peer_host(self) -> str:  # noqa: D102 - see Transport
         return "127.0.0.1"
+
+    @property
+    def carrier(self) -> socket.socket | None:  # noqa: D102
+        return self._stdin
 
 
 def start(

@@ -55,7 +55,7 @@ class LaneHosts:
         allowed: tuple[str, ...],
         session: Callable[[], set[str]] = set,
     ) -> None:
-        if ready.port < _LOWEST_PORT:
+        if 0 < ready.port < _LOWEST_PORT:
             raise ConnectFailed(
                 f"the target wants its lanes connected to port {ready.port}, where its ordinary "
                 "programs must not listen",

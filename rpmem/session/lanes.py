@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, cast
@@ -27,6 +28,7 @@ from rpmem.session.limits import Limits
 if TYPE_CHECKING:
     from rpmem.engine.lanegroup import _Owner
     from rpmem.fabric.contract import Domain, Fabric, Lane, Memory, Queue
+    from rpmem.fabric.stream.pairs import Taker
     from rpmem.wire import lane as wire
 
 _USE = "the lanes of a replica"
@@ -56,6 +58,8 @@ class Lanes(Handle):
         pyverbs objects of the user's own; only for the provider ``verbs``.
     check : callable, optional
         Called now and then while waiting for lanes; raises if they will not come.
+    carrier : socket, optional
+        Over which the target can pass lanes.
 
     Raises
     ------
@@ -75,13 +79,18 @@ class Lanes(Handle):
         queue_size: int = 0,
         shared: object = None,
         check: Callable[[], None] | None = None,
+        carrier: socket.socket | None = None,
     ) -> None:
         self._module = _fabric.load(ready.provider)
         self._ready = ready
         self._native = native
         self._answers = answers
         self._open: Callable[[str, str, int], Fabric]
-        if shared is None:
+        self._taker: Taker | None = None
+        if ready.provider == _fabric.SOCKETPAIR:
+            self._taker = _taker(carrier, timeout_s)
+            self._open = partial(_fabric.load(_fabric.SOCKETPAIR).Fabric, carrier=self._taker)
+        elif shared is None:
             self._open = partial(self._module.Fabric, queue_size=queue_size)
         else:
             if ready.provider != _fabric.VERBS:
@@ -218,9 +227,18 @@ class Lanes(Handle):
         if self._opened is not None:
             self._opened.close()
             self._opened = None
+        if self._taker is not None:
+            self._taker.close()
         if self._uses_region:
             self._uses_region = False
             self._region.unpin(_USE)
+
+
+def _taker(carrier: socket.socket | None, timeout_s: float) -> Taker:
+    from rpmem.fabric.stream.pairs import Taker
+
+    assert carrier is not None  # nothing else was offered
+    return Taker(carrier, timeout_s)
 
 
 def choose_step(wanted: str, possible: tuple[str, ...], where: str) -> str:
@@ -236,5 +254,7 @@ def choose_step(wanted: str, possible: tuple[str, ...], where: str) -> str:
     raise FabricFailure(
         f"the step {wanted!r} is not possible with this target, only {', '.join(possible)}",
         where=where,
-        hint="read-after-write must be allowed on the target (rpmemd --persist-apm)",
+        hint="commit and read-after-write need a fabric that writes past rpmemd, such as "
+        "provider='tcp'; read-after-write must be allowed on the target, too (rpmemd "
+        "--persist-apm)",
     )

@@ -210,6 +210,7 @@ class Replica(Closing, Calls):
                 queue_size=queue_size,
                 shared=shared,
                 check=self._may_wait,
+                carrier=transport.carrier,
             )
         except (FabricError, DeadlineExceeded) as error:
             # The target may know more about a refusal and report it a moment later.

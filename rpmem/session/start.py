@@ -149,6 +149,8 @@ class _Start:
         )
         if self._choose_provider and isinstance(machine, InitiatorSession):
             request = request.replaced(providers=self._best(transport.peer_host))
+        if transport.carrier is not None and isinstance(machine, InitiatorSession):
+            request = request.replaced(providers=_with_pairs(request.providers))
         asked = False
         try:
             channel.greet()
@@ -193,6 +195,16 @@ class _Start:
         if self._environment.enable_verbs and not self._target.is_local and _fabric.leads_to(host):
             return (_fabric.VERBS, DEFAULT_PROVIDER)
         return (DEFAULT_PROVIDER,)
+
+
+def _with_pairs(providers: tuple[str, ...]) -> tuple[str, ...]:
+    """Return providers with pairs of sockets before connections: nobody else reaches them."""
+    found: list[str] = []
+    for provider in providers:
+        if provider == _fabric.STREAM:
+            found.append(_fabric.SOCKETPAIR)
+        found.append(provider)
+    return tuple(found)
 
 
 def _pmdk_provider(wanted: tuple[str, ...], environment: Environment, where: str) -> str:

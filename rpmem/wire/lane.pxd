@@ -81,6 +81,7 @@ ctypedef struct queue_t:
     const fabric_ops_t *ops
     uint32_t watch           # the events looked for at every poll; others now and then
     bint spins               # on this fabric, polling without blocking makes fast progress
+    bint calls               # every poll is a system call
 
 ctypedef struct lane_t:
     const fabric_ops_t *ops

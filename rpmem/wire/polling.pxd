@@ -4,11 +4,15 @@
 How often is learned from the yields themselves. A slow yield let another thread run that wanted
 this core, often the very peer whose answer is awaited: then only a few polls separate two yields.
 A yield that returns immediately had no one to give way to, and the next one is put off.
+
+A poll that is a system call costs as much as a yield, so the core is given away after every empty
+one: nothing is quicker when more sides poll than there are cores, and nothing is lost otherwise.
 """
 
 from libc.stdint cimport uint32_t, uint64_t
 
 from rpmem.wire.clock cimport now
+from rpmem.wire.lane cimport queue_t
 
 cdef extern from "<sched.h>" nogil:
     int sched_yield()
@@ -53,3 +57,12 @@ cdef inline void give_way(politeness_t *p) noexcept nogil:
         p.every = min(p.most, <uint32_t> POLLS_SHARED)
     elif p.every < p.most:
         p.every = min(2 * p.every, p.most)
+
+
+cdef inline void after_empty_poll(politeness_t *p, const queue_t *queue,
+                                  uint32_t idle) noexcept nogil:
+    """Yield if it is time to, after `idle` empty polls."""
+    if queue.calls:
+        sched_yield()
+    elif idle % p.every == 0:
+        give_way(p)

@@ -19,8 +19,8 @@ from typing import Final
 from rpmem.errors import FabricFailure
 from rpmem.fabric.shared.door import LONGEST_WAIT, Visitor, short
 
-#: Descriptors taken briefly to hand a lane over: libfabric's listener and the connection it accepts,
-#: ours to it, its duplicate, a listing of those that are open; and some spare ones.
+#: Descriptors taken briefly to hand a lane over: libfabric's listener and the connection that it
+#: accepts, ours to it, its duplicate, a listing of those that are open; and some spare ones.
 HANDING_OVER: Final = 10
 # libfabric's header of a request: version, type, size of the private data.
 _REQUEST: Final = struct.Struct(">BBH28x")

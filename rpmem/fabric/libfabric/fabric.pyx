@@ -134,6 +134,11 @@ cdef class Fabric(Connector):
         return False
 
     @property
+    def bypasses(self):
+        """True: what the provider does with a WRITE is its business."""
+        return True
+
+    @property
     def lane_limit(self):
         """The highest number of lanes a session can have, computed as in PMDK."""
         return min(self.info.domain_attr.tx_ctx_cnt, self.info.domain_attr.rx_ctx_cnt,

@@ -4,6 +4,7 @@ from rpmem.fabric import contract
 
 class Connector:
     provider: str
+    host: str
     @property
     def encrypts(self) -> bool: ...
     def secure(self, nonce: bytes, proofs: Sequence[bytes]) -> None: ...

@@ -284,6 +284,7 @@ class Door(Generic[_V]):
 
 
 def short(error: OSError, what: str) -> ConnectFailed:
+    """Return the error for something that the kernel refused."""
     return ConnectFailed(
         f"{what}: {error.strerror or error}", errno=error.errno, hint=remedy_for(error.errno)
     )

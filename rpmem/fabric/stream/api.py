@@ -2,10 +2,25 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, cast
+
 from rpmem.fabric.stream.fabric import Fabric
 from rpmem.fabric.stream.lane import FabricLane
-from rpmem.fabric.stream.listener import Listener, Request
+from rpmem.fabric.stream.listener import TcpListener
 from rpmem.fabric.stream.memory import Domain, Memory
+from rpmem.fabric.stream.pairs import PairListener
 from rpmem.fabric.stream.queue import Queue
+from rpmem.fabric.stream.request import Request
+
+if TYPE_CHECKING:
+    from rpmem.fabric import contract
 
 __all__ = ["Domain", "Fabric", "FabricLane", "Listener", "Memory", "Queue", "Request"]
+
+
+def Listener(fabric: contract.Fabric, *, lanes: int = 0) -> TcpListener | PairListener:  # noqa: N802
+    """Listen at the fabric's address, or make pairs of sockets, for so many lanes."""
+    own = cast("Fabric", fabric)
+    if own.carrier is not None:
+        return PairListener(own, lanes)
+    return TcpListener(own, lanes=lanes)

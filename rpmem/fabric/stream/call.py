@@ -17,21 +17,31 @@ from rpmem.fabric.shared.door import Visitor
 if TYPE_CHECKING:
     from rpmem.fabric.stream.handshake import Handshake
 
-__all__ = ["ANSWER", "PROOF_SIZE", "Call", "Caller", "prepare"]
+__all__ = ["ANSWER", "PROOF_SIZE", "UNANSWERED_MS", "Call", "Caller", "prepare"]
 
 #: Bytes of what an initiator sends first.
 PROOF_SIZE: Final = 40
 #: What the target sends once the lane is admitted: a name, and the version of what follows.
 ANSWER: Final = b"RPMA\x00\x01\x00\x00"
 
-#: Seconds of silence after which the kernel asks whether the other side is still there, between
-#: two such questions, and without an answer to anything.
+# Seconds of silence after which the kernel asks whether the other side is still there, and between
+# two such questions; how many may be unanswered.
 _IDLE_S, _BETWEEN_S, _QUESTIONS = 10, 5, 4
-_UNANSWERED_MS: Final = 30_000
+#: Longest time without an answer to what a target has sent, in ms. An initiator has no such limit:
+#: a target whose medium is slow may take long, and each call says how long it waits.
+UNANSWERED_MS: Final = 30_000
 
 
-def prepare(connection: socket.socket) -> None:
-    """Set the options of a lane's socket: send at once, and notice a dead other side."""
+def prepare(connection: socket.socket, unanswered_ms: int = 0) -> None:
+    """Set the options of a lane's socket: send at once, and notice a dead other side.
+
+    Parameters
+    ----------
+    connection : socket.socket
+    unanswered_ms : int
+        How long what was sent may be without an answer of the other side's kernel; 0: calls that
+        wait for it have their own time limit.
+    """
     connection.setblocking(False)
     if connection.family == socket.AF_UNIX:
         return
@@ -41,7 +51,7 @@ def prepare(connection: socket.socket) -> None:
         (socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, _IDLE_S),
         (socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, _BETWEEN_S),
         (socket.IPPROTO_TCP, socket.TCP_KEEPCNT, _QUESTIONS),
-        (socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, _UNANSWERED_MS),
+        (socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, unanswered_ms),
     )
     for level, name, value in options:
         connection.setsockopt(level, name, value)

@@ -11,6 +11,7 @@ from rpmem.fabric.stream.keyring cimport KEY, Keyring
 
 from rpmem.fabric.stream.call import PROOF_SIZE, Call
 from rpmem.fabric.stream.handshake import check
+from rpmem.fabric.stream.pairs import Inherited
 from rpmem.fabric.stream.secret import SecretCall
 
 cdef enum:
@@ -18,10 +19,14 @@ cdef enum:
 
 
 cdef class Fabric(Connector):
-    """Sockets of TCP, for one address. Its parameters are explained in `rpmem.fabric.contract`."""
+    """Sockets of TCP, for one address, or pairs of sockets.
+
+    Its parameters are explained in `rpmem.fabric.contract`. A `carrier` passes pairs: a descriptor
+    of the target's, an object that brings them at the initiator.
+    """
 
     def __cinit__(self, str provider, str host, int port=0, *, bint listen=False,
-                  size_t queue_size=0):
+                  size_t queue_size=0, object carrier=None):
         self.born = fork_generation()
         self.provider = provider
         self.host = host
@@ -31,6 +36,10 @@ cdef class Fabric(Connector):
         self.joining = {}
         self.accepted = []
         self.proofs = []
+        self.carrier = carrier
+        self.addresses = []
+        if carrier is not None:
+            return
         try:
             found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM,
                                        flags=socket.AI_PASSIVE if listen else 0)
@@ -46,20 +55,14 @@ cdef class Fabric(Connector):
 
     @property
     def encrypts(self):
-        """True: `secure` can be called."""
-        return True
+        """Whether `secure` can be called: pairs of sockets need nothing of the kind."""
+        return self.carrier is None
 
     def secure(self, bytes nonce not None, object proofs):
         """Encrypt all lanes that are made from now on; the token of a proof is the key."""
         check()
         self.proofs = list(proofs)
         self.ring = Keyring(nonce, [proof[PROOF_SIZE - KEY:] for proof in self.proofs])
-
-    def new_call(self, int index, bytes proof):
-        """Begin to connect the lane of that number."""
-        if self.ring is None:
-            return Call(self.addresses_to_try, proof)
-        return SecretCall(self.addresses_to_try, self.ring, index)
 
     def await_answer(self, ConnectedLane lane):
         """A lane has begun to connect."""
@@ -73,10 +76,13 @@ cdef class Fabric(Connector):
         """Return a lane that was accepted and not returned before, or None."""
         return self.accepted.pop(0) if self.accepted else None
 
-    @property
-    def addresses_to_try(self):
-        """Families and addresses of sockets, in order of preference."""
-        return list(self.addresses)
+    def call(self, int index, bytes data):
+        """Begin to connect the lane of that number, with `data` as proof if it needs any."""
+        if self.carrier is not None:
+            return Inherited(self.carrier.take_descriptor())
+        if self.ring is None:
+            return Call(self.addresses, data)
+        return SecretCall(self.addresses, self.ring, index)
 
     @property
     def commits(self):
@@ -96,6 +102,11 @@ cdef class Fabric(Connector):
     @property
     def flushes(self):
         """False: there is no RDMA FLUSH."""
+        return False
+
+    @property
+    def bypasses(self):
+        """False: the target's service receives what is written."""
         return False
 
     @property

@@ -4,8 +4,8 @@
 from rpmem.fabric.shared.lane cimport ConnectedLane
 from rpmem.fabric.stream.handshake cimport Handshake
 from rpmem.fabric.stream.memory cimport Domain, Memory
-from rpmem.fabric.stream.ops cimport stream_lane_t
 from rpmem.fabric.stream.queue cimport Queue
+from rpmem.fabric.stream.structs cimport stream_lane_t
 
 
 cdef class FabricLane(ConnectedLane):

@@ -3,9 +3,10 @@ from typing import Self
 from rpmem.fabric import contract
 from rpmem.fabric.shared.lane import ConnectedLane
 from rpmem.fabric.stream.call import Call
+from rpmem.fabric.stream.pairs import Inherited
 
 class FabricLane(ConnectedLane):
-    call: Call | None
+    call: Call | Inherited | None
     def __new__(
         cls,
         domain: contract.Domain,

@@ -10,16 +10,15 @@ from libc.stdlib cimport calloc, free, malloc
 from rpmem.base.fork cimport fork_generation, is_copy
 from rpmem.fabric.shared.lane cimport ConnectedLane
 from rpmem.fabric.stream.handshake cimport Handshake
-from rpmem.fabric.stream.memory cimport Domain, Memory
-from rpmem.fabric.stream.ops cimport (
-    INBOX, INLINE, STREAM_OPS, queue_add, queue_remove, stream_lane_t,
-)
+from rpmem.fabric.stream.memory cimport Domain
+from rpmem.fabric.stream.ops cimport STREAM_OPS, queue_add, queue_remove
 from rpmem.fabric.stream.queue cimport Queue
+from rpmem.fabric.stream.structs cimport INBOX, INLINE, stream_lane_t
 from rpmem.fabric.stream.transport cimport plain_transport
 
 from rpmem.errors import ConnectFailed
 from rpmem.fabric.shared.failures import failure
-from rpmem.fabric.stream.call import ANSWER, prepare
+from rpmem.fabric.stream.call import UNANSWERED_MS, prepare
 
 cdef enum:
     SCRATCH = 4096
@@ -92,7 +91,7 @@ cdef class FabricLane(ConnectedLane):
     def connect(self, bytes data):
         """Start connecting, with `data` as proof; `Fabric.await_lanes` waits for it."""
         try:
-            self.call = self.domain.fabric.new_call(self.c.index, data)
+            self.call = self.domain.fabric.call(self.c.index, data)
         except OSError as error:
             raise failure(f"lane {self.c.index}", error.strerror or str(error), error.errno,
                           None, ConnectFailed) from error
@@ -106,15 +105,16 @@ cdef class FabricLane(ConnectedLane):
     def accept(self):
         """Accept the request this lane was made for."""
         cdef Handshake secret = self.request.secret
+        answer = self.request.answer
         connection = socket.socket(fileno=self.request.take())
         self.request = None
         try:
-            prepare(connection)
+            prepare(connection, UNANSWERED_MS)
             # A new connection has room for so few bytes.
             if secret is None:
-                connection.send(ANSWER, socket.MSG_NOSIGNAL)
+                connection.send(answer, socket.MSG_NOSIGNAL)
             else:
-                secret.send(ANSWER)
+                secret.send(answer)
         except OSError as error:
             connection.close()
             raise failure(f"lane {self.c.index}", error.strerror or str(error), error.errno,

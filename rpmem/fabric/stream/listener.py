@@ -1,4 +1,4 @@
-"""The listener for lanes over TCP, and the requests for one."""
+"""The listener for lanes over TCP."""
 
 from __future__ import annotations
 
@@ -6,41 +6,18 @@ import socket
 from typing import TYPE_CHECKING
 
 from rpmem.fabric.shared.door import Door
-from rpmem.fabric.stream.call import Caller
+from rpmem.fabric.stream.call import ANSWER, Caller
+from rpmem.fabric.stream.request import Request
 from rpmem.fabric.stream.secret import SecretCaller
 
 if TYPE_CHECKING:
     from rpmem.fabric.contract import Lane
     from rpmem.fabric.stream.fabric import Fabric
 
-__all__ = ["Listener", "Request"]
+__all__ = ["TcpListener"]
 
 
-class Request:
-    """A request for a connection: it becomes a FabricLane, or is rejected.
-
-    Parameters
-    ----------
-    caller : Caller
-        The connection, which has shown its proof.
-    """
-
-    def __init__(self, caller: Caller) -> None:
-        self._caller = caller
-        self.data = caller.data
-        self.peer = caller.peer
-        self.secret = caller.secret
-
-    def reject(self) -> None:
-        """Hang up."""
-        self._caller.close()
-
-    def take(self) -> int:
-        """Return the descriptor of the connection, which belongs to the lane now."""
-        return self._caller.connection.detach()
-
-
-class Listener:
+class TcpListener:
     """Listens at the fabric's address, at a port chosen by the system.
 
     Parameters
@@ -70,7 +47,9 @@ class Listener:
             lanes.pop(accepted.key, None)
             return accepted
         caller = self._door.next(timeout)
-        return None if caller is None else Request(caller)
+        if caller is None:
+            return None
+        return Request(caller.connection, caller.data, caller.peer, ANSWER, caller.secret)
 
     def _met(self, connection: socket.socket, peer: tuple[str, int]) -> Caller:
         """Return the visitor that has to prove itself in the way of this session."""

@@ -1,10 +1,10 @@
-"""Posting frames and taking them apart: the table behind `fabric_ops_t`.
+"""Taking frames apart, and waiting for them: the table behind `fabric_ops_t`.
 
 Everything is nogil and allocates nothing. Whatever arrives is checked before a byte of it is
 stored: its kind, its length, and that its range lies in the memory that the other side may reach.
 """
 
-from libc.errno cimport ENOMEM, EPIPE, errno
+from libc.errno cimport ENOMEM, errno
 from libc.stdint cimport uint32_t, uint64_t
 from libc.stdlib cimport realloc
 from libc.string cimport memcpy, memmove, memset
@@ -13,15 +13,23 @@ from rpmem.base.bounds cimport is_outside
 from rpmem.fabric.stream.frames cimport (
     FRAME_ASKS, FRAME_DATA, FRAME_DONE, FRAME_MESSAGE, FRAME_READ, FRAME_WRITE, frame_t,
 )
+from rpmem.fabric.stream.posts cimport (
+    confirm, flush, lost, post, stream_read, stream_send, stream_write,
+)
+from rpmem.fabric.stream.structs cimport (
+    INBOX, MOST_READS, stream_lane_t, stream_queue_t,
+)
 from rpmem.wire.lane cimport (
     COMPLETED_FAULT, COMPLETED_READ, COMPLETED_RECEIVE, COMPLETED_WRITE, LANE_AGAIN, LANE_GARBLED,
-    LANE_LOST, LANE_UP, POST_INLINE, POST_SIGNAL, completion_t, iovec, lane_t, queue_t,
+    LANE_UP, completion_t, iovec, lane_t, queue_t,
 )
 
 cdef extern from "<sys/epoll.h>" nogil:
     enum: EPOLLIN
+    enum: EPOLLOUT
     enum: EPOLL_CTL_ADD
     enum: EPOLL_CTL_DEL
+    enum: EPOLL_CTL_MOD
     ctypedef union epoll_data_t:
         void *ptr
     struct epoll_event:
@@ -39,144 +47,9 @@ cdef enum:
     EVENTS = 16
     AT_ONCE = 8                  # receives of a lane before others have their turn
     LOOK_AROUND = 2              # empty polls of the hot lane between two looks at all others
-    UNSENT_MS = 1                # longest sleep while the socket has no room for a post
 
 
-# --- sending ------------------------------------------------------------------------
-
-cdef int lost(stream_lane_t *own, ssize_t rc) noexcept nogil:
-    """The connection is gone, for the reason in `rc`."""
-    if own.base.state == LANE_UP:
-        own.base.state = LANE_LOST
-        own.base.detail = 0 if rc == -EPIPE else <int> -rc
-    return LANE_LOST
-
-
-cdef int flush(stream_lane_t *own) noexcept nogil:
-    """Send what is left of the last post: 0, LANE_AGAIN or LANE_LOST."""
-    cdef iovec *part
-    cdef ssize_t n
-    while own.rest_count:
-        n = own.transport.send(&own.transport, &own.rest[own.rest_first], own.rest_count)
-        if n < 0:
-            return lost(own, n)
-        if n == 0:
-            return LANE_AGAIN
-        while n:
-            part = &own.rest[own.rest_first]
-            if <size_t> n < part.iov_len:
-                part.iov_base = <char *> part.iov_base + n
-                part.iov_len -= n
-                break
-            n -= part.iov_len
-            own.rest_first += 1
-            own.rest_count -= 1
-    return 0
-
-
-cdef void keep(stream_lane_t *own, const iovec *parts, size_t count, size_t taken,
-               bint copies) noexcept nogil:
-    """Keep what the socket has not taken of a post: copied if its memory may be reused."""
-    cdef size_t spilled = 0
-    cdef size_t n
-    cdef size_t i
-    own.rest_first = own.rest_count = 0
-    for i in range(count):
-        n = parts[i].iov_len
-        if taken >= n:
-            taken -= n
-            continue
-        own.rest[own.rest_count].iov_base = <char *> parts[i].iov_base + taken
-        own.rest[own.rest_count].iov_len = n - taken
-        n -= taken
-        taken = 0
-        if i == 0:
-            # The header is on the stack of whoever posts.
-            memcpy(&own.header, own.rest[0].iov_base, n)
-            own.rest[0].iov_base = &own.header
-        elif copies:
-            memcpy(own.spill + spilled, own.rest[own.rest_count].iov_base, n)
-            own.rest[own.rest_count].iov_base = own.spill + spilled
-            spilled += n
-        own.rest_count += 1
-
-
-cdef int post(stream_lane_t *own, uint32_t kind, uint32_t flags, uint64_t offset, uint64_t length,
-              const iovec *vector, size_t count, bint copies) noexcept nogil:
-    """Send a frame with the bytes of a vector: 0, LANE_AGAIN if nothing was sent, or LANE_LOST."""
-    cdef frame_t frame
-    cdef iovec parts[MOST_PARTS]
-    cdef size_t total = sizeof(frame_t)
-    cdef size_t i
-    cdef ssize_t n
-    cdef int rc
-    if own.base.state != LANE_UP:
-        return own.base.state
-    if own.rest_count:
-        rc = flush(own)
-        if rc < 0:
-            return rc
-    frame.length = <uint32_t> length
-    frame.kind = <unsigned char> kind
-    frame.flags = <unsigned char> flags
-    frame.zero = 0
-    frame.offset = offset
-    parts[0].iov_base = &frame
-    parts[0].iov_len = sizeof(frame_t)
-    for i in range(count):
-        parts[i + 1] = vector[i]
-        total += vector[i].iov_len
-    n = own.transport.send(&own.transport, parts, count + 1)
-    if n < 0:
-        return lost(own, n)
-    if n == 0:
-        return LANE_AGAIN
-    if <size_t> n < total:
-        keep(own, parts, count + 1, n, copies)
-        own.more = True
-    return 0
-
-
-cdef int stream_send(lane_t *lane, const iovec *vector, void **handles, size_t count,
-                     uint32_t flags) noexcept nogil:
-    cdef uint64_t length = 0
-    cdef size_t i
-    for i in range(count):
-        length += vector[i].iov_len
-    return post(<stream_lane_t *> lane, FRAME_MESSAGE, 0, 0, length, vector, count,
-                flags & POST_INLINE != 0)
-
-
-cdef int stream_write(lane_t *lane, const void *source, void *handle, uint64_t offset,
-                      uint64_t length, uint32_t flags) noexcept nogil:
-    cdef stream_lane_t *own = <stream_lane_t *> lane
-    cdef bint asks = flags & POST_SIGNAL != 0
-    cdef iovec vector
-    cdef int rc
-    vector.iov_base = <void *> source
-    vector.iov_len = length
-    rc = post(own, FRAME_WRITE, FRAME_ASKS if asks else 0, offset, length, &vector, 1,
-              flags & POST_INLINE != 0)
-    if rc == 0 and asks:
-        own.unconfirmed += 1
-    return rc
-
-
-cdef int stream_read(lane_t *lane, void *destination, void *handle, uint64_t offset,
-                     uint64_t length, uint32_t flags) noexcept nogil:
-    cdef stream_lane_t *own = <stream_lane_t *> lane
-    cdef wanted_t *wanted
-    cdef int rc
-    if own.reads_count == MOST_READS:
-        return LANE_AGAIN
-    rc = post(own, FRAME_READ, 0, offset, length, NULL, 0, False)
-    if rc == 0:
-        wanted = &own.reads[(own.reads_first + own.reads_count) % MOST_READS]
-        wanted.destination = <char *> destination
-        wanted.length = length
-        own.reads_count += 1
-    return rc
-
+# --- what arrives -------------------------------------------------------------------
 
 cdef int stream_receive(lane_t *lane, uint32_t slot) noexcept nogil:
     cdef stream_lane_t *own = <stream_lane_t *> lane
@@ -184,10 +57,9 @@ cdef int stream_receive(lane_t *lane, uint32_t slot) noexcept nogil:
         return lost(own, -ENOMEM)
     own.posted[(own.posted_first + own.posted_count) % lane.receive_slots] = slot
     own.posted_count += 1
+    own.stuck = False
     return 0
 
-
-# --- what arrives -------------------------------------------------------------------
 
 cdef inline int garbled(stream_lane_t *own) noexcept nogil:
     own.base.state = LANE_GARBLED
@@ -314,21 +186,11 @@ cdef int take_body(stream_lane_t *own) noexcept nogil:
     return came > 0
 
 
-cdef int confirm(stream_lane_t *own) noexcept nogil:
-    """Send the DONEs that are owed: 0, LANE_AGAIN or LANE_LOST."""
-    cdef int rc
-    while own.confirms:
-        rc = post(own, FRAME_DONE, 0, 0, 0, NULL, 0, False)
-        if rc < 0:
-            return rc
-        own.confirms -= 1
-    return 0
-
-
 cdef int take(stream_lane_t *own, completion_t *out, int room) noexcept nogil:
     """Take what has arrived apart; the number of completions. The lane's state has any fault."""
     cdef int used = 0
     cdef int turns = 0
+    own.stuck = False
     while used < room:
         if not own.in_body:
             if own.inbox_end - own.inbox_begin < sizeof(frame_t):
@@ -341,6 +203,7 @@ cdef int take(stream_lane_t *own, completion_t *out, int room) noexcept nogil:
                 continue
             memcpy(&own.frame, own.inbox + own.inbox_begin, sizeof(frame_t))
             if begin(own) < 0:
+                own.stuck = True
                 break
             own.inbox_begin += <uint32_t> sizeof(frame_t)
             own.in_body = True
@@ -356,6 +219,13 @@ cdef int take(stream_lane_t *own, completion_t *out, int room) noexcept nogil:
     return used
 
 
+cdef bint is_ready(const stream_lane_t *own) noexcept nogil:
+    """Whether a poll gets further although nothing arrives."""
+    cdef uint32_t least = 1 if own.in_body else <uint32_t> sizeof(frame_t)
+    return (own.broken != 0 or own.transport.pending(&own.transport)
+            or (own.inbox_end - own.inbox_begin >= least and not own.stuck))
+
+
 cdef int poll_lane(stream_lane_t *own, completion_t *out, int room) noexcept nogil:
     """Completions of one lane, its end included."""
     cdef int n = 0
@@ -365,11 +235,17 @@ cdef int poll_lane(stream_lane_t *own, completion_t *out, int room) noexcept nog
         flush(own)
     if own.base.state == LANE_UP:
         n = take(own, out, room)
+        if own.broken and n == 0:
+            lost(own, own.broken)
     if own.confirms and own.base.state == LANE_UP:
         confirm(own)
     if own.base.state == LANE_UP:
-        own.more = (own.rest_count or own.confirms or own.inbox_end > own.inbox_begin
-                    or own.transport.pending(&own.transport))
+        own.more = own.rest_count or own.confirms or is_ready(own)
+        if own.full and not own.rest_count:
+            # Whoever has more to send tries again now.
+            own.full = False
+            if own.awaits_room:
+                await_room(<stream_queue_t *> own.base.queue, own, False)
         return n
     if n == room:
         return n  # its end comes with the next poll
@@ -389,6 +265,16 @@ cdef void unwatch(stream_queue_t *queue, stream_lane_t *own) noexcept nogil:
     cdef epoll_event event
     memset(&event, 0, sizeof(event))
     epoll_ctl(queue.epoll, EPOLL_CTL_DEL, own.transport.descriptor, &event)
+
+
+cdef void await_room(stream_queue_t *queue, stream_lane_t *own, bint awaits) noexcept nogil:
+    """Let sleeps end, too, when the lane's socket has room; or no longer."""
+    cdef epoll_event event
+    memset(&event, 0, sizeof(event))
+    event.events = EPOLLIN | EPOLLOUT if awaits else EPOLLIN
+    event.data.ptr = own
+    epoll_ctl(queue.epoll, EPOLL_CTL_MOD, own.transport.descriptor, &event)
+    own.awaits_room = awaits
 
 
 cdef int queue_add(stream_queue_t *queue, stream_lane_t *own) noexcept nogil:
@@ -479,10 +365,12 @@ cdef int stream_wait(queue_t *base, int milliseconds) noexcept nogil:
     cdef int k
     for i in range(queue.count):
         own = queue.lanes[i]
-        if not own.dead and (own.base.state != LANE_UP or own.transport.pending(&own.transport)):
+        if own.dead:
+            continue
+        if own.base.state != LANE_UP or is_ready(own):
             return 1
-        if own.more:
-            milliseconds = min(milliseconds, <int> UNSENT_MS)
+        if own.full and not own.awaits_room:
+            await_room(queue, own, True)
     n = epoll_wait(queue.epoll, events, EVENTS, milliseconds)
     queue.polls = LOOK_AROUND - 1
     for k in range(n):
@@ -492,7 +380,7 @@ cdef int stream_wait(queue_t *base, int milliseconds) noexcept nogil:
             for i in range(queue.count):
                 if <void *> queue.lanes[i] == events[k].data.ptr:
                     queue.hot = i
-    return 1 if n > 0 or milliseconds <= UNSENT_MS else 0
+    return n > 0
 
 
 cdef void stream_wake(queue_t *base) noexcept nogil:

@@ -2,7 +2,7 @@
 """The queue of lanes over byte streams."""
 
 from rpmem.fabric.stream.memory cimport Domain
-from rpmem.fabric.stream.ops cimport stream_queue_t
+from rpmem.fabric.stream.structs cimport stream_queue_t
 
 
 cdef class Queue:

@@ -21,7 +21,7 @@ cdef class Queue:
         self.domain = domain
         self.c.base.ops = &STREAM_OPS
         self.c.base.watch = WATCH_RECEIVES if answers else WATCH_POSTS
-        self.c.base.spins = True
+        self.c.base.spins = self.c.base.calls = True
         self.c.epoll = self.c.bell = -1
         try:
             self.c.bell = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)

@@ -181,6 +181,11 @@ cdef class Fabric(Connector):
         return bool(self.device.flushes)
 
     @property
+    def bypasses(self):
+        """True: the device writes."""
+        return True
+
+    @property
     def lane_limit(self):
         """The highest number of lanes a session can have."""
         return max(1, min(self.device.pair_limit, self.device.completion_limit // COMPLETIONS_EACH))
