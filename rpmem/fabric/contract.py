@@ -54,6 +54,10 @@ class Fabric(Protocol):
         """Whether there is a FLUSH that makes earlier WRITEs persistent."""
 
     @property
+    def bypasses(self) -> bool:
+        """Whether a WRITE may reach memory without rpmemd, so that a READ after it proves more."""
+
+    @property
     def encrypts(self) -> bool:
         """Whether `secure` can be called."""
 
@@ -74,10 +78,6 @@ class Fabric(Protocol):
         ProviderUnavailable
             It does not encrypt.
         """
-
-    @property
-    def bypasses(self) -> bool:
-        """Whether a WRITE may reach memory without rpmemd, so that a READ after it proves more."""
 
     @property
     def lane_limit(self) -> int:

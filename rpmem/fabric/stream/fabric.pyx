@@ -64,6 +64,14 @@ cdef class Fabric(Connector):
         self.proofs = list(proofs)
         self.ring = Keyring(nonce, [proof[PROOF_SIZE - KEY:] for proof in self.proofs])
 
+    def new_call(self, int index, bytes proof):
+        """Begin to connect the lane of that number, with a proof if it needs any."""
+        if self.carrier is not None:
+            return Inherited(self.carrier.take_descriptor())
+        if self.ring is None:
+            return Call(self.addresses, proof)
+        return SecretCall(self.addresses, self.ring, index)
+
     def await_answer(self, ConnectedLane lane):
         """A lane has begun to connect."""
         self.joining[(<object> lane).key] = lane
@@ -75,14 +83,6 @@ cdef class Fabric(Connector):
     def next_accepted(self):
         """Return a lane that was accepted and not returned before, or None."""
         return self.accepted.pop(0) if self.accepted else None
-
-    def call(self, int index, bytes data):
-        """Begin to connect the lane of that number, with `data` as proof if it needs any."""
-        if self.carrier is not None:
-            return Inherited(self.carrier.take_descriptor())
-        if self.ring is None:
-            return Call(self.addresses, data)
-        return SecretCall(self.addresses, self.ring, index)
 
     @property
     def commits(self):

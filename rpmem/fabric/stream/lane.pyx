@@ -91,7 +91,7 @@ cdef class FabricLane(ConnectedLane):
     def connect(self, bytes data):
         """Start connecting, with `data` as proof; `Fabric.await_lanes` waits for it."""
         try:
-            self.call = self.domain.fabric.call(self.c.index, data)
+            self.call = self.domain.fabric.new_call(self.c.index, data)
         except OSError as error:
             raise failure(f"lane {self.c.index}", error.strerror or str(error), error.errno,
                           None, ConnectFailed) from error
