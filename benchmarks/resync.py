@@ -5,8 +5,9 @@ the replica is away, and once its program dies without having changed anything; 
 brought up to date by what it is known to have missed, by what differs and, for comparison, by a
 full send of the same bytes. Times are those from the first report of progress to the last, which
 leaves out how files are mapped and lanes connected, and medians of all turns. Bytes are those of
-the control session in both directions and of the ranges sent. The bounds are what CHANGELOG
-promises. FOLDER needs 3 GiB, and is best on tmpfs: all that is measured is memory then.
+the control session in both directions and of the ranges sent. Memory is what the program and its
+target have to themselves at most, beyond what they have at the first report. The bounds are what
+CHANGELOG promises. FOLDER needs 3 GiB, and is best on tmpfs: all that is measured is memory then.
 """
 
 from __future__ import annotations
@@ -80,19 +81,37 @@ class _Wire:
         return self.control + self.data
 
 
+def _own_memory() -> int:
+    """Return the private memory of this process and of its children, in bytes."""
+    children = "".join(each.read_text() for each in Path("/proc/self/task").glob("*/children"))
+    kibibytes = 0
+    for process in ["self", *children.split()]:
+        for line in Path(f"/proc/{process}/status").read_text().splitlines():
+            name, _, value = line.partition(":")
+            kibibytes += int(value.split()[0]) if name == "RssAnon" else 0
+    return kibibytes << 10
+
+
 class _Times:
-    """Takes reports of progress, and the time of the first and the last."""
+    """Takes reports of progress: the time of the first and the last, and the memory at each."""
 
     def __init__(self) -> None:
         self._seen: list[float] = []
+        self._memory: list[int] = []
 
     def __call__(self, done_bytes: int, total_bytes: int, what: str) -> None:
         self._seen.append(time.perf_counter())
+        self._memory.append(_own_memory())
 
     @property
     def seconds(self) -> float:
         """How long it took."""
         return self._seen[-1] - self._seen[0]
+
+    @property
+    def memory(self) -> int:
+        """How much more memory there was at any report than at the first, in bytes."""
+        return max(self._memory) - self._memory[0]
 
 
 def _nothing(*_: Any, **__: Any) -> None:
@@ -108,6 +127,7 @@ class _Bench:
         self._replica = f"local:{folder}/sets a.set"
         self._chance = np.random.default_rng(1)
         self._compares, self._find = rpmem.Replica.compares, Absent.find
+        self.memory = 0
         with rpmem.Pool.create(self._path, _SIZE, self._replica, parts=1) as pool:
             array = pool.array("bytes", _ARRAY, "u1")
             array[:] = self._chance.integers(0, 256, _ARRAY, dtype="u1")
@@ -145,7 +165,10 @@ class _Bench:
         Absent.find = self._find if how == "map" else _nothing  # type: ignore[method-assign]
         with rpmem.Pool.open(self._path, self._replica, progress=times):
             found = wire.all - before
-        return found, times.seconds
+            seconds = times.seconds
+            times(0, 0, "open")
+        self.memory = max(self.memory, times.memory)
+        return found, seconds
 
 
 def _measure(bench: _Bench, wire: _Wire) -> None:
@@ -177,6 +200,7 @@ def _measure(bench: _Bench, wire: _Wire) -> None:
     _line("a program that died and had changed nothing, s", statistics.median(equal))
     _line("  of a full send", statistics.median(equal) / whole)
     _line("  bytes, % of the pool", max(wires["equal"]), 0.5)
+    _line("memory for it, MiB", bench.memory / (1 << 20), _SIZE / 30_000 / (1 << 20) + 16)
 
 
 def main() -> None:
