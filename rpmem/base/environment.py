@@ -26,6 +26,7 @@ RPMEM_PROTOCOL           auto          ``native``: never fall back to PMDK's pro
                                        use it immediately
 RPMEM_LANE_HOSTS         none          hosts, addresses and networks, separated by commas, where
                                        a target may have its lanes, besides where ssh went
+RPMEM_LIBRARIES          the system's  which files libraries are in, see `rpmem.base.libraries`
 ======================== ============= ==========================================================
 """
 

@@ -1,4 +1,4 @@
-"""An installation of rpmem without some compiled parts, as if their libraries were missing."""
+"""An installation of rpmem without some compiled parts."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class Installation:
     lacking : str
         Names of parts, such as ``rpmem.memory.region``.
     broken : str
-        Names of parts that are there, and whose library cannot be loaded.
+        Names of parts that are there and cannot be loaded.
     """
 
     def __init__(self, folder: Path, *lacking: str, broken: tuple[str, ...] = ()) -> None:

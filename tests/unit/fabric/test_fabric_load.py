@@ -142,11 +142,12 @@ def test_the_function_table_of_libfabric_is_put_back() -> None:
     code = """
 providers.load()
 library = ctypes.CDLL("libfabric.so.1")
+from rpmem.base import libraries
 from rpmem.fabric.libfabric import load as _load
 # Were the entry still exchanged, a second turn would keep its own function as the real one and
 # every later fopen() of libfabric would never return.
 for _ in range(3):
-    _load.start_without_kernel_symbols()
+    _load.start_without_kernel_symbols(libraries.opened("libfabric"))
 print(len(names()) > 0)
 """
     assert run(code).strip() == "True"
