@@ -1,8 +1,8 @@
 """The compiled parts of rpmem, and the error for a part that is missing or cannot be loaded.
 
 Parts are imported by name, from Python and by each other. If one was not built, every such import
-ends here and raises `MissingExtension`. No part is linked with a library; `rpmem.base.libraries` has
-those that they open.
+ends here and raises `MissingExtension`. No part is linked with a library: `rpmem.base.libraries`
+opens them.
 """
 
 from __future__ import annotations

@@ -60,3 +60,15 @@ def is_built(name: str) -> bool:
     """Return whether a part is there, without importing it."""
     stem = ROOT / name.replace(".", "/")
     return any(stem.with_name(stem.name + suffix).exists() for suffix in EXTENSION_SUFFIXES)
+
+
+def has_library(name: str) -> bool:
+    """Return whether a library of `rpmem.base.libraries` is on this machine; it is opened."""
+    from rpmem.base import libraries
+    from rpmem.errors import MissingExtension
+
+    try:
+        libraries.opened(name)
+    except MissingExtension:
+        return False
+    return True

@@ -13,6 +13,7 @@ import pytest
 
 from rpmem.base import libraries
 from rpmem.errors import ConfigError, MissingExtension
+from tests.support.without import has_library
 
 ROOT = Path(__file__).resolve().parents[3]
 #: What is done with each library, and how a program does it.
@@ -60,16 +61,8 @@ def said_by(use: str, chosen: str) -> str:
     return done.stdout
 
 
-def is_here(name: str) -> bool:
-    try:
-        libraries.opened(name)
-    except MissingExtension:
-        return False
-    return True
-
-
 def needs(name: str) -> None:
-    if not is_here(name):
+    if not has_library(name):
         pytest.skip(f"{name} is not here")
 
 
@@ -155,11 +148,15 @@ def test_a_replica_does_without_libpmem2_on_both_sides(tmp_path):
     "wish",
     [
         "import os; rpmem.Region.map_parts([(os.open('/dev/zero', os.O_RDWR), 0, 4096)])",
-        "import tempfile; f = tempfile.TemporaryFile(); f.truncate(4096); "
-        "rpmem.Region.map_parts([(f.fileno(), 0, 4096)], force_pmem=True)",
-        "import os, tempfile; os.environ['PMEM_IS_PMEM_FORCE'] = '1'; "
-        "f = tempfile.TemporaryFile(); f.truncate(4096); "
-        "rpmem.Region.map_parts([(f.fileno(), 0, 4096)])",
+        (
+            "import tempfile; f = tempfile.TemporaryFile(); f.truncate(4096); "
+            "rpmem.Region.map_parts([(f.fileno(), 0, 4096)], force_pmem=True)"
+        ),
+        (
+            "import os, tempfile; os.environ['PMEM_IS_PMEM_FORCE'] = '1'; "
+            "f = tempfile.TemporaryFile(); f.truncate(4096); "
+            "rpmem.Region.map_parts([(f.fileno(), 0, 4096)])"
+        ),
     ],
     ids=["device", "forced", "forced by the environment"],
 )
@@ -188,7 +185,7 @@ def test_check_tells_what_does_without_libpmem2(tmp_path):
     assert known.returncode == 0, known.stderr
     text = " ".join(known.stdout.split())
     assert "files on persistent memory are made durable by msync here: libpmem2.so.1 is" in text
-    if is_here("libpmem2"):
+    if has_library("libpmem2"):
         assert "msync" not in run("-m", "rpmem.cli", "check", target).stdout
 
 

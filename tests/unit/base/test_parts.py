@@ -110,7 +110,7 @@ def test_what_a_target_lacks_is_told_to_the_initiator(tmp_path):
     )
     program.chmod(0o755)
     with pytest.raises(
-        rpmem.RpmemError, match="rpmem.memory.region: this part of rpmem was not built"
+        rpmem.RpmemError, match=r"rpmem\.memory\.region: this part of rpmem was not built"
     ):
         rpmem.create(
             f"local:{tmp_path}", "a.set", bytearray(8 << 20), parts=1, command=str(program)
