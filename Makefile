@@ -1,7 +1,7 @@
 # Everything here works on a fresh Debian or Ubuntu with git, make and a shell: what is missing
 # is installed first (Debian packages as root or through sudo, Python packages into .venv).
 .DEFAULT_GOAL := help
-.PHONY: help setup build demo test lint bench peers test-rdma mutants nightly clean
+.PHONY: help setup build demo test lint bench wheel test-wheel peers test-rdma mutants nightly clean
 
 help:  ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' Makefile | expand -t 20
@@ -27,6 +27,14 @@ lint:  ## ruff, mypy, cython-lint, shellcheck
 bench:  ## measure rpmem beside its rivals (ARGS=--help)
 	@scripts/setup bench
 	@.venv/bin/python -m benchmarks $(ARGS)
+
+wheel:  ## make the source archive and a wheel for each CPython that is here, in dist
+	@scripts/setup wheel
+	@scripts/wheel
+
+test-wheel:  ## install the wheels in dist on machines made afresh (as root; ARGS=--help)
+	@scripts/setup wheel
+	@scripts/test-wheel $(ARGS)
 
 peers:  ## talk to the originals: PMDK's librpmem and rpmemd
 	@scripts/setup test
