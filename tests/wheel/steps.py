@@ -33,7 +33,7 @@ with tempfile.TemporaryFile() as file:
 """
 _MAPPED = """
 with open("/proc/self/maps") as maps:
-    print(*sorted({line.split()[-1] for line in maps if "libfabric" in line}))
+    print(*sorted({line.split()[-1] for line in maps if "/libfabric.so" in line}))
 """
 _SSHD = """
 mkdir -p /home/me/.ssh /run/sshd
@@ -139,13 +139,13 @@ def mpi(machine: Chroot) -> str:
     said = machine.user(written("mpi.py", program) + "v/bin/python mpi.py\n" + _CLEAN)
     own = "libfabric=$(readlink -f /usr/lib/*/libfabric.so.1)"
     both = machine.user(f"RPMEM_LIBRARIES={own} v/bin/python mpi.py\n{_CLEAN}")
-    expect(r"\n(?=.*site-packages|.*lib/mpich).*/usr/lib/\S+/libfabric", both)
+    expect(r"\n\S+/lib/mpich/libfabric\.so\S* /usr/lib/\S+/libfabric\.so\S*\n", both)
     machine.root("apt-get -qq remove -y libfabric1")
     lent = machine.user(
         written("lent.py", first_program("local:") + _MAPPED)
         + f"RPMEM_LIBRARIES=libfabric=mpi v/bin/python lent.py\n{_CLEAN}"
     )
-    expect(r"mpich/libfabric", lent)
+    expect(r"\n\S+/lib/mpich/libfabric\.so\S*\n", lent)
     machine.install("libfabric1")
     return f"as it comes: {said.splitlines()[-1]}; both: {both.splitlines()[-1]}"
 
