@@ -102,12 +102,9 @@ def _devices(out: Console) -> None:
 
 def _media(out: Console) -> None:
     """Show what this side makes of persistent memory, if that is less than it could."""
-    from rpmem.errors import MissingExtension
-    from rpmem.memory.device import need_library
+    from rpmem.files.media import why_not_pmem
 
-    try:
-        need_library()
-    except MissingExtension as error:
+    if (error := why_not_pmem()) is not None:
         out.print(f"  note    files on persistent memory are made durable by msync here: {error}")
 
 
