@@ -55,9 +55,7 @@ def test_a_wheel_as_it_has_to_be(made):
 
 def test_what_is_wrong_with_a_wheel_is_said(made):
     assert made(tag="linux") == ["auditwheel gives it no manylinux tag"]
-    assert made(added=["rpmem.libs/libz-1.so.1"]) == [
-        "auditwheel copied in rpmem.libs/libz-1.so.1"
-    ]
+    assert made(added=["rpmem.libs/libz-1.so.1"]) == ["auditwheel copied in rpmem.libs/libz-1.so.1"]
     assert made(more={"rpmem/a.pyx": b""}) == ["rpmem/a.pyx is for a build, and nothing else"]
     large = made(more={"rpmem/large": bytes(contents.MOST_BYTES)})
     assert len(large) == 1
