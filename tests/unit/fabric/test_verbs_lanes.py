@@ -15,7 +15,7 @@ from tests.support.without import Installation
 
 verbs = pytest.importorskip(
     "rpmem.fabric.verbs.api",
-    reason="rpmem.fabric.verbs.fabric is not built here: make setup RDMA=1",
+    reason="libibverbs or librdmacm is not here: make setup RDMA=1",
     exc_type=MissingExtension,
 )
 without_device = pytest.mark.skipif(
