@@ -57,9 +57,14 @@ class Places:
 
     def units(self, ranges: bytes | bytearray) -> NDArray[np.intp]:
         """Return the pages that ranges touch, given as pairs of uint64."""
+        if not ranges:
+            return np.zeros(0, np.intp)
         pairs = pairs_of(ranges).astype(np.int64)
-        low = np.clip(pairs[:, 0], LAYOUT_OFFSET, self._end) - LAYOUT_OFFSET
-        high = np.clip(pairs[:, 0] + pairs[:, 1], LAYOUT_OFFSET, self._end) - LAYOUT_OFFSET
+        if len(pairs) == 1:
+            here = self.span(int(pairs[0, 0]), int(pairs[0].sum()))
+            return np.arange(here.start, here.stop)
+        ends = np.stack([pairs[:, 0], pairs[:, 0] + pairs[:, 1]])
+        low, high = np.minimum(np.maximum(ends, LAYOUT_OFFSET), self._end) - LAYOUT_OFFSET
         first, behind = low // UNIT, -(-high // UNIT)
         counts = np.maximum(behind - first, 0)
         starts = np.cumsum(counts) - counts
@@ -69,6 +74,8 @@ class Places:
     def flags(units: NDArray[np.intp], here: slice) -> Flags:
         """Return which pages of a slice are among some."""
         flags = np.zeros(here.stop - here.start, bool)
+        if not len(units):
+            return flags
         flags[units[(units >= here.start) & (units < here.stop)] - here.start] = True
         return flags
 

@@ -100,6 +100,14 @@ def digests_in(content: bytes) -> Digests:
     return np.frombuffer(content, np.uint32).reshape(-1, _WORDS)
 
 
+def same_digests(left: Digests, right: Digests) -> Flags:
+    """Return which of two rows of digests are the same."""
+    # Not all(axis=1), which takes ten times as long for so few words.
+    first, second, third = (left == right).T
+    same: Flags = first & second & third
+    return same
+
+
 class Verification:
     """What is known of the pages of a pool, and what passes over it have found.
 
@@ -142,9 +150,9 @@ class Verification:
         equal = np.ones(len(seen.mine), bool)
         expected, agreed = self.known[here].copy(), np.ones(len(seen.mine), bool)
         for theirs in seen.theirs:
-            equal &= (theirs == seen.mine).all(axis=1)
-            expected &= (theirs == self._expected[here]).all(axis=1)
-            agreed &= (theirs == seen.theirs[0]).all(axis=1)
+            equal &= same_digests(theirs, seen.mine)
+            expected &= same_digests(theirs, self._expected[here])
+            agreed &= same_digests(theirs, seen.theirs[0])
         agreed |= self.disputed[here]
         self.known[here][seen.moving] = False
         stable = equal & ~seen.moving
@@ -165,7 +173,7 @@ class Verification:
         """All copies have the same of the `stable` pages; the `quiet` ones are not stored to."""
         self.known[here] |= stable
         self.disputed[here] &= ~stable
-        self._expected[here][stable] = digests[stable]
+        np.copyto(self._expected[here], digests, where=stable[:, None])
         self.stored[here] &= ~quiet
         self.doubtful[here] &= ~quiet
 

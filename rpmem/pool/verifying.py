@@ -33,6 +33,7 @@ from rpmem.pool.verification import (
     Verdict,
     Verification,
     digests_in,
+    same_digests,
 )
 
 if TYPE_CHECKING:
@@ -232,7 +233,7 @@ class Verifier:
         def here() -> None:
             mine.append(self._hashed(self._region, begin, length))
             beneath = self._beneath(begin, length)
-            same = beneath is None or (beneath == mine[0]).all(axis=1)
+            same = beneath is None or same_digests(beneath, mine[0])
             rotten.append(np.flatnonzero(~np.asarray(same)))
 
         def ask(number: int) -> None:

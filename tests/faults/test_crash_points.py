@@ -36,9 +36,9 @@ BY_NAME = {operation.name: operation for operation in OPERATIONS}
 
 @pytest.mark.parametrize("name", BY_NAME)
 def test_what_an_operation_leaves_wherever_it_is_cut_off_is_understood(tmpfs, name):
-    figures = cuts.run(BY_NAME[name], SEED, one_in=150, medium=cuts.MEDIA[SEED % 2])
+    figures = cuts.run(BY_NAME[name], SEED, one_in=100, medium=cuts.MEDIA[SEED % 2])
     assert figures.points.total() > 30
-    assert figures.images > 0
+    assert figures.images > 1
     kinds = {kind for _, _, kind in figures.points}
     assert {"store", "flush"} <= kinds
     assert any(kind.startswith("done ") for kind in kinds)

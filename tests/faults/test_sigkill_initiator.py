@@ -38,5 +38,5 @@ def test_nothing_acknowledged_is_lost(tmpfs, record_property):
 
 
 def test_a_broken_daemon_is_found_out(tmpfs):
-    with pytest.raises(AssertionError, match=r"CatalogueCorrupt|words are wrong"):
+    with pytest.raises(AssertionError, match="words are wrong"):
         run_chains("initiator", directories(tmpfs, 1), SEED, 20, faulty_rpmemd.SKIP_FLUSH)

@@ -5,6 +5,7 @@ from libc.stdint cimport uint64_t
 
 cdef enum:
     DIGEST_SIZE = 12          # of the 16 bytes that it makes
+    AT_A_STRETCH = 512 * 1024  # bytes, before others that want the core get it
 
 # Write the digest of each unit of some bytes to `digests`; the last unit may be a shorter one.
 cdef void units_digest(const char *data, uint64_t length, uint64_t unit,

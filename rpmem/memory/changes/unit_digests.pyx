@@ -20,16 +20,26 @@ from rpmem.memory.region cimport Region
 from rpmem.errors import ClosedError, RangeError, UsageError
 
 
+cdef extern from "<sched.h>" nogil:
+    int sched_yield()
+
+
 cdef void units_digest(const char *data, uint64_t length, uint64_t unit,
                        const unsigned char *secret, unsigned char *digests) noexcept nogil:
     cdef uint64_t at = 0
+    cdef uint64_t taken = 0
     cdef XXH128_canonical_t found
     while at < length:
+        if taken >= AT_A_STRETCH:
+            # Calls wait for a core otherwise, until a time slice of milliseconds is over.
+            sched_yield()
+            taken = 0
         XXH128_canonicalFromHash(&found, XXH3_128bits_withSecret(
             data + at, min(unit, length - at), secret, SECRET_SIZE))
         memcpy(digests, found.digest, DIGEST_SIZE)
         digests += DIGEST_SIZE
         at += unit
+        taken += unit
 
 
 def unit_digests(Region region not None, uint64_t offset, uint64_t length, uint64_t unit,
