@@ -41,8 +41,9 @@ STAND_INS: tuple[tuple[str, str, list[str]], ...] = (
     ("no_psm2", "libpsm2.so.2", [f"-Wl,--version-script={PSM2_SYMBOLS}"]),
 )
 
-# Compiled parts that include numpy's headers.
+# Compiled parts that include numpy's headers, and which of its functions these show.
 WITH_NUMPY = ("rpmem.memkind.kinds",)
+NUMPY = [("NPY_TARGET_VERSION", "NPY_2_0_API_VERSION")]
 
 # The hot path checks its ranges itself, once, before it drops the GIL.
 DIRECTIVES = {
@@ -151,6 +152,7 @@ def extension(name: str, source: Path) -> Extension:
         name,
         [str(source)],
         include_dirs=include_dirs(name),
+        define_macros=NUMPY if name in WITH_NUMPY else [],
         depends=sorted(map(str, [*source.parent.glob("*.h"), Path("rpmem/base/library.h")])),
         extra_compile_args=COMPILE,
         extra_link_args=LINK,

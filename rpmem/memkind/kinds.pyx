@@ -1,4 +1,3 @@
-# distutils: define_macros = NPY_TARGET_VERSION=NPY_2_0_API_VERSION
 """Volatile memory for numpy arrays from sources other than malloc: libmemkind.
 
 A kind is handed to numpy as a memory handler (NEP 49). Every array keeps the handler it was made
