@@ -32,7 +32,7 @@ exec chroot "--userspec=$AS" "$ROOT" /usr/bin/env -i "HOME=$HOME_THERE" LC_ALL=C
 
 
 def folder() -> Path:
-    """Return where machines are kept: in the user's cache, as no tool that copies a tree goes there."""
+    """Return where machines are kept: in the user's cache, where no tool copies them."""
     cache = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
     return Path(cache) / "rpmem" / "machines"
 
