@@ -61,6 +61,6 @@ MUTANTS = (
         "use_map",
         "segment.pmem_unit = 64 if",
         "segment.pmem_unit = 1 if",
-        ("tests/unit/memory",),
+        ("tests/unit/memory/test_pmem.py",),
     ),
 )

@@ -31,6 +31,12 @@ exec chroot "--userspec=$AS" "$ROOT" /usr/bin/env -i "HOME=$HOME_THERE" LC_ALL=C
 """
 
 
+def folder() -> Path:
+    """Return where machines are kept: in the user's cache, where no tool copies them."""
+    cache = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
+    return Path(cache) / "rpmem" / "machines"
+
+
 class Failed(Exception):
     """A command in a chroot failed."""
 
@@ -70,6 +76,10 @@ class Chroot:
                 stderr=subprocess.STDOUT,
                 check=True,
             )
+        # The machine sees those of this one. Its own would be read for ever by whoever copies the
+        # folder: /dev/zero has no end.
+        shutil.rmtree(self.base / "dev")
+        (self.base / "dev").mkdir()
         done.touch()
 
     def fresh(self) -> None:

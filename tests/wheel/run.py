@@ -13,8 +13,8 @@ import subprocess
 import sys
 import time
 
-from tests.wheel.chroot import SUITES, Chroot, Failed
-from tests.wheel.make import DIST, WORK
+from tests.wheel.chroot import SUITES, Chroot, Failed, folder
+from tests.wheel.make import DIST
 from tests.wheel.steps import STEPS
 
 #: What is installed beside rpmem: the tools that install it, an MPI, and what its own tests need.
@@ -62,7 +62,7 @@ def _why_not() -> str | None:
 
 def _machine(suite: str, *, again: bool) -> Chroot:
     """Return a machine that is ready, with all wheels that it is going to ask for."""
-    work, version = WORK / "machines", SUITES[suite]
+    work, version = folder(), SUITES[suite]
     wheels = work / f"wheels-{version}"
     wheels.mkdir(parents=True, exist_ok=True)
     tag = f"cp{version.replace('.', '')}"

@@ -11,8 +11,9 @@ from pathlib import Path
 
 import pytest
 
+from tests.mutants import run as mutants
 from tests.wheel import contents, pythons
-from tests.wheel.chroot import SUITES
+from tests.wheel.chroot import SUITES, folder
 from tests.wheel.steps import STEPS, first_program
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -78,6 +79,17 @@ def test_the_pythons_are_those_that_rpmem_supports():
     for version, path in found.items():
         told = subprocess.run([path, "--version"], capture_output=True, text=True, check=True)
         assert told.stdout.startswith(f"Python {version}.")
+
+
+def test_no_copy_of_the_tree_takes_what_wheels_are_made_in(tmp_path, monkeypatch):
+    """A machine in the tree once filled a disk: a copy of its /dev/zero has no end."""
+    assert not folder().is_relative_to(ROOT)
+    tree = tmp_path / "tree"
+    for name in ("wheel", "cython"):
+        (tree / "build" / name).mkdir(parents=True)
+    monkeypatch.setattr(mutants, "ROOT", tree)
+    copied = mutants._copy(tree, tmp_path / "copy")
+    assert [path.name for path in (copied / "build").iterdir()] == ["cython"]
 
 
 def test_the_first_program_of_the_readme_is_what_is_tried():
