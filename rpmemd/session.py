@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import select
 import threading
+import time
 from typing import Any
 
 from rpmem._version import __version__
@@ -62,6 +63,7 @@ from rpmemd.log import Log
 from rpmemd.looking import Looker
 
 _CHUNK = 1 << 16
+GRACE_S = 10.0  # of silence, until an initiator that has lost lanes counts as gone
 
 
 class Stream:
@@ -143,6 +145,7 @@ class Session:
         self._lanes: LaneServer | None = None
         self._reports: list[RpmemError | None] = []
         self._report_lock = threading.Lock()
+        self._ends_at: float | None = None
         self._wake_read, self._wake_write = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
 
     def run(self) -> int:
@@ -185,12 +188,17 @@ class Session:
         poll = select.poll()
         poll.register(self._stream.source, select.POLLIN)
         poll.register(self._wake_read, select.POLLIN)
-        ready = {descriptor for descriptor, _ in poll.poll()}
+        left = self._ends_at and max(self._ends_at - time.monotonic(), 0) * 1000
+        ready = {descriptor for descriptor, _ in poll.poll(left)}
+        if not ready:
+            self._log.warn("the lanes are lost, and nothing is heard of the initiator")
+            self._handle(self._machine.receive_eof())
         if self._wake_read in ready:
             os.read(self._wake_read, _CHUNK)
             self._take_reports()
         if self._stream.source in ready:
             data = self._stream.read()
+            self._ends_at = self._ends_at and time.monotonic() + GRACE_S
             self._handle(self._machine.receive(data) if data else self._machine.receive_eof())
 
     def _handle(self, events: list[Event]) -> None:
@@ -488,4 +496,5 @@ class Session:
                 self._machine.failure(error)
         if any(error is None for error in reports):
             self._machine.failure(ReplicaLost("a lane was disconnected"))
+            self._ends_at = self._ends_at or time.monotonic() + GRACE_S
         self._answer()
