@@ -235,7 +235,7 @@ class Arena:
             "wall": samples.wall,
             "bytes": samples.bytes,
             # CPU time of the driver and its target, and how long they waited for a processor
-            "processor": ran_after - ran,
+            "processor": samples.processor or ran_after - ran,
             "waited": waited_after - waited,
         }
         return entry, taken

@@ -69,11 +69,15 @@ class Job:
 
 @dataclass(frozen=True)
 class Samples:
-    """The times of a job, in nanoseconds: of every operation, and in total."""
+    """The times of a job, in nanoseconds: of every operation, in total, and of the processors.
+
+    The last is 0 where it is measured from outside.
+    """
 
     nanoseconds: NDArray[np.uint64]
     wall: int
     bytes: int
+    processor: int = 0
 
 
 @dataclass
@@ -138,7 +142,8 @@ class Driver:
         if not answer["count"]:
             raise DriverLost(f"no figure came out of {job.op} of {job.size} bytes")
         data = self._exactly(8 * answer["count"], patience)
-        return Samples(np.frombuffer(data, dtype=np.uint64), answer["wall_ns"], answer["bytes"])
+        taken = np.frombuffer(data, dtype=np.uint64)
+        return Samples(taken, answer["wall_ns"], answer["bytes"], answer.get("cpu_ns", 0))
 
     def close(self, patience: float = 30.0) -> None:
         """End it by closing its input."""

@@ -9,6 +9,9 @@ import time
 from array import array
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
+
+from benchmarks.machine import ProcessorClock
 
 #: Most places that one job visits.
 PLACES = 1024
@@ -80,6 +83,14 @@ def measure(call: Callable[..., object], arguments: Sequence[tuple[object, ...]]
     return taken
 
 
+class Timed(NamedTuple):
+    """What a job took: every operation, all of it, and the processors; in nanoseconds."""
+
+    samples: array
+    wall: int
+    processor: int = 0
+
+
 def _work(call: Call, order: Order, gate: threading.Barrier, out: list, index: int) -> None:
     function, arguments = call
     try:
@@ -93,9 +104,10 @@ def _work(call: Call, order: Order, gate: threading.Barrier, out: list, index: i
         out[index] = error
 
 
-def perform(order: Order, calls: Sequence[Call]) -> tuple[array, int]:
-    """Run an order's calls, each in a thread; return the samples and the total time."""
-    gate = threading.Barrier(len(calls))
+def perform(order: Order, calls: Sequence[Call]) -> Timed:
+    """Run an order's calls, each in a thread."""
+    processor = ProcessorClock()
+    gate = threading.Barrier(len(calls), processor.start)
     out: list = [None] * len(calls)
     threads = [
         threading.Thread(target=_work, args=(call, order, gate, out, index))
@@ -106,6 +118,7 @@ def perform(order: Order, calls: Sequence[Call]) -> tuple[array, int]:
     _work(calls[0], order, gate, out, 0)
     for thread in threads:
         thread.join()
+    used = processor.taken()
     broken = [one for one in out if isinstance(one, BaseException)]
     for error in broken:
         if not isinstance(error, threading.BrokenBarrierError):
@@ -113,16 +126,18 @@ def perform(order: Order, calls: Sequence[Call]) -> tuple[array, int]:
     samples = array("Q")
     for _, _, taken in out:
         samples.extend(taken)
-    return samples, max(one[1] for one in out) - min(one[0] for one in out)
+    return Timed(samples, max(one[1] for one in out) - min(one[0] for one in out), used)
 
 
-def answer(order: Order, samples: array, wall: int, size: int | None = None) -> None:
+def answer(order: Order, timed: Timed, size: int | None = None) -> None:
     """Send the times of a job."""
+    samples = timed.samples
     each = order.size if size is None else size
     head = {
         "exchange": order.op,
         "size": order.size,
-        "wall_ns": wall,
+        "wall_ns": timed.wall,
+        "cpu_ns": timed.processor,
         "bytes": each * len(samples),
         "count": len(samples),
     }
@@ -132,13 +147,12 @@ def answer(order: Order, samples: array, wall: int, size: int | None = None) -> 
     out.flush()
 
 
-def serve(hello: dict, handle: Callable[[Order], tuple[array, int]]) -> None:
+def serve(hello: dict, handle: Callable[[Order], Timed]) -> None:
     """Send the hello, then take jobs until there are no more."""
     print(json.dumps(hello), flush=True)
     for line in sys.stdin:
         order = Order.parse(line)
-        samples, wall = handle(order)
-        answer(order, samples, wall)
+        answer(order, handle(order))
 
 
 def serve_calls(hello: dict, calls: Callable[[Order], Sequence[Call]]) -> None:

@@ -87,6 +87,26 @@ def descendants(pids: Iterable[int]) -> set[int]:
         family |= more
 
 
+class ProcessorClock:
+    """The processor time of this process and its descendants, of which there are no new ones."""
+
+    def __init__(self) -> None:
+        # pid_t to clockid_t, as clock_getcpuclockid does it
+        self._clocks = [~pid << 3 | 2 for pid in descendants([os.getpid()])]
+        self._begun = 0
+
+    def start(self) -> None:
+        """Begin to count."""
+        self._begun = self._now()
+
+    def taken(self) -> int:
+        """Return the nanoseconds since `start`."""
+        return self._now() - self._begun
+
+    def _now(self) -> int:
+        return sum(map(time.clock_gettime_ns, self._clocks))
+
+
 def scheduled(pids: Iterable[int]) -> tuple[int, int]:
     """Return how long the threads of these processes ran, and waited for a processor, in ns."""
     ran = waited = 0

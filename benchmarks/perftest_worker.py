@@ -15,7 +15,7 @@ import time
 from array import array
 from collections.abc import Sequence
 
-from benchmarks.jobs import Order, serve
+from benchmarks.jobs import Order, Timed, serve
 
 _PROGRAMS = {"write-lat": "ib_write_lat", "read-lat": "ib_read_lat"}
 _PATIENCE = 60.0
@@ -67,7 +67,7 @@ def main() -> None:
             server.wait()
         lines = re.findall(r"^\s*\d+,\s*([0-9.]+)\s*$", shown, re.MULTILINE)
         samples = array("Q", (int(float(word) * 1000) for word in lines[order.warmup :]))
-        return samples, wall
+        return Timed(samples, wall)
 
     serve({"device": options.device}, handle)
 

@@ -43,6 +43,10 @@ class Setting:
         How many targets.
     ssh : bool
         Start the target through a real ssh server, not as a child process.
+    over : {"", "tcp", "pair"}
+        TCP, for which the target must not be ``local:``, or a pair of sockets, for which it must.
+    encryption : {"", "on", "off"}
+        Of the lanes, where there is a choice.
     """
 
     pool: int = 64 * MIB
@@ -52,6 +56,8 @@ class Setting:
     step: str = "auto"
     replicas: int = 1
     ssh: bool = False
+    over: str = ""
+    encryption: str = ""
 
 
 @dataclass

@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 
 import rpmem
-from benchmarks.jobs import Call, Order, clock_cost, measure, serve
+from benchmarks.jobs import Call, Order, Timed, clock_cost, measure, serve
 from benchmarks.jobs import perform as perform_calls
 
 HEADER = 4096
@@ -199,7 +199,7 @@ def scattered(
     raise SystemExit(f"no such op: {order.op}")
 
 
-def life_cycle(tier: LowTier, order: Order) -> tuple[array, int]:
+def life_cycle(tier: LowTier, order: Order) -> Timed:
     """Run whole life cycles, and time the call named by the op."""
     tier.close(remove=True)
     every = array("Q")
@@ -218,7 +218,7 @@ def life_cycle(tier: LowTier, order: Order) -> tuple[array, int]:
             timed(tier.open, "open")
             tier.close()
         timed(tier.remove, "remove")
-    return every[order.warmup :], time.perf_counter_ns() - begun
+    return Timed(every[order.warmup :], time.perf_counter_ns() - begun)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -235,7 +235,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     tier = LowTier(options) if options.tier == "low" else PoolTier(options)
     tier.create()
 
-    def handle(order: Order) -> tuple[array, int]:
+    def handle(order: Order) -> Timed:
         if order.op in ("create", "open", "remove"):
             return life_cycle(tier, order)
         return perform_calls(order, tier.calls(order))

@@ -336,6 +336,14 @@ class RegistrationFailed(FabricError):
     errno = _errno.ENOMEM
 
 
+class EncryptionRefused(FabricError):
+    """The lanes are not encrypted as one of the two sides wants it."""
+
+    code = "encryption-refused"
+    errno = _errno.EACCES
+    hint = "encryption='off' goes without, where nobody else reaches the network"
+
+
 class ConnectFailed(FabricError, ConnectionError):
     """A lane could not be connected."""
 

@@ -6,6 +6,7 @@ import os
 import resource
 import sys
 
+from rpmem.base.values import replace
 from rpmem.errors import ConfigError, MissingExtension, PoolSetError, RpmemError
 from rpmemd import config as configuration
 from rpmemd.database import Database, removal_status
@@ -68,6 +69,9 @@ def serve(config: configuration.Config, log: Log, database: Database) -> int:
     # Set by sshd to show where the initiator reached us: "client port server port".
     words = os.environ.get("SSH_CONNECTION", "").split()
     peer, address = (words[0], words[2]) if len(words) == 4 else ("127.0.0.1", "127.0.0.1")
+    if not words and config.encryption == "required":
+        # Nothing leaves the machine of whoever started us as a child.
+        config = replace(config, encryption="allowed")
     try:
         # Anything that a library prints to stdout must not end up between the messages.
         sink = os.dup(1)

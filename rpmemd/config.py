@@ -1,7 +1,7 @@
 """rpmemd's command line and configuration files.
 
 The options, files, exit codes and the order of precedence are those of PMDK's rpmemd; `protocol`,
-`provider`, `file-mode`, `spin-us` and `forced-command` are ours.
+`provider`, `file-mode`, `spin-us`, `encryption` and `forced-command` are ours.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ GLOBAL_FILE = "/etc/rpmemd/rpmemd.conf"
 USER_FILE = ".rpmemd.conf"
 LEVELS = ("err", "warn", "notice", "info", "debug")
 PROTOCOLS = ("native", "pmdk", "both")
+ENCRYPTIONS = ("required", "allowed", "off")
 BAD_USAGE = 255
 
 _SIZE_LIMIT = 1 << 20
@@ -49,6 +50,7 @@ Options:
       --provider <list>         libfabric providers to offer, separated by commas
       --file-mode <mode>        permissions of new files, octal (0600)
       --spin-us <n>             microseconds to poll before going to sleep
+      --encryption <which>      of lanes: required, allowed or off
       --forced-command          for authorized_keys: accept only --remove from the client's command
 All long options except the first five, help, version and forced-command may also be set by a line
 "option = value" in /etc/rpmemd/rpmemd.conf or $HOME/.rpmemd.conf; the command line wins."""
@@ -79,6 +81,8 @@ class Config(Record):
         Permissions of new pool set files, parts and logs, regardless of the umask.
     spin_us : int or None
         How long to poll before sleeping; None leaves the choice to the service.
+    encryption : {"required", "allowed", "off"}
+        Whether lanes to other machines have to be encrypted, or must not be.
     forced_command : bool
         Whether an authorized_keys line started us.
     """
@@ -97,6 +101,7 @@ class Config(Record):
     providers: tuple[str, ...] = ()
     file_mode: int = PRIVATE
     spin_us: int | None = None
+    encryption: str = "allowed"
     forced_command: bool = False
 
 
@@ -196,6 +201,7 @@ _VALUES: dict[str, tuple[str, Callable[[str], Any]]] = {
     "provider": ("providers", _names),
     "file-mode": ("file_mode", _mode),
     "spin-us": ("spin_us", _number(_LONGEST_SPIN)),
+    "encryption": ("encryption", _one_of(*ENCRYPTIONS)),
 }
 _SWITCHES = ("persist-apm", "persist-general", "use-syslog")
 _ONLY_ON_THE_COMMAND_LINE = ("force", "pool-set", "forced-command")

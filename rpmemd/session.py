@@ -34,6 +34,7 @@ from rpmem.control.events import (
 from rpmem.control.handshake import Protocol, detect, pack_status
 from rpmem.control.messages import (
     EPOCHS,
+    NONCE_SIZE,
     STAGING,
     Create,
     Digest,
@@ -47,10 +48,17 @@ from rpmem.control.messages import (
     features,
 )
 from rpmem.control.pmdk_target import PmdkTargetSession
-from rpmem.control.proof import new_token
+from rpmem.control.proof import new_token, pack_proof
 from rpmem.control.target import TargetSession
 from rpmem.control.target_machine import TargetMachine, TargetState
-from rpmem.errors import AttributesRefused, EpochRefused, ReplicaLost, RpmemError, VersionMismatch
+from rpmem.errors import (
+    AttributesRefused,
+    EncryptionRefused,
+    EpochRefused,
+    ReplicaLost,
+    RpmemError,
+    VersionMismatch,
+)
 from rpmem.fabric.providers import SOCKETPAIR, STREAM
 from rpmem.files.attributes import PoolAttributes, keeps_record
 from rpmemd import boot, records
@@ -258,6 +266,7 @@ class Session:
     def _serve(self, request: Create | Open) -> None:
         """Create or open the pool, register it, listen, answer."""
         self._check_protocol()
+        self._check_encryption(request)
         self._log_request(request)
         if isinstance(request, Create):
             attributes = PoolAttributes.unpack(request.attributes) if request.attributes else None
@@ -342,6 +351,19 @@ class Session:
                 hint="the option is protocol, in rpmemd.conf or on the command line",
             )
 
+    def _check_encryption(self, request: Create | Open) -> None:
+        """Refuse what the administrator does not want of the lanes."""
+        if request.encrypt and self._config.encryption == "off":
+            raise EncryptionRefused(
+                "this rpmemd is configured not to encrypt lanes",
+                hint="encryption='off' goes without; the option here is encryption",
+            )
+        if not request.encrypt and self._config.encryption == "required":
+            raise EncryptionRefused(
+                "this rpmemd accepts only encrypted lanes",
+                hint="provider='stream' encrypts them, unless encryption is off",
+            )
+
     def _admission(self, tokens: tuple[bytes, ...]) -> Admission:
         if self._dialect is PMDK:
             return PeerAdmission(self._peer, len(tokens), self._log)
@@ -381,6 +403,9 @@ class Session:
         )
         self._lanes = lanes
         tokens = tuple(new_token() for _ in range(lanes.granted))
+        nonce = os.urandom(NONCE_SIZE) if request.encrypt else None
+        if nonce is not None:
+            lanes.fabric.secure(nonce, [pack_proof(*pair) for pair in enumerate(tokens)])
         answer = Ready(
             provider=lanes.fabric.provider,
             address=self._address,
@@ -399,6 +424,7 @@ class Session:
             message_size=lanes.message_size,
             window=self._dialect.window,
             zeroed=pool.zeroed,
+            nonce=nonce,
             **self._standing(),
         )
         lanes.start(self._admission(tokens))
@@ -413,6 +439,7 @@ class Session:
         self._log.notice(
             f"serving {request.pool_set}: {size} bytes on a {pool.region.medium} medium, "
             f"{lanes.granted} lanes over {lanes.fabric.provider}"
+            + (", encrypted" if nonce is not None else "")
         )
 
     def _carrier(self, providers: tuple[str, ...]) -> int | None:

@@ -35,6 +35,8 @@ def environment(setting: Setting, room: Room) -> dict[str, str]:
         variables["RPMEM_SPIN_US"] = str(SPIN_US[setting.polling])
     if setting.medium == "pmem":
         variables["PMEM_IS_PMEM_FORCE"] = "1"
+    if setting.encryption:
+        variables["RPMEM_ENCRYPTION"] = setting.encryption
     return variables
 
 
@@ -51,6 +53,10 @@ def start(tier: str, room: Room, setting: Setting) -> Opened:
             sshd = room.sshd()
             variables["RPMEM_SSH"] = str(sshd.ssh)
             targets.append(f"127.0.0.1:{sshd.port}")
+            commands.append(daemon(room, setting, "--poolset-dir", str(sets)))
+        elif setting.over == "tcp":
+            variables["RPMEM_SSH"] = str(room.no_ssh())
+            targets.append("127.0.0.1")
             commands.append(daemon(room, setting, "--poolset-dir", str(sets)))
         else:
             targets.append(f"local:{sets}")

@@ -26,6 +26,8 @@ RPMEM_PROTOCOL           auto          ``native``: never fall back to PMDK's pro
                                        use it immediately
 RPMEM_LANE_HOSTS         none          hosts, addresses and networks, separated by commas, where
                                        a target may have its lanes, besides where ssh went
+RPMEM_ENCRYPTION         auto          of lanes to other machines: ``on`` refuses providers that
+                                       cannot, ``off`` goes without
 ======================== ============= ==========================================================
 """
 
@@ -45,6 +47,7 @@ DEFAULT_COMMAND = "rpmemd"
 DEFAULT_TIMEOUT_S = 30.0
 LAUNCHERS = ("auto", "openssh", "paramiko")
 PROTOCOLS = ("auto", "native", "pmdk")
+ENCRYPTIONS = ("auto", "on", "off")
 
 _UINT_MAX = 0xFFFFFFFF
 _INT_MAX = 0x7FFFFFFF
@@ -94,6 +97,8 @@ class Environment:
         ``RPMEM_PROTOCOL``, one of `PROTOCOLS`.
     lane_hosts : tuple of str
         ``RPMEM_LANE_HOSTS``, see `hosts_in`.
+    encryption : str
+        ``RPMEM_ENCRYPTION``, one of `ENCRYPTIONS`.
     """
 
     ssh: str = "ssh"
@@ -110,6 +115,7 @@ class Environment:
     spin_us: int | None = None
     protocol: str = "auto"
     lane_hosts: tuple[str, ...] = ()
+    encryption: str = "auto"
     ssh_is_set: bool = field(default=False, compare=False)
     # Taking the next item of a cycle is one step in C: no two threads get the same one.
     _turns: Iterator[str] = field(init=False, repr=False, compare=False)
@@ -152,6 +158,7 @@ class Environment:
             spin_us=_spin(source, "RPMEM_SPIN_US"),
             protocol=_choice(source, "RPMEM_PROTOCOL", PROTOCOLS),
             lane_hosts=_hosts(source, "RPMEM_LANE_HOSTS"),
+            encryption=_choice(source, "RPMEM_ENCRYPTION", ENCRYPTIONS),
             ssh_is_set=bool(source.get("RPMEM_SSH")),
         )
 
@@ -227,6 +234,20 @@ def protocol_of(given: str | None, environment: Environment) -> str:
             f"there is no protocol {protocol!r}", hint=f"Protocols are {', '.join(PROTOCOLS)}"
         )
     return protocol
+
+
+def encryption_of(given: str | None, environment: Environment) -> str:
+    """Return what is wanted of encryption: the caller's word, or the environment's if that is None.
+
+    Raises
+    ------
+    UsageError
+        There is no such word.
+    """
+    wanted = environment.encryption if given is None else given
+    if wanted not in ENCRYPTIONS:
+        raise UsageError(f"encryption is one of {', '.join(ENCRYPTIONS)}, not {wanted!r}")
+    return wanted
 
 
 def timeout_of(given: object) -> float:

@@ -154,6 +154,7 @@ def _probe(out: Console, target: Target, session: SessionKeywords) -> None:
     with _step(out, f"create {name} and connect to it") as found:
         replica = create(target, name, memory, attributes=attributes, parts=1, **session)
         found += [replica.provider, replica.step, f"{replica.nlanes} lanes"]
+        found += [f"encryption {replica.encryption}"]
     try:
         with _step(out, "make bytes durable and read them back") as found:
             found += _exchange(replica, memory)

@@ -31,7 +31,9 @@ def pool_facts(pool: Pool) -> Table:
 
 def replica_facts(replicas: list[Replica]) -> Table:
     """Return a table of the replicas of an open pool, one row each."""
-    facts = table("replica", "provider", "lanes", "step", "medium", "level", right=("lanes",))
+    facts = table(
+        "replica", "provider", "lanes", "step", "medium", "level", "encryption", right=("lanes",)
+    )
     for replica in replicas:
         facts.add_row(
             f"{replica.target} {replica.pool_set}",
@@ -40,6 +42,7 @@ def replica_facts(replicas: list[Replica]) -> Table:
             replica.step,
             replica.medium,
             replica.level,
+            replica.encryption,
         )
     return facts
 

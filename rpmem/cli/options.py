@@ -49,6 +49,7 @@ _SESSION = (
     _TIMEOUT,
     _LAUNCHER,
     click.option("--protocol", help="native, pmdk or auto."),
+    click.option("--encryption", help="Of lanes to other machines: on, off or auto."),
     click.option(
         "--lane-hosts", help="Hosts to which lanes may go, besides the one that ssh reached."
     ),

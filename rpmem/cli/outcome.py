@@ -64,6 +64,7 @@ def _as_json(pool: Pool, replicas: list[Replica], given_up: list[Parting]) -> di
                 "step": replica.step,
                 "medium": replica.medium,
                 "level": replica.level,
+                "encryption": replica.encryption,
             }
             for replica in replicas
         ],

@@ -39,6 +39,7 @@ MIN_VERSION: Final = 2
 
 ATTRIBUTES_SIZE: Final = 104
 TOKEN_SIZE: Final = 32
+NONCE_SIZE: Final = 16
 BOOT_SIZE: Final = 16
 #: A record of a copy, as one slot of it lies there.
 MAX_RECORD_SIZE: Final = 8128
@@ -157,7 +158,8 @@ class Create(Message):
 
     ``parts`` > 0: the target may write the pool set file, with that many parts, if it is missing.
     ``attributes`` is None for pool sets without headers. ``message_size`` is the largest in-band
-    message the initiator will send; ``threads`` 0 leaves their number to the target.
+    message the initiator will send; ``threads`` 0 leaves their number to the target. Lanes have to
+    be encrypted if ``encrypt`` says so.
     """
 
     KIND: ClassVar[Kind] = Kind.CREATE
@@ -170,6 +172,7 @@ class Create(Message):
     parts: int = wire(Integer(0, 1024), default=0)
     step: str = wire(Token(), default="auto")
     threads: int = wire(Integer(0, MAX_LANES), default=0)
+    encrypt: bool = wire(Boolean(), default=False)
 
 
 class Open(Message):
@@ -183,6 +186,7 @@ class Open(Message):
     message_size: int = wire(_MESSAGE_SIZE)
     step: str = wire(Token(), default="auto")
     threads: int = wire(Integer(0, MAX_LANES), default=0)
+    encrypt: bool = wire(Boolean(), default=False)
 
 
 class SetAttributes(Message):
@@ -284,7 +288,7 @@ class Ready(Message):
     size, and the pool is reached only through messages. ``zeroed``: this session made all files of
     the pool, so that everything behind their headers is zero. ``record`` is that of this copy, and
     ``damage`` says why the one that is there cannot be believed. ``boot`` is drawn anew whenever
-    the machine starts.
+    the machine starts. With a ``nonce``, drawn for this session, its lanes are encrypted.
     """
 
     KIND: ClassVar[Kind] = Kind.READY
@@ -303,6 +307,7 @@ class Ready(Message):
     record: bytes | None = wire(OrNone(_RECORD), default=None, repr=False)
     damage: str | None = wire(OrNone(Text(500)), default=None)
     boot: bytes | None = wire(OrNone(Binary(BOOT_SIZE)), default=None)
+    nonce: bytes | None = wire(OrNone(Binary(NONCE_SIZE)), default=None)
 
     def complaint(self) -> str | None:  # noqa: D102
         if self.record is not None and self.damage is not None:
@@ -318,6 +323,8 @@ class Ready(Message):
             return f"grants {len(self.lanes)} lanes where {request.lanes} were asked for"
         if self.provider not in request.providers:
             return f"chose the provider {self.provider}, which was not offered"
+        if self.nonce is not None and not request.encrypt:
+            return "encrypts lanes without being asked"
         if self.pool_size < request.pool_size:
             return f"grants {self.pool_size} bytes where {request.pool_size} were asked for"
         if self.message_size > request.message_size:

@@ -10,7 +10,7 @@ file, against each fabric.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Protocol, TypeAlias
 
 if TYPE_CHECKING:
@@ -56,6 +56,28 @@ class Fabric(Protocol):
     @property
     def bypasses(self) -> bool:
         """Whether a WRITE may reach memory without rpmemd, so that a READ after it proves more."""
+
+    @property
+    def encrypts(self) -> bool:
+        """Whether `secure` can be called."""
+
+    def secure(self, nonce: bytes, proofs: Sequence[bytes]) -> None:
+        """Encrypt all lanes that are made from now on, by the tokens in their proofs.
+
+        Parameters
+        ----------
+        nonce : bytes
+            Names the session to whoever listens; 16 bytes, drawn for it.
+        proofs : sequence of bytes
+            Of every lane, by its number.
+
+        Raises
+        ------
+        MissingExtension
+            The library for it is missing on this machine.
+        ProviderUnavailable
+            It does not encrypt.
+        """
 
     @property
     def lane_limit(self) -> int:

@@ -19,7 +19,7 @@ from rpmem.fabric.libfabric import startup
 if TYPE_CHECKING:
     from rpmem.fabric.contract import FabricModule, StreamModule, VerbsModule
 
-__all__ = ["SOCKETPAIR", "STREAM", "VERBS", "leads_to", "load"]
+__all__ = ["SOCKETPAIR", "STREAM", "VERBS", "encrypts", "leads_to", "load"]
 
 VERBS: Final = "verbs"
 STREAM: Final = "stream"
@@ -60,6 +60,11 @@ def load(provider: str = "") -> FabricModule:
         if _module is None:
             _module = cast("FabricModule", startup.load())
         return _module
+
+
+def encrypts(provider: str) -> bool:
+    """Return whether lanes over a provider can be encrypted."""
+    return provider == STREAM
 
 
 def leads_to(host: str) -> bool:

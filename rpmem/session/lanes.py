@@ -125,6 +125,9 @@ class Lanes(Handle):
         self._region.pin(_USE)
         self._uses_region = True
         self._opened = self._open(ready.provider, host, ready.port)
+        proofs = [pack_proof(number, grant.token) for number, grant in enumerate(ready.lanes)]
+        if ready.nonce is not None:
+            self.fabric.secure(ready.nonce, proofs)
         limits = self._limits = (
             Limits.native(ready, paces=self.fabric.paces) if self._native else Limits.pmdk(ready)
         )
@@ -147,7 +150,7 @@ class Lanes(Handle):
             self.lanes.append(lane)
             lane.aim(grant.address, grant.key, ready.staging or ready.pool_size)
             if self._native:
-                lane.connect(pack_proof(number, grant.token))
+                lane.connect(proofs[number])
             else:
                 # PMDK's rpmemd uses the k-th connection as lane k.
                 lane.connect(b"")

@@ -19,6 +19,7 @@ class ReachKeywords(TypedDict, total=False):
     command: str | None
     protocol: str | None
     lane_hosts: str | None
+    encryption: str | None
 
 
 class SessionKeywords(ReachKeywords, total=False):
@@ -50,6 +51,8 @@ class SessionOptions:
     lane_hosts : str, optional
         Hosts, addresses and networks, separated by commas, to which lanes may go besides the host
         that ssh reached.
+    encryption : str, optional
+        ``"auto"``, ``"on"`` or ``"off"``, see `rpmem.session.encryption.asked`.
     """
 
     nlanes: int | None = None
@@ -60,10 +63,19 @@ class SessionOptions:
     command: str | None = None
     protocol: str | None = None
     lane_hosts: str | None = None
+    encryption: str | None = None
 
     def __post_init__(self) -> None:
         environment.timeout_of(self.timeout)
-        for name in ("provider", "step", "launcher", "command", "protocol", "lane_hosts"):
+        for name in (
+            "provider",
+            "step",
+            "launcher",
+            "command",
+            "protocol",
+            "lane_hosts",
+            "encryption",
+        ):
             environment.check_text(name, getattr(self, name))
 
     def for_target(self, target: Target) -> SessionOptions:
@@ -86,4 +98,5 @@ class SessionOptions:
             "command": self.command,
             "protocol": self.protocol,
             "lane_hosts": self.lane_hosts,
+            "encryption": self.encryption,
         }

@@ -65,6 +65,9 @@ class Replica(Closing, Calls):
         Number of lanes granted: this many threads can persist at once.
     provider : str
         What carries them: ``"verbs"``, or a provider of libfabric such as ``"tcp"``.
+    encryption : str
+        What keeps others from reading and changing the pool's bytes on their way: ``"TLS 1.3"``, or
+        ``"none: "`` and the reason.
     attributes : PoolAttributes or None
         What the pool's header says; None for a pool without one.
     step : str
@@ -101,7 +104,7 @@ class Replica(Closing, Calls):
         self.target = target
         self.pool_set = pool_set
         self.nlanes = 0
-        self.step = self.medium = self.provider = ""
+        self.step = self.medium = self.provider = self.encryption = ""
         self.zeroed = self.staged = False
         self.pool_size = 0
         self.attributes: PoolAttributes | None = None

@@ -15,7 +15,7 @@ from rpmem._version import __version__
 from rpmem.base import environment as _environment
 from rpmem.base import hardware, interrupts
 from rpmem.base import logs as _logs
-from rpmem.base.environment import Environment, hosts_in, protocol_of
+from rpmem.base.environment import Environment, encryption_of, hosts_in, protocol_of
 from rpmem.base.steps import COMMIT
 from rpmem.base.target import Target, require_name
 from rpmem.control import pmdk
@@ -24,6 +24,7 @@ from rpmem.control.initiator_machine import InitiatorMachine
 from rpmem.control.messages import MAX_LANES, Create, Hello, Open, Ready, features
 from rpmem.control.pmdk_initiator import PmdkInitiatorSession
 from rpmem.errors import (
+    EncryptionRefused,
     LaneRefused,
     ProviderUnavailable,
     ReplicaLost,
@@ -36,6 +37,8 @@ from rpmem.files.attributes import PoolAttributes, require_attributes
 from rpmem.launch import launch
 from rpmem.memory.region import Region
 from rpmem.session.channel import Channel, LegacySpoken
+from rpmem.session.encryption import asked as asked_for
+from rpmem.session.encryption import described, require
 from rpmem.session.options import ReachKeywords, SessionOptions
 from rpmem.session.removal import remove_pool
 from rpmem.session.replica import Replica
@@ -70,6 +73,9 @@ class _Start:
         self._choose_provider = not (
             options.provider or environment.provider or options.step == COMMIT.name
         )
+        self._encryption = encryption_of(options.encryption, environment)
+        if self._encryption == "on":
+            self._choose_provider = False
         self._target = target
         self._region = region
         self._owns_region = owns_region
@@ -96,6 +102,11 @@ class _Start:
 
     def pmdk(self, request: Create | Open) -> tuple[Replica, Ready]:
         """Begin a session in PMDK's protocol."""
+        if self._encryption == "on" and not self._target.is_local:
+            raise EncryptionRefused(
+                "PMDK's protocol does not encrypt lanes, and encryption is on",
+                where=str(self._target),
+            )
         log.warning(
             "%s: the target speaks PMDK's protocol, which does not authenticate its lanes",
             self._target,
@@ -253,8 +264,8 @@ def create(
     **session
         `provider` (``verbs``, or one of libfabric's), `step`, `launcher`, `command` (instead of
         ``RPMEM_CMD``), `timeout` (seconds without any progress), `protocol` (``native`` or
-        ``pmdk``, instead of ``RPMEM_PROTOCOL``) and `lane_hosts` (instead of
-        ``RPMEM_LANE_HOSTS``), see `rpmem.session.options.SessionOptions`.
+        ``pmdk``, instead of ``RPMEM_PROTOCOL``), `lane_hosts` (instead of
+        ``RPMEM_LANE_HOSTS``) and `encryption`, see `rpmem.session.options.SessionOptions`.
 
     Raises
     ------
@@ -324,6 +335,7 @@ class _Asked(TypedDict):
     providers: tuple[str, ...]
     message_size: int
     step: str
+    encrypt: bool
 
 
 def _request(asked: _Asked, creation: _Creation | None) -> Create | Open:
@@ -349,7 +361,10 @@ def _start(
     lane_hosts = _lane_hosts(options.lane_hosts, environment)
     if creation is not None and creation.attributes is not None:
         require_attributes(creation.attributes)
-    provider = options.provider or environment.provider or DEFAULT_PROVIDER
+    encryption = encryption_of(options.encryption, environment)
+    on = encryption == "on" and not target.is_local
+    default = _fabric.STREAM if on else DEFAULT_PROVIDER
+    provider = options.provider or environment.provider or default
     spin_us = DEFAULT_SPIN_US if environment.spin_us is None else environment.spin_us
     lanes = _lane_count(options.nlanes, environment.max_nlanes)
     owns_region = not isinstance(buffer, Region)
@@ -363,6 +378,7 @@ def _start(
             "providers": (provider,),
             "message_size": _MESSAGE_SIZE,
             "step": options.step,
+            "encrypt": protocol != "pmdk" and asked_for(encryption, target, provider),
         }
         start = _Start(target, region, environment, owns_region=owns_region, options=options)
         replica, ready, native = _begin(start, _request(asked, creation), protocol)
@@ -372,6 +388,9 @@ def _start(
             warnings.warn(
                 f"{target}: {len(ready.lanes)} lanes were granted, not {lanes}", stacklevel=2
             )
+        if native and asked["encrypt"]:
+            require(ready, target)
+        replica.encryption = described(ready, encryption, target, native=native)
         replica.connect(
             ready,
             step=options.step,

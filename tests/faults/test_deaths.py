@@ -37,6 +37,8 @@ from tests.support.raw_session import RawSession
 from tests.support.targets import ATTRIBUTES, Node
 from tests.support.traces import Traces
 
+pytestmark = pytest.mark.usefixtures("each_fabric")
+
 ROOT = Path(__file__).resolve().parents[2]
 SIZE = 4 << 20
 PAGE = 4096

@@ -23,6 +23,8 @@ from rpmem.fabric.shared import door
 from tests.support.pair import LISTENING, pair
 from tests.support.raw_session import RawSession
 
+pytestmark = pytest.mark.usefixtures("each_fabric")
+
 MANY = 1100
 SOON = 20.0
 #: Descriptors of a server with two lanes, and then some.

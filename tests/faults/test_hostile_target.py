@@ -24,6 +24,8 @@ from tests.support.pair import pair
 from tests.support.raw_session import BAD_MESSAGE, BAD_RANGE, DONE, FLUSH_FAILED, REPLY, raw_lane
 from tests.support.targets import Node
 
+pytestmark = pytest.mark.usefixtures("each_fabric")
+
 SOON = 20.0
 REFUSED, GARBLED = -3, -4
 

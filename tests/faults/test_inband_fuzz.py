@@ -32,6 +32,8 @@ from tests.support.raw_session import (
     update,
 )
 
+pytestmark = pytest.mark.usefixtures("each_fabric")
+
 PAGE = 4096
 SIZE = 2 << 20
 
@@ -164,7 +166,7 @@ def test_a_message_larger_than_was_agreed_ends_the_lane(session, tmp_path):
     assert not any(medium(tmp_path)[PAGE:])
 
 
-@pytest.mark.parametrize(("provider", "most"), [("tcp", 1 << 20), ("sockets", 65 << 12)])
+@pytest.mark.parametrize(("provider", "most"), [("", 1 << 20), ("sockets", 65 << 12)])
 def test_messages_of_any_size_are_not_granted(tmp_path, provider, most):
     """Buffers for them are held for every lane, however many there are."""
     for number, asked in enumerate((1 << 16, most + 1, MAX_MESSAGE_SIZE)):
@@ -331,7 +333,7 @@ def wrong_proofs(session):
     }
 
 
-@pytest.mark.parametrize("provider", ["tcp", "sockets"])
+@pytest.mark.parametrize("provider", ["", "sockets"])
 def test_wrong_tokens_are_turned_down_and_the_right_one_still_works(tmp_path, provider):
     with RawSession(tmp_path, lanes=2, provider=provider) as session:
         for name, proof in wrong_proofs(session).items():
@@ -415,7 +417,7 @@ def knock(port, data, *, reset=False, linger=0.0):
         client.close()
 
 
-@pytest.mark.parametrize("provider", ["tcp", "sockets"])
+@pytest.mark.parametrize("provider", ["", "sockets"])
 @pytest.mark.parametrize("reset", [False, True], ids=["closing", "resetting"])
 def test_garbage_at_the_port(tmp_path, reset, provider):
     """Before, between and beside the honest lanes."""

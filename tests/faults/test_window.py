@@ -11,6 +11,8 @@ from rpmem.errors import RpmemError
 from tests.support.pair import SIZE, pair
 from tests.support.raw_session import raw_lane
 
+pytestmark = pytest.mark.usefixtures("each_fabric")
+
 SOON = 20.0
 MESSAGE = 8192
 

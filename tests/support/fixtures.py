@@ -10,7 +10,15 @@ from pathlib import Path
 import pytest
 
 from rpmem.base import environment
+from tests.support import fabrics
 from tests.support.sshd import NODE, Sshd, SshdAbsent
+
+
+@pytest.fixture(params=["tcp", "stream"])
+def each_fabric(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Have lanes of tests over each fabric that works anywhere."""
+    monkeypatch.setattr(fabrics, "default", request.param)
+    return str(request.param)
 
 
 @pytest.fixture(scope="session")

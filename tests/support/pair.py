@@ -19,6 +19,7 @@ from rpmem.session.lanes import Lanes
 from rpmemd.admission import TokenAdmission
 from rpmemd.lane_server import Dialect, LaneServer
 from rpmemd.log import Log
+from tests.support import fabrics
 
 SIZE = 1 << 20
 LISTENING = "127.0.0.1"
@@ -52,9 +53,10 @@ class Pair:
         message_size: int = 1 << 16,
         window: int = 4,
         size: int = SIZE,
-        provider: str = "tcp",
+        provider: str = "",
         address: str = LISTENING,
     ) -> None:
+        provider = provider or fabrics.default
         self.address = address
         self.here, self.there = Region.anonymous(size), Region.anonymous(size)
         self.reports: list[RpmemError | None] = []

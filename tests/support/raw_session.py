@@ -20,6 +20,7 @@ from rpmem.files.attributes import PoolAttributes
 from rpmem.launch import launch
 from rpmem.session.channel import Channel
 from rpmem.wire import messages
+from tests.support import fabrics
 from tests.support.compiled import compiled
 from tests.support.targets import ATTRIBUTES
 
@@ -95,7 +96,7 @@ class RawSession:
         size: int = 2 << 20,
         create: bool = True,
         command: str | None = None,
-        provider: str = "tcp",
+        provider: str = "",
         timeout: float = 30.0,
         message_size: int = 1 << 16,
         attributes: PoolAttributes = ATTRIBUTES,
@@ -119,7 +120,7 @@ class RawSession:
             "pool_set": "a.set",
             "pool_size": size,
             "lanes": lanes,
-            "providers": (provider,),
+            "providers": (provider or fabrics.default,),
             "message_size": message_size,
             "step": "auto",
         }
@@ -128,7 +129,7 @@ class RawSession:
             self.ready = self.channel.create(request)
         else:
             self.ready = self.channel.open(Open(**common))
-        self._module = providers.load()
+        self._module = providers.load(self.ready.provider)
         self._fabric = self._module.Fabric(self.ready.provider, "127.0.0.1", self.ready.port)
         self._owned: list[Any] = []
 

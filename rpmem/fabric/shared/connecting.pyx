@@ -8,7 +8,7 @@ import time
 
 cimport cython
 
-from rpmem.errors import DeadlineExceeded
+from rpmem.errors import DeadlineExceeded, ProviderUnavailable
 from rpmem.fabric.shared.lane cimport ConnectedLane
 
 # Seconds between two calls of `check`, which may end the wait.
@@ -21,6 +21,15 @@ cdef class Connector:
 
     cdef object turn(self, double timeout_s):
         raise NotImplementedError
+
+    @property
+    def encrypts(self):
+        """False: what travels on its lanes can be read by others."""
+        return False
+
+    def secure(self, bytes nonce, object proofs):
+        """Encrypt all lanes that are made from now on."""
+        raise ProviderUnavailable(f"lanes over {self.provider} cannot be encrypted")
 
     def await_lanes(self, list lanes, double timeout, object check=None):
         """Wait until every lane of `lanes` is connected.

@@ -18,6 +18,7 @@ import os
 import select
 import socket
 import time
+from collections.abc import Callable
 from typing import ClassVar, Generic, TypeVar
 
 from rpmem.base.remedies import remedy_for
@@ -117,8 +118,8 @@ class Door(Generic[_V]):
     host : str
         The address to listen on; the port is chosen by the system, or from the range that
         libfabric's variables name.
-    visitor : type
-        The kind of visitors.
+    visitor : callable
+        Makes a visitor of a connection and its origin; mostly the kind of visitors itself.
     expected : int
         How many lanes are expected: so many more may wait, and a descriptor is reserved for each.
     tools : int
@@ -136,7 +137,13 @@ class Door(Generic[_V]):
         There is no such address, or there are too few descriptors for the expected lanes.
     """
 
-    def __init__(self, host: str, visitor: type[_V], expected: int = 0, tools: int = 0) -> None:
+    def __init__(
+        self,
+        host: str,
+        visitor: Callable[[socket.socket, tuple[str, int]], _V],
+        expected: int = 0,
+        tools: int = 0,
+    ) -> None:
         self.dropped = 0
         self._visitor = visitor
         self._most_of_one = MOST_OF_ONE + expected

@@ -10,9 +10,12 @@ import os
 import select
 import socket
 from collections.abc import Sequence
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from rpmem.fabric.shared.door import Visitor
+
+if TYPE_CHECKING:
+    from rpmem.fabric.stream.handshake import Handshake
 
 __all__ = ["ANSWER", "PROOF_SIZE", "UNANSWERED_MS", "Call", "Caller", "prepare"]
 
@@ -58,6 +61,7 @@ class Caller(Visitor):
     """A connection that wants to become a lane; `data` is its proof."""
 
     largest = PROOF_SIZE
+    secret: Handshake | None = None
 
     def judge(self) -> bool | None:
         """Look at the request: True, it is whole; False, it never will be; None, wait."""
@@ -83,7 +87,11 @@ class Call:
     ----------
     events : int
         What to wait for, as poll(2) says it.
+    secret : Handshake or None
+        What encrypts the connection.
     """
+
+    secret: Handshake | None = None
 
     def __init__(self, addresses: Sequence[tuple[int, tuple[str, int]]], proof: bytes) -> None:
         self._addresses = list(addresses)
@@ -111,9 +119,7 @@ class Call:
             number = self._open.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
             if number:
                 raise OSError(number, os.strerror(number))
-            if self._unsent:
-                self._unsent = self._unsent[self._open.send(self._unsent, socket.MSG_NOSIGNAL) :]
-            if self._unsent:
+            if not self._has_proved():
                 return False
             self.events = select.POLLIN
             return self._has_answer()
@@ -141,8 +147,17 @@ class Call:
         assert self._socket is not None
         return self._socket
 
+    def _has_proved(self) -> bool:
+        """Go on to prove who this is; whether that is done."""
+        if self._unsent:
+            self._unsent = self._unsent[self._open.send(self._unsent, socket.MSG_NOSIGNAL) :]
+        return not self._unsent
+
+    def _receive(self, most: int) -> bytes:
+        return self._open.recv(most)
+
     def _has_answer(self) -> bool:
-        found = self._open.recv(len(ANSWER) - len(self._answer))
+        found = self._receive(len(ANSWER) - len(self._answer))
         if not found:
             raise OSError(0, "")
         self._answer += found

@@ -3,6 +3,7 @@
 
 from rpmem.fabric.shared.connecting cimport Connector
 from rpmem.fabric.shared.lane cimport ConnectedLane
+from rpmem.fabric.stream.keyring cimport Keyring
 
 
 cdef class Fabric(Connector):
@@ -11,5 +12,7 @@ cdef class Fabric(Connector):
     cdef readonly object carrier      # what pairs of sockets are passed over, if that is wanted
     cdef list addresses               # what the host's name stands for
     cdef list accepted                # lanes of this side that nobody was told of yet
+    cdef readonly Keyring ring        # the keys of encrypted lanes; None: they are not encrypted
+    cdef readonly list proofs         # of those lanes
     cpdef close(self)
     cdef bint proceed(self, ConnectedLane lane) except -1

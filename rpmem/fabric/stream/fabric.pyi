@@ -1,8 +1,10 @@
+from collections.abc import Sequence
 from typing import Self
 
 from rpmem.fabric.shared.connecting import Connector
 from rpmem.fabric.shared.lane import ConnectedLane
 from rpmem.fabric.stream.call import Call
+from rpmem.fabric.stream.keyring import Keyring
 from rpmem.fabric.stream.lane import FabricLane
 from rpmem.fabric.stream.pairs import Inherited
 
@@ -10,6 +12,8 @@ class Fabric(Connector):
     host: str
     listens: bool
     carrier: object
+    ring: Keyring | None
+    proofs: list[bytes]
     def __new__(
         cls,
         provider: str,
@@ -20,10 +24,13 @@ class Fabric(Connector):
         queue_size: int = 0,
         carrier: object = None,
     ) -> Self: ...
+    def new_call(self, index: int, proof: bytes) -> Call | Inherited: ...
     def await_answer(self, lane: ConnectedLane) -> None: ...
     def was_accepted(self, lane: ConnectedLane) -> None: ...
     def next_accepted(self) -> FabricLane | None: ...
-    def call(self, data: bytes) -> Call | Inherited: ...
+    @property
+    def encrypts(self) -> bool: ...
+    def secure(self, nonce: bytes, proofs: Sequence[bytes]) -> None: ...
     @property
     def commits(self) -> bool: ...
     @property

@@ -5,10 +5,14 @@ import socket
 
 from rpmem.base.fork cimport fork_generation
 from rpmem.errors import ConnectFailed, ProviderUnavailable
-from rpmem.fabric.stream.call import Call
-from rpmem.fabric.stream.pairs import Inherited
 from rpmem.fabric.shared.connecting cimport Connector
 from rpmem.fabric.shared.lane cimport ConnectedLane
+from rpmem.fabric.stream.keyring cimport KEY, Keyring
+
+from rpmem.fabric.stream.call import PROOF_SIZE, Call
+from rpmem.fabric.stream.handshake import check
+from rpmem.fabric.stream.pairs import Inherited
+from rpmem.fabric.stream.secret import SecretCall
 
 cdef enum:
     LANE_LIMIT = 1024
@@ -31,6 +35,7 @@ cdef class Fabric(Connector):
         self.unanswered = "is a firewall between the two hosts? lanes need a TCP port of their own"
         self.joining = {}
         self.accepted = []
+        self.proofs = []
         self.carrier = carrier
         self.addresses = []
         if carrier is not None:
@@ -48,6 +53,25 @@ cdef class Fabric(Connector):
         self.joining.clear()
         self.accepted.clear()
 
+    @property
+    def encrypts(self):
+        """True: `secure` can be called."""
+        return True
+
+    def secure(self, bytes nonce not None, object proofs):
+        """Encrypt all lanes that are made from now on; the token of a proof is the key."""
+        check()
+        self.proofs = list(proofs)
+        self.ring = Keyring(nonce, [proof[PROOF_SIZE - KEY:] for proof in self.proofs])
+
+    def new_call(self, int index, bytes proof):
+        """Begin to connect the lane of that number, with a proof if it needs any."""
+        if self.carrier is not None:
+            return Inherited(self.carrier.take_descriptor())
+        if self.ring is None:
+            return Call(self.addresses, proof)
+        return SecretCall(self.addresses, self.ring, index)
+
     def await_answer(self, ConnectedLane lane):
         """A lane has begun to connect."""
         self.joining[(<object> lane).key] = lane
@@ -59,12 +83,6 @@ cdef class Fabric(Connector):
     def next_accepted(self):
         """Return a lane that was accepted and not returned before, or None."""
         return self.accepted.pop(0) if self.accepted else None
-
-    def call(self, bytes data):
-        """Begin to connect a lane, with `data` as proof if it needs any."""
-        if self.carrier is not None:
-            return Inherited(self.carrier.take_descriptor())
-        return Call(self.addresses, data)
 
     @property
     def commits(self):

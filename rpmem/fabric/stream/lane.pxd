@@ -2,6 +2,7 @@
 """A lane over one connected socket."""
 
 from rpmem.fabric.shared.lane cimport ConnectedLane
+from rpmem.fabric.stream.handshake cimport Handshake
 from rpmem.fabric.stream.memory cimport Domain, Memory
 from rpmem.fabric.stream.queue cimport Queue
 from rpmem.fabric.stream.structs cimport stream_lane_t
@@ -16,5 +17,6 @@ cdef class FabricLane(ConnectedLane):
     cdef Memory exposed
     cdef object request
     cdef readonly object call
-    cdef int take_socket(self, int descriptor) except -1
+    cdef Handshake secret             # what encrypts it, or None
+    cdef int take_socket(self, int descriptor, Handshake secret) except -1
     cpdef close(self)

@@ -9,6 +9,7 @@ from libc.stdlib cimport calloc, free, malloc
 
 from rpmem.base.fork cimport fork_generation, is_copy
 from rpmem.fabric.shared.lane cimport ConnectedLane
+from rpmem.fabric.stream.handshake cimport Handshake
 from rpmem.fabric.stream.memory cimport Domain
 from rpmem.fabric.stream.ops cimport STREAM_OPS, queue_add, queue_remove
 from rpmem.fabric.stream.queue cimport Queue
@@ -75,10 +76,13 @@ cdef class FabricLane(ConnectedLane):
         """Set the size of the memory that one-sided operations on this lane reach."""
         self.c.remote_size = size
 
-    cdef int take_socket(self, int descriptor) except -1:
+    cdef int take_socket(self, int descriptor, Handshake secret) except -1:
         """Carry the lane over a connected socket, which belongs to it from now on."""
         cdef int rc
+        self.secret = secret
         self.own.transport = plain_transport(descriptor)
+        if secret is not None:
+            self.own.transport = secret.transport()
         rc = queue_add(&self.queue.c, self.own)
         if rc < 0:
             raise failure(f"lane {self.c.index} cannot be waited for", os.strerror(-rc), -rc)
@@ -87,7 +91,7 @@ cdef class FabricLane(ConnectedLane):
     def connect(self, bytes data):
         """Start connecting, with `data` as proof; `Fabric.await_lanes` waits for it."""
         try:
-            self.call = self.domain.fabric.call(data)
+            self.call = self.domain.fabric.new_call(self.c.index, data)
         except OSError as error:
             raise failure(f"lane {self.c.index}", error.strerror or str(error), error.errno,
                           None, ConnectFailed) from error
@@ -95,23 +99,27 @@ cdef class FabricLane(ConnectedLane):
 
     def connect_over(self, int descriptor):
         """Go on with the socket of a call that was answered."""
-        self.take_socket(descriptor)
+        self.take_socket(descriptor, self.call.secret)
         self.call = None
 
     def accept(self):
         """Accept the request this lane was made for."""
+        cdef Handshake secret = self.request.secret
         answer = self.request.answer
         connection = socket.socket(fileno=self.request.take())
         self.request = None
         try:
             prepare(connection, UNANSWERED_MS)
             # A new connection has room for so few bytes.
-            connection.send(answer, socket.MSG_NOSIGNAL)
+            if secret is None:
+                connection.send(answer, socket.MSG_NOSIGNAL)
+            else:
+                secret.send(answer)
         except OSError as error:
             connection.close()
             raise failure(f"lane {self.c.index}", error.strerror or str(error), error.errno,
                           None, ConnectFailed) from error
-        self.take_socket(connection.detach())
+        self.take_socket(connection.detach(), secret)
         self.connected = True
         self.domain.fabric.was_accepted(self)
 
@@ -137,4 +145,5 @@ cdef class FabricLane(ConnectedLane):
                 self.own.transport.shut(&self.own.transport)
             os.close(self.own.transport.descriptor)
             self.own.transport.descriptor = -1
+        self.secret = None
         self.ended()

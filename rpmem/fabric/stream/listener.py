@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import socket
 from typing import TYPE_CHECKING
 
 from rpmem.fabric.shared.door import Door
 from rpmem.fabric.stream.call import ANSWER, Caller
 from rpmem.fabric.stream.request import Request
+from rpmem.fabric.stream.secret import SecretCaller
 
 if TYPE_CHECKING:
     from rpmem.fabric.contract import Lane
@@ -27,7 +29,7 @@ class TcpListener:
 
     def __init__(self, fabric: Fabric, *, lanes: int = 0) -> None:
         self.fabric = fabric
-        self._door = Door(fabric.host, Caller, lanes)
+        self._door: Door[Caller] = Door(fabric.host, self._met, lanes)
         self.port = self._door.port
 
     def next(self, timeout: float, lanes: dict[int, Lane]) -> Request | Lane | None:
@@ -47,7 +49,13 @@ class TcpListener:
         caller = self._door.next(timeout)
         if caller is None:
             return None
-        return Request(caller.connection, caller.data, caller.peer, ANSWER)
+        return Request(caller.connection, caller.data, caller.peer, ANSWER, caller.secret)
+
+    def _met(self, connection: socket.socket, peer: tuple[str, int]) -> Caller:
+        """Return the visitor that has to prove itself in the way of this session."""
+        if self.fabric.ring is None:
+            return Caller(connection, peer)
+        return SecretCaller(connection, peer, self.fabric.ring, self.fabric.proofs)
 
     def close(self) -> None:
         """Stop listening; established lanes stay. Idempotent."""

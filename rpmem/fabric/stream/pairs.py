@@ -114,6 +114,7 @@ class Inherited:
     """
 
     events: Final = select.POLLOUT
+    secret: Final = None
 
     def __init__(self, descriptor: int) -> None:
         self._descriptor = descriptor

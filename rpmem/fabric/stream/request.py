@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import socket
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from rpmem.fabric.stream.handshake import Handshake
 
 __all__ = ["Request"]
 
@@ -20,15 +24,23 @@ class Request:
         Its origin: address and port.
     answer : bytes
         What the other side gets once the lane exists.
+    secret : Handshake, optional
+        What encrypts the connection.
     """
 
     def __init__(
-        self, connection: socket.socket, data: bytes, peer: tuple[str, int], answer: bytes
+        self,
+        connection: socket.socket,
+        data: bytes,
+        peer: tuple[str, int],
+        answer: bytes,
+        secret: Handshake | None = None,
     ) -> None:
         self._connection = connection
         self.data = data
         self.peer = peer
         self.answer = answer
+        self.secret = secret
 
     def reject(self) -> None:
         """Hang up."""
