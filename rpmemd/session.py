@@ -69,45 +69,10 @@ from rpmemd.hashing import digests_of
 from rpmemd.lane_server import NATIVE, PMDK, LaneServer
 from rpmemd.log import Log
 from rpmemd.looking import Looker
+from rpmemd.stream import Stream
 
 _CHUNK = 1 << 16
 GRACE_S = 10.0  # of silence, until an initiator that has lost lanes counts as gone
-
-
-class Stream:
-    """The initiator, as two file descriptors."""
-
-    def __init__(self, source: int, sink: int) -> None:
-        self.source = source
-        self._sink = sink
-
-    def write(self, data: bytes) -> None:
-        """Write all of `data`; reading will show if the initiator is gone."""
-        view = memoryview(data)
-        while view:
-            try:
-                view = view[os.write(self._sink, view) :]
-            except BlockingIOError:
-                # The process that started us shares it with one that made it non-blocking.
-                _wait_for(self._sink, select.POLLOUT)
-            except OSError:
-                return
-
-    def read(self) -> bytes:
-        """Wait for bytes; an empty result means that the initiator is gone."""
-        while True:
-            try:
-                return os.read(self.source, _CHUNK)
-            except BlockingIOError:
-                _wait_for(self.source, select.POLLIN)
-            except OSError:
-                return b""
-
-
-def _wait_for(descriptor: int, event: int) -> None:
-    poll = select.poll()
-    poll.register(descriptor, event)
-    poll.poll()
 
 
 class Session:
