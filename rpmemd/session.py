@@ -59,6 +59,7 @@ from rpmem.errors import (
     RpmemError,
     VersionMismatch,
 )
+from rpmem.fabric import providers as providers_of_lanes
 from rpmem.fabric.providers import SOCKETPAIR, STREAM
 from rpmem.files.attributes import PoolAttributes, keeps_record
 from rpmemd import boot, records
@@ -92,6 +93,8 @@ class Session:
         The address the initiator came from.
     """
 
+    _ends_at: float | None = None
+
     def __init__(
         self,
         config: Config,
@@ -118,7 +121,6 @@ class Session:
         self._lanes: LaneServer | None = None
         self._reports: list[RpmemError | None] = []
         self._report_lock = threading.Lock()
-        self._ends_at: float | None = None
         self._wake_read, self._wake_write = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
 
     def run(self) -> int:
@@ -414,9 +416,8 @@ class Session:
         """
         if SOCKETPAIR not in providers or "SSH_CONNECTION" in os.environ:
             return None
-        from rpmem.fabric.stream.pairs import can_carry
-
-        return self._stream.source if can_carry(self._stream.source) else None
+        pairs = providers_of_lanes.load(SOCKETPAIR)
+        return self._stream.source if pairs.can_carry(self._stream.source) else None
 
     def _standing(self) -> dict[str, Any]:
         """Return what Ready says of the record, and of what it is worth."""
