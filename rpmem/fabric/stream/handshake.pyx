@@ -16,8 +16,8 @@ from rpmem.fabric.stream.libssl cimport (
     RPMEM_CTRL_MODE, RPMEM_CTRL_SET_MAX_PROTO_VERSION, RPMEM_CTRL_SET_MIN_PROTO_VERSION,
     RPMEM_CTRL_SET_SESS_CACHE_MODE, RPMEM_MODE_ACCEPT_MOVING_WRITE_BUFFER,
     RPMEM_OP_ALLOW_NO_DHE_KEX, RPMEM_OP_ENABLE_MIDDLEBOX_COMPAT, RPMEM_OP_NO_COMPRESSION,
-    RPMEM_OP_NO_TICKET, RPMEM_OP_PREFER_NO_DHE_KEX, RPMEM_READING, RPMEM_SESS_CACHE_OFF,
-    RPMEM_TLS1_3, RPMEM_VERIFY_NONE, RPMEM_VERIFY_PEER, RPMEM_WRITING, libssl, require,
+    RPMEM_OP_NO_TICKET, RPMEM_OP_PREFER_NO_DHE_KEX, RPMEM_SESS_CACHE_OFF,
+    RPMEM_TLS1_3, RPMEM_VERIFY_NONE, RPMEM_VERIFY_PEER, libssl, require,
 )
 from rpmem.fabric.stream.tls cimport (
     RECORD, RECORDS, UNSENT, tls_bio, tls_prepare, tls_push, tls_t, tls_transport,
@@ -190,13 +190,14 @@ cdef class Handshake:
         if self.c.established:
             return True
         with nogil:
+            self.c.starved = False
             n = tls_push(&self.c)
             if n == 0:
                 n = libssl.SSL_do_handshake(self.c.ssl)
             elif n == 1:
-                n = -2
-        if self.c.error == 0 and (n == -2 or (
-                n != 1 and libssl.SSL_want(self.c.ssl) in (RPMEM_READING, RPMEM_WRITING))):
+                n = 0
+                self.c.starved = True
+        if self.c.starved and self.c.error == 0:
             return False
         if n != 1:
             raise self.refusal()

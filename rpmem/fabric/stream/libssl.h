@@ -19,8 +19,6 @@ enum {
 	RPMEM_MODE_ACCEPT_MOVING_WRITE_BUFFER = 2,
 	RPMEM_VERIFY_NONE = 0,
 	RPMEM_VERIFY_PEER = 1,
-	RPMEM_WRITING = 2,
-	RPMEM_READING = 3,
 	RPMEM_RECEIVED_SHUTDOWN = 2,
 	RPMEM_KEY_UPDATE_NOT_REQUESTED = 0,
 	RPMEM_BIO_READ_AGAIN = 0x09, /* BIO_FLAGS_READ and BIO_FLAGS_SHOULD_RETRY */
@@ -67,7 +65,6 @@ typedef unsigned int (*rpmem_server_key)(void *ssl, const char *identity, unsign
 	F(int, SSL_read, (void *ssl, void *where, int size))                                       \
 	F(int, SSL_write, (void *ssl, const void *data, int size))                                 \
 	F(int, SSL_pending, (const void *ssl))                                                     \
-	F(int, SSL_want, (const void *ssl))                                                        \
 	F(int, SSL_key_update, (void *ssl, int kind))                                              \
 	F(int, SSL_shutdown, (void *ssl))                                                          \
 	F(int, SSL_get_shutdown, (const void *ssl))                                                \

@@ -15,8 +15,6 @@ cdef extern from "libssl.h" nogil:
         RPMEM_MODE_ACCEPT_MOVING_WRITE_BUFFER
         RPMEM_VERIFY_NONE
         RPMEM_VERIFY_PEER
-        RPMEM_WRITING
-        RPMEM_READING
         RPMEM_RECEIVED_SHUTDOWN
         RPMEM_KEY_UPDATE_NOT_REQUESTED
         RPMEM_BIO_READ_AGAIN
@@ -62,7 +60,6 @@ cdef extern from "libssl.h" nogil:
         int (*SSL_read)(void *, void *, int) noexcept nogil
         int (*SSL_write)(void *, const void *, int) noexcept nogil
         int (*SSL_pending)(const void *) noexcept nogil
-        int (*SSL_want)(const void *) noexcept nogil
         int (*SSL_key_update)(void *, int) noexcept nogil
         int (*SSL_shutdown)(void *) noexcept nogil
         int (*SSL_get_shutdown)(const void *) noexcept nogil

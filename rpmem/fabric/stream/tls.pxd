@@ -19,6 +19,7 @@ ctypedef struct tls_t:
     int descriptor
     bint established             # the handshake is over; before that, the socket is read directly
     int error                    # the errno that has ended it
+    bint starved                 # OpenSSL has asked for bytes that are not there yet
     # encrypted bytes received: [begin, whole) are whole records
     char *records
     uint32_t begin

@@ -14,7 +14,7 @@ from libc.string cimport memcpy, memmove
 
 from rpmem.fabric.stream.libssl cimport (
     RPMEM_BIO_AGAIN, RPMEM_BIO_CTRL_FLUSH, RPMEM_BIO_READ_AGAIN, RPMEM_BIO_TYPE,
-    RPMEM_KEY_UPDATE_NOT_REQUESTED, RPMEM_READING, RPMEM_RECEIVED_SHUTDOWN, libssl,
+    RPMEM_KEY_UPDATE_NOT_REQUESTED, RPMEM_RECEIVED_SHUTDOWN, libssl,
 )
 from rpmem.fabric.stream.transport cimport transport_t
 from rpmem.wire.lane cimport iovec
@@ -95,6 +95,7 @@ cdef int bio_read(void *bio, char *where, int size) noexcept nogil:
         if errno != EAGAIN and errno != EINTR:
             tls.error = errno
             return -1
+    tls.starved = True
     libssl.BIO_set_flags(bio, RPMEM_BIO_READ_AGAIN)
     return -1
 
@@ -128,7 +129,8 @@ cdef void *tls_bio(tls_t *tls) noexcept nogil:
 cdef ssize_t trouble(tls_t *tls) noexcept nogil:
     """OpenSSL could not go on: 0 if it only needs more bytes, else minus the errno."""
     if tls.error == 0:
-        if libssl.SSL_want(tls.ssl) == RPMEM_READING:
+        # OpenSSL would look into a queue of errors that may hold those of others.
+        if tls.starved:
             return 0
         ended = libssl.SSL_get_shutdown(tls.ssl) & RPMEM_RECEIVED_SHUTDOWN
         tls.error = EPIPE if ended else EBADMSG
@@ -192,6 +194,7 @@ cdef ssize_t tls_receive(transport_t *transport, const iovec *vector, size_t cou
         while done < vector[i].iov_len:
             if tls.begin == tls.whole and libssl.SSL_pending(tls.ssl) == 0:
                 return total
+            tls.starved = False
             n = libssl.SSL_read(tls.ssl, <char *> vector[i].iov_base + done,
                                 <int> min(vector[i].iov_len - done, <size_t> RECORD))
             if n > 0:
@@ -214,6 +217,7 @@ cdef bint tls_pending(const transport_t *transport) noexcept nogil:
 cdef ssize_t write_record(tls_t *tls, const char *data, size_t size, size_t rest) noexcept nogil:
     """Encrypt a record and send it; behind it come `rest` bytes more. 0, or minus the errno."""
     cdef int n
+    tls.starved = False
     if tls.written == tls.renew_every:
         if libssl.SSL_key_update(tls.ssl, RPMEM_KEY_UPDATE_NOT_REQUESTED) != 1:
             return trouble(tls) or -EBADMSG
