@@ -25,6 +25,7 @@ from tests.mutants import (
     records,
     restoring,
     settling,
+    stream,
     tracking,
     verify,
 )
@@ -45,6 +46,7 @@ _MODULES = (
     records,
     restoring,
     settling,
+    stream,
     tracking,
     verify,
 )
