@@ -61,7 +61,8 @@ def remove(config: configuration.Config, log: Log) -> int:
 def serve(config: configuration.Config, log: Log, database: Database) -> int:
     """Serve the initiator on stdin and stdout."""
     try:
-        from rpmemd.session import Session, Stream
+        from rpmemd.session import Session
+        from rpmemd.stream import Stream
     except MissingExtension as error:
         return refuse(error, log, error.errno)
 

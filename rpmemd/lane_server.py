@@ -287,7 +287,8 @@ class LaneServer:
             target=self._guarded, args=(self._accept, admission), name="accept", daemon=True
         )
         thread.start()
-        self._threads.append(thread)
+        # It may have made the service's threads already; `close` awaits it before them.
+        self._threads.insert(0, thread)
 
     def _guarded(
         self, work: Callable[_P, None], *arguments: _P.args, **keywords: _P.kwargs
@@ -424,7 +425,7 @@ class LaneServer:
 
 
 def _first_that_works(
-    providers: tuple[str, ...], address: str, carrier: int | None
+    providers: tuple[str, ...], address: str, carrier: int | None = None
 ) -> tuple[FabricModule, Fabric]:
     """Return the module and the fabric of the first provider that can be used at `address`."""
     problem: RpmemError | None = None

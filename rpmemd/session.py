@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import select
 import threading
+import time
 from typing import Any
 
 from rpmem._version import __version__
@@ -58,6 +59,7 @@ from rpmem.errors import (
     RpmemError,
     VersionMismatch,
 )
+from rpmem.fabric import providers as providers_of_lanes
 from rpmem.fabric.providers import SOCKETPAIR, STREAM
 from rpmem.files.attributes import PoolAttributes, keeps_record
 from rpmemd import boot, records
@@ -68,44 +70,10 @@ from rpmemd.hashing import digests_of
 from rpmemd.lane_server import NATIVE, PMDK, LaneServer
 from rpmemd.log import Log
 from rpmemd.looking import Looker
+from rpmemd.stream import Stream
 
 _CHUNK = 1 << 16
-
-
-class Stream:
-    """The initiator, as two file descriptors."""
-
-    def __init__(self, source: int, sink: int) -> None:
-        self.source = source
-        self._sink = sink
-
-    def write(self, data: bytes) -> None:
-        """Write all of `data`; reading will show if the initiator is gone."""
-        view = memoryview(data)
-        while view:
-            try:
-                view = view[os.write(self._sink, view) :]
-            except BlockingIOError:
-                # The process that started us shares it with one that made it non-blocking.
-                _wait_for(self._sink, select.POLLOUT)
-            except OSError:
-                return
-
-    def read(self) -> bytes:
-        """Wait for bytes; an empty result means that the initiator is gone."""
-        while True:
-            try:
-                return os.read(self.source, _CHUNK)
-            except BlockingIOError:
-                _wait_for(self.source, select.POLLIN)
-            except OSError:
-                return b""
-
-
-def _wait_for(descriptor: int, event: int) -> None:
-    poll = select.poll()
-    poll.register(descriptor, event)
-    poll.poll()
+GRACE_S = 10.0  # of silence, until an initiator that has lost lanes counts as gone
 
 
 class Session:
@@ -124,6 +92,8 @@ class Session:
     peer : str
         The address the initiator came from.
     """
+
+    _ends_at: float | None = None
 
     def __init__(
         self,
@@ -193,12 +163,17 @@ class Session:
         poll = select.poll()
         poll.register(self._stream.source, select.POLLIN)
         poll.register(self._wake_read, select.POLLIN)
-        ready = {descriptor for descriptor, _ in poll.poll()}
+        left = self._ends_at and max(self._ends_at - time.monotonic(), 0) * 1000
+        ready = {descriptor for descriptor, _ in poll.poll(left)}
+        if not ready:
+            self._log.warn("the lanes are lost, and nothing is heard of the initiator")
+            self._handle(self._machine.receive_eof())
         if self._wake_read in ready:
             os.read(self._wake_read, _CHUNK)
             self._take_reports()
         if self._stream.source in ready:
             data = self._stream.read()
+            self._ends_at = self._ends_at and time.monotonic() + GRACE_S
             self._handle(self._machine.receive(data) if data else self._machine.receive_eof())
 
     def _handle(self, events: list[Event]) -> None:
@@ -441,9 +416,8 @@ class Session:
         """
         if SOCKETPAIR not in providers or "SSH_CONNECTION" in os.environ:
             return None
-        from rpmem.fabric.stream.pairs import can_carry
-
-        return self._stream.source if can_carry(self._stream.source) else None
+        pairs = providers_of_lanes.load(SOCKETPAIR)
+        return self._stream.source if pairs.can_carry(self._stream.source) else None
 
     def _standing(self) -> dict[str, Any]:
         """Return what Ready says of the record, and of what it is worth."""
@@ -515,4 +489,5 @@ class Session:
                 self._machine.failure(error)
         if any(error is None for error in reports):
             self._machine.failure(ReplicaLost("a lane was disconnected"))
+            self._ends_at = self._ends_at or time.monotonic() + GRACE_S
         self._answer()

@@ -14,6 +14,8 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Protocol, TypeAlias
 
 if TYPE_CHECKING:
+    import socket
+
     from rpmem.memory.region import Region
 
 __all__ = [
@@ -26,6 +28,7 @@ __all__ = [
     "Queue",
     "Request",
     "StreamModule",
+    "Taker",
     "VerbsModule",
 ]
 
@@ -295,8 +298,27 @@ class FabricModule(Protocol):
         """Listen at the fabric's address for about `lanes` lanes."""
 
 
+class Taker(Protocol):
+    """Takes lanes that the target passes to its parent."""
+
+    def take_descriptor(self) -> int:
+        """Return the descriptor of the next one, which belongs to the caller."""
+
+    def close(self) -> None:
+        """Drop what was passed and not taken. Idempotent."""
+
+
+_Taker: TypeAlias = Taker
+
+
 class StreamModule(FabricModule, Protocol):
-    """What the fabric over sockets takes in addition."""
+    """What the fabric over sockets has and takes in addition."""
+
+    def Taker(self, over: socket.socket, timeout_s: float) -> _Taker:
+        """Take what is passed over a Unix socket, each in so many seconds."""
+
+    def can_carry(self, descriptor: int) -> bool:
+        """Return whether descriptors can be passed over one."""
 
     def Fabric(
         self,

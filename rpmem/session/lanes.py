@@ -27,8 +27,7 @@ from rpmem.session.limits import Limits
 
 if TYPE_CHECKING:
     from rpmem.engine.lanegroup import _Owner
-    from rpmem.fabric.contract import Domain, Fabric, Lane, Memory, Queue
-    from rpmem.fabric.stream.pairs import Taker
+    from rpmem.fabric.contract import Domain, Fabric, Lane, Memory, Queue, Taker
     from rpmem.wire import lane as wire
 
 _USE = "the lanes of a replica"
@@ -235,10 +234,8 @@ class Lanes(Handle):
 
 
 def _taker(carrier: socket.socket | None, timeout_s: float) -> Taker:
-    from rpmem.fabric.stream.pairs import Taker
-
     assert carrier is not None  # nothing else was offered
-    return Taker(carrier, timeout_s)
+    return _fabric.load(_fabric.SOCKETPAIR).Taker(carrier, timeout_s)
 
 
 def choose_step(wanted: str, possible: tuple[str, ...], where: str) -> str:

@@ -8,14 +8,24 @@ from rpmem.fabric.stream.fabric import Fabric
 from rpmem.fabric.stream.lane import FabricLane
 from rpmem.fabric.stream.listener import TcpListener
 from rpmem.fabric.stream.memory import Domain, Memory
-from rpmem.fabric.stream.pairs import PairListener
+from rpmem.fabric.stream.pairs import PairListener, Taker, can_carry
 from rpmem.fabric.stream.queue import Queue
 from rpmem.fabric.stream.request import Request
 
 if TYPE_CHECKING:
     from rpmem.fabric import contract
 
-__all__ = ["Domain", "Fabric", "FabricLane", "Listener", "Memory", "Queue", "Request"]
+__all__ = [
+    "Domain",
+    "Fabric",
+    "FabricLane",
+    "Listener",
+    "Memory",
+    "Queue",
+    "Request",
+    "Taker",
+    "can_carry",
+]
 
 
 def Listener(fabric: contract.Fabric, *, lanes: int = 0) -> TcpListener | PairListener:  # noqa: N802

@@ -76,6 +76,10 @@ cdef class Fabric(Connector):
         """A lane has begun to connect."""
         self.joining[(<object> lane).key] = lane
 
+    def forget(self, ConnectedLane lane):
+        """A lane is closed."""
+        self.joining.pop((<object> lane).key, None)
+
     def was_accepted(self, ConnectedLane lane):
         """A lane of this side exists."""
         self.accepted.append(lane)

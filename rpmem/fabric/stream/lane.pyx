@@ -134,6 +134,7 @@ cdef class FabricLane(ConnectedLane):
         if self.own == NULL:
             return
         if self.call is not None:
+            self.domain.fabric.forget(self)
             self.call.close()
             self.call = None
         if self.request is not None:

@@ -36,10 +36,13 @@ _SLICE_S: Final = 0.05
 def can_carry(descriptor: int) -> bool:
     """Return whether descriptors can be passed over one."""
     try:
-        with socket.socket(fileno=os.dup(descriptor)) as found:
-            return found.family == socket.AF_UNIX and found.type == socket.SOCK_STREAM
+        found = socket.socket(fileno=descriptor)
     except OSError:
         return False
+    try:
+        return found.family == socket.AF_UNIX and found.type == socket.SOCK_STREAM
+    finally:
+        found.detach()
 
 
 class Taker:

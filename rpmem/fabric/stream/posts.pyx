@@ -15,6 +15,8 @@ from rpmem.wire.lane cimport (
 
 cdef int lost(stream_lane_t *own, ssize_t rc) noexcept nogil:
     """The connection is gone, for the reason in `rc`."""
+    if rc == -EPIPE and own.broken:
+        rc = own.broken  # the kernel tells the cause only once
     if own.base.state == LANE_UP:
         own.base.state = LANE_LOST
         own.base.detail = 0 if rc == -EPIPE else <int> -rc

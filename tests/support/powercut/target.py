@@ -21,7 +21,8 @@ from rpmemd import config as configuration
 from rpmemd.__main__ import remove
 from rpmemd.database import Database
 from rpmemd.log import Log
-from rpmemd.session import Session, Stream
+from rpmemd.session import Session
+from rpmemd.stream import Stream
 
 
 class Died(BaseException):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import random
 import socket
 import struct
@@ -185,6 +186,46 @@ def test_a_wait_ends_when_something_comes_or_somebody_rings(wired):
     assert not wired.raw.wait(wired.lane, 10)
     wired.other.sendall(frame(MESSAGE, b"x"))
     assert wired.raw.wait(wired.lane, 5000)
+
+
+def test_a_wait_ends_when_there_is_room_for_what_was_not_sent(wired):
+    """In the middle of a post, and where nothing of it was taken."""
+    wired.other.setblocking(False)
+
+    def fill():
+        while wired.raw.write(wired.lane, bytes(4096), 0) == 0:
+            pass
+
+    def empty():
+        got = 0
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                got += len(wired.other.recv(1 << 20))
+        return got
+
+    for _ in range(3):
+        fill()
+        assert not wired.raw.wait(wired.lane, 10)
+        assert empty() > 4096
+        assert wired.raw.wait(wired.lane, 5000), "there is room"
+        wired.raw.poll(wired.lane)
+    # Who has nothing to send any more sleeps.
+    while empty():
+        wired.raw.poll(wired.lane)
+    wired.raw.poll(wired.lane)
+    assert not wired.raw.wait(wired.lane, 10)
+
+
+def test_the_other_sides_last_words_are_heard(wired):
+    """It says why, hangs up, and is then sent something."""
+    wired.other.sendall(frame(MESSAGE, b"why"))
+    wired.other.close()
+    for _ in range(2):
+        assert wired.raw.write(wired.lane, b"x", 0) == AGAIN
+    assert wired.raw.wait(wired.lane, 10)
+    assert wired.polled(2) == [("receive", b"why"), ("fault", b"")]
+    assert wired.lane.fault == (LOST, 0)
+    assert wired.raw.write(wired.lane, b"x", 0) == LOST
 
 
 # --- what is wrong ------------------------------------------------------------------

@@ -14,7 +14,7 @@ import pytest
 
 from rpmem.base import environment
 from rpmem.base.steps import STEPS
-from rpmem.fabric.libfabric import door
+from rpmem.fabric.shared import door
 from rpmem.pool import superblock
 from rpmem.session.lanes import choose_step
 from rpmem.session.options import SessionOptions

@@ -12,7 +12,8 @@ import pytest
 from rpmem.control.handshake import pack_status
 from rpmem.errors import ProviderUnavailable, ReplicaLost
 from rpmemd import lane_server
-from rpmemd.session import Session, Stream
+from rpmemd.session import Session
+from rpmemd.stream import Stream
 from tests.support.compiled import ROOT
 
 

@@ -15,7 +15,8 @@ from rpmemd.config import Config
 from rpmemd.database import Database
 from rpmemd.lane_server import NATIVE, PMDK
 from rpmemd.log import Log
-from rpmemd.session import Session, Stream
+from rpmemd.session import Session
+from rpmemd.stream import Stream
 
 SIZE = 16 << 20
 OTHER = PoolAttributes(signature=b"TEST\0\0\0\0")
