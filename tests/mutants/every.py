@@ -26,6 +26,7 @@ from tests.mutants import (
     records,
     restoring,
     settling,
+    stream,
     tracking,
     verify,
 )
@@ -47,6 +48,7 @@ _MODULES = (
     records,
     restoring,
     settling,
+    stream,
     tracking,
     verify,
 )

@@ -8,6 +8,7 @@ import shutil
 import socket
 import subprocess
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -30,7 +31,9 @@ class SecretPair(Pair):
     def __init__(self, **options: Any) -> None:
         super().__init__(provider="stream", **options)
         self.nonce = os.urandom(16)
-        self.server.fabric.secure(self.nonce, [pack_proof(*each) for each in enumerate(self.tokens)])
+        self.server.fabric.secure(
+            self.nonce, [pack_proof(*each) for each in enumerate(self.tokens)]
+        )
         self.ready = self.ready.replaced(nonce=self.nonce)
 
     def identity(self, lane: int = 0) -> str:
@@ -155,7 +158,7 @@ def certificate(folder: Path) -> tuple[Path, Path]:
 
 
 def client(port: int, *words: str, patience_s: float = 5.0) -> str:
-    """Run ``openssl s_client`` until the target hangs up or has answered; return what it printed."""
+    """Run ``openssl s_client`` until the target answers or hangs up; return what it printed."""
     command = [openssl(), "s_client", "-connect", f"{LISTENING}:{port}", *words]
     process = subprocess.Popen(
         command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
@@ -202,7 +205,7 @@ def server(*words: str) -> Iterator[tuple[int, Callable[[], str]]]:
     try:
         while b"ACCEPT" not in said:
             assert process.poll() is None, said.decode()
-            reader.join(0.01)
+            time.sleep(0.01)
         yield port, lambda: said.decode("latin-1")
     finally:
         process.kill()
