@@ -40,9 +40,8 @@ MIN_VERSION: Final = 2
 ATTRIBUTES_SIZE: Final = 104
 TOKEN_SIZE: Final = 32
 NONCE_SIZE: Final = 16
-#: The provider whose lanes the target passes over its stdin.
-PASSED: Final = "socketpair"
 BOOT_SIZE: Final = 16
+PASSED: Final = "socketpair"  # the provider whose lanes come over the target's stdin
 #: A record of a copy, as one slot of it lies there.
 MAX_RECORD_SIZE: Final = 8128
 MAX_LANES: Final = 1024

@@ -36,8 +36,8 @@ from rpmem.fabric import providers as _fabric
 from rpmem.files.attributes import PoolAttributes, require_attributes
 from rpmem.launch import launch
 from rpmem.memory.region import Region
-from rpmem.session.channel import Channel, LegacySpoken
 from rpmem.session import encryption as _encryption
+from rpmem.session.channel import Channel, LegacySpoken
 from rpmem.session.options import ReachKeywords, SessionOptions
 from rpmem.session.removal import remove_pool
 from rpmem.session.replica import Replica
