@@ -66,21 +66,18 @@ class Replica(Closing, Calls):
     provider : str
         What carries them: ``"verbs"``, or a provider of libfabric such as ``"tcp"``.
     encryption : str
-        What keeps others from reading and changing the pool's bytes on their way: ``"TLS 1.3"``, or
-        ``"none: "`` and the reason.
+        What protects its bytes on their way: ``"TLS 1.3"``, or ``"none: "`` and the reason.
     attributes : PoolAttributes or None
         What the pool's header says; None for a pool without one.
     step : str
-        How its bytes become durable: ``"send-after-write"``, ``"read-after-write"``,
-        ``"commit"`` or ``"flush"``.
+        How bytes become durable: `send-after-write`, `read-after-write`, `commit` or `flush`.
     medium : str
         What holds it: ``"pmem"``, ``"page"`` (page cache and msync), ``"volatile"``, or
         ``"unknown"`` if the target does not say, as with PMDK's rpmemd.
     boot : bytes or None
         Names the boot that the target's machine is in; None: not known.
     staged : bool
-        Whether the fabric cannot access the pool on the target, as with files that an RDMA device
-        must not pin: data then travels inside messages and is copied.
+        Whether the fabric cannot access the pool on the target: data then travels inside messages.
     level : str
         What an acknowledgement means, one of `LEVELS`: ``"unknown"`` (at least in the target's
         memory; its medium is unknown), ``"visible"`` (in the target's memory) or

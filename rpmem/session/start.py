@@ -24,7 +24,6 @@ from rpmem.control.initiator_machine import InitiatorMachine
 from rpmem.control.messages import MAX_LANES, Create, Hello, Open, Ready, features
 from rpmem.control.pmdk_initiator import PmdkInitiatorSession
 from rpmem.errors import (
-    EncryptionRefused,
     LaneRefused,
     ProviderUnavailable,
     ReplicaLost,
@@ -38,7 +37,7 @@ from rpmem.launch import launch
 from rpmem.memory.region import Region
 from rpmem.session.channel import Channel, LegacySpoken
 from rpmem.session.encryption import asked as asked_for
-from rpmem.session.encryption import described, require
+from rpmem.session.encryption import described, refuse_pmdk, require
 from rpmem.session.options import ReachKeywords, SessionOptions
 from rpmem.session.removal import remove_pool
 from rpmem.session.replica import Replica
@@ -69,13 +68,14 @@ class _Start:
         owns_region: bool,
         options: SessionOptions,
     ) -> None:
+        self._encryption = encryption_of(options.encryption, environment)
         # Only libfabric has the step commit.
         self._choose_provider = not (
-            options.provider or environment.provider or options.step == COMMIT.name
+            options.provider
+            or environment.provider
+            or options.step == COMMIT.name
+            or self._encryption == "on"
         )
-        self._encryption = encryption_of(options.encryption, environment)
-        if self._encryption == "on":
-            self._choose_provider = False
         self._target = target
         self._region = region
         self._owns_region = owns_region
@@ -102,11 +102,7 @@ class _Start:
 
     def pmdk(self, request: Create | Open) -> tuple[Replica, Ready]:
         """Begin a session in PMDK's protocol."""
-        if self._encryption == "on" and not self._target.is_local:
-            raise EncryptionRefused(
-                "PMDK's protocol does not encrypt lanes, and encryption is on",
-                where=str(self._target),
-            )
+        refuse_pmdk(self._encryption, self._target)
         log.warning(
             "%s: the target speaks PMDK's protocol, which does not authenticate its lanes",
             self._target,

@@ -59,6 +59,7 @@ PROMISED = {
     "fabric": (errors.FabricError, errno_module.EIO, Exception),
     "provider-unavailable": (errors.ProviderUnavailable, errno_module.ENOMEDIUM, Exception),
     "registration-failed": (errors.RegistrationFailed, errno_module.ENOMEM, Exception),
+    "encryption-refused": (errors.EncryptionRefused, errno_module.EACCES, Exception),
     "connect-failed": (errors.ConnectFailed, errno_module.ECONNREFUSED, ConnectionError),
     "fabric-failure": (errors.FabricFailure, errno_module.EIO, Exception),
     "replica-lost": (errors.ReplicaLost, errno_module.ECONNRESET, ConnectionError),

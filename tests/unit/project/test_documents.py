@@ -172,7 +172,7 @@ def options_of_rpmemd(texts):
 def options_beside_pmdks(texts):
     """How many options are ours, and that they stand at the end."""
     rows = table(texts["docs/rpmemd.md"], "option", "default")
-    ours = ("protocol", "provider", "file-mode", "spin-us", "forced-command")
+    ours = ("protocol", "provider", "file-mode", "spin-us", "encryption", "forced-command")
     (count,) = re.findall(
         r"those of PMDK's rpmemd, and (\w+) more at the end", texts["docs/rpmemd.md"]
     )
@@ -255,6 +255,7 @@ def variables(texts):
         "RPMEM_SPIN_US": DEFAULT_SPIN_US if fresh.spin_us is None else fresh.spin_us,
         "RPMEM_PROTOCOL": fresh.protocol,
         "RPMEM_LANE_HOSTS": "none" if fresh.lane_hosts == () else fresh.lane_hosts,
+        "RPMEM_ENCRYPTION": fresh.encryption,
     }
     wrong |= {name for name, default in rows if str(real.get(name)) != default}
     return wrong
@@ -400,7 +401,7 @@ MISTAKES = (
     (options_of_rpmemd, RPMEMD, "| `--forced-command` * |", "| `--forced-command` |"),
     (options_of_rpmemd, RPMEMD, "`-s`, `--pool-set`", "`-p`, `--pool-set`"),
     (options_of_rpmemd, RPMEMD, "| `--use-syslog` | yes |", "| `--use-syslog` | no |"),
-    (options_beside_pmdks, RPMEMD, "and five more", "and four more"),
+    (options_beside_pmdks, RPMEMD, "and six more", "and four more"),
     (help_of_rpmemd, "rpmemd --help", "--spin-us <n>", "--spin <n>"),
     (help_of_rpmemd, "rpmemd --help", "-s, --pool-set", "-p, --pool-set"),
     (threads_of_rpmemd, "rpmemd --help", "half the cores, 1 to 4", "0 for one per lane"),
