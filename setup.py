@@ -1,9 +1,9 @@
 """Build the compiled parts; everything else about the project stands in pyproject.toml.
 
-An extension is left out, with a message, when a library it needs is not found by pkg-config.
-``RPMEM_WITH_<LIBRARY>=0`` leaves it out although the library is there, ``=1`` makes a missing
-library an error. ``RPMEM_EXT=rpmem.memory.region,rpmem._core`` builds only those; empty builds
-none.
+No part is linked with anything but libc: libraries are opened when they are first used, and their
+headers are in third_party. So every part is built everywhere, and nothing has to be installed
+before but a compiler and Python's headers. ``RPMEM_EXT=rpmem.memory.region,rpmem._core`` builds
+only those; empty builds none.
 
 What stops every part in the same way is said once, before any of them is tried, and ends with
 exit status 3.
@@ -11,12 +11,10 @@ exit status 3.
 
 from __future__ import annotations
 
-import ast
 import os
 import re
 import shlex
 import shutil
-import subprocess
 import sys
 import sysconfig
 import tomllib
@@ -32,19 +30,8 @@ ROOT = Path(__file__).resolve().parent
 CANNOT_BUILD = 3
 
 
-def literal(path: str, name: str) -> Any:
-    """Return a constant of a module that cannot be imported before it is built."""
-    for node in ast.parse((ROOT / path).read_text()).body:
-        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == name:
-            return ast.literal_eval(node.value)
-    raise SystemExit(f"setup.py: {path} has no {name}")
-
-
-# pkg-config names of the libraries that a compiled part needs; every other .pyx needs none.
-LIBRARIES: dict[str, tuple[str, ...]] = literal("rpmem/base/parts.py", "LIBRARIES")
-
-# Of these only the headers are used.
-NOT_LINKED = ("libxxhash",)
+# Where the headers of the libraries are; those of the project are included by whole paths.
+HEADERS = [".", *map(str, sorted(Path("third_party").glob("*/include")))]
 
 # What rpmem.fabric.libfabric.startup loads in place of libraries: name, the library's name, more
 # for the linker.
@@ -54,8 +41,9 @@ STAND_INS: tuple[tuple[str, str, list[str]], ...] = (
     ("no_psm2", "libpsm2.so.2", [f"-Wl,--version-script={PSM2_SYMBOLS}"]),
 )
 
-# Compiled parts that include numpy's headers.
+# Compiled parts that include numpy's headers, and which of its functions these show.
 WITH_NUMPY = ("rpmem.memkind.kinds",)
+NUMPY = [("NPY_TARGET_VERSION", "NPY_2_0_API_VERSION")]
 
 # The hot path checks its ranges itself, once, before it drops the GIL.
 DIRECTIVES = {
@@ -135,58 +123,8 @@ def cores() -> int:
     return min(len(os.sched_getaffinity(0)), 8)
 
 
-def pkg_config(option: str, library: str) -> list[str] | None:
-    """Ask pkg-config; None when it or the library is missing."""
-    command = shlex.split(os.environ.get("PKG_CONFIG", "pkg-config"))
-    try:
-        found = subprocess.run([*command, option, library], capture_output=True, text=True)
-    except FileNotFoundError:
-        return None
-    return shlex.split(found.stdout) if found.returncode == 0 else None
-
-
-def wish_for(library: str) -> tuple[str, str]:
-    """Return the variable that says whether a library is to be used, and its value."""
-    variable = "RPMEM_WITH_" + library.upper()
-    return variable, os.environ.get(variable, "")
-
-
-def is_unwanted(name: str) -> bool:
-    """Return whether a part is to be left out although it could be built."""
-    return any(wish_for(library)[1] == "0" for library in LIBRARIES.get(name, ()))
-
-
-def flags_of(name: str) -> tuple[list[str], list[str]] | None:
-    """Compiler and linker flags of a part, or None when it has to be left out."""
-    compile_flags: list[str] = []
-    link_flags: list[str] = []
-    for library in LIBRARIES.get(name, ()):
-        variable, wanted = wish_for(library)
-        if wanted == "0":
-            say(f"{name} is left out: {variable}=0")
-            return None
-        cflags, libs = pkg_config("--cflags", library), pkg_config("--libs", library)
-        if cflags is None or libs is None:
-            if wanted == "1":
-                raise SystemExit(f"setup.py: {variable}=1, but pkg-config does not find {library}")
-            say(f"{name} is left out: pkg-config does not find {library}")
-            return None
-        compile_flags += cflags
-        link_flags += [] if library in NOT_LINKED else libs
-        if library == "libibverbs":
-            # 1.14.VERSION: the headers themselves do not say which rdma-core they are of.
-            version = (pkg_config("--modversion", library) or ["0"])[0].split(".")
-            compile_flags.append(f"-DRPMEM_RDMA_CORE={version[2] if len(version) > 2 else 0}")
-    return compile_flags, link_flags
-
-
 def stand_ins() -> list[Extension]:
-    """Return what startup loads in place of the PSM libraries, if libfabric wants them."""
-    if is_unwanted("rpmem.fabric.libfabric.fabric"):
-        return []
-    found = pkg_config("--variable=libdir", "libfabric")
-    library = Path(found[0] if found else "/nowhere", "libfabric.so")
-    wanted = library.read_bytes() if library.exists() else b""
+    """Return what startup loads in place of the PSM libraries, where libfabric wants them."""
     return [
         Extension(
             f"rpmem.fabric.libfabric.{name}",
@@ -196,31 +134,28 @@ def stand_ins() -> list[Extension]:
             extra_link_args=[f"-Wl,-soname,{soname}", *options, *LINK],
         )
         for name, soname, options in STAND_INS
-        if soname.encode() in wanted
     ]
 
 
-def include_dirs(name: str, source: Path) -> list[str]:
+def include_dirs(name: str) -> list[str]:
     """Return where a part finds its headers."""
     if name not in WITH_NUMPY:
-        return [str(source.parent)]
+        return HEADERS
     import numpy
 
-    return [str(source.parent), numpy.get_include()]
+    return [*HEADERS, numpy.get_include()]
 
 
-def extension(name: str, source: Path) -> Extension | None:
-    """Describe one compiled part to setuptools, or None when it has to be left out."""
-    flags = flags_of(name)
-    if flags is None:
-        return None
+def extension(name: str, source: Path) -> Extension:
+    """Describe one compiled part to setuptools."""
     return Extension(
         name,
         [str(source)],
-        include_dirs=include_dirs(name, source),
-        depends=[str(header) for header in sorted(source.parent.glob("*.h"))],
-        extra_compile_args=COMPILE + flags[0],
-        extra_link_args=flags[1] + LINK,
+        include_dirs=include_dirs(name),
+        define_macros=NUMPY if name in WITH_NUMPY else [],
+        depends=sorted(map(str, [*source.parent.glob("*.h"), Path("rpmem/base/library.h")])),
+        extra_compile_args=COMPILE,
+        extra_link_args=LINK,
     )
 
 
@@ -248,8 +183,7 @@ def chosen() -> list[str]:
 def extensions() -> list[Extension]:
     """Return what is to be built here."""
     sources = all_sources()
-    found = [extension(name, sources[name]) for name in chosen()]
-    modules = [module for module in found if module is not None]
+    modules = [extension(name, sources[name]) for name in chosen()]
     return modules + (stand_ins() if "rpmem.fabric.libfabric.load" in chosen() else [])
 
 
@@ -264,12 +198,6 @@ class BuildParts(build_ext):
 
     def run(self) -> None:
         """Translate and compile."""
-        if self.inplace:
-            unwanted = list(filter(is_unwanted, chosen()))
-            if "rpmem.fabric.libfabric.fabric" in unwanted:
-                unwanted += [f"rpmem.fabric.libfabric.{name}" for name, _, _ in STAND_INS]
-            for name in unwanted:
-                Path(self.get_ext_fullpath(name)).unlink(missing_ok=True)
         if self.extensions:
             check_compiler()
             self.translate()
@@ -302,8 +230,8 @@ class BuildParts(build_ext):
 class Build(build):
     """Build, and leave nothing in the build folder that was built at another time.
 
-    The wheel takes the whole folder: modules that have another name now, and parts that are left
-    out this time, would be in it.
+    The wheel takes the whole folder: modules that have another name now, and parts that were
+    not asked for this time, would be in it.
     """
 
     def run(self) -> None:

@@ -492,14 +492,14 @@ class CatalogueCorrupt(CatalogueError):
 
 
 class MissingExtension(RpmemError, ImportError):
-    """A compiled part of rpmem was not built, or not for this Python."""
+    """A compiled part of rpmem, or a library that it opens, is not on this machine."""
 
     code = "missing-extension"
     errno = _errno.ENOSYS
     exit_status = 9
     hint = (
-        "In a source tree run `make build`; otherwise install the library's development files "
-        "and run `pip install --force-reinstall --no-cache-dir rpmem`"
+        "In a source tree run `make build`; otherwise "
+        "`pip install --force-reinstall --no-cache-dir rpmem`"
     )
 
 

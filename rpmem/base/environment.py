@@ -29,6 +29,8 @@ RPMEM_LANE_HOSTS         none          hosts, addresses and networks, separated 
 RPMEM_ENCRYPTION         auto          of lanes to other machines: ``on`` refuses providers that
                                        cannot, ``off`` goes without
 ======================== ============= ==========================================================
+
+`rpmem.base.libraries` reads ``RPMEM_LIBRARIES``, at the first use of a library.
 """
 
 from __future__ import annotations

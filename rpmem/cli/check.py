@@ -50,6 +50,7 @@ def command(target: str, talk_only: bool, **session: Unpack[SessionKeywords]) ->
     out = console()
     where = Target.parse(target)
     _devices(out)
+    _media(out)
     _changes(out)
     native = _greet(out, where, session)
     if not native:
@@ -97,6 +98,14 @@ def _devices(out: Console) -> None:
             )
         )
         out.print(f"  note    RDMA device {device['name']} here: {facts}")
+
+
+def _media(out: Console) -> None:
+    """Show what this side makes of persistent memory, if that is less than it could."""
+    from rpmem.files.media import why_not_pmem
+
+    if (error := why_not_pmem()) is not None:
+        out.print(f"  note    files on persistent memory are made durable by msync here: {error}")
 
 
 def _changes(out: Console) -> None:

@@ -5,7 +5,7 @@ cimport numpy as cnp
 from libc.stdint cimport int64_t, uint64_t
 
 
-cdef extern from "<memkind.h>" nogil:
+cdef extern from "rpmem/memkind/libmemkind.h" nogil:
     ctypedef struct memkind_struct "struct memkind":
         pass
     ctypedef memkind_struct *memkind_t

@@ -1,4 +1,3 @@
-# distutils: define_macros = NPY_TARGET_VERSION=NPY_2_0_API_VERSION
 """Volatile memory for numpy arrays from sources other than malloc: libmemkind.
 
 A kind is handed to numpy as a memory handler (NEP 49). Every array keeps the handler it was made
@@ -25,37 +24,16 @@ from libc.stdlib cimport calloc, free
 from libc.string cimport strncpy
 
 from rpmem.base.fork cimport fork_generation, is_copy
+from rpmem.base.library cimport address_of, bind, rpmem_symbol_t
 
 cnp.import_array()
 
 
-cdef extern from "<memkind.h>" nogil:
+cdef extern from "rpmem/memkind/libmemkind.h" nogil:
+    const rpmem_symbol_t *rpmem_libmemkind
     enum:
         MEMKIND_ERROR_MESSAGE_SIZE
         MEMKIND_PMEM_MIN_SIZE
-    memkind_t MEMKIND_DEFAULT
-    memkind_t MEMKIND_REGULAR
-    memkind_t MEMKIND_INTERLEAVE
-    memkind_t MEMKIND_HUGETLB
-    memkind_t MEMKIND_HBW
-    memkind_t MEMKIND_HBW_ALL
-    memkind_t MEMKIND_HBW_PREFERRED
-    memkind_t MEMKIND_HBW_INTERLEAVE
-    memkind_t MEMKIND_HBW_HUGETLB
-    memkind_t MEMKIND_HBW_ALL_HUGETLB
-    memkind_t MEMKIND_HBW_PREFERRED_HUGETLB
-    memkind_t MEMKIND_DAX_KMEM
-    memkind_t MEMKIND_DAX_KMEM_ALL
-    memkind_t MEMKIND_DAX_KMEM_PREFERRED
-    memkind_t MEMKIND_DAX_KMEM_INTERLEAVE
-    memkind_t MEMKIND_HIGHEST_CAPACITY
-    memkind_t MEMKIND_HIGHEST_CAPACITY_PREFERRED
-    memkind_t MEMKIND_HIGHEST_CAPACITY_LOCAL
-    memkind_t MEMKIND_HIGHEST_CAPACITY_LOCAL_PREFERRED
-    memkind_t MEMKIND_LOWEST_LATENCY_LOCAL
-    memkind_t MEMKIND_LOWEST_LATENCY_LOCAL_PREFERRED
-    memkind_t MEMKIND_HIGHEST_BANDWIDTH_LOCAL
-    memkind_t MEMKIND_HIGHEST_BANDWIDTH_LOCAL_PREFERRED
 
     int memkind_check_available(memkind_t kind)
     ssize_t memkind_get_capacity(memkind_t kind)
@@ -80,6 +58,8 @@ cdef extern from * nogil:
 
 cdef extern from "numpy/arrayobject.h":
     PyObject *array_handler "PyArray_HANDLER" (cnp.ndarray array)
+
+bind("libmemkind", rpmem_libmemkind)
 
 # --- what numpy calls ----------------------------------------------------------------------------
 
@@ -378,35 +358,35 @@ def in_directory(str directory, uint64_t max_size):
     return self
 
 
-cdef Kind of_machine(str name, memkind_t kind):
+cdef Kind of_machine(str name):
     cdef Kind self = Kind.__new__(Kind)
     self.name = name
-    heap_of(self, kind, False)
+    heap_of(self, (<memkind_t *> address_of("libmemkind", b"MEMKIND_" + name.encode()))[0], False)
     return self
 
 
-KINDS = {kind.name: kind for kind in (
-    of_machine("DEFAULT", MEMKIND_DEFAULT),
-    of_machine("REGULAR", MEMKIND_REGULAR),
-    of_machine("INTERLEAVE", MEMKIND_INTERLEAVE),
-    of_machine("HUGETLB", MEMKIND_HUGETLB),
-    of_machine("HBW", MEMKIND_HBW),
-    of_machine("HBW_ALL", MEMKIND_HBW_ALL),
-    of_machine("HBW_PREFERRED", MEMKIND_HBW_PREFERRED),
-    of_machine("HBW_INTERLEAVE", MEMKIND_HBW_INTERLEAVE),
-    of_machine("HBW_HUGETLB", MEMKIND_HBW_HUGETLB),
-    of_machine("HBW_ALL_HUGETLB", MEMKIND_HBW_ALL_HUGETLB),
-    of_machine("HBW_PREFERRED_HUGETLB", MEMKIND_HBW_PREFERRED_HUGETLB),
-    of_machine("DAX_KMEM", MEMKIND_DAX_KMEM),
-    of_machine("DAX_KMEM_ALL", MEMKIND_DAX_KMEM_ALL),
-    of_machine("DAX_KMEM_PREFERRED", MEMKIND_DAX_KMEM_PREFERRED),
-    of_machine("DAX_KMEM_INTERLEAVE", MEMKIND_DAX_KMEM_INTERLEAVE),
-    of_machine("HIGHEST_CAPACITY", MEMKIND_HIGHEST_CAPACITY),
-    of_machine("HIGHEST_CAPACITY_PREFERRED", MEMKIND_HIGHEST_CAPACITY_PREFERRED),
-    of_machine("HIGHEST_CAPACITY_LOCAL", MEMKIND_HIGHEST_CAPACITY_LOCAL),
-    of_machine("HIGHEST_CAPACITY_LOCAL_PREFERRED", MEMKIND_HIGHEST_CAPACITY_LOCAL_PREFERRED),
-    of_machine("LOWEST_LATENCY_LOCAL", MEMKIND_LOWEST_LATENCY_LOCAL),
-    of_machine("LOWEST_LATENCY_LOCAL_PREFERRED", MEMKIND_LOWEST_LATENCY_LOCAL_PREFERRED),
-    of_machine("HIGHEST_BANDWIDTH_LOCAL", MEMKIND_HIGHEST_BANDWIDTH_LOCAL),
-    of_machine("HIGHEST_BANDWIDTH_LOCAL_PREFERRED", MEMKIND_HIGHEST_BANDWIDTH_LOCAL_PREFERRED),
+KINDS = {name: of_machine(name) for name in (
+    "DEFAULT",
+    "REGULAR",
+    "INTERLEAVE",
+    "HUGETLB",
+    "HBW",
+    "HBW_ALL",
+    "HBW_PREFERRED",
+    "HBW_INTERLEAVE",
+    "HBW_HUGETLB",
+    "HBW_ALL_HUGETLB",
+    "HBW_PREFERRED_HUGETLB",
+    "DAX_KMEM",
+    "DAX_KMEM_ALL",
+    "DAX_KMEM_PREFERRED",
+    "DAX_KMEM_INTERLEAVE",
+    "HIGHEST_CAPACITY",
+    "HIGHEST_CAPACITY_PREFERRED",
+    "HIGHEST_CAPACITY_LOCAL",
+    "HIGHEST_CAPACITY_LOCAL_PREFERRED",
+    "LOWEST_LATENCY_LOCAL",
+    "LOWEST_LATENCY_LOCAL_PREFERRED",
+    "HIGHEST_BANDWIDTH_LOCAL",
+    "HIGHEST_BANDWIDTH_LOCAL_PREFERRED",
 )}

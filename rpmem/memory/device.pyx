@@ -3,7 +3,10 @@
 from libc.stdint cimport uint64_t
 from libc.stdlib cimport calloc, free
 
+from rpmem.errors import MissingExtension
+
 from rpmem.memory.libpmem2 cimport (
+    bind_libpmem2,
     pmem2_source,
     pmem2_source_delete,
     pmem2_source_device_id,
@@ -12,18 +15,27 @@ from rpmem.memory.libpmem2 cimport (
 )
 
 
+def need_library():
+    """Raise MissingExtension where persistent memory cannot be used as such: without libpmem2."""
+    bind_libpmem2()
+
+
 def device_identity(fd):
     """Return how the device below a file identifies itself: (unsafe shutdowns, id).
 
     Returns
     -------
     tuple of (int, bytes)
-        ``(0, b"")`` for anything but an NVDIMM.
+        ``(0, b"")`` for anything but an NVDIMM, and where there is no libpmem2, which knows them.
     """
     cdef pmem2_source *source = NULL
     cdef uint64_t shutdowns = 0
     cdef size_t length = 0
     cdef char *identity = NULL
+    try:
+        bind_libpmem2()
+    except MissingExtension:
+        return 0, b""
     if pmem2_source_from_fd(&source, <int> fd) != 0:
         return 0, b""
     try:

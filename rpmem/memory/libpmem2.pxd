@@ -1,11 +1,13 @@
-"""The part of libpmem2 that rpmem uses."""
+"""The part of libpmem2 that rpmem uses; `bind_libpmem2` comes before any of it."""
 
 from libc.stdint cimport uint64_t
 
+from rpmem.base.library cimport bind, rpmem_symbol_t
 from rpmem.memory.media cimport pmem_drain_fn, pmem_range_fn
 
 
-cdef extern from "<libpmem2.h>" nogil:
+cdef extern from "rpmem/memory/libpmem2.h" nogil:
+    const rpmem_symbol_t *rpmem_libpmem2
     struct pmem2_config:
         pass
     struct pmem2_map:
@@ -47,3 +49,8 @@ cdef extern from "<libpmem2.h>" nogil:
     pmem_drain_fn pmem2_get_drain_fn(pmem2_map *)
     int pmem2_deep_flush(pmem2_map *, void *, size_t)
     const char *pmem2_errormsg()
+
+
+cdef inline int bind_libpmem2() except -1:
+    """Open libpmem2, or raise MissingExtension."""
+    return bind("libpmem2", rpmem_libpmem2)

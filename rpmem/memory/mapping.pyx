@@ -1,13 +1,14 @@
 """How memory is mapped, and how the medium of each segment is found out.
 
 libpmem2 maps and classifies what it can; anything else is mapped plainly and classified by its file
-system. As in PMDK, `PMEM_IS_PMEM_FORCE` decides instead if it is set.
+system. Where there is no libpmem2, that is all but devices, which are refused. As in PMDK,
+`PMEM_IS_PMEM_FORCE` decides instead if it is set.
 """
 
 import os
 
 from rpmem.base.remedies import from_oserror, remedy_of
-from rpmem.errors import PoolSetError, RangeError, UsageError
+from rpmem.errors import MissingExtension, PoolSetError, RangeError, UsageError
 
 from rpmem.memory.nvdimm import is_persistent
 
@@ -38,6 +39,7 @@ from rpmem.memory.libpmem2 cimport (
     PMEM2_GRANULARITY_CACHE_LINE,
     PMEM2_GRANULARITY_PAGE,
     PMEM2_PROT_READ,
+    bind_libpmem2,
     pmem2_config,
     pmem2_config_delete,
     pmem2_config_new,
@@ -46,7 +48,11 @@ from rpmem.memory.libpmem2 cimport (
     pmem2_config_set_protection,
     pmem2_config_set_required_store_granularity,
     pmem2_config_set_vm_reservation,
+    pmem2_deep_flush,
     pmem2_errormsg,
+    pmem2_get_drain_fn,
+    pmem2_get_flush_fn,
+    pmem2_get_persist_fn,
     pmem2_map,
     pmem2_map_delete,
     pmem2_map_from_existing,
@@ -70,13 +76,14 @@ from rpmem.memory.media cimport (
 )
 from rpmem.memory.refusal cimport refusal_t
 
-cdef extern from "dax.h" nogil:
+cdef extern from "rpmem/memory/dax.h" nogil:
     int rpmem_is_dax(int folder, const char *path)
 
 cdef enum:
     MOST_AT_ONCE = 64
 
 cdef size_t PAGE = <size_t> sysconf(_SC_PAGESIZE)
+cdef bint HAS_PMEM2 = False
 
 
 cdef int mapping_of_parts(mapping_t *mapping, object parts, refusal_t *refusal, bint force_pmem,
@@ -84,6 +91,7 @@ cdef int mapping_of_parts(mapping_t *mapping, object parts, refusal_t *refusal, 
     wish = os.environ.get("PMEM_IS_PMEM_FORCE", "")
     prepare(mapping, parts, refusal)
     if force_pmem or wish == "1":
+        need_pmem2(label)
         map_plain(mapping, parts, writable)
         take_for_pmem(mapping)
     elif wish == "0" or not map_pmem2(mapping, parts, writable, label):
@@ -202,6 +210,13 @@ cdef bint map_pmem2(mapping_t *mapping, object parts, bint writable, str label) 
     cdef segment_t *segment
     cdef int rc = 0
     cdef bint devices = False
+    try:
+        need_pmem2(label)
+    except MissingExtension:
+        # A device is never behind the page cache: msync would make a promise it cannot keep.
+        if not all(is_regular(fd) for fd, _, _ in parts):
+            raise
+        return False
     if mapping.count > 1:
         rc = pmem2_vm_reservation_new(&reservation, NULL, mapping.size)
         mapping.reservation = reservation
@@ -225,7 +240,6 @@ cdef bint map_pmem2(mapping_t *mapping, object parts, bint writable, str label) 
                 set_medium_volatile(segment)
         return True
     if devices:
-        # A device is never behind the page cache: msync would make a promise it cannot keep.
         raise PoolSetError(
             f"libpmem2 cannot map it: {(<bytes> pmem2_errormsg()).decode(errors='replace')}",
             where=label, errno=errno_of(rc), hint=remedy_of(errno_of(rc)))
@@ -272,7 +286,7 @@ cdef int take_for_pmem(mapping_t *mapping) except -1:
             pmem2_source_delete(&source)
         if rc != 0:
             raise refused("take for pmem", errno_of(rc))
-        segment.map = mapped
+        use_map(segment, mapped)
         set_medium_pmem(segment, True)
     return 0
 
@@ -317,13 +331,41 @@ cdef int map_one(
     if rc == 0:
         rc = pmem2_map_new(&mapped, config, source)
     if rc == 0:
-        segment.map = mapped
+        use_map(segment, mapped)
         segment.base = <char *> pmem2_map_get_address(mapped)
     if config != NULL:
         pmem2_config_delete(&config)
     if source != NULL:
         pmem2_source_delete(&source)
     return rc
+
+
+cdef void use_map(segment_t *segment, pmem2_map *mapped) noexcept:
+    """Keep a mapping of libpmem2, and how it is flushed."""
+    segment.map = mapped
+    segment.pmem_flush = pmem2_get_flush_fn(mapped)
+    segment.pmem_persist = pmem2_get_persist_fn(mapped)
+    segment.pmem_drain = pmem2_get_drain_fn(mapped)
+    segment.pmem_deep = deep_flush
+    known = pmem2_map_get_store_granularity(mapped)
+    segment.pmem_unit = 64 if known == PMEM2_GRANULARITY_CACHE_LINE else 1
+
+
+cdef int deep_flush(void *mapped, void *address, size_t length) noexcept nogil:
+    return pmem2_deep_flush(<pmem2_map *> mapped, address, length)
+
+
+cdef int need_pmem2(str label) except -1:
+    """Open libpmem2, at the first call that does."""
+    global HAS_PMEM2
+    if not HAS_PMEM2:
+        try:
+            bind_libpmem2()
+        except MissingExtension as error:
+            error.at(label)
+            raise
+        HAS_PMEM2 = True
+    return 0
 
 
 cdef int classify(segment_t *segment, int fd) except -1:

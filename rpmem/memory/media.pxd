@@ -10,6 +10,8 @@ ctypedef int (*segment_range_fn)(segment_t *segment, char *address, size_t lengt
 ctypedef int (*segment_drain_fn)(segment_t *segment) noexcept nogil
 ctypedef void (*pmem_range_fn)(const void *address, size_t length) noexcept nogil
 ctypedef void (*pmem_drain_fn)() noexcept nogil
+# libpmem2's return value, see errno_of
+ctypedef int (*pmem_deep_fn)(void *map, void *address, size_t length) noexcept nogil
 
 
 cdef struct segment_t:
@@ -24,6 +26,8 @@ cdef struct segment_t:
     pmem_range_fn pmem_flush
     pmem_range_fn pmem_persist
     pmem_drain_fn pmem_drain
+    pmem_deep_fn pmem_deep
+    int pmem_unit                   # bytes that are written back together
     void *map                       # struct pmem2_map *, or NULL
     refusal_t *refusal              # the region's
     bint direct                     # its pages are the medium itself: DAX
@@ -36,7 +40,7 @@ cdef enum verb_t:
     DEEP
 
 
-# Fill in a segment's functions, once; those for pmem need its `map`.
+# Fill in a segment's functions, once; those for pmem follow the pointers that it has from libpmem2.
 cdef void set_medium_volatile(segment_t *segment) noexcept nogil
 cdef void set_medium_page(segment_t *segment) noexcept nogil
 cdef void set_medium_pmem(segment_t *segment, bint forced) noexcept nogil

@@ -8,15 +8,6 @@ from libc.stdint cimport uint64_t, uintptr_t
 from posix.mman cimport MS_SYNC, msync
 from posix.unistd cimport _SC_PAGESIZE, sysconf
 
-from rpmem.memory.libpmem2 cimport (
-    PMEM2_GRANULARITY_CACHE_LINE,
-    pmem2_deep_flush,
-    pmem2_get_drain_fn,
-    pmem2_get_flush_fn,
-    pmem2_get_persist_fn,
-    pmem2_map,
-    pmem2_map_get_store_granularity,
-)
 from rpmem.memory.refusal cimport flight_begin, flight_end, flight_t
 
 
@@ -60,7 +51,7 @@ cdef int pmem_drain(segment_t *segment) noexcept nogil:
 
 cdef int pmem_deep(segment_t *segment, char *address, size_t length) noexcept nogil:
     segment.pmem_persist(address, length)
-    return errno_of(pmem2_deep_flush(<pmem2_map *> segment.map, address, length))
+    return errno_of(segment.pmem_deep(segment.map, address, length))
 
 
 cdef int page_sync(segment_t *segment, char *address, size_t length) noexcept nogil:
@@ -91,10 +82,6 @@ cdef void set_medium_page(segment_t *segment) noexcept nogil:
 
 
 cdef void set_medium_pmem(segment_t *segment, bint forced) noexcept nogil:
-    cdef pmem2_map *mapped = <pmem2_map *> segment.map
-    segment.pmem_flush = pmem2_get_flush_fn(mapped)
-    segment.pmem_persist = pmem2_get_persist_fn(mapped)
-    segment.pmem_drain = pmem2_get_drain_fn(mapped)
     segment.flush = pmem_flush
     segment.persist = pmem_persist
     segment.drain = pmem_drain
@@ -116,10 +103,7 @@ cdef int set_medium_of_file(segment_t *segment, int fd) noexcept nogil:
 cdef int unit_of(const segment_t *segment) noexcept nogil:
     if segment.flush == page_sync:
         return <int> PAGE
-    if is_pmem(segment) and pmem2_map_get_store_granularity(
-            <pmem2_map *> segment.map) == PMEM2_GRANULARITY_CACHE_LINE:
-        return 64
-    return 1
+    return segment.pmem_unit if is_pmem(segment) else 1
 
 
 cdef bint is_volatile(const segment_t *segment) noexcept nogil:

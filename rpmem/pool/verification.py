@@ -10,8 +10,9 @@ a page:
   wrong. That is certain whatever the program stores meanwhile.
 * The local copy may have been stored to. Where it was not, since it was seen equal or opened, it
   has to be what the replicas have.
-* Replicas agree with each other, as each call sends to all of them; but a replica that joins, or is
-  repaired, is sent what the local memory has, persisted or not.
+* Replicas need not agree with each other: what is stored while a call sends it may be in what one
+  of them gets, and not in what the other does; and one that joins, or is repaired, is sent what the
+  local memory has, persisted or not.
 * A page that was stored to and differs is *unpersisted*. Whether a bit of it was flipped as well
   cannot be known until it was persisted.
 * Where nobody saw the stores, and nothing is known of what the replicas had, it is *unclear*.
@@ -124,8 +125,6 @@ class Verification:
         Which pages were seen to be stored to since all copies had the same.
     doubtful : array
         Which pages may have been stored to without being seen.
-    disputed : array
-        Where replicas may differ from each other, as one alone was sent what was not persisted.
     used : array
         Which pages hold something. What the others have does not matter.
     counts : Counter
@@ -136,7 +135,6 @@ class Verification:
         self.known = np.zeros(units, bool)
         self.stored = np.zeros(units, bool)
         self.doubtful = np.zeros(units, bool)
-        self.disputed = np.zeros(units, bool)
         self.used = np.ones(units, bool)
         self.counts: Counter[Standing] = Counter()
         self._expected = np.zeros((units, _WORDS), np.uint32)
@@ -148,18 +146,16 @@ class Verification:
         """
         here = slice(first, first + len(seen.mine))
         equal = np.ones(len(seen.mine), bool)
-        expected, agreed = self.known[here].copy(), np.ones(len(seen.mine), bool)
+        expected = self.known[here].copy()
         for theirs in seen.theirs:
             equal &= same_digests(theirs, seen.mine)
             expected &= same_digests(theirs, self._expected[here])
-            agreed &= same_digests(theirs, seen.theirs[0])
-        agreed |= self.disputed[here]
         self.known[here][seen.moving] = False
         stable = equal & ~seen.moving
         self.settle(here, seen.mine, stable, quiet=stable & ~seen.stored)
         touched = self.stored[here] | self.doubtful[here]
         # All that differs is what the replicas do not have yet.
-        late = ~equal & ~seen.moving & touched & (expected | (agreed & ~self.known[here]))
+        late = ~equal & ~seen.moving & touched & (expected | ~self.known[here])
         late &= not careful
         pending = late & (self.stored[here] | expected)
         ignored = ~self.used[here] & ~equal
@@ -172,7 +168,6 @@ class Verification:
     def settle(self, here: slice, digests: Digests, stable: Flags, *, quiet: Flags) -> None:
         """All copies have the same of the `stable` pages; the `quiet` ones are not stored to."""
         self.known[here] |= stable
-        self.disputed[here] &= ~stable
         np.copyto(self._expected[here], digests, where=stable[:, None])
         self.stored[here] &= ~quiet
         self.doubtful[here] &= ~quiet
@@ -210,8 +205,7 @@ class Verification:
             return self._against(self._expected[unit], mine, theirs, touched=touched)
         if unsettled:
             return Verdict(Standing.UNPERSISTED)
-        agreed = all(np.array_equal(each, theirs[0]) for each in theirs)
-        if touched and (agreed or self.disputed[unit]):
+        if touched:
             seen = bool(self.stored[unit])
             return Verdict(Standing.UNPERSISTED if seen else Standing.UNCLEAR)
         return Verdict(Standing.DIFFERENT, _outvoted(mine, theirs))

@@ -84,7 +84,6 @@ class Verifier:
         self._passing, self._sent, self._moving = (set_for(region) for _ in range(3))
         self._replicas: list[Replica] = []
         self._sees = self._ending = False
-        self._joins = 0
         #: The copies whose media are read, too, as far as that is possible.
         self._deep: set[int] = set()
         self._found: list[Difference] = []
@@ -169,9 +168,6 @@ class Verifier:
         if replicas != self._replicas:
             state.known[:] = False
             self._replicas = replicas
-        if self._copies.joins != self._joins:
-            state.disputed[:] = True
-            self._joins = self._copies.joins
         state.counts.clear()
         self._found.clear()
         self._repaired = 0
@@ -407,7 +403,6 @@ class Verifier:
                 mine = np.empty(length, np.uint8)
                 held.here(mine)  # what it has by now
                 held.send(side, mine)
-                self._state.disputed[unit] = True
         ((_, judged),) = self._judged(unit, unit + 1)
         # Other replicas may lack what is not persisted.
         good = [Standing.EQUAL] if side == LOCAL else [Standing.EQUAL, Standing.UNPERSISTED]

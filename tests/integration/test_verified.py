@@ -169,17 +169,19 @@ def test_a_page_that_the_kernel_drops_is_not_one_that_was_stored_to(case):
 
 
 def test_replicas_that_differ_from_each_other(tmp_path):
-    """That cannot be for want of persisting, whatever the program does."""
+    """A program that stores while a call sends may be why; where nobody stored, nothing may be."""
     case = Verified(tmp_path, "off", 2)
     with case.pool as pool:
         array = pool["x"]
         array[:] += 1  # and nothing of it is persisted
         case.flip(1, 77)
         report = pool.verify()
-        assert pages_in(report) == pages_of(case, [77])
-        assert report.differences[0].copies == tuple(case.specs)
-        assert report.unclear == PAGES or report.unclear == PAGES - 1 or report.unclear == PAGES + 1
+        assert report.different == 0
+        assert report.unclear + report.unpersisted >= PAGES - 1
         del array
+    with reopened(case) as pool:
+        case.flip(1, 77 + PAGE)
+        assert pages_in(pool.verify()) == pages_of(case, [77 + PAGE])
 
 
 def test_bits_of_the_catalogue_and_of_room_that_has_to_be_zero(case):

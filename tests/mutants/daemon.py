@@ -166,8 +166,8 @@ MUTANTS = (
     Mutant(
         "read-after-write is offered where pages have to be synced",
         "LaneServer.steps",
-        'READ_AFTER_WRITE: reached and apm and medium != "page",',
-        "READ_AFTER_WRITE: reached and apm,",
+        'READ_AFTER_WRITE: reached and apm and medium != "page" and',
+        "READ_AFTER_WRITE: reached and apm and",
         (f"{_REPLICA}::test_steps_that_are_not_possible_are_refused",),
     ),
     Mutant(

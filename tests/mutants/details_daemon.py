@@ -19,7 +19,7 @@ MUTANTS = (
     # --- the door -----------------------------------------------------------------------------
     Mutant(
         "the type of a request is looked for in its version",
-        "Visitor._judge",
+        "Caller.judge",
         "self.request[1] != _CONNECT",
         "self.request[0] != _CONNECT",
         _DOOR,
@@ -319,8 +319,8 @@ MUTANTS = (
     Mutant(
         "providers that the administrator refused are used",
         "Session._listen",
-        "name for name in providers if name in self._config.providers",
-        "name for name in providers",
+        "if name in allowed or (name == SOCKETPAIR and STREAM in allowed)",
+        "if True",
         _WISHES,
     ),
     Mutant(

@@ -18,6 +18,7 @@ from tests.mutants import (
     epochs,
     files,
     lent,
+    libraries,
     links,
     maps,
     pagemap,
@@ -25,6 +26,7 @@ from tests.mutants import (
     records,
     restoring,
     settling,
+    stream,
     tracking,
     verify,
 )
@@ -38,6 +40,7 @@ _MODULES = (
     epochs,
     files,
     lent,
+    libraries,
     links,
     maps,
     pagemap,
@@ -45,6 +48,7 @@ _MODULES = (
     records,
     restoring,
     settling,
+    stream,
     tracking,
     verify,
 )

@@ -54,7 +54,7 @@ MUTANTS = (
     ),
     Mutant(
         "a request of any size is waited for",
-        "Visitor._judge",
+        "Caller.judge",
         "if size > _LARGEST_DATA or missing < 0:",
         "if False:",
         _FLOODS,
@@ -76,7 +76,7 @@ MUTANTS = (
     Mutant(
         "lanes go to any port",
         "LaneHosts.__init__",
-        "if ready.port < _LOWEST_PORT:",
+        "if 0 < ready.port < _LOWEST_PORT:",
         "if False:",
         _HOSTS,
     ),

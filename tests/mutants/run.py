@@ -99,7 +99,7 @@ def _copy(source: Path, target: Path) -> Path:
     def left_out(directory: str, names: list[str]) -> set[str]:
         skipped = {name for name in names if name in _NEVER_COPIED or name == "__pycache__"}
         if Path(directory) == ROOT / "build":
-            skipped |= {"debug", "mutants", "nightly"} & set(names)
+            skipped |= {"debug", "mutants", "nightly", "wheel"} & set(names)
         return skipped
 
     shutil.copytree(source, target, ignore=left_out, symlinks=True)

@@ -128,6 +128,13 @@ PARTS = (
         minutes=90,
     ),
     Part(
+        "wheel",
+        "wheels work on machines made afresh, with and without each library",
+        "{python} -m tests.wheel.make && {python} -m tests.wheel.run",
+        rounds=1,
+        minutes=30,
+    ),
+    Part(
         "rdma",
         "the tests that need RDMA and persistent memory hold, with two kernels",
         "scripts/test-rdma --slow --quick --cuts 0 --seed {seed}",

@@ -5,6 +5,8 @@ from __future__ import annotations
 import mmap
 import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -156,3 +158,44 @@ def test_a_pool_on_files_on_dax():
         use(pool.region)
         pool.close(remove=True)
         assert not any(Path(line.split()[1]).exists() for line in lines)
+
+
+#: Run where libpmem2 is not used: what becomes of a file on DAX, and of a device.
+ALONE = """
+import os, sys, rpmem
+folder, device, size = sys.argv[1:]
+with rpmem.Pool.create(folder + "/alone.pool", "8MiB") as pool:
+    pool.array("x", 1000, "f8")[:] = range(1000)
+    pool.persist()
+    print(pool.medium)
+with open(device, "r+b", buffering=0) as file:
+    for force in (False, True):
+        try:
+            rpmem.Region.map_parts([(file.fileno(), 0, int(size))], force_pmem=force)
+        except rpmem.MissingExtension as error:
+            print(error)
+"""
+
+
+def test_without_libpmem2_files_on_dax_are_synced_and_a_device_is_refused():
+    import rpmem
+
+    path = Path("/mnt/pmem/alone.pool")
+    try:
+        done = subprocess.run(
+            [sys.executable, "-c", ALONE, path.parent, DEVICE, str(device_size())],
+            env={**os.environ, "RPMEM_LIBRARIES": "libpmem2=none"},
+            capture_output=True,
+            text=True,
+        )
+        assert done.returncode == 0, done.stderr
+        medium, *refusals = done.stdout.splitlines()
+        assert medium == "page"
+        assert len(refusals) == 2
+        assert all("apt-get install libpmem2)" in line for line in refusals)
+        # With the library, the same file is persistent memory, and holds what was made durable.
+        with rpmem.Pool.open(path) as pool:
+            assert pool.medium == "pmem"
+            assert pool["x"][:].tolist() == list(range(1000))
+    finally:
+        path.unlink(missing_ok=True)

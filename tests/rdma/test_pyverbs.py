@@ -15,7 +15,7 @@ from tests.rdma.support.places import PLACES
 pytest.importorskip("pyverbs.device", reason="needs python3-pyverbs")
 verbs = pytest.importorskip(
     "rpmem.fabric.verbs.api",
-    reason="rpmem.fabric.verbs.fabric is not built here",
+    reason="libibverbs or librdmacm is not here",
     exc_type=ImportError,
 )
 

@@ -21,7 +21,7 @@ def command(size: int) -> str:
     """Return what to give as ``command=``; skip the test when there is no such fabric."""
     pytest.importorskip(
         "rpmem.fabric.libfabric.fabric",
-        reason="rpmem.fabric.libfabric.fabric is not built",
+        reason="libfabric is not here",
         exc_type=ImportError,
     )
     module = "tests.support.unregistering_rpmemd"

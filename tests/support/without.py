@@ -1,4 +1,4 @@
-"""An installation of rpmem without some compiled parts, as if their libraries were missing."""
+"""An installation of rpmem without some compiled parts."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class Installation:
     lacking : str
         Names of parts, such as ``rpmem.memory.region``.
     broken : str
-        Names of parts that are there, and whose library cannot be loaded.
+        Names of parts that are there and cannot be loaded.
     """
 
     def __init__(self, folder: Path, *lacking: str, broken: tuple[str, ...] = ()) -> None:
@@ -60,3 +60,15 @@ def is_built(name: str) -> bool:
     """Return whether a part is there, without importing it."""
     stem = ROOT / name.replace(".", "/")
     return any(stem.with_name(stem.name + suffix).exists() for suffix in EXTENSION_SUFFIXES)
+
+
+def has_library(name: str) -> bool:
+    """Return whether a library of `rpmem.base.libraries` is on this machine; it is opened."""
+    from rpmem.base import libraries
+    from rpmem.errors import MissingExtension
+
+    try:
+        libraries.opened(name)
+    except MissingExtension:
+        return False
+    return True

@@ -24,6 +24,8 @@ from rpmem.fabric.shared.addresses import address_of
 from rpmem.fabric.shared.descriptors cimport milliseconds
 from rpmem.fabric.shared.lane cimport ConnectedLane
 
+bind_libfabric()
+
 cdef enum:
     PRIVATE_DATA = 512           # buffer for an event with its private data
 

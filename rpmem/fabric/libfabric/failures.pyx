@@ -4,8 +4,10 @@ import errno
 import os
 
 from rpmem.errors import FabricFailure
-from rpmem.fabric.libfabric.fi cimport fi_strerror
+from rpmem.fabric.libfabric.fi cimport bind_libfabric, fi_strerror
 from rpmem.fabric.shared.failures import failure
+
+bind_libfabric()
 
 cdef enum:
     FIRST_OF_ITS_OWN = 200       # from here on, libfabric's own numbers

@@ -1,12 +1,17 @@
 # cython: language_level=3
-"""The part of libfabric's API that rpmem uses (fabric.h and relatives, API 1.9)."""
+"""The part of libfabric's API that rpmem uses (fabric.h and relatives, API 1.9).
+
+A module that uses it begins with `bind_libfabric`.
+"""
 
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 
+from rpmem.base.library cimport bind, rpmem_symbol_t
 from rpmem.wire.lane cimport iovec
 
 
-cdef extern from "<rdma/fabric.h>" nogil:
+cdef extern from "rpmem/fabric/libfabric/libfabric.h" nogil:
+    const rpmem_symbol_t *rpmem_libfabric
     uint32_t FI_VERSION(int major, int minor)
     uint64_t FI_MSG, FI_RMA, FI_SEND, FI_RECV, FI_READ, FI_WRITE
     uint64_t FI_REMOTE_READ, FI_REMOTE_WRITE, FI_TRANSMIT, FI_SOURCE
@@ -91,7 +96,7 @@ cdef extern from "<rdma/fabric.h>" nogil:
     uint32_t fi_version()
     int fi_control(fid *fid, int command, void *arg)
 
-cdef extern from "<rdma/fi_eq.h>" nogil:
+cdef extern from "rpmem/fabric/libfabric/libfabric.h" nogil:
     struct fid_eq:
         fid fid
     struct fid_cq:
@@ -149,7 +154,7 @@ cdef extern from "<rdma/fi_eq.h>" nogil:
     int fi_cq_signal(fid_cq *cq)
     int fi_trywait(fid_fabric *fabric, fid_t *fids, int count)
 
-cdef extern from "<rdma/fi_domain.h>" nogil:
+cdef extern from "rpmem/fabric/libfabric/libfabric.h" nogil:
     struct fid_domain:
         fid fid
     struct fid_mr:
@@ -171,7 +176,7 @@ cdef extern from "<rdma/fi_domain.h>" nogil:
     int fi_mr_bind(fid_mr *mr, fid *bfid, uint64_t flags)
     int fi_mr_enable(fid_mr *mr)
 
-cdef extern from "<rdma/fi_endpoint.h>" nogil:
+cdef extern from "rpmem/fabric/libfabric/libfabric.h" nogil:
     struct fid_ep:
         fid fid
     struct fid_pep:
@@ -194,7 +199,7 @@ cdef extern from "<rdma/fi_endpoint.h>" nogil:
     ssize_t fi_sendmsg(fid_ep *ep, const fi_msg *msg, uint64_t flags)
     ssize_t fi_inject(fid_ep *ep, const void *buf, size_t len, uint64_t dest_addr)
 
-cdef extern from "<rdma/fi_cm.h>" nogil:
+cdef extern from "rpmem/fabric/libfabric/libfabric.h" nogil:
     int fi_setname(fid_t fid, void *addr, size_t addrlen)
     int fi_getname(fid_t fid, void *addr, size_t *addrlen)
     int fi_listen(fid_pep *pep)
@@ -203,7 +208,7 @@ cdef extern from "<rdma/fi_cm.h>" nogil:
     int fi_reject(fid_pep *pep, fid_t handle, const void *param, size_t paramlen)
     int fi_shutdown(fid_ep *ep, uint64_t flags)
 
-cdef extern from "<rdma/fi_rma.h>" nogil:
+cdef extern from "rpmem/fabric/libfabric/libfabric.h" nogil:
     struct fi_rma_iov:
         uint64_t addr
         size_t len
@@ -220,10 +225,15 @@ cdef extern from "<rdma/fi_rma.h>" nogil:
     ssize_t fi_writemsg(fid_ep *ep, const fi_msg_rma *msg, uint64_t flags)
     ssize_t fi_readmsg(fid_ep *ep, const fi_msg_rma *msg, uint64_t flags)
 
-cdef extern from "<rdma/fi_errno.h>" nogil:
+cdef extern from "rpmem/fabric/libfabric/libfabric.h" nogil:
     enum: FI_EAGAIN
     enum: FI_EAVAIL
     enum: FI_ETRUNC
     enum: FI_EINTR
     enum: FI_ENODATA
     enum: FI_ECANCELED
+
+
+cdef inline int bind_libfabric() except -1:
+    """Open libfabric, or raise MissingExtension."""
+    return bind("libfabric", rpmem_libfabric)

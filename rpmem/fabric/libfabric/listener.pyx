@@ -15,6 +15,8 @@ from rpmem.fabric.libfabric.fi cimport *
 from rpmem.fabric.shared.addresses import address_of
 from rpmem.fabric.shared.door import Door
 
+bind_libfabric()
+
 # Providers whose listener keeps the connections of strangers: it is put behind a door.
 GUARDED = frozenset({"tcp"})
 # Seconds for libfabric to notice a connection from this process.

@@ -1,15 +1,12 @@
-"""The part of loading libfabric that needs the dynamic loader; it is not linked with it."""
+"""The part of starting libfabric that needs the dynamic loader."""
 
 from libc.stdint cimport uint32_t, uint64_t, uintptr_t
 
 
 cdef extern from "<dlfcn.h>" nogil:
-    int RTLD_NOW, RTLD_LOCAL, RTLD_NOLOAD
-    void *dlopen(const char *path, int flags)
     void *dlsym(void *library, const char *name)
-    int dlclose(void *library)
 
-cdef extern from "load.h" nogil:
+cdef extern from "rpmem/fabric/libfabric/load.h" nogil:
     void rpmem_without_kallsyms(void *library, void (*begin)(void *) noexcept, void *argument)
 
 
@@ -21,32 +18,16 @@ cdef enum:
     VERSION_1_9 = 1 << 16 | 9
 
 
-def is_loaded(const char *name):
-    """Return whether the process has already loaded this library."""
-    cdef void *library = dlopen(name, RTLD_NOW | RTLD_NOLOAD)
-    if library != NULL:
-        dlclose(library)
-    return library != NULL
+def start_without_kernel_symbols(uintptr_t library):
+    """Initialize libfabric and its providers, which happens once, without kallsyms.
 
-
-def load(const char *path):
-    """Load a library; return its handle, or 0 if it cannot be loaded."""
-    return <uintptr_t> dlopen(path, RTLD_NOW | RTLD_LOCAL)
-
-
-def unload(uintptr_t handle):
-    """Release a handle from `load`."""
-    dlclose(<void *> handle)
-
-
-def start_without_kernel_symbols():
-    """Initialize libfabric and its providers, which happens once, without kallsyms."""
-    cdef void *library = dlopen("libfabric.so.1", RTLD_NOW | RTLD_NOLOAD)
-    if library == NULL:
-        return
+    Parameters
+    ----------
+    library : int
+        The handle of libfabric.
+    """
     with nogil:
-        rpmem_without_kallsyms(library, ask_every_provider, library)
-        dlclose(library)
+        rpmem_without_kallsyms(<void *> library, ask_every_provider, <void *> library)
 
 
 cdef void ask_every_provider(void *library) noexcept nogil:

@@ -8,6 +8,8 @@ from rpmem.fabric.libfabric.fi cimport *
 from rpmem.fabric.libfabric.ops cimport FI_OPS
 from rpmem.wire.lane cimport WATCH_POSTS, WATCH_RECEIVES
 
+bind_libfabric()
+
 # Providers with their own progress threads: polling only takes CPU time from them.
 NEVER_SPUN = frozenset({"sockets"})
 

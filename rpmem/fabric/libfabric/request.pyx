@@ -1,6 +1,8 @@
 """A request for a lane over libfabric."""
 
-from rpmem.fabric.libfabric.fi cimport fi_freeinfo
+from rpmem.fabric.libfabric.fi cimport bind_libfabric, fi_freeinfo
+
+bind_libfabric()
 
 
 cdef class Request:

@@ -1,6 +1,6 @@
 """Loading libfabric without its delays.
 
-Distributions link libfabric with the libraries of long discontinued interconnects (PSM, PSM2).
+Some distributions link libfabric with the libraries of long discontinued interconnects (PSM, PSM2).
 The constructor of each sleeps 100 ms to calibrate a clock, in every process, hardware or not.
 On a machine without such hardware, stand-ins that answer "no device" are loaded in their place.
 
@@ -14,11 +14,13 @@ Neither is done if libfabric is already loaded, nor with ``RPMEM_PLAIN_LIBFABRIC
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from importlib import import_module
 from importlib.machinery import EXTENSION_SUFFIXES
+from mmap import ACCESS_READ, mmap
 from types import ModuleType
 
-from rpmem.base import hardware
+from rpmem.base import hardware, libraries, library
 from rpmem.errors import MissingExtension
 
 __all__ = ["load"]
@@ -39,46 +41,53 @@ def load() -> ModuleType:
     MissingExtension
         The compiled part or the library it needs is missing.
     """
-    loader = _loader()
-    stand_ins = _load_stand_ins(loader) if loader else []
+    path = _path()
+    stand_ins = _load_stand_ins(path) if path else []
     try:
-        module = import_module("rpmem.fabric.libfabric.api")
+        handle = libraries.opened("libfabric")
     except MissingExtension:
-        if not loader or not stand_ins:
+        if not stand_ins:
             raise
         # Perhaps this libfabric needs more of PSM than the stand-ins have: give it the real ones.
-        for handle in stand_ins:
-            loader.unload(handle)
-        module = import_module("rpmem.fabric.libfabric.api")
-    if loader and not hardware.has_rdma_device():
-        loader.start_without_kernel_symbols()
+        for each in stand_ins:
+            library.unload(each)
+        handle = libraries.opened("libfabric")
+    module = import_module("rpmem.fabric.libfabric.api")
+    if path and not hardware.has_rdma_device():
+        _start(handle)
     return module
 
 
-def _loader() -> ModuleType | None:
-    """Return the compiled helper, or None if libfabric is to be loaded as usual."""
+def _path() -> str | None:
+    """Return libfabric's file, or None if it is to be loaded as usual."""
     if os.environ.get("RPMEM_PLAIN_LIBFABRIC", "0") not in ("", "0"):
         return None
+    path = libraries.path_of("libfabric")
+    return None if path is None or library.is_loaded(b"libfabric.so.1") else path
+
+
+def _start(handle: int) -> None:
     try:
         from rpmem.fabric.libfabric import load as loader
     except MissingExtension:
-        return None  # not built: this only costs time
-    return None if loader.is_loaded(b"libfabric.so.1") else loader
+        return  # not built: this only costs time
+    loader.start_without_kernel_symbols(handle)
 
 
-def _load_stand_ins(loader: ModuleType) -> list[int]:
+def _load_stand_ins(path: str) -> list[int]:
     if "psm" in os.environ.get("FI_PROVIDER", ""):
         return []
+    with open(path, "rb") as file, mmap(file.fileno(), 0, access=ACCESS_READ) as content:
+        wanted = [each for each in _STAND_INS if content.find(each[1]) >= 0]
     handles = []
-    for name, stands_for, device, wish in _STAND_INS:
-        path = _built(name)
-        if path is None or wish in os.environ:
+    for name, stands_for, device, wish in wanted:
+        built = _built(name)
+        if built is None or wish in os.environ:
             continue
-        if hardware.has_node(device) or loader.is_loaded(stands_for):
+        if hardware.has_node(device) or library.is_loaded(stands_for):
             continue
-        handle = loader.load(os.fsencode(path))
-        if handle:
-            handles.append(handle)
+        with suppress(ImportError):
+            handles.append(library.load(os.fsencode(built)))
     return handles
 
 

@@ -17,6 +17,9 @@ from rpmem.wire.lane cimport (
     COMPLETED_FAULT, COMPLETED_RECEIVE, COMPLETED_SEND, LANE_LOST, LANE_UP, completion_t, queue_t,
 )
 
+bind_libibverbs()
+bind_librdmacm()
+
 cdef enum:
     LOOK_ASIDE = 4096            # polls between two checks of the connections' events
 

@@ -24,6 +24,9 @@ from rpmem.fabric.verbs.ibv cimport *
 from rpmem.fabric.verbs.rdmacm cimport *
 from rpmem.fabric.verbs.request cimport Request
 
+bind_libibverbs()
+bind_librdmacm()
+
 cdef enum:
     RESOLVE_MS = 5000             # to find the device that leads there
     SLACK_MS = 1000               # and for that to be reported

@@ -1,10 +1,14 @@
 # cython: language_level=3
-"""The part of libibverbs that rpmem uses."""
+"""The part of libibverbs that rpmem uses; a module that does begins with `bind_libibverbs`."""
 
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 
+from rpmem.base.library cimport bind, rpmem_symbol_t
 
-cdef extern from "<infiniband/verbs.h>" nogil:
+
+cdef extern from "rpmem/fabric/verbs/libibverbs.h" nogil:
+    const rpmem_symbol_t *rpmem_libibverbs
+
     # --- devices ---
     struct ibv_device:
         pass
@@ -237,11 +241,15 @@ cdef extern from "<infiniband/verbs.h>" nogil:
     void ibv_wr_set_inline_data(ibv_qp_ex *qp, void *data, size_t length)
 
 
-cdef extern from "placement.h" nogil:
-    enum: PLACEMENT_KNOWN
+cdef extern from "rpmem/fabric/verbs/placement.h" nogil:
     enum: PLACEMENT_OPERATIONS
     enum: PLACEMENT_ACCESS
     uint64_t PLACEMENT_DEVICE_FLUSH_PERSISTENT
     uint64_t PLACEMENT_DEVICE_ATOMIC_WRITE
     void placement_flush(ibv_qp_ex *qp, uint32_t key, uint64_t address, size_t length)
     void placement_write_word(ibv_qp_ex *qp, uint32_t key, uint64_t address, const void *word)
+
+
+cdef inline int bind_libibverbs() except -1:
+    """Open libibverbs, or raise MissingExtension."""
+    return bind("libibverbs", rpmem_libibverbs)

@@ -23,6 +23,9 @@ from rpmem.fabric.verbs.posts cimport verbs_ops
 from rpmem.fabric.verbs.rdmacm cimport *
 from rpmem.fabric.verbs.structs cimport CHAIN, PIECES
 
+bind_libibverbs()
+bind_librdmacm()
+
 cdef enum:
     SCRATCH = 1 << 16             # the initiator's; a target reads nothing
     STAGE_MS = 5000               # for each step before the connection request

@@ -6,7 +6,11 @@ from rpmem.base.fork cimport is_copy
 from rpmem.errors import ConnectFailed
 from rpmem.fabric.verbs.fabric cimport Fabric
 from rpmem.fabric.verbs.failures cimport must
-from rpmem.fabric.verbs.rdmacm cimport rdma_destroy_id, rdma_get_src_port, rdma_listen
+from rpmem.fabric.verbs.rdmacm cimport (
+    bind_librdmacm, rdma_destroy_id, rdma_get_src_port, rdma_listen,
+)
+
+bind_librdmacm()
 
 cdef enum:
     BACKLOG = 128

@@ -8,17 +8,30 @@ before it have arrived.
 """
 
 import os
+import re
 
 cimport cython
 from libc.errno cimport EAGAIN, EINVAL, ENOMEM, EPERM, errno
 from libc.stdint cimport uint64_t
 from libc.string cimport memset
 
+from rpmem.base import libraries
 from rpmem.base.fork cimport fork_generation, is_copy
 from rpmem.errors import FabricFailure, RegistrationFailed
 from rpmem.fabric.shared.failures import LOCKED_MEMORY
 from rpmem.fabric.verbs.failures cimport must
 from rpmem.fabric.verbs.ibv cimport *
+
+bind_libibverbs()
+
+cdef enum:
+    FLUSHING_CORE = 45            # the first rdma-core with FLUSH and ATOMIC WRITE
+
+
+cdef bint knows_placement() except -1:
+    """Whether the library has these operations; its file is called libibverbs.so.1.14.VERSION.0."""
+    version = re.search(r"\.so\.1\.\d+\.(\d+)", libraries.file_name("libibverbs"))
+    return version is not None and int(version[1]) >= FLUSHING_CORE
 
 
 # --- devices ---------------------------------------------------------------------------------
@@ -65,7 +78,7 @@ cdef class Device:
         self.reads_in = max(1, min(found.orig_attr.max_qp_rd_atom, 16))
         self.reads_out = max(1, min(found.orig_attr.max_qp_init_rd_atom, 16))
         wanted = PLACEMENT_DEVICE_FLUSH_PERSISTENT | PLACEMENT_DEVICE_ATOMIC_WRITE
-        self.flushes = PLACEMENT_KNOWN and found.device_cap_flags_ex & wanted == wanted
+        self.flushes = knows_placement() and found.device_cap_flags_ex & wanted == wanted
         wanted = IBV_ODP_SUPPORT_WRITE | IBV_ODP_SUPPORT_READ
         self.on_demand = (found.odp_caps.general_caps & IBV_ODP_SUPPORT
                           and found.odp_caps.per_transport_caps.rc_odp_caps & wanted == wanted)

@@ -21,6 +21,8 @@ from rpmem.fabric.verbs.failures cimport must
 from rpmem.fabric.verbs.memory cimport Device, Domain, active_port
 from rpmem.errors import DeadlineExceeded, FabricFailure
 
+bind_libibverbs()
+
 cdef extern from "<sys/mman.h>" nogil:
     enum: PROT_READ
     enum: PROT_WRITE

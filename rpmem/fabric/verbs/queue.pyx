@@ -15,6 +15,9 @@ from rpmem.fabric.verbs.posts cimport verbs_ops
 from rpmem.fabric.verbs.rdmacm cimport *
 from rpmem.fabric.verbs.structs cimport SLOT_SHIFT, verbs_lane_t
 
+bind_libibverbs()
+bind_librdmacm()
+
 cdef extern from "<sys/eventfd.h>" nogil:
     enum: EFD_NONBLOCK
     enum: EFD_CLOEXEC

@@ -1,8 +1,9 @@
 # cython: language_level=3
-"""The part of librdmacm that rpmem uses."""
+"""The part of librdmacm that rpmem uses; a module that does begins with `bind_librdmacm`."""
 
 from libc.stdint cimport uint8_t, uint16_t, uint32_t
 
+from rpmem.base.library cimport bind, rpmem_symbol_t
 from rpmem.fabric.verbs.ibv cimport ibv_context, ibv_qp_attr
 
 
@@ -11,7 +12,9 @@ cdef extern from "<sys/socket.h>" nogil:
         unsigned short sa_family
 
 
-cdef extern from "<rdma/rdma_cma.h>" nogil:
+cdef extern from "rpmem/fabric/verbs/librdmacm.h" nogil:
+    const rpmem_symbol_t *rpmem_librdmacm
+
     struct rdma_event_channel:
         int fd
     struct rdma_cm_id:
@@ -76,3 +79,8 @@ cdef extern from "<rdma/rdma_cma.h>" nogil:
     uint16_t rdma_get_src_port(rdma_cm_id *id)
     sockaddr *rdma_get_local_addr(rdma_cm_id *id)
     sockaddr *rdma_get_peer_addr(rdma_cm_id *id)
+
+
+cdef inline int bind_librdmacm() except -1:
+    """Open librdmacm, or raise MissingExtension."""
+    return bind("librdmacm", rpmem_librdmacm)

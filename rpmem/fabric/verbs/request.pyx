@@ -2,7 +2,9 @@
 
 from rpmem.base.fork cimport is_copy
 from rpmem.fabric.verbs.failures cimport must
-from rpmem.fabric.verbs.rdmacm cimport rdma_destroy_id, rdma_reject
+from rpmem.fabric.verbs.rdmacm cimport bind_librdmacm, rdma_destroy_id, rdma_reject
+
+bind_librdmacm()
 
 
 cdef class Request:

@@ -7,7 +7,7 @@ from rpmem.memory.changes.pageset cimport PageSet, pageset_t
 from rpmem.memory.region cimport Region
 
 
-cdef extern from "pagemap.h" nogil:
+cdef extern from "rpmem/memory/changes/pagemap.h" nogil:
     ctypedef struct rpmem_run:
         uint64_t start
         uint64_t end

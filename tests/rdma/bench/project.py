@@ -19,7 +19,17 @@ FOLDER = ROOT / "build" / "bench"
 _TREE, _STAGE = FOLDER / "project", FOLDER / "stage"
 # All that tests look at, and what they need to be built.
 _PIECES = (
-    *("rpmem", "rpmemd", "tests", "benchmarks", "examples", "docs", "scripts", ".ci"),
+    *(
+        "rpmem",
+        "rpmemd",
+        "third_party",
+        "tests",
+        "benchmarks",
+        "examples",
+        "docs",
+        "scripts",
+        ".ci",
+    ),
     *("setup.py", "pyproject.toml", "Makefile", "README.md", "CONTRIBUTING.md", "LICENSE"),
 )
 # Pages are the same everywhere.

@@ -355,7 +355,9 @@ def test_a_close_is_told_and_a_loss_is_noticed(ends):
         server.send(b"more")
 
 
-@pytest.mark.parametrize(("nonce", "tokens"), [(b"short", TOKENS), (NONCE, [b"short"])])
+@pytest.mark.parametrize(
+    ("nonce", "tokens"), [(b"short", TOKENS), (NONCE, [b"short"])], ids=["nonce", "token"]
+)
 def test_keys_have_their_length(nonce, tokens):
     with pytest.raises(ValueError, match="16 bytes"):
         Keyring(nonce, tokens)

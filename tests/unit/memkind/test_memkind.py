@@ -25,7 +25,7 @@ def memkind():
     try:
         return importlib.import_module("rpmem.memkind")
     except MissingExtension as missing:
-        pytest.skip(f"no memory kinds here: {missing.what}: make setup MEMKIND=1")
+        pytest.skip(f"no memory kinds here: {missing}")
 
 
 @pytest.fixture
@@ -55,8 +55,7 @@ def test_without_the_extension_only_this_module_is_missing(tmp_path):
     )
     done = Installation(tmp_path, "rpmem.memkind.kinds").run("-c", program)
     assert done.returncode == 0, done.stderr
-    assert "libmemkind-dev" in done.stdout
-    assert "Everything else works without it" in done.stdout
+    assert done.stdout.startswith("rpmem.memkind.kinds: this part of rpmem was not built")
 
 
 def test_the_package_does_not_load_it():

@@ -96,13 +96,6 @@ def test_a_careful_look(state):
     assert state.take(0, seen(but(p2=9), SAME), careful=True).tolist() == [2]
 
 
-def test_replicas_that_differ_from_each_other_are_looked_at(state):
-    state.stored[:] = True
-    assert state.take(0, seen(but(p1=9), but(p1=9), SAME)).tolist() == [1]
-    assert state.take(0, seen(but(p1=9), SAME, but(p1=9))).tolist() == [1]
-    assert state.take(0, seen(but(p1=9), but(p1=8), SAME)).tolist() == [1]
-
-
 def test_stores_meanwhile_leave_a_page_stored_to(state):
     state.stored[:] = True
     state.doubtful[:] = True
@@ -182,20 +175,20 @@ def test_what_was_interrupted(state):
         )
 
 
-def test_replicas_of_which_one_was_sent_more(state):
-    """One that joined has what was not persisted; until all are equal, that is no fault."""
-    state.disputed[:] = True
+def test_replicas_that_disagree_where_somebody_stored(state):
+    """A store beside a call is in what one of them got; one that joined has all that was stored."""
     state.stored[2] = True
     assert state.take(0, seen(but(p2=9), SAME, but(p2=9))).tolist() == []
+    assert state.counts[Standing.UNPERSISTED] == 1
     assert judge(state, 9, 3, 9) == Verdict(Standing.UNPERSISTED)
+    assert judge(state, 9, 3, 8) == Verdict(Standing.UNPERSISTED)
     # But where nobody stored, all have to be equal.
     assert state.take(0, seen(but(p1=9), SAME, but(p1=9))).tolist() == [1]
+    # And what a replica has to have is known while nobody sends anything.
     state.take(0, seen(SAME, SAME, SAME))
-    assert not state.disputed.any()
-    state.known[:] = False
     state.stored[2] = True
     assert state.take(0, seen(but(p2=9), SAME, but(p2=9))).tolist() == [2]
-    assert judge(state, 9, 3, 9).standing is Standing.DIFFERENT
+    assert judge(state, 9, 3, 9) == Verdict(Standing.DIFFERENT, (1,), certain=True)
 
 
 # --- a simulation -----------------------------------------------------------------------------

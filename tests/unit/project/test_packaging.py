@@ -67,8 +67,7 @@ def source_archive(tree: Path, **variables: str) -> Path:
 
 
 def test_the_source_archive_holds_what_git_has(tree):
-    # Made where pkg-config finds nothing: that decides what is built, not what is shipped.
-    with tarfile.open(source_archive(tree, PKG_CONFIG="false")) as archive:
+    with tarfile.open(source_archive(tree)) as archive:
         inside = {name.partition("/")[2] for name in archive.getnames()} - {""}
         files = {
             member.name.partition("/")[2] for member in archive.getmembers() if member.isfile()
@@ -80,7 +79,7 @@ def test_the_source_archive_holds_what_git_has(tree):
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_the_source_archive_builds_and_passes_tests_elsewhere(tree, tmp_path):
-    archive = source_archive(tree, PKG_CONFIG="false")
+    archive = source_archive(tree)
     (tmp_path / "elsewhere").mkdir()
     subprocess.run(["tar", "-xzf", archive, "-C", tmp_path / "elsewhere"], check=True)
     (unpacked,) = (tmp_path / "elsewhere").iterdir()
@@ -138,42 +137,54 @@ def wheel(tree: Path, **variables: str) -> set[str]:
         }
 
 
-def has(library: str) -> bool:
-    done = subprocess.run(["pkg-config", "--exists", library], check=False)
-    return done.returncode == 0
-
-
 def test_a_wheel_holds_what_was_asked_for_whatever_was_built_before(quick_tree):
-    if not has("libpmem2"):
-        pytest.skip("libpmem2 is not here to be left out")
     gone = quick_tree / "rpmem" / "gone.py"
     gone.write_text("")
     with_everything = wheel(quick_tree, RPMEM_EXT=SMALL)
+    stand_ins = {f"rpmem/fabric/libfabric/{name}" for name in ("no_psm", "no_psm2")}
     assert {
         "rpmem/memory/media",
         "rpmem/fabric/libfabric/load",
         "rpmem/gone",
         "rpmem/pool/pool",
-    } <= with_everything
-    stand_ins = {name for name in with_everything if "no_psm" in name}
+    } | stand_ins <= with_everything
     gone.unlink()
-    left_out = wheel(quick_tree, RPMEM_EXT=SMALL, RPMEM_WITH_LIBPMEM2="0", RPMEM_WITH_LIBFABRIC="0")
-    assert with_everything - left_out == {"rpmem/memory/media", "rpmem/gone"} | stand_ins
+    left_out = wheel(quick_tree, RPMEM_EXT="rpmem.memory.media")
+    dropped = {"rpmem/fabric/libfabric/load", "rpmem/gone"} | stand_ins
+    assert with_everything - left_out == dropped
     assert left_out < with_everything
     # And back again.
     assert wheel(quick_tree, RPMEM_EXT=SMALL) == with_everything - {"rpmem/gone"}
 
 
-def test_in_place_too_a_part_that_is_not_wanted_goes(quick_tree):
-    if not has("libpmem2"):
-        pytest.skip("libpmem2 is not here to be left out")
-    build = ("build_ext", "--inplace")
-    setup(quick_tree, *build, RPMEM_EXT=SMALL)
-    assert len(list(quick_tree.glob("rpmem/memory/media.*.so"))) == 1
-    text = setup(quick_tree, *build, RPMEM_EXT=SMALL, RPMEM_WITH_LIBPMEM2="0")
-    assert "rpmem.memory.media is left out: RPMEM_WITH_LIBPMEM2=0" in text
-    assert list(quick_tree.glob("rpmem/memory/media.*.so")) == []
-    assert len(list(quick_tree.glob("rpmem/fabric/libfabric/load.*.so"))) == 1
+def test_a_build_looks_at_no_header_of_the_system(tree, tmp_path):
+    carried = {
+        path.relative_to(include)
+        for include in (ROOT / "third_party").glob("*/include")
+        for path in include.rglob("*.h")
+    }
+    for name in carried:
+        (tmp_path / "system" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "system" / name).write_text("#error this is the header of the system\n")
+    part = "rpmem.fabric.libfabric.request"
+    variables = {"RPMEM_EXT": part, "C_INCLUDE_PATH": str(tmp_path / "system")}
+    setup(tree, "build_ext", "--inplace", **variables)
+    # The control: without what is carried, the build does look there.
+    shutil.rmtree(tree / "third_party" / "libfabric" / "include")
+    shutil.rmtree(tree / "build")
+    said = setup(tree, "build_ext", "--inplace", "--force", status=1, **variables)
+    assert "this is the header of the system" in said
+
+
+def test_a_wheel_has_the_licences_of_what_is_compiled_in(quick_tree):
+    wheel(quick_tree, RPMEM_EXT="")
+    (path,) = (quick_tree / "made").iterdir()
+    with zipfile.ZipFile(path) as archive:
+        names = archive.namelist()
+    carried = {each.parent.name for each in (ROOT / "third_party").glob("*/LICENSE")}
+    assert carried == {each.parent.name for each in (ROOT / "third_party").glob("*/include")}
+    for library in carried:
+        assert any(name.endswith(f"licenses/third_party/{library}/LICENSE") for name in names)
 
 
 # --- what cannot be built ---------------------------------------------------------------------
@@ -208,9 +219,8 @@ def test_a_requirement_that_is_not_met_is_said_once(tree, tmp_path, name, versio
 
 def test_without_a_compiler_that_is_said_once(tree):
     text = setup(tree, "build_ext", status=3, CC="no-such-compiler -pthread")
-    said = [line for line in text.splitlines() if "is left out" not in line]
-    assert len(said) == 1
-    assert "no C compiler no-such-compiler" in said[0]
+    (line,) = text.splitlines()
+    assert "no C compiler no-such-compiler" in line
 
 
 def test_the_build_script_does_not_repeat_what_stops_every_part(tree, tmp_path):
@@ -260,8 +270,9 @@ def test_the_tests_of_a_tree_that_is_not_built_say_so_once(tree):
     assert text.count(f"{tree}/rpmem, is not built") == 1
 
 
-def test_the_version_is_the_same_in_both_places():
-    from rpmem import __version__
-
+def test_the_version_stands_in_one_place(tree):
+    version = tree / "rpmem" / "_version.py"
+    version.write_text('__version__ = "77.1"\n')
+    assert source_archive(tree).name == "rpmem-77.1.tar.gz"
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    assert project["version"] == __version__
+    assert "version" not in project

@@ -14,23 +14,14 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[3]
-PURPOSES = ("run", "demo", "bench", "test")
+PURPOSES = ("run", "demo", "bench", "test", "wheel")
 
-# A compiler, Python with its headers, two libraries, and the header of a third: this is what the
-# demonstration needs.
-DEMO = {
-    "gcc",
-    "libc6-dev",
-    "pkgconf",
-    "python3",
-    "libpython3-dev",
-    "python3-venv",
-    "libfabric-dev",
-    "libpmem2-dev",
-    "libxxhash-dev",
-}
+# A compiler, and Python with its headers: this is what a build needs.
+BUILD = {"gcc", "libc6-dev", "python3", "libpython3-dev", "python3-venv"}
+# And what carries lanes.
+DEMO = BUILD | {"libfabric1"}
 # These bring systemd and udev, or are large, and nobody needs them who has not asked for them.
-ON_REQUEST = re.compile(r"pyverbs|rdma-?core|librdmacm|ibverbs|memkind|systemd|udev")
+ON_REQUEST = re.compile(r"pyverbs|rdma-?core|librdmacm|ibverbs|memkind|systemd|udev|pmdk")
 
 
 def asked_for(purpose: str, *arguments: str, **variables: str) -> set[str]:
@@ -45,7 +36,7 @@ def asked_for(purpose: str, *arguments: str, **variables: str) -> set[str]:
     return set(done.stdout.split())
 
 
-def test_the_demonstration_needs_a_compiler_and_three_libraries():
+def test_the_demonstration_needs_a_compiler_and_a_library():
     assert asked_for("demo") == DEMO
 
 
@@ -54,14 +45,22 @@ def test_ssh_comes_with_a_target():
 
 
 @pytest.mark.parametrize("purpose", PURPOSES)
-def test_rdma_and_memkind_come_on_request(purpose):
+def test_libraries_come_on_request(purpose):
     plain = asked_for(purpose)
-    assert plain >= DEMO
+    assert plain >= (BUILD if purpose == "wheel" else DEMO)
     assert [name for name in plain if ON_REQUEST.search(name)] == []
     assert asked_for(purpose, RDMA="0", MEMKIND="") == plain
     rdma = asked_for(purpose, RDMA="1") - plain
     assert rdma == {"libibverbs-dev", "librdmacm-dev", "python3-pyverbs", "ibverbs-providers"}
-    assert asked_for(purpose, MEMKIND="1") - plain == {"libmemkind-dev"}
+    assert asked_for(purpose, MEMKIND="1") - plain == {"libmemkind0"}
+    pmem = asked_for(purpose, PMEM="1") - plain
+    assert pmem == {"libpmem2"} | ({"pmdk-tools"} if purpose == "test" else set())
+
+
+def test_headers_of_libraries_are_only_for_what_they_are_compared_with():
+    for purpose in PURPOSES:
+        headers = {name for name in asked_for(purpose) if name.endswith("-dev")} - BUILD
+        assert bool(headers) == (purpose == "bench")
 
 
 def test_rdma_in_the_emulated_machine_asks_for_rdma():
@@ -72,10 +71,10 @@ def test_rdma_in_the_emulated_machine_asks_for_rdma():
 
 def test_what_runs_everything_asks_for_everything():
     ci = (ROOT / ".ci" / "run").read_text()
-    assert ci.index("\nexport RDMA=1 MEMKIND=1\n") < ci.index("\nmake ")
+    assert ci.index("\nexport RDMA=1 PMEM=1 MEMKIND=1 PEERS=1\n") < ci.index("\nmake ")
     makefile = (ROOT / "Makefile").read_text()
     nightly = re.search(r"^nightly:.*\n((?:\t.*\n)+)", makefile, re.M)
-    assert "RDMA=1 MEMKIND=1 scripts/setup test" in nightly[1]
+    assert "RDMA=1 PMEM=1 MEMKIND=1 PEERS=1 scripts/setup test" in nightly[1]
 
 
 @pytest.mark.parametrize("path", ["scripts/setup", "scripts/apt-install", "scripts/test-rdma"])

@@ -93,7 +93,7 @@ def test_a_message_that_cannot_hold_a_word_is_refused():
         Ready(**fields, message_size=64)
 
 
-@pytest.mark.parametrize("provider", ["tcp", "sockets"])
+@pytest.mark.parametrize("provider", ["tcp", "sockets", "stream"])
 def test_no_more_lanes_than_the_provider_has(provider):
     with pair(lanes=200, provider=provider) as both:
         assert both.server.granted == min(200, both.server.fabric.lane_limit)
@@ -128,7 +128,7 @@ def test_every_lane_at_once():
 
 
 @pytest.mark.alone
-@pytest.mark.parametrize("provider", ["tcp", "sockets"])
+@pytest.mark.parametrize("provider", ["tcp", "sockets", "stream"])
 @pytest.mark.parametrize("spin", [0.0, 50e-6], ids=["sleeping", "spinning"])
 def test_no_call_sleeps_through_its_answer(provider, spin):
     """A wait ends after 100 ms at the latest, the target's after 500: answers must end it."""
@@ -149,7 +149,7 @@ def cpu_of(pid):
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
-@pytest.mark.parametrize("provider", ["tcp", "sockets"])
+@pytest.mark.parametrize("provider", ["tcp", "sockets", "stream"])
 def test_an_idle_session_costs_nothing(tmp_path, provider):
     node = Node.local(tmp_path / "node", provider=provider)
     try:

@@ -1,0 +1,145 @@
+"""Mistakes in lanes over sockets: what is sent, what is believed, and how lanes come about."""
+
+from __future__ import annotations
+
+from tests.mutants import Mutant
+
+_LANES = ("tests/unit/fabric/test_stream_lanes.py",)
+_PAIRS = ("tests/unit/fabric/test_stream_pairs.py",)
+_NETWORKS = ("tests/faults/test_networks.py",)
+
+MUTANTS = (
+    Mutant(
+        "the zeros of a frame may be anything",
+        "begin",
+        "if frame.zero or frame.flags",
+        "if frame.flags",
+        _LANES,
+    ),
+    Mutant(
+        "any frame may ask",
+        "begin",
+        " or (frame.flags and frame.kind != FRAME_WRITE)",
+        "",
+        _LANES,
+    ),
+    Mutant(
+        "a message may name a place",
+        "begin",
+        "elif frame.offset:",
+        "elif False:",
+        _LANES,
+    ),
+    Mutant(
+        "a frame may reach across the end of the memory",
+        "begin",
+        "is_outside(frame.offset, frame.length, 0, own.exposed_size)",
+        "frame.offset >= own.exposed_size",
+        _LANES,
+    ),
+    Mutant(
+        "a message may be longer than its buffer",
+        "begin",
+        "if frame.length > lane.receive_size:",
+        "if False:",
+        _LANES,
+    ),
+    Mutant(
+        "data of any length answer a READ",
+        "begin",
+        "own.reads[own.reads_first].length != frame.length",
+        "False",
+        _LANES,
+    ),
+    Mutant(
+        "what nobody asked for is confirmed",
+        "begin",
+        "if frame.length or not own.unconfirmed:",
+        "if frame.length:",
+        _LANES,
+    ),
+    Mutant(
+        "whoever asks is not told that a WRITE is there",
+        "finish",
+        "own.confirms += 1",
+        "pass",
+        _LANES,
+    ),
+    Mutant(
+        "what the socket has taken of a part is sent again",
+        "keep",
+        "iov_len = n - taken",
+        "iov_len = n",
+        _LANES,
+    ),
+    Mutant(
+        "a sleep does not end when there is room",
+        "stream_wait",
+        "if own.full and not own.awaits_room:",
+        "if False:",
+        _LANES,
+    ),
+    Mutant(
+        "who has nothing to send is woken by room",
+        "poll_lane",
+        "own.full = False",
+        "pass",
+        _LANES,
+    ),
+    Mutant(
+        "the last words of the other side are not heard",
+        "refused",
+        "return LANE_AGAIN",
+        "return lost(own, rc)",
+        _LANES,
+    ),
+    Mutant(
+        "a sleep does not end when somebody rings",
+        "stream_wake",
+        "eventfd_write((<stream_queue_t *> base).bell, 1)",
+        "pass",
+        _LANES,
+    ),
+    Mutant(
+        "pairs are passed one by one",
+        "PairListener.__init__",
+        "min(lanes - len(self._waiting), _TOGETHER)",
+        "1",
+        _PAIRS,
+    ),
+    Mutant(
+        "anything that is passed is a lane",
+        "Taker._take",
+        "all(map(can_carry, found))",
+        "True",
+        _PAIRS,
+    ),
+    Mutant(
+        "what is no lane stays open",
+        "Taker._take",
+        "            os.close(each)",
+        "            pass",
+        _PAIRS,
+    ),
+    Mutant(
+        "what is not taken stays open",
+        "Taker.close",
+        "os.close(self._taken.pop())",
+        "self._taken.pop()",
+        _PAIRS,
+    ),
+    Mutant(
+        "the service is awaited before it is stopped",
+        "LaneServer.start",
+        "self._threads.insert(0, thread)",
+        "self._threads.append(thread)",
+        _PAIRS,
+    ),
+    Mutant(
+        "an initiator that has vanished keeps its session",
+        "Session._take_reports",
+        "self._ends_at = self._ends_at or time.monotonic() + GRACE_S",
+        "pass",
+        _NETWORKS,
+    ),
+)

@@ -1,0 +1,1 @@
+"""Making the wheels, and installing them on machines made afresh."""

@@ -1,0 +1,107 @@
+"""``make test-wheel``: the wheels, installed on machines made afresh.
+
+Everything is fetched first, from the package index and from Debian; then pip, uv and pipx see
+nothing but a folder.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+import subprocess
+import sys
+import time
+
+from tests.wheel.chroot import SUITES, Chroot, Failed, folder
+from tests.wheel.make import DIST
+from tests.wheel.steps import STEPS
+
+#: What is installed beside rpmem: the tools that install it, an MPI, and what its own tests need.
+_OTHERS = ("pip", "uv", "pipx", "mpich", "mpi4py", "setuptools>=77", "Cython<3.4")
+_FOR_TESTS = ("pytest", "pytest-timeout", "pytest-xdist", "hypothesis")
+_PLATFORMS = [
+    word
+    for glibc in ("2_34", "2_28", "2_27", "2_26", "2_17", "2_12", "2_5")
+    for word in ("--platform", f"manylinux_{glibc}_x86_64")
+]
+
+
+def main(words: list[str] | None = None) -> int:
+    """Try every step on every machine; return the exit status."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    names = [step.__name__ for step in STEPS]
+    parser.add_argument("--suite", choices=SUITES, action="append", help="only this Debian")
+    parser.add_argument("--until", choices=names, default=names[-1], help="the last step")
+    parser.add_argument("--again", action="store_true", help="install the Debians anew")
+    options = parser.parse_args(words)
+    why = _why_not()
+    if why:
+        print(f"test-wheel: not run: {why}", file=sys.stderr)
+        return 1
+    good = True
+    for suite in options.suite or SUITES:
+        try:
+            machine = _machine(suite, again=options.again)
+        except (subprocess.CalledProcessError, Failed) as error:
+            print(f"test-wheel: {suite}: it cannot be made: {error}", file=sys.stderr)
+            good = False
+            continue
+        good &= _try(machine, names.index(options.until) + 1)
+    return 0 if good else 1
+
+
+def _why_not() -> str | None:
+    if os.geteuid() != 0:
+        return "only root can make machines in folders"
+    missing = [name for name in ("debootstrap", "unshare") if shutil.which(name) is None]
+    if missing:
+        return f"{' and '.join(missing)} is not installed"
+    return None if list(DIST.glob("rpmem-*.whl")) else "there is no wheel: make wheel"
+
+
+def _machine(suite: str, *, again: bool) -> Chroot:
+    """Return a machine that is ready, with all wheels that it is going to ask for."""
+    work, version = folder(), SUITES[suite]
+    wheels = work / f"wheels-{version}"
+    wheels.mkdir(parents=True, exist_ok=True)
+    tag = f"cp{version.replace('.', '')}"
+    for old in wheels.glob("rpmem-*"):
+        old.unlink()
+    mine = [*DIST.glob(f"rpmem-*-{tag}-{tag}-*.whl"), *DIST.glob("rpmem-*.tar.gz")]
+    if not any(path.suffix == ".whl" for path in mine):
+        raise Failed(f"there is no wheel for CPython {version}: make wheel")
+    for path in mine:
+        shutil.copy2(path, wheels)
+    begun = time.monotonic()
+    command = [sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check", "download"]
+    command += ["--only-binary=:all:", "--python-version", version, *_PLATFORMS, "-d", wheels]
+    subprocess.run([*command, mine[0], *_OTHERS, *_FOR_TESTS], check=True)
+    machine = Chroot(suite, work, wheels)
+    if again:
+        shutil.rmtree(machine.base, ignore_errors=True)
+    machine.bootstrap()
+    machine.fresh()
+    print(f"test-wheel: {suite}: made in {time.monotonic() - begun:.0f} s", flush=True)
+    return machine
+
+
+def _try(machine: Chroot, count: int) -> bool:
+    """Take the first steps; return whether all of them went well."""
+    good = True
+    for step in STEPS[:count]:
+        begun = time.monotonic()
+        try:
+            found = step(machine)
+        except Failed as error:
+            print(f"test-wheel: {machine.suite}: {step.__name__}: FAILED: {error}", flush=True)
+            good = False
+            continue
+        found = "; ".join(found.splitlines())
+        took = f"{time.monotonic() - begun:.1f} s"
+        print(f"test-wheel: {machine.suite}: {step.__name__}: {took}: {found}", flush=True)
+    return good
+
+
+if __name__ == "__main__":
+    sys.exit(main())
