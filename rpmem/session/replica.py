@@ -79,9 +79,8 @@ class Replica(Closing, Calls):
     staged : bool
         Whether the fabric cannot access the pool on the target: data then travels inside messages.
     level : str
-        What an acknowledgement means, one of `LEVELS`: ``"unknown"`` (at least in the target's
-        memory; its medium is unknown), ``"visible"`` (in the target's memory) or
-        ``"persistent"`` (survives a power failure of the target as far as its medium does).
+        What an acknowledgement means, one of `LEVELS`: ``"visible"`` (in the target's memory),
+        ``"unknown"`` (at least that) or ``"persistent"`` (survives its power failures).
 
     Notes
     -----
