@@ -66,21 +66,24 @@ class Replica(Closing, Calls):
     provider : str
         What carries them: ``"verbs"``, or a provider of libfabric such as ``"tcp"``.
     encryption : str
-        What protects its bytes on their way: ``"TLS 1.3"``, or ``"none: "`` and the reason.
+        Of the lanes: ``"TLS 1.3"``, or ``"none: "`` and the reason.
     attributes : PoolAttributes or None
         What the pool's header says; None for a pool without one.
     step : str
-        How bytes become durable: `send-after-write`, `read-after-write`, `commit` or `flush`.
+        How its bytes become durable: ``"send-after-write"``, ``"read-after-write"``,
+        ``"commit"`` or ``"flush"``.
     medium : str
         What holds it: ``"pmem"``, ``"page"`` (page cache and msync), ``"volatile"``, or
         ``"unknown"`` if the target does not say, as with PMDK's rpmemd.
     boot : bytes or None
         Names the boot that the target's machine is in; None: not known.
     staged : bool
-        Whether the fabric cannot access the pool on the target: data then travels inside messages.
+        Whether the fabric cannot access the pool on the target, as with files that an RDMA device
+        must not pin: data then travels inside messages and is copied.
     level : str
-        What an acknowledgement means, one of `LEVELS`: ``"visible"`` (in the target's memory),
-        ``"unknown"`` (at least that) or ``"persistent"`` (survives its power failures).
+        What an acknowledgement means, one of `LEVELS`: ``"unknown"`` (at least in the target's
+        memory; its medium is unknown), ``"visible"`` (in the target's memory) or
+        ``"persistent"`` (survives a power failure of the target as far as its medium does).
 
     Notes
     -----
@@ -229,11 +232,8 @@ class Replica(Closing, Calls):
         """The guarantee for bytes that a call has made durable."""
         if self.medium not in _MEDIA:
             return "unknown"
-        if self.medium == "volatile":
-            return "visible"
-        if not STEPS[self.step].proved and self.provider in ("tcp", "sockets"):
-            return "visible"
-        return "persistent"
+        unproved = not STEPS[self.step].proved and self.provider in ("tcp", "sockets")
+        return "visible" if self.medium == "volatile" or unproved else "persistent"
 
     @property
     def peer(self) -> Hello | None:

@@ -199,7 +199,13 @@ def test_a_session_that_fails_while_lanes_connect(node):
     broken.close(remove=True)
     begun = time.monotonic()
     with pytest.raises(RpmemError, match="out of lanes") as caught:
-        node.create(bytearray(SIZE), command=hanging_rpmemd.command("broken-lanes"), timeout=60.0)
+        # Pairs of sockets are connected from the beginning.
+        node.create(
+            bytearray(SIZE),
+            command=hanging_rpmemd.command("broken-lanes"),
+            timeout=60.0,
+            provider="tcp",
+        )
     assert time.monotonic() - begun < 20.0
     assert str(caught.value).count(node.target) == 1
     assert node.files() == []

@@ -48,7 +48,7 @@ MUTANTS = (
     ),
     Mutant(
         "a token is good for two lanes",
-        "spend",
+        "Keyring.spend",
         "self.c.there[lane] = 0",
         "pass",
         _HANDSHAKE,
@@ -97,7 +97,7 @@ MUTANTS = (
     ),
     Mutant(
         "who only repeats a hello spends the token",
-        "read",
+        "SecretCaller.read",
         "if not self.secret.proceed():\n                return None",
         "if not self.secret.proceed():\n                self._ring.spend(max(self.secret.lane, 0))\n"
         "                return None",
@@ -126,14 +126,14 @@ MUTANTS = (
     ),
     Mutant(
         "required is a wish",
-        "_check_encryption",
+        "Session._check_encryption",
         'if not request.encrypt and self._config.encryption == "required":',
         "if False:",
         _SESSIONS,
     ),
     Mutant(
         "what was switched off is done all the same",
-        "_check_encryption",
+        "Session._check_encryption",
         'if request.encrypt and self._config.encryption == "off":',
         "if False:",
         _SESSIONS,

@@ -6,7 +6,7 @@ from tests.mutants import Mutant
 
 _LANES = ("tests/unit/fabric/test_stream_lanes.py",)
 _PAIRS = ("tests/unit/fabric/test_stream_pairs.py",)
-_NETWORKS = ("tests/faults/test_networks.py",)
+_SESSION = ("tests/unit/rpmemd/test_session_stream.py",)
 
 MUTANTS = (
     Mutant(
@@ -140,6 +140,6 @@ MUTANTS = (
         "Session._take_reports",
         "self._ends_at = self._ends_at or time.monotonic() + GRACE_S",
         "pass",
-        _NETWORKS,
+        _SESSION,
     ),
 )

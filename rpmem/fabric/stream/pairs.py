@@ -16,6 +16,7 @@ from contextlib import ExitStack
 from typing import TYPE_CHECKING, Final, cast
 
 from rpmem.base import interrupts
+from rpmem.base.handles import Handle
 from rpmem.base.remedies import remedy_for
 from rpmem.errors import ConnectFailed
 from rpmem.fabric.stream.request import Request
@@ -45,7 +46,7 @@ def can_carry(descriptor: int) -> bool:
         found.detach()
 
 
-class Taker:
+class Taker(Handle):
     """Takes the ends of pairs that a child passes.
 
     Parameters

@@ -30,10 +30,10 @@ def frame(kind, data=b"", *, length=None, flags=0, zero=0, offset=0):
 class Wired:
     """A lane, and the socket that its bytes come from and go to."""
 
-    def __init__(self, *, exposed=True, slots=2):
+    def __init__(self, *, exposed=True, slots=2, ends=socket.socketpair):
         self.raw = raw_lane()
         self.module = providers.load("stream")
-        self.other, ours = socket.socketpair()
+        self.other, ours = ends()
         self.other.settimeout(10)
         self._ours = ours.detach()
         self.memory = Region.anonymous(SIZE)
@@ -177,6 +177,29 @@ def test_what_the_socket_does_not_take_is_sent_later(wired):
     assert len(got) == sent * (16 + 4096)
     for k in range(sent):
         assert got[k * 4112 : k * 4112 + 16] == frame(WRITE, length=4096, flags=ASKS), k
+
+
+def narrow():
+    """The ends of a connection that takes a few thousand bytes at a time."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        server.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        ours = socket.socket()
+        ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+        ours.connect(server.getsockname())
+        ours.setblocking(False)
+        return server.accept()[0], ours
+
+
+def test_what_is_sent_in_pieces_is_whole():
+    with Wired(ends=narrow) as wired:
+        for number in range(20):
+            data = random.Random(number).randbytes(SLOT - number)
+            assert wired.raw.send(wired.lane, data) == 0
+            got, wanted = b"", frame(MESSAGE, data)
+            while len(got) < len(wanted):
+                wired.raw.poll(wired.lane)
+                got += wired.other.recv(len(wanted) - len(got))
+            assert got == wanted
 
 
 def test_a_wait_ends_when_something_comes_or_somebody_rings(wired):

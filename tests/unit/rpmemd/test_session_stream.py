@@ -6,12 +6,13 @@ import os
 import subprocess
 import sys
 import threading
+import time
 
 import pytest
 
 from rpmem.control.handshake import pack_status
 from rpmem.errors import ProviderUnavailable, ReplicaLost
-from rpmemd import lane_server
+from rpmemd import lane_server, session
 from rpmemd.session import Session
 from rpmemd.stream import Stream
 from tests.support.compiled import ROOT
@@ -62,6 +63,13 @@ class Machine:
     def failure(self, error):
         self.failures.append(error)
 
+    def receive(self, data):
+        return []
+
+    def receive_eof(self):
+        self.failures.append(None)
+        return []
+
     def data_to_send(self):
         return b""
 
@@ -72,7 +80,7 @@ class Quiet:
     def err(self, message):
         pass
 
-    debug = err
+    debug = warn = err
 
 
 def test_the_initiator_is_told_why_a_lane_was_given_up(pipe):
@@ -88,6 +96,32 @@ def test_the_initiator_is_told_why_a_lane_was_given_up(pipe):
     assert served._machine.failures[0] is reason
     assert "disconnected" in str(served._machine.failures[1])
     assert len(served._machine.failures) == 2
+
+
+@pytest.mark.parametrize("says", [False, True], ids=["silent", "not silent"])
+def test_an_initiator_that_has_lost_lanes_and_is_silent_is_gone(pipe, monkeypatch, says):
+    """Nobody says that it is: its network may have vanished."""
+    monkeypatch.setattr(session, "GRACE_S", 0.2)
+    wake, woken = os.pipe2(os.O_NONBLOCK)
+    served = Session.__new__(Session)
+    served._machine, served._log = Machine(), Quiet()
+    served._report_lock, served._reports = threading.Lock(), []
+    served._wake_read, served._wake_write = wake, woken
+    served._stream = Stream(*pipe)
+    served._report(None)
+    served._step()
+    if says:
+        os.write(pipe[1], b"more")
+        monkeypatch.setattr(session, "GRACE_S", 3600.0)
+        served._step()
+        assert served._ends_at > time.monotonic() + 3000
+        assert len(served._machine.failures) == 1
+    else:
+        served._step()
+        assert "disconnected" in str(served._machine.failures[0])
+        assert served._machine.failures[1:] == [None]
+    os.close(wake)
+    os.close(woken)
 
 
 def test_the_provider_that_is_wanted_most_says_why_none_works(monkeypatch):

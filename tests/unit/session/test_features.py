@@ -23,5 +23,5 @@ def test_an_initiator_that_does_not_know_staging_is_refused(tmp_path, monkeypatc
 
     monkeypatch.setattr(session, "Hello", Ignorant)
     with pytest.raises(errors.RegistrationFailed, match="cannot be registered"):
-        node.create(bytearray(SIZE))
+        node.create(bytearray(SIZE), provider="tcp")
     assert node.files() == []

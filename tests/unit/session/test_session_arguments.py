@@ -51,7 +51,9 @@ def test_fewer_lanes_than_asked_for(tmpfs: Path):
     memory = np.zeros(SIZE, np.uint8)
     with (
         pytest.warns(UserWarning, match=r"256 lanes were granted, not 1024"),
-        rpmem.create(f"local:{tmpfs}", "a.set", memory, nlanes=1024, parts=1) as replica,
+        rpmem.create(
+            f"local:{tmpfs}", "a.set", memory, nlanes=1024, parts=1, provider="tcp"
+        ) as replica,
     ):
         assert replica.nlanes == 256
 
