@@ -9,7 +9,7 @@ from rpmem.control.messages import Ready
 from rpmem.errors import EncryptionRefused
 from rpmem.fabric.providers import encrypts
 
-__all__ = ["ENCRYPTED", "asked", "described", "require"]
+__all__ = ["ENCRYPTED", "asked", "described", "refuse_pmdk", "require"]
 
 #: What `Replica.encryption` says of lanes that are encrypted.
 ENCRYPTED: Final = "TLS 1.3"
@@ -41,6 +41,20 @@ def asked(wanted: str, target: Target, provider: str) -> bool:
             hint="provider='stream' encrypts them",
         )
     return encrypts(provider)
+
+
+def refuse_pmdk(wanted: str, target: Target) -> None:
+    """Refuse PMDK's protocol where lanes have to be encrypted.
+
+    Raises
+    ------
+    EncryptionRefused
+        They have to be.
+    """
+    if wanted == "on" and not target.is_local:
+        raise EncryptionRefused(
+            "PMDK's protocol does not encrypt lanes, and encryption is on", where=str(target)
+        )
 
 
 def require(ready: Ready, target: Target) -> None:

@@ -24,7 +24,6 @@ from rpmem.control.initiator_machine import InitiatorMachine
 from rpmem.control.messages import MAX_LANES, Create, Hello, Open, Ready, features
 from rpmem.control.pmdk_initiator import PmdkInitiatorSession
 from rpmem.errors import (
-    EncryptionRefused,
     LaneRefused,
     ProviderUnavailable,
     ReplicaLost,
@@ -36,8 +35,9 @@ from rpmem.fabric import providers as _fabric
 from rpmem.files.attributes import PoolAttributes, require_attributes
 from rpmem.launch import launch
 from rpmem.memory.region import Region
-from rpmem.session import encryption as _encryption
 from rpmem.session.channel import Channel, LegacySpoken
+from rpmem.session.encryption import asked as asked_for
+from rpmem.session.encryption import described, refuse_pmdk, require
 from rpmem.session.options import ReachKeywords, SessionOptions
 from rpmem.session.removal import remove_pool
 from rpmem.session.replica import Replica
@@ -68,13 +68,14 @@ class _Start:
         owns_region: bool,
         options: SessionOptions,
     ) -> None:
+        self._encryption = encryption_of(options.encryption, environment)
         # Only libfabric has the step commit.
         self._choose_provider = not (
-            options.provider or environment.provider or options.step == COMMIT.name
+            options.provider
+            or environment.provider
+            or options.step == COMMIT.name
+            or self._encryption == "on"
         )
-        self._encryption = encryption_of(options.encryption, environment)
-        if self._encryption == "on":
-            self._choose_provider = False
         self._target = target
         self._region = region
         self._owns_region = owns_region
@@ -101,11 +102,7 @@ class _Start:
 
     def pmdk(self, request: Create | Open) -> tuple[Replica, Ready]:
         """Begin a session in PMDK's protocol."""
-        if self._encryption == "on" and not self._target.is_local:
-            raise EncryptionRefused(
-                "PMDK's protocol does not encrypt lanes, and encryption is on",
-                where=str(self._target),
-            )
+        refuse_pmdk(self._encryption, self._target)
         log.warning(
             "%s: the target speaks PMDK's protocol, which does not authenticate its lanes",
             self._target,
@@ -377,7 +374,7 @@ def _start(
             "providers": (provider,),
             "message_size": _MESSAGE_SIZE,
             "step": options.step,
-            "encrypt": protocol != "pmdk" and _encryption.asked(encryption, target, provider),
+            "encrypt": protocol != "pmdk" and asked_for(encryption, target, provider),
         }
         start = _Start(target, region, environment, owns_region=owns_region, options=options)
         replica, ready, native = _begin(start, _request(asked, creation), protocol)
@@ -388,8 +385,8 @@ def _start(
                 f"{target}: {len(ready.lanes)} lanes were granted, not {lanes}", stacklevel=2
             )
         if native and asked["encrypt"]:
-            _encryption.require(ready, target)
-        replica.encryption = _encryption.described(ready, encryption, target, native=native)
+            require(ready, target)
+        replica.encryption = described(ready, encryption, target, native=native)
         replica.connect(
             ready,
             step=options.step,

@@ -28,6 +28,7 @@ VARIABLES = {
     "RPMEM_SPIN_US",
     "RPMEM_PROTOCOL",
     "RPMEM_LANE_HOSTS",
+    "RPMEM_ENCRYPTION",
 }
 
 
@@ -66,6 +67,7 @@ def test_everything_set():
             "RPMEM_SPIN_US": "0",
             "RPMEM_PROTOCOL": "native",
             "RPMEM_LANE_HOSTS": "node2-ib,10.0.0.0/8",
+            "RPMEM_ENCRYPTION": "on",
         }
     )
     assert got == Environment(
@@ -83,6 +85,7 @@ def test_everything_set():
         spin_us=0,
         protocol="native",
         lane_hosts=("node2-ib", "10.0.0.0/8"),
+        encryption="on",
     )
     assert got.log_path(42) == "/tmp/rpmem-42"
 

@@ -19,7 +19,6 @@ from rpmem.base.printable import printable
 
 # A code is a promise: it is on the wire and in users' programs. Extend this list, never edit it.
 PROMISED = {
-    "encryption-refused": (errors.EncryptionRefused, errno_module.EACCES, Exception),
     "usage": (errors.UsageError, errno_module.EINVAL, ValueError),
     "range": (errors.RangeError, errno_module.EINVAL, IndexError),
     "buffer": (errors.BufferRefused, errno_module.EINVAL, TypeError),
@@ -60,6 +59,7 @@ PROMISED = {
     "fabric": (errors.FabricError, errno_module.EIO, Exception),
     "provider-unavailable": (errors.ProviderUnavailable, errno_module.ENOMEDIUM, Exception),
     "registration-failed": (errors.RegistrationFailed, errno_module.ENOMEM, Exception),
+    "encryption-refused": (errors.EncryptionRefused, errno_module.EACCES, Exception),
     "connect-failed": (errors.ConnectFailed, errno_module.ECONNREFUSED, ConnectionError),
     "fabric-failure": (errors.FabricFailure, errno_module.EIO, Exception),
     "replica-lost": (errors.ReplicaLost, errno_module.ECONNRESET, ConnectionError),

@@ -172,7 +172,7 @@ def options_of_rpmemd(texts):
 def options_beside_pmdks(texts):
     """How many options are ours, and that they stand at the end."""
     rows = table(texts["docs/rpmemd.md"], "option", "default")
-    ours = ("protocol", "provider", "encryption", "file-mode", "spin-us", "forced-command")
+    ours = ("protocol", "provider", "file-mode", "spin-us", "encryption", "forced-command")
     (count,) = re.findall(
         r"those of PMDK's rpmemd, and (\w+) more at the end", texts["docs/rpmemd.md"]
     )
@@ -250,12 +250,12 @@ def variables(texts):
         "RPMEM_LOG_LEVEL": fresh.log_level,
         "RPMEM_LOG_FILE": "stderr" if fresh.log_path() is None else fresh.log_file,
         "RPMEM_PROVIDER": "best" if fresh.provider is None else fresh.provider,
-        "RPMEM_ENCRYPTION": fresh.encryption,
         "RPMEM_LAUNCHER": fresh.launcher,
         "RPMEM_TIMEOUT": f"{fresh.timeout_s:g}",
         "RPMEM_SPIN_US": DEFAULT_SPIN_US if fresh.spin_us is None else fresh.spin_us,
         "RPMEM_PROTOCOL": fresh.protocol,
         "RPMEM_LANE_HOSTS": "none" if fresh.lane_hosts == () else fresh.lane_hosts,
+        "RPMEM_ENCRYPTION": fresh.encryption,
     }
     wrong |= {name for name, default in rows if str(real.get(name)) != default}
     return wrong

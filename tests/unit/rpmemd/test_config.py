@@ -81,6 +81,7 @@ def test_defaults(read, home):
         (["--file-mode", "0640"], "file_mode", 0o640),
         (["--file-mode", "660"], "file_mode", 0o660),
         (["--spin-us", "250"], "spin_us", 250),
+        (["--encryption", "required"], "encryption", "required"),
         (["stray", "-t", "3", "words"], "nthreads", 3),
     ],
 )
@@ -109,6 +110,7 @@ def test_options(read, arguments, field, value):
         ["--file-mode", "0440"],
         ["--file-mode", "8"],
         ["--spin-us", "1.5"],
+        ["--encryption", "yes"],
         ["--spin-us", "1000001"],
         ["--nthreads", "1025"],
         ["--persist-apm=yes"],
