@@ -41,6 +41,7 @@ ATTRIBUTES_SIZE: Final = 104
 TOKEN_SIZE: Final = 32
 NONCE_SIZE: Final = 16
 BOOT_SIZE: Final = 16
+PASSED: Final = "socketpair"  # the provider whose lanes come over the target's stdin
 #: A record of a copy, as one slot of it lies there.
 MAX_RECORD_SIZE: Final = 8128
 MAX_LANES: Final = 1024
@@ -310,6 +311,8 @@ class Ready(Message):
     nonce: bytes | None = wire(OrNone(Binary(NONCE_SIZE)), default=None)
 
     def complaint(self) -> str | None:  # noqa: D102
+        if (self.port == 0) != (self.provider == PASSED):
+            return f"has port {self.port} for lanes over {self.provider}"
         if self.record is not None and self.damage is not None:
             return "has a record and says that it is damaged"
         for index, lane in enumerate(self.lanes):

@@ -66,8 +66,7 @@ class Replica(Closing, Calls):
     provider : str
         What carries them: ``"verbs"``, or a provider of libfabric such as ``"tcp"``.
     encryption : str
-        What keeps others from reading and changing the pool's bytes on their way: ``"TLS 1.3"``, or
-        ``"none: "`` and the reason.
+        Of the lanes: ``"TLS 1.3"``, or ``"none: "`` and the reason.
     attributes : PoolAttributes or None
         What the pool's header says; None for a pool without one.
     step : str
@@ -233,11 +232,8 @@ class Replica(Closing, Calls):
         """The guarantee for bytes that a call has made durable."""
         if self.medium not in _MEDIA:
             return "unknown"
-        if self.medium == "volatile":
-            return "visible"
-        if not STEPS[self.step].proved and self.provider in ("tcp", "sockets"):
-            return "visible"
-        return "persistent"
+        unproved = not STEPS[self.step].proved and self.provider in ("tcp", "sockets")
+        return "visible" if self.medium == "volatile" or unproved else "persistent"
 
     @property
     def peer(self) -> Hello | None:

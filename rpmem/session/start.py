@@ -36,9 +36,8 @@ from rpmem.fabric import providers as _fabric
 from rpmem.files.attributes import PoolAttributes, require_attributes
 from rpmem.launch import launch
 from rpmem.memory.region import Region
+from rpmem.session import encryption as _encryption
 from rpmem.session.channel import Channel, LegacySpoken
-from rpmem.session.encryption import asked as asked_for
-from rpmem.session.encryption import described, require
 from rpmem.session.options import ReachKeywords, SessionOptions
 from rpmem.session.removal import remove_pool
 from rpmem.session.replica import Replica
@@ -378,7 +377,7 @@ def _start(
             "providers": (provider,),
             "message_size": _MESSAGE_SIZE,
             "step": options.step,
-            "encrypt": protocol != "pmdk" and asked_for(encryption, target, provider),
+            "encrypt": protocol != "pmdk" and _encryption.asked(encryption, target, provider),
         }
         start = _Start(target, region, environment, owns_region=owns_region, options=options)
         replica, ready, native = _begin(start, _request(asked, creation), protocol)
@@ -389,8 +388,8 @@ def _start(
                 f"{target}: {len(ready.lanes)} lanes were granted, not {lanes}", stacklevel=2
             )
         if native and asked["encrypt"]:
-            require(ready, target)
-        replica.encryption = described(ready, encryption, target, native=native)
+            _encryption.require(ready, target)
+        replica.encryption = _encryption.described(ready, encryption, target, native=native)
         replica.connect(
             ready,
             step=options.step,

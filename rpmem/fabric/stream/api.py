@@ -15,17 +15,9 @@ from rpmem.fabric.stream.request import Request
 if TYPE_CHECKING:
     from rpmem.fabric import contract
 
-__all__ = [
-    "Domain",
-    "Fabric",
-    "FabricLane",
-    "Listener",
-    "Memory",
-    "Queue",
-    "Request",
-    "Taker",
-    "can_carry",
-]
+# In this order a twin of other fabrics' list is none.
+__all__ = ["Fabric", "Domain", "Memory", "Queue", "FabricLane"]  # noqa: RUF022
+__all__ += ["Listener", "Request", "Taker", "can_carry"]
 
 
 def Listener(fabric: contract.Fabric, *, lanes: int = 0) -> TcpListener | PairListener:  # noqa: N802

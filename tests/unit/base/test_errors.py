@@ -19,6 +19,7 @@ from rpmem.base.printable import printable
 
 # A code is a promise: it is on the wire and in users' programs. Extend this list, never edit it.
 PROMISED = {
+    "encryption-refused": (errors.EncryptionRefused, errno_module.EACCES, Exception),
     "usage": (errors.UsageError, errno_module.EINVAL, ValueError),
     "range": (errors.RangeError, errno_module.EINVAL, IndexError),
     "buffer": (errors.BufferRefused, errno_module.EINVAL, TypeError),

@@ -172,7 +172,7 @@ def options_of_rpmemd(texts):
 def options_beside_pmdks(texts):
     """How many options are ours, and that they stand at the end."""
     rows = table(texts["docs/rpmemd.md"], "option", "default")
-    ours = ("protocol", "provider", "file-mode", "spin-us", "forced-command")
+    ours = ("protocol", "provider", "encryption", "file-mode", "spin-us", "forced-command")
     (count,) = re.findall(
         r"those of PMDK's rpmemd, and (\w+) more at the end", texts["docs/rpmemd.md"]
     )
@@ -250,6 +250,7 @@ def variables(texts):
         "RPMEM_LOG_LEVEL": fresh.log_level,
         "RPMEM_LOG_FILE": "stderr" if fresh.log_path() is None else fresh.log_file,
         "RPMEM_PROVIDER": "best" if fresh.provider is None else fresh.provider,
+        "RPMEM_ENCRYPTION": fresh.encryption,
         "RPMEM_LAUNCHER": fresh.launcher,
         "RPMEM_TIMEOUT": f"{fresh.timeout_s:g}",
         "RPMEM_SPIN_US": DEFAULT_SPIN_US if fresh.spin_us is None else fresh.spin_us,
@@ -400,7 +401,7 @@ MISTAKES = (
     (options_of_rpmemd, RPMEMD, "| `--forced-command` * |", "| `--forced-command` |"),
     (options_of_rpmemd, RPMEMD, "`-s`, `--pool-set`", "`-p`, `--pool-set`"),
     (options_of_rpmemd, RPMEMD, "| `--use-syslog` | yes |", "| `--use-syslog` | no |"),
-    (options_beside_pmdks, RPMEMD, "and five more", "and four more"),
+    (options_beside_pmdks, RPMEMD, "and six more", "and four more"),
     (help_of_rpmemd, "rpmemd --help", "--spin-us <n>", "--spin <n>"),
     (help_of_rpmemd, "rpmemd --help", "-s, --pool-set", "-p, --pool-set"),
     (threads_of_rpmemd, "rpmemd --help", "half the cores, 1 to 4", "0 for one per lane"),

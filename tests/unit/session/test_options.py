@@ -17,6 +17,7 @@ WISHES = {
     "command": "my-rpmemd",
     "protocol": "pmdk",
     "lane_hosts": "10.0.0.0/8",
+    "encryption": "off",
 }
 
 
