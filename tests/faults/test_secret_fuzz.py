@@ -157,7 +157,7 @@ def frames(chance):
 
 @pytest.mark.parametrize("target", [True, False], ids=["target", "initiator"])
 def test_damaged_frames_reach_nothing_else(target):
-    """Who has the key is not trusted either: what is outside of what he may reach stays as it is."""
+    """Who has the key is not trusted either: what is outside of his reach stays as it is."""
     served = Served(providers.load("stream"), target)
     raw = raw_lane()
     ended = 0
