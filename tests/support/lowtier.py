@@ -114,6 +114,9 @@ def replicated(
     """Create a replica of a buffer below a directory of this machine."""
     options.setdefault("attributes", ATTRIBUTES)
     options.setdefault("timeout", 30.0)
+    if options.get("step", "auto") not in ("auto", "send-after-write"):
+        # Not every fabric has them, whichever the environment prefers.
+        options.setdefault("provider", "tcp")
     replica = rpmem.create(f"local:{directory}", name, buffer, parts=parts, **options)
     try:
         yield replica
