@@ -169,12 +169,14 @@ def test_who_has_not_the_key_is_refused(ends, theirs):
         server.send(b"the pool")
 
 
-def test_a_key_that_was_spent_opens_nothing(ends):
+@pytest.mark.parametrize("key", [TOKENS[1], bytes(32)], ids=["it", "what is left in its place"])
+def test_a_key_that_was_spent_opens_nothing(ends, key):
     keys = ring()
     assert keys.spend(1) == TOKENS[1]
     assert keys.spend(1) is None
     server = Handshake(ends[1].fileno(), keys)
-    found = shaken(Handshake(ends[0].fileno(), ring(), 1), server)
+    client = Handshake(ends[0].fileno(), ring(tokens=[key] * 2), 1)
+    found = shaken(client, server)
     assert isinstance(found[1], OSError)
 
 
