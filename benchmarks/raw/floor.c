@@ -97,9 +97,10 @@ static void receive(int fd)
 	link_open(&link, fd, options.cipher, &options.receiver, 1);
 	while ((n = link_get(&link, target + got, LARGEST - got))) {
 		got += n;
-		while (got >= *size_now) {
+		/* Once the last answer has left, the next job may begin. */
+		for (uint64_t size; got >= (size = *size_now);) {
+			got -= size;
 			link_put(&link, answer, ANSWER);
-			got -= *size_now;
 		}
 	}
 	_exit(0);

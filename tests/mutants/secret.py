@@ -99,7 +99,8 @@ MUTANTS = (
         "who only repeats a hello spends the token",
         "SecretCaller.read",
         "if not self.secret.proceed():\n                return None",
-        "if not self.secret.proceed():\n                self._ring.spend(max(self.secret.lane, 0))\n"
+        "if not self.secret.proceed():\n"
+        "                self._ring.spend(max(self.secret.lane, 0))\n"
         "                return None",
         _STRANGERS,
     ),

@@ -43,6 +43,13 @@ PARTS = (
         minutes=60,
     ),
     Part(
+        "encrypted",
+        "a million damaged handshakes and frames open no lane and reach nothing outside",
+        "{pytest} tests/faults/test_secret_fuzz.py",
+        rounds=50,
+        minutes=60,
+    ),
+    Part(
         "storage",
         "every call that touches a file, name, lock or mapping fails once, and no success is false",
         "{pytest} -m slow tests/faults/test_storage_that_fails.py",

@@ -4,6 +4,10 @@
 from libc.stdint cimport uint32_t, uint64_t
 
 
+ctypedef int (*bio_write_t)(void *bio, const char *data, int size) noexcept nogil
+ctypedef int (*bio_read_t)(void *bio, char *where, int size) noexcept nogil
+ctypedef long (*bio_ctrl_t)(void *bio, int what, long number, void *data) noexcept nogil
+
 cdef extern from "libssl.h" nogil:
     enum:
         RPMEM_TLS1_3
@@ -64,9 +68,9 @@ cdef extern from "libssl.h" nogil:
         int (*SSL_shutdown)(void *) noexcept nogil
         int (*SSL_get_shutdown)(const void *) noexcept nogil
         void *(*BIO_meth_new)(int, const char *) noexcept nogil
-        int (*BIO_meth_set_write)(void *, int (*)(void *, const char *, int) noexcept nogil) noexcept nogil
-        int (*BIO_meth_set_read)(void *, int (*)(void *, char *, int) noexcept nogil) noexcept nogil
-        int (*BIO_meth_set_ctrl)(void *, long (*)(void *, int, long, void *) noexcept nogil) noexcept nogil
+        int (*BIO_meth_set_write)(void *, bio_write_t) noexcept nogil
+        int (*BIO_meth_set_read)(void *, bio_read_t) noexcept nogil
+        int (*BIO_meth_set_ctrl)(void *, bio_ctrl_t) noexcept nogil
         void *(*BIO_new)(const void *) noexcept nogil
         void (*BIO_set_data)(void *, void *) noexcept nogil
         void *(*BIO_get_data)(void *) noexcept nogil

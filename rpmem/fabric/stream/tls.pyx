@@ -182,7 +182,6 @@ cdef ssize_t tls_receive(transport_t *transport, const iovec *vector, size_t cou
     cdef size_t done
     cdef size_t i
     cdef ssize_t n
-    cdef bint filled = False
     if tls.begin == tls.whole and libssl.SSL_pending(tls.ssl) == 0:
         if tls.error:
             return -tls.error

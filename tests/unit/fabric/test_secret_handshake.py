@@ -169,12 +169,14 @@ def test_who_has_not_the_key_is_refused(ends, theirs):
         server.send(b"the pool")
 
 
-def test_a_key_that_was_spent_opens_nothing(ends):
+@pytest.mark.parametrize("key", [TOKENS[1], bytes(32)], ids=["it", "what is left in its place"])
+def test_a_key_that_was_spent_opens_nothing(ends, key):
     keys = ring()
     assert keys.spend(1) == TOKENS[1]
     assert keys.spend(1) is None
     server = Handshake(ends[1].fileno(), keys)
-    found = shaken(Handshake(ends[0].fileno(), ring(), 1), server)
+    client = Handshake(ends[0].fileno(), ring(tokens=[key] * 2), 1)
+    found = shaken(client, server)
     assert isinstance(found[1], OSError)
 
 
@@ -344,6 +346,46 @@ def test_what_is_seen_tells_neither_the_key_nor_the_bytes(ends):
     for token in TOKENS:
         for start in range(0, 32, 8):
             assert token[start : start + 8] not in seen
+
+
+def extensions_of(hello):
+    """Return what a ClientHello in one record offers: cipher suites, and extensions by number."""
+    at = 5 + 4 + 2 + 32
+    at += 1 + hello[at]
+    length = int.from_bytes(hello[at : at + 2], "big")
+    suites = hello[at + 2 : at + 2 + length]
+    at += 2 + length
+    at += 1 + hello[at]
+    end = at + 2 + int.from_bytes(hello[at : at + 2], "big")
+    at += 2
+    found = {}
+    while at < end:
+        kind, length = (int.from_bytes(hello[at + i : at + i + 2], "big") for i in (0, 2))
+        found[kind] = hello[at + 4 : at + 4 + length]
+        at += 4 + length
+    return suites, found
+
+
+def test_a_client_offers_nothing_else(ends):
+    """TLS 1.3 only, a fresh key exchange beside the key, no ticket and no early data."""
+    assert Handshake(ends[0].fileno(), ring(), 1).proceed() is False
+    suites, found = extensions_of(ends[1].recv(1 << 16))
+    ticket, early_data, versions, modes, key_share, own_key = 35, 42, 43, 45, 51, 41
+    assert suites.replace(b"\x00\xff", b"") == b"\x13\x01"
+    assert found[versions] == b"\x02\x03\x04"
+    assert found[modes] == b"\x01\x01"
+    assert found[key_share]
+    assert list(found)[-1] == own_key
+    assert not {ticket, early_data} & set(found)
+
+
+def test_a_server_gives_no_ticket(ends):
+    """After the handshake nothing comes that nobody sent."""
+    client, server = established(ends)
+    with pytest.raises(BlockingIOError):
+        ends[0].recv(1)
+    pushed(server, b"x")
+    assert pulled(client, 1) == b"x"
 
 
 def test_a_close_is_told_and_a_loss_is_noticed(ends):
