@@ -163,13 +163,15 @@ def compiled(
             raise Absent(f"pkg-config does not know {' '.join(packages)}")
         found = asked.stdout.split()
     BUILD.mkdir(parents=True, exist_ok=True)
-    command = [*compiler, "-O2", "-g", "-Wall", "-Wextra", "-pthread", "-o", str(program)]
+    # Another process may be about to run the one that is there.
+    fresh = BUILD / f"{name}.{os.getpid()}"
+    command = [*compiler, "-O2", "-g", "-Wall", "-Wextra", "-pthread", "-o", str(fresh)]
     result = subprocess.run(
         [*command, *map(str, inputs), *flags, *found], capture_output=True, text=True, check=False
     )
     if result.returncode:
         raise Absent(f"{name} does not compile: {result.stderr.strip()[-300:]}")
-    return program
+    return fresh.replace(program)
 
 
 def python_module(name: str, *arguments: object) -> list[str]:

@@ -51,6 +51,10 @@ cdef class Fabric(Connector):
         return True
 
     @property
+    def bypasses(self):
+        return True
+
+    @property
     def lane_limit(self):
         return LANES
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -59,9 +60,10 @@ def state_now(pool: rpmem.Pool) -> tuple[int, str]:
 
 
 def kill(replica: rpmem.Replica) -> None:
-    """Kill the daemon of a replica."""
+    """Kill the daemon of a replica, if nobody has done that yet."""
     assert replica.peer is not None
-    os.kill(replica.peer.pid, signal.SIGKILL)
+    with suppress(ProcessLookupError):
+        os.kill(replica.peer.pid, signal.SIGKILL)
 
 
 def fill(

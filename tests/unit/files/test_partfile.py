@@ -361,7 +361,7 @@ def test_every_lack_of_descriptors_is_said(tmp_path):
         lambda: PoolFiles.look(wanted),
     ):
         refusals = 0
-        for more in range(8):
+        for more in range(64):
             resource.setrlimit(resource.RLIMIT_NOFILE, (first + more, hard))
             try:
                 attempt().close()
