@@ -59,8 +59,7 @@ from rpmem.errors import (
     RpmemError,
     VersionMismatch,
 )
-from rpmem.fabric import providers as providers_of_lanes
-from rpmem.fabric.providers import SOCKETPAIR, STREAM
+from rpmem.fabric import providers as _fabric
 from rpmem.files.attributes import PoolAttributes, keeps_record
 from rpmemd import boot, records
 from rpmemd.admission import Admission, OrderAdmission, PeerAdmission, TokenAdmission
@@ -350,7 +349,7 @@ class Session:
             providers = tuple(
                 name
                 for name in providers
-                if name in allowed or (name == SOCKETPAIR and STREAM in allowed)
+                if name in allowed or (name == _fabric.SOCKETPAIR and _fabric.STREAM in allowed)
             )
         lanes = LaneServer(
             pool.region,
@@ -414,9 +413,9 @@ class Session:
 
         Behind sshd stdin may be a Unix socket, too, but it leads no further than there.
         """
-        if SOCKETPAIR not in providers or "SSH_CONNECTION" in os.environ:
+        if _fabric.SOCKETPAIR not in providers or "SSH_CONNECTION" in os.environ:
             return None
-        pairs = providers_of_lanes.load(SOCKETPAIR)
+        pairs = _fabric.load(_fabric.SOCKETPAIR)
         return self._stream.source if pairs.can_carry(self._stream.source) else None
 
     def _standing(self) -> dict[str, Any]:

@@ -60,9 +60,6 @@ class Places:
         if not ranges:
             return np.zeros(0, np.intp)
         pairs = pairs_of(ranges).astype(np.int64)
-        if len(pairs) == 1:
-            here = self.span(int(pairs[0, 0]), int(pairs[0].sum()))
-            return np.arange(here.start, here.stop)
         ends = np.stack([pairs[:, 0], pairs[:, 0] + pairs[:, 1]])
         low, high = np.minimum(np.maximum(ends, LAYOUT_OFFSET), self._end) - LAYOUT_OFFSET
         first, behind = low // UNIT, -(-high // UNIT)

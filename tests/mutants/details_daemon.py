@@ -319,7 +319,7 @@ MUTANTS = (
     Mutant(
         "providers that the administrator refused are used",
         "Session._listen",
-        "if name in allowed or (name == SOCKETPAIR and STREAM in allowed)",
+        "if name in allowed or (name == _fabric.SOCKETPAIR and _fabric.STREAM in allowed)",
         "if True",
         _WISHES,
     ),

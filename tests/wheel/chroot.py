@@ -9,7 +9,6 @@ from pathlib import Path
 
 #: The Debians that the wheel is tried on, and the Python of each.
 SUITES = {"bookworm": "3.11", "trixie": "3.13"}
-_MIRROR = "http://deb.debian.org/debian"
 _USER = "1000"
 
 # What the machine has beside its own files: devices, processes, the wheels, and what apt fetched in
@@ -71,7 +70,7 @@ class Chroot:
         include = "--include=python3,python3-venv"
         with self.log.open("w") as log:
             subprocess.run(
-                ["debootstrap", "--variant=minbase", include, self.suite, self.base, _MIRROR],
+                ["debootstrap", "--variant=minbase", include, self.suite, self.base],
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 check=True,

@@ -8,7 +8,7 @@ cdef class Connector:
     """The base of the fabrics' Fabric: knows the lanes that are being connected."""
     cdef unsigned int born            # fork generation
     cdef readonly str provider
-    cdef readonly str host                     # the host it was made for
+    cdef readonly str host            # the host it was made for
     cdef int port
     cdef str unanswered               # a likely cause if there is no answer
     cdef dict joining                 # key to lane: asked for or accepted, not yet connected

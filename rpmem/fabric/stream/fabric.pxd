@@ -8,7 +8,6 @@ from rpmem.fabric.stream.keyring cimport Keyring
 
 cdef class Fabric(Connector):
     """Knows the lanes that are being connected."""
-    cdef readonly bint listens
     cdef readonly object carrier      # what pairs of sockets are passed over, if that is wanted
     cdef list addresses               # what the host's name stands for
     cdef list accepted                # lanes of this side that nobody was told of yet

@@ -1,6 +1,7 @@
 from collections.abc import Sequence
 from typing import Self
 
+from rpmem.fabric import contract
 from rpmem.fabric.shared.connecting import Connector
 from rpmem.fabric.shared.lane import ConnectedLane
 from rpmem.fabric.stream.call import Call
@@ -10,7 +11,6 @@ from rpmem.fabric.stream.pairs import Inherited
 
 class Fabric(Connector):
     host: str
-    listens: bool
     carrier: object
     ring: Keyring | None
     proofs: list[bytes]
@@ -28,7 +28,7 @@ class Fabric(Connector):
     def await_answer(self, lane: ConnectedLane) -> None: ...
     def forget(self, lane: ConnectedLane) -> None: ...
     def was_accepted(self, lane: ConnectedLane) -> None: ...
-    def next_accepted(self) -> FabricLane | None: ...
+    def next_accepted(self, lanes: dict[int, contract.Lane]) -> FabricLane | None: ...
     @property
     def encrypts(self) -> bool: ...
     def secure(self, nonce: bytes, proofs: Sequence[bytes]) -> None: ...

@@ -31,7 +31,6 @@ cdef class Fabric(Connector):
         self.provider = provider
         self.host = host
         self.port = port
-        self.listens = listen
         self.unanswered = "is a firewall between the two hosts? lanes need a TCP port of their own"
         self.joining = {}
         self.accepted = []
@@ -84,9 +83,16 @@ cdef class Fabric(Connector):
         """A lane of this side exists."""
         self.accepted.append(lane)
 
-    def next_accepted(self):
-        """Return a lane that was accepted and not returned before, or None."""
-        return self.accepted.pop(0) if self.accepted else None
+    def next_accepted(self, dict lanes):
+        """Return a lane that was accepted and not returned before, or None; take it out of `lanes`.
+
+        `lanes` are those of `Listener.next`, by their keys.
+        """
+        if not self.accepted:
+            return None
+        lane = self.accepted.pop(0)
+        lanes.pop(lane.key, None)
+        return lane
 
     @property
     def commits(self):

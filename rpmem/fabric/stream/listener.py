@@ -42,9 +42,8 @@ class TcpListener:
         lanes : dict
             ``lane.key`` to lane, for lanes accepted; the one that is reported is removed.
         """
-        accepted = self.fabric.next_accepted()
+        accepted = self.fabric.next_accepted(lanes)
         if accepted is not None:
-            lanes.pop(accepted.key, None)
             return accepted
         caller = self._door.next(timeout)
         if caller is None:

@@ -177,9 +177,8 @@ class PairListener:
 
     def next(self, timeout: float, lanes: dict[int, Lane]) -> Request | Lane | None:
         """Return the next request, or a lane that was made from one, or None."""
-        accepted = self.fabric.next_accepted()
+        accepted = self.fabric.next_accepted(lanes)
         if accepted is not None:
-            lanes.pop(accepted.key, None)
             return accepted
         return self._waiting.popleft() if self._waiting else None
 
