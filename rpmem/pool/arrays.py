@@ -17,6 +17,7 @@ from rpmem.errors import ArrayExists
 from rpmem.pool.catalogue.catalogue import Catalogue
 from rpmem.pool.catalogue.entries import Entry, Wanted, check_name
 from rpmem.pool.forms import Form
+from rpmem.pool.tracking.ways import set_for
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -49,6 +50,7 @@ class NamedArrays:
         touched: PageSet | None = None,
     ) -> None:
         self._touched = touched
+        self._deleted = set_for(memory)
         self._memory = memory
         self._catalogue = catalogue
         self._writable = writable
@@ -173,14 +175,23 @@ class NamedArrays:
             A view of it exists.
         """
         with self._lock:
-            self._catalogue.find(name)
+            entry = self._catalogue.find(name)
             anchor = self._anchors.get(name)
             if anchor is not None and anchor() is not None:
                 raise BufferError(
                     f"array {name!r} cannot be deleted while views of it exist; drop them first"
                 )
             self._anchors.pop(name, None)
+            # What was stored there and not persisted stays, whoever has the place next.
+            self._deleted.add(entry.offset, entry.length)
             self._catalogue.remove(name)
+
+    def deleted(self) -> bytearray:
+        """Return where arrays were that were deleted since the last time, as offsets and lengths."""
+        with self._lock:
+            found = self._deleted.ranges()
+            self._deleted.clear()
+            return found
 
     def live(self) -> list[str]:
         """Return the names of the arrays that have views."""

@@ -447,7 +447,10 @@ class Verifier:
         here = self._places.span(offset, offset + length)
         stored = self._places.flags(self._note_stores(offset, length), here)
         if not self._sees:
-            self._state.doubtful[here] = stored = self._given(offset, length)
+            stored = self._given(offset, length)
+            # A place stays doubtful when its array is gone, until it is seen equal.
+            self._state.doubtful[here] |= stored
+            self._state.doubtful[self._places.units(self._arrays.deleted())] = True
         # A page that the kernel has dropped from memory counts as stored to.
         could = self._could(offset, length)
         self._state.stored[here] &= could

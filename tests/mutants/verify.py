@@ -227,4 +227,18 @@ MUTANTS: Final = (
         "                pass\n",
         ("tests/unit/cli/test_cli_verify.py",),
     ),
+    Mutant(
+        "the place of a deleted array counts as one that nobody stored to",
+        "Verifier._stored_by_now",
+        "            self._state.doubtful[self._places.units(self._arrays.deleted())] = True\n",
+        "",
+        ("tests/integration/test_verified_places.py",),
+    ),
+    Mutant(
+        "a place is no longer doubtful once its array is gone",
+        "Verifier._stored_by_now",
+        "self._state.doubtful[here] |= stored",
+        "self._state.doubtful[here] = stored",
+        ("tests/integration/test_verified_places.py",),
+    ),
 )
