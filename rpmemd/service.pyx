@@ -12,7 +12,7 @@ from libc.string cimport memcpy, memset
 from rpmem.base.bounds cimport is_outside
 from rpmem.wire.lane cimport (
     COMPLETED_FAULT, COMPLETED_RECEIVE, LANE_AGAIN, LANE_GARBLED, POST_INLINE, Lane, completion_t,
-    iovec, lane_t, queue_t,
+    iovec, lane_t, message_at, queue_t,
 )
 from rpmem.wire.messages cimport (
     MESSAGE_FETCH, MESSAGE_REPLY, MESSAGE_UPDATE, REPLY_BAD_MESSAGE, REPLY_BAD_RANGE, REPLY_DONE,
@@ -307,8 +307,7 @@ cdef class Service:
         cdef lane_t *lane = served.lane
         cdef int reason
         self.messages += 1
-        reason = self.handler(self, served,
-                              lane.receive_area + <size_t> slot * lane.receive_size, length)
+        reason = self.handler(self, served, message_at(lane, slot), length)
         if reason == DROP_NONE and lane.ops.receive(lane, slot) < 0:
             reason = DROP_LOST
         if served.owes_reply and self.send_reply(served) < 0 and reason == DROP_NONE:
@@ -331,12 +330,13 @@ cdef class Service:
         cdef politeness_t manners = politeness()
         cdef uint32_t idle = 0, i, reason
         cdef int n, k
-        cdef bint owing = False, garbled
+        cdef bint owing = False, garbled, crowded, gave = False
         while not self.stopping and alive:
             n = queue.ops.poll(queue, completions, BATCH)
             if n > 0:
                 idle = 0
                 last = 0
+                gave = False
                 for k in range(n):
                     served = <served_t *> completions[k].lane.user
                     if served.dropped:
@@ -365,12 +365,13 @@ cdef class Service:
                         elif served.owes_reply:
                             owing = True
             idle += 1
-            after_empty_poll(&manners, queue, idle)
-            if idle % LOOK_AT_CLOCK and queue.spins:
+            crowded = gave and queue.calls
+            gave = after_empty_poll(&manners, queue, idle)
+            if idle % LOOK_AT_CLOCK and queue.spins and not crowded:
                 continue
             if last == 0:
                 last = now()
-            if not queue.spins or now() - last > self.spin_ns:
+            if not queue.spins or crowded or now() - last > self.spin_ns:
                 if queue.ops.wait(queue, 1 if owing else SLICE_MS) > 0:
                     last = 0
 

@@ -1,9 +1,9 @@
 """The durability steps of the native protocol.
 
 send-after-write
-    Small or strict data travels inside an UPDATE message that the target stores word by word; large
-    relaxed data is WRITTEN one-sided and then named in an UPDATE.  The reply means that it is
-    durable.
+    Small data travels inside an UPDATE message that the target stores word by word; large data is
+    WRITTEN one-sided and then named in an UPDATE, strict data only if the fabric's WRITEs store
+    words whole.  The reply means that it is durable.
 read-after-write
     WRITE, then an 8-byte READ inside the range. For targets where a WRITE reaches the persistence
     domain once a READ has pushed it out of the device. If there is no device and the target
@@ -15,8 +15,8 @@ flush
     WRITE, then RDMA FLUSH of the same bytes, which completes once the bytes are in the
     persistence domain. An aligned 8-byte word is stored by ATOMIC WRITE.
 
-Strict data goes through UPDATE messages: only the target, or ATOMIC WRITE, can guarantee that an
-aligned 8-byte word is stored whole.
+With the other steps strict data goes through UPDATE messages: only the target, or ATOMIC WRITE, can
+guarantee that an aligned 8-byte word is stored whole.
 
 A target whose pool the fabric cannot reach gives each lane a staging buffer instead: then all data
 travels inside UPDATE messages.
@@ -35,8 +35,8 @@ from rpmem.steps.step cimport (
 from rpmem.steps.updates cimport send_updates
 from rpmem.wire.lane cimport (
     COMPLETED_FAULT, COMPLETED_READ, COMPLETED_RECEIVE, COMPLETED_WRITE, LANE_GARBLED,
-    LANE_REFUSED, POST_COMMIT, POST_DELIVERED, POST_MORE, POST_SIGNAL, WATCH_POSTS, completion_t,
-    lane_t,
+    LANE_REFUSED, POST_COMMIT, POST_DELIVERED, POST_MORE, POST_SIGNAL, POST_WORDS, WATCH_POSTS,
+    completion_t, lane_t, message_at,
 )
 from rpmem.wire.messages cimport MESSAGE_REPLY, REPLY_DONE, descriptor_t, header_t, reply_t
 
@@ -121,20 +121,30 @@ cdef int begin_flush_or_drain(link_t *link, operation_t *operation) noexcept nog
     return OPERATION_PENDING
 
 
+cdef inline bint is_written(const link_t *link, const operation_t *operation) noexcept nogil:
+    """Whether long ranges of an operation may travel as WRITEs."""
+    if operation.flags & OPERATION_RELAXED:
+        return True
+    return link.lane.words and not is_lent(link, operation)
+
+
 cdef int send_after_write(link_t *link, operation_t *operation) noexcept nogil:
     cdef uint64_t written_above = <uint64_t> -1
+    cdef uint32_t flags = POST_MORE
+    cdef bint writes = is_written(link, operation)
     cdef int rc
     if operation.phase == PHASE_BEGIN:
         rc = begin_flush_or_drain(link, operation)
         if rc:
             return OPERATION_DONE if rc == OPERATION_DONE else pending_or(rc)
         operation.phase = PHASE_WRITE
-    if operation.flags & OPERATION_RELAXED:
+    if writes:
         written_above = link.limits.put_limit
     if operation.phase == PHASE_WRITE:
-        if operation.flags & OPERATION_RELAXED:
-            rc = write_ranges(link, operation, written_above, link.limits.put_most, POST_MORE,
-                              POST_MORE)
+        if writes:
+            if not operation.flags & OPERATION_RELAXED:
+                flags |= POST_WORDS
+            rc = write_ranges(link, operation, written_above, link.limits.put_most, flags, flags)
             if rc < 0:
                 return pending_or(rc)
         operation.phase = PHASE_MESSAGE
@@ -270,8 +280,7 @@ cdef int native_complete(link_t *link, const completion_t *completion) noexcept 
     cdef lane_t *lane = link.lane
     cdef const reply_t *reply
     if completion.kind == COMPLETED_RECEIVE:
-        reply = <const reply_t *> (lane.receive_area
-                                   + <size_t> completion.slot * lane.receive_size)
+        reply = <const reply_t *> message_at(lane, completion.slot)
         if (completion.length != sizeof(reply_t) or reply.kind != MESSAGE_REPLY
                 or reply.sequence - link.answered > link.sequence - link.answered):
             lane.state = LANE_GARBLED

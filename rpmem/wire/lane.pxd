@@ -43,6 +43,7 @@ cpdef enum:
     POST_INLINE = 4          # the buffer may be reused when the call returns
     POST_MORE = 8            # another post follows immediately
     POST_DELIVERED = 16      # complete only when the bytes are in the target's memory
+    POST_WORDS = 32          # store each aligned 8-byte word whole, if the lane has `words`
 
 
 ctypedef struct completion_t:
@@ -95,6 +96,7 @@ ctypedef struct lane_t:
     void *pool_handle         # registration of the local pool, NULL if none is needed
     bint needs_handles        # local memory must be registered to be posted
     bint delivers             # POST_DELIVERED is answered by the target itself, in order
+    bint words                # a WRITE can store aligned 8-byte words whole
     # limits that were negotiated or reported by the fabric
     uint64_t operation_limit  # bytes per WRITE or READ
     uint64_t piece            # the size of pieces in which long ranges go fastest
@@ -107,12 +109,20 @@ ctypedef struct lane_t:
     char *receive_area
     uint32_t receive_slots
     uint32_t receive_size
+    const char **messages     # where those are that lie elsewhere, by slot; NULL: none does
     # registered by the fabric if it needs that: receives the data of read-after-write, and data on
     # its way to memory that is not registered
     char *scratch
     void *scratch_handle
     uint32_t scratch_size
     void *user                # the core's or the service's own data
+
+
+cdef inline const char *message_at(const lane_t *lane, uint32_t slot) noexcept nogil:
+    """A message that was received, until its queue is polled or its buffer posted again."""
+    if lane.messages != NULL:
+        return lane.messages[slot]
+    return lane.receive_area + <size_t> slot * lane.receive_size
 
 
 cdef class Lane:

@@ -25,11 +25,13 @@ cdef enum:
     POLLS_ALONE = 32             # empty polls between two yields if no other thread wants the core
     POLLS_SHARED = 2             # and if another thread does
     SLOW_YIELD = 1000            # ns above twice the quickest: another thread ran
+    PATIENCE = 64                # quick yields before it is believed that no other thread does
 
 ctypedef struct politeness_t:
     uint32_t every               # current number of empty polls between two yields
     uint32_t most                # and its maximum
     uint64_t quickest            # shortest yield so far, in ns
+    uint32_t patience            # quick yields until fewer are made again
 
 
 cdef inline uint32_t cores() noexcept nogil:
@@ -43,26 +45,31 @@ cdef inline politeness_t politeness() noexcept nogil:
     p.most = POLLS_ALONE if cores() > 1 else 1
     p.every = p.most
     p.quickest = <uint64_t> -1
+    p.patience = 0
     return p
 
 
-cdef inline void give_way(politeness_t *p) noexcept nogil:
-    """Yield, and learn from how long it took."""
+cdef inline bint give_way(politeness_t *p, uint32_t shared) noexcept nogil:
+    """Yield, and learn from how long it took; True if another thread had the core."""
     cdef uint64_t took = now()
     sched_yield()
     took = now() - took
     if took < p.quickest:
         p.quickest = took
     if took > 2 * p.quickest + SLOW_YIELD:
-        p.every = min(p.most, <uint32_t> POLLS_SHARED)
+        p.every = min(p.most, shared)
+        p.patience = PATIENCE
+        return True
+    if p.patience:
+        p.patience -= 1
     elif p.every < p.most:
         p.every = min(2 * p.every, p.most)
+    return False
 
 
-cdef inline void after_empty_poll(politeness_t *p, const queue_t *queue,
+cdef inline bint after_empty_poll(politeness_t *p, const queue_t *queue,
                                   uint32_t idle) noexcept nogil:
-    """Yield if it is time to, after `idle` empty polls."""
-    if queue.calls:
-        sched_yield()
-    elif idle % p.every == 0:
-        give_way(p)
+    """Yield if it is time to, after `idle` empty polls; True if another thread had the core."""
+    if idle % p.every == 0:
+        return give_way(p, 1 if queue.calls else POLLS_SHARED)
+    return False

@@ -10,6 +10,7 @@ from libc.string cimport memcpy
 from rpmem.wire.lane cimport (
     COMPLETED_FAULT, COMPLETED_READ, COMPLETED_RECEIVE, COMPLETED_WRITE, LANE_AGAIN,
     POST_COMMIT, POST_SIGNAL, WATCH_POSTS, WATCH_RECEIVES, Lane, completion_t, iovec,
+    message_at,
 )
 
 import time
@@ -79,8 +80,7 @@ def poll(Lane lane):
     for i in range(n):
         data = b""
         if completions[i].kind == COMPLETED_RECEIVE:
-            data = (lane.c.receive_area
-                    + <size_t> completions[i].slot * lane.c.receive_size)[:completions[i].length]
+            data = message_at(lane.c, completions[i].slot)[:completions[i].length]
             lane.c.ops.receive(lane.c, completions[i].slot)
         out.append((NAMES.get(completions[i].kind, "other"), data))
     return out

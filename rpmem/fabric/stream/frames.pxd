@@ -14,7 +14,9 @@ cdef enum:
     FRAME_DONE = 5               # the oldest WRITE that asked, and all before it, is in memory
 
 cdef enum:
-    FRAME_ASKS = 1               # flag of a WRITE: DONE is wanted
+    # flags of a WRITE
+    FRAME_ASKS = 1               # DONE is wanted
+    FRAME_WORDS = 2              # each aligned 8-byte word is stored whole
 
 ctypedef struct frame_t:
     uint32_t length

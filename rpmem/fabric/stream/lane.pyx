@@ -48,12 +48,14 @@ cdef class FabricLane(ConnectedLane):
         self.c.operation_limit = WHOLE
         self.c.piece = PIECE
         self.c.inline_limit = INLINE
-        self.c.delivers = True
+        self.c.delivers = self.c.words = True
         self.lay_out(send, receive, SCRATCH)
         self.own.inbox = <char *> malloc(INBOX)
         self.own.spill = <char *> malloc(INLINE)
         self.own.posted = <uint32_t *> calloc(self.c.receive_slots, sizeof(uint32_t))
-        if self.own.inbox == NULL or self.own.spill == NULL or self.own.posted == NULL:
+        self.c.messages = <const char **> calloc(self.c.receive_slots, sizeof(char *))
+        if (self.own.inbox == NULL or self.own.spill == NULL or self.own.posted == NULL
+                or self.c.messages == NULL):
             raise MemoryError("no memory for a lane")
         if self.exposed is not None:
             self.own.exposed = self.exposed.base
@@ -65,6 +67,7 @@ cdef class FabricLane(ConnectedLane):
             free(self.own.inbox)
             free(self.own.spill)
             free(self.own.posted)
+            free(<void *> self.c.messages)
             free(self.own)
 
     @property

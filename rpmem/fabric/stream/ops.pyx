@@ -5,19 +5,21 @@ stored: its kind, its length, and that its range lies in the memory that the oth
 """
 
 from libc.errno cimport ENOMEM, errno
-from libc.stdint cimport uint32_t, uint64_t
+from libc.stdint cimport uint32_t, uint64_t, uintptr_t
 from libc.stdlib cimport realloc
 from libc.string cimport memcpy, memmove, memset
 
 from rpmem.base.bounds cimport is_outside
+from rpmem.memory.words cimport rpmem_copy_words
 from rpmem.fabric.stream.frames cimport (
-    FRAME_ASKS, FRAME_DATA, FRAME_DONE, FRAME_MESSAGE, FRAME_READ, FRAME_WRITE, frame_t,
+    FRAME_ASKS, FRAME_DATA, FRAME_DONE, FRAME_MESSAGE, FRAME_READ, FRAME_WORDS,
+    FRAME_WRITE, frame_t,
 )
 from rpmem.fabric.stream.posts cimport (
     confirm, flush, lost, post, stream_read, stream_send, stream_write,
 )
 from rpmem.fabric.stream.structs cimport (
-    INBOX, MOST_READS, stream_lane_t, stream_queue_t,
+    FEW, INBOX, MOST_READS, stream_lane_t, stream_queue_t,
 )
 from rpmem.wire.lane cimport (
     COMPLETED_FAULT, COMPLETED_READ, COMPLETED_RECEIVE, COMPLETED_WRITE, LANE_AGAIN, LANE_GARBLED,
@@ -38,6 +40,15 @@ cdef extern from "<sys/epoll.h>" nogil:
     int epoll_ctl(int epoll, int what, int descriptor, epoll_event *event)
     int epoll_wait(int epoll, epoll_event *events, int most, int milliseconds)
 
+cdef extern from "<poll.h>" nogil:
+    enum: POLLIN
+    enum: POLLOUT
+    struct pollfd:
+        int fd
+        short events
+        short revents
+    int poll_descriptors "poll" (pollfd *descriptors, unsigned long count, int milliseconds)
+
 cdef extern from "<sys/eventfd.h>" nogil:
     ctypedef uint64_t eventfd_t
     int eventfd_read(int descriptor, eventfd_t *value)
@@ -46,7 +57,8 @@ cdef extern from "<sys/eventfd.h>" nogil:
 cdef enum:
     EVENTS = 16
     AT_ONCE = 8                  # receives of a lane before others have their turn
-    LOOK_AROUND = 2              # empty polls of the hot lane between two looks at all others
+    LOOK_OFTEN = 2               # polls of the hot lane between two looks at all others, at first
+    LOOK_SELDOM = 32             # and after looks that have found nothing
 
 
 # --- what arrives -------------------------------------------------------------------
@@ -76,12 +88,18 @@ cdef int answer_read(stream_lane_t *own) noexcept nogil:
     return post(own, FRAME_DATA, 0, 0, own.frame.length, &vector, 1, False)
 
 
+cdef inline bint is_whole(const stream_lane_t *own) noexcept nogil:
+    """Whether the inbox has all of the frame whose header was looked at."""
+    return own.inbox_end - own.inbox_begin - sizeof(frame_t) >= own.frame.length
+
+
 cdef int begin(stream_lane_t *own) noexcept nogil:
     """Check a frame's header, and find the place of its body; LANE_AGAIN: there is none now."""
     cdef lane_t *lane = &own.base
     cdef frame_t *frame = &own.frame
     cdef bint ranged = frame.kind == FRAME_WRITE or frame.kind == FRAME_READ
-    if frame.zero or frame.flags & ~FRAME_ASKS or (frame.flags and frame.kind != FRAME_WRITE):
+    cdef char *here
+    if frame.zero or frame.flags & ~(FRAME_ASKS | FRAME_WORDS) or (frame.flags and frame.kind != FRAME_WRITE):
         return garbled(own)
     if ranged:
         if (frame.length > lane.operation_limit or own.exposed == NULL
@@ -99,6 +117,13 @@ cdef int begin(stream_lane_t *own) noexcept nogil:
         own.posted_first = (own.posted_first + 1) % lane.receive_slots
         own.posted_count -= 1
         own.into = lane.receive_area + <size_t> own.slot * lane.receive_size
+        here = own.inbox + own.inbox_begin + sizeof(frame_t)
+        if is_whole(own) and (<uintptr_t> here & 7) == 0:
+            # Whoever takes it reads it here.
+            own.into = here
+            own.inbox_begin += frame.length
+            own.left = 0
+        lane.messages[own.slot] = own.into
     elif frame.kind == FRAME_WRITE:
         own.into = own.exposed + frame.offset
     elif frame.kind == FRAME_READ:
@@ -158,6 +183,22 @@ cdef int fill_inbox(stream_lane_t *own) noexcept nogil:
     return n > 0
 
 
+cdef int take_words(stream_lane_t *own) noexcept nogil:
+    """As `take_body`, but no aligned 8-byte word is stored before all of it is there."""
+    cdef uint64_t have = min(own.left, <uint64_t> (own.inbox_end - own.inbox_begin))
+    cdef uint64_t n = have
+    cdef uint64_t behind
+    if have < own.left:
+        behind = <uint64_t> own.into + have & 7
+        n = have - behind if have > behind else 0
+    if n:
+        rpmem_copy_words(own.into, own.inbox + own.inbox_begin, n)
+        own.inbox_begin += <uint32_t> n
+        own.into += n
+        own.left -= n
+    return fill_inbox(own) if own.left else 1
+
+
 cdef int take_body(stream_lane_t *own) noexcept nogil:
     """Move bytes of the body to their place: 1 if something came, 0 if not, or LANE_LOST."""
     cdef uint64_t n = min(own.left, <uint64_t> (own.inbox_end - own.inbox_begin))
@@ -194,8 +235,8 @@ cdef int take(stream_lane_t *own, completion_t *out, int room) noexcept nogil:
     while used < room:
         if not own.in_body:
             if own.inbox_end - own.inbox_begin < sizeof(frame_t):
-                # After a whole frame nothing more is likely to be there yet.
-                if (used and own.inbox_end == own.inbox_begin) or turns == AT_ONCE:
+                # What is handed out lies in the inbox.
+                if used or turns == AT_ONCE:
                     break
                 turns += 1
                 if fill_inbox(own) <= 0:
@@ -208,10 +249,10 @@ cdef int take(stream_lane_t *own, completion_t *out, int room) noexcept nogil:
             own.inbox_begin += <uint32_t> sizeof(frame_t)
             own.in_body = True
         if own.left:
-            if turns == AT_ONCE:
+            if turns == AT_ONCE or (used and own.left > own.inbox_end - own.inbox_begin):
                 break
             turns += 1
-            if take_body(own) <= 0:
+            if (take_words(own) if own.frame.flags & FRAME_WORDS else take_body(own)) <= 0:
                 break
             if own.left:
                 continue
@@ -263,6 +304,8 @@ cdef int poll_lane(stream_lane_t *own, completion_t *out, int room) noexcept nog
 
 cdef void unwatch(stream_queue_t *queue, stream_lane_t *own) noexcept nogil:
     cdef epoll_event event
+    if not queue.watched:
+        return
     memset(&event, 0, sizeof(event))
     epoll_ctl(queue.epoll, EPOLL_CTL_DEL, own.transport.descriptor, &event)
 
@@ -270,6 +313,8 @@ cdef void unwatch(stream_queue_t *queue, stream_lane_t *own) noexcept nogil:
 cdef void await_room(stream_queue_t *queue, stream_lane_t *own, bint awaits) noexcept nogil:
     """Let sleeps end, too, when the lane's socket has room; or no longer."""
     cdef epoll_event event
+    if not queue.watched:
+        return
     memset(&event, 0, sizeof(event))
     event.events = EPOLLIN | EPOLLOUT if awaits else EPOLLIN
     event.data.ptr = own
@@ -277,18 +322,35 @@ cdef void await_room(stream_queue_t *queue, stream_lane_t *own, bint awaits) noe
     own.awaits_room = awaits
 
 
-cdef int queue_add(stream_queue_t *queue, stream_lane_t *own) noexcept nogil:
-    cdef stream_lane_t **lanes
+cdef int watch(stream_queue_t *queue, stream_lane_t *own) noexcept nogil:
     cdef epoll_event event
     memset(&event, 0, sizeof(event))
-    lanes = <stream_lane_t **> realloc(queue.lanes, (queue.count + 1) * sizeof(stream_lane_t *))
-    if lanes == NULL:
-        return -ENOMEM
-    queue.lanes = lanes
     event.events = EPOLLIN
     event.data.ptr = own
     if epoll_ctl(queue.epoll, EPOLL_CTL_ADD, own.transport.descriptor, &event):
         return -errno
+    return 0
+
+
+cdef int queue_add(stream_queue_t *queue, stream_lane_t *own) noexcept nogil:
+    cdef stream_lane_t **lanes
+    cdef uint32_t i
+    cdef int rc
+    lanes = <stream_lane_t **> realloc(queue.lanes, (queue.count + 1) * sizeof(stream_lane_t *))
+    if lanes == NULL:
+        return -ENOMEM
+    queue.lanes = lanes
+    # What an epoll watches costs the sender of every message, even while nobody sleeps.
+    if queue.count == FEW and not queue.watched:
+        for i in range(queue.count):
+            rc = 0 if lanes[i].dead else watch(queue, lanes[i])
+            if rc < 0:
+                return rc
+        queue.watched = True
+    if queue.watched:
+        rc = watch(queue, own)
+        if rc < 0:
+            return rc
     lanes[queue.count] = own
     queue.count += 1
     return 0
@@ -327,6 +389,13 @@ cdef int poll_others(stream_queue_t *queue, completion_t *out, int room) noexcep
             used += poll_lane(queue.lanes[i], out + used, room - used)
     if used == room:
         return used
+    if not queue.watched:
+        for i in range(queue.count):
+            n = poll_lane(queue.lanes[i], out + used, room - used) if used < room else 0
+            used += n
+            if n:
+                queue.hot = i
+        return used
     found = epoll_wait(queue.epoll, events, EVENTS, 0)
     for k in range(found):
         own = <stream_lane_t *> events[k].data.ptr
@@ -343,36 +412,54 @@ cdef int poll_others(stream_queue_t *queue, completion_t *out, int room) noexcep
 
 cdef int stream_poll(queue_t *base, completion_t *out, int room) noexcept nogil:
     cdef stream_queue_t *queue = <stream_queue_t *> base
-    cdef int n
+    cdef int n, found
     if queue.count == 0:
         return 0
     n = poll_lane(queue.lanes[queue.hot], out, room)
-    if n or queue.count == 1:
+    if queue.count == 1 or n == room:
         return n
     queue.polls += 1
-    if queue.polls % LOOK_AROUND:
-        return 0
-    return poll_others(queue, out, room)
+    if queue.polls < queue.look:
+        return n
+    queue.polls = 0
+    found = poll_others(queue, out + n, room - n)
+    queue.look = LOOK_OFTEN if found else min(2 * queue.look, <uint32_t> LOOK_SELDOM)
+    return n + found
 
 
-cdef int stream_wait(queue_t *base, int milliseconds) noexcept nogil:
-    cdef stream_queue_t *queue = <stream_queue_t *> base
-    cdef epoll_event events[EVENTS]
+cdef int wait_for_few(stream_queue_t *queue, int milliseconds) noexcept nogil:
+    cdef pollfd awaited[FEW + 1]
+    cdef uint32_t which[FEW + 1]
     cdef eventfd_t rung
-    cdef stream_lane_t *own
+    cdef uint32_t count = 1
     cdef uint32_t i
     cdef int n
-    cdef int k
+    awaited[0].fd = queue.bell
+    awaited[0].events = POLLIN
     for i in range(queue.count):
-        own = queue.lanes[i]
-        if own.dead:
+        if queue.lanes[i].dead:
             continue
-        if own.base.state != LANE_UP or is_ready(own):
-            return 1
-        if own.full and not own.awaits_room:
-            await_room(queue, own, True)
-    n = epoll_wait(queue.epoll, events, EVENTS, milliseconds)
-    queue.polls = LOOK_AROUND - 1
+        awaited[count].fd = queue.lanes[i].transport.descriptor
+        awaited[count].events = POLLIN | POLLOUT if queue.lanes[i].full else POLLIN
+        which[count] = i
+        count += 1
+    n = poll_descriptors(awaited, count, milliseconds)
+    if n <= 0:
+        return 0
+    if awaited[0].revents:
+        eventfd_read(queue.bell, &rung)
+    for i in range(1, count):
+        if awaited[i].revents:
+            queue.hot = which[i]
+    return 1
+
+
+cdef int wait_for_many(stream_queue_t *queue, int milliseconds) noexcept nogil:
+    cdef epoll_event events[EVENTS]
+    cdef eventfd_t rung
+    cdef uint32_t i
+    cdef int k
+    cdef int n = epoll_wait(queue.epoll, events, EVENTS, milliseconds)
     for k in range(n):
         if events[k].data.ptr == NULL:
             eventfd_read(queue.bell, &rung)
@@ -381,6 +468,24 @@ cdef int stream_wait(queue_t *base, int milliseconds) noexcept nogil:
                 if <void *> queue.lanes[i] == events[k].data.ptr:
                     queue.hot = i
     return n > 0
+
+
+cdef int stream_wait(queue_t *base, int milliseconds) noexcept nogil:
+    cdef stream_queue_t *queue = <stream_queue_t *> base
+    cdef stream_lane_t *own
+    cdef uint32_t i
+    for i in range(queue.count):
+        own = queue.lanes[i]
+        if own.dead:
+            continue
+        if own.base.state != LANE_UP or is_ready(own):
+            return 1
+        if own.full and not own.awaits_room:
+            await_room(queue, own, True)
+    queue.polls = queue.look = LOOK_OFTEN
+    if queue.watched:
+        return wait_for_many(queue, milliseconds)
+    return wait_for_few(queue, milliseconds)
 
 
 cdef void stream_wake(queue_t *base) noexcept nogil:

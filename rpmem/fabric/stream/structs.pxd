@@ -8,10 +8,12 @@ from rpmem.fabric.stream.transport cimport transport_t
 from rpmem.wire.lane cimport iovec, lane_t, queue_t
 
 cdef enum:
-    INBOX = 8192                 # bytes that are received before it is known what they are
+    FEW = 4                      # lanes up to which a queue does without its epoll
+    INBOX = 69632                # bytes that are received before it is known what they are
     INLINE = 4096                # most bytes that a post copies if the socket takes only a part
     MOST_READS = 64              # READs of a lane that are not answered
     MOST_PARTS = 4               # of a post, its header included
+    MOST_REST = MOST_PARTS + 2   # with a WRITE before it
 
 # A READ that was asked for.
 ctypedef struct wanted_t:
@@ -44,10 +46,12 @@ ctypedef struct stream_lane_t:
     uint32_t confirms            # DONEs that are owed
     # what the socket did not take of a post
     frame_t header
-    iovec rest[MOST_PARTS]
+    frame_t held_header
+    iovec rest[MOST_REST]
     uint32_t rest_first
     uint32_t rest_count
     char *spill
+    bint held                    # it is a whole WRITE, which leaves with the next post
     int broken                   # minus the errno for which the socket takes nothing any more
     bint full                    # the socket had no room for all of the last post
     bint awaits_room             # and sleeps end when it has some
@@ -58,8 +62,10 @@ ctypedef struct stream_lane_t:
 ctypedef struct stream_queue_t:
     queue_t base
     int epoll
+    bint watched                 # by the epoll: there were more than `FEW` lanes
     int bell                     # an eventfd
     stream_lane_t **lanes
     uint32_t count
     uint32_t hot                 # the lane that had something last
-    uint32_t polls
+    uint32_t polls               # since all were looked at
+    uint32_t look                # how many there are until they are looked at again

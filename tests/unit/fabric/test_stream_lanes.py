@@ -15,7 +15,7 @@ from rpmem.memory.region import Region
 from tests.support.raw_session import raw_lane
 
 MESSAGE, WRITE, READ, DATA, DONE = range(1, 6)
-ASKS = 1
+ASKS, WORDS = 1, 2
 GARBLED, LOST, AGAIN = -4, -2, -1
 _FRAME = struct.Struct("<IBBHQ")
 SIZE = 1 << 16
@@ -257,7 +257,8 @@ WRONG = {
     "no kind": frame(0),
     "another kind": frame(6),
     "a kind out of range": frame(255),
-    "a flag of none": frame(WRITE, b"x", flags=2),
+    "a flag of none": frame(WRITE, b"x", flags=4),
+    "words of a message": frame(MESSAGE, b"x", flags=WORDS),
     "a flag of a message": frame(MESSAGE, b"x", flags=ASKS),
     "zero is not": frame(MESSAGE, b"x", zero=1),
     "a message with an offset": frame(MESSAGE, b"x", offset=1),
