@@ -9,6 +9,8 @@ import sys
 import pytest
 
 import rpmem
+from rpmem.base import hardware
+from tests.support.fabrics import needs_libfabric
 
 SIZE = 1 << 20
 ENCRYPTED = "TLS 1.3"
@@ -44,13 +46,17 @@ def configured(sshd):
 @pytest.mark.parametrize(
     ("options", "said"),
     [
+        ({}, ENCRYPTED),
+        ({"encryption": "off"}, "none: encryption is off"),
         ({"provider": "stream"}, ENCRYPTED),
         ({"provider": "stream", "encryption": "auto"}, ENCRYPTED),
         ({"provider": "stream", "encryption": "on"}, ENCRYPTED),
         ({"encryption": "on"}, ENCRYPTED),
         ({"provider": "stream", "encryption": "off"}, "none: encryption is off"),
-        ({"provider": "tcp"}, "none: tcp cannot"),
-        ({"provider": "tcp", "encryption": "off"}, "none: tcp cannot"),
+        pytest.param({"provider": "tcp"}, "none: tcp cannot", marks=needs_libfabric),
+        pytest.param(
+            {"provider": "tcp", "encryption": "off"}, "none: tcp cannot", marks=needs_libfabric
+        ),
     ],
 )
 def test_what_is_in_force_over_ssh(create, options, said):
@@ -88,6 +94,34 @@ def test_the_environment_decides_where_the_caller_does_not(create, set_variable)
         create(provider="tcp")
 
 
+def offering_verbs(monkeypatch):
+    """Let sessions take it that an RDMA device leads to their target, which has none."""
+    if hardware.has_rdma_device():
+        pytest.skip("this machine has an RDMA device")
+    monkeypatch.setattr("rpmem.session.offer.leads_to", lambda host: True)
+
+
+@pytest.mark.parametrize(
+    ("encryption", "said"),
+    [("auto", ENCRYPTED), ("on", ENCRYPTED), ("off", "none: encryption is off")],
+)
+@pytest.mark.parametrize("configured_as", ["", "encryption = required\n", "encryption = off\n"])
+def test_stream_behind_verbs_is_encrypted_as_stream_is(
+    create, configured, monkeypatch, encryption, said, configured_as
+):
+    offering_verbs(monkeypatch)
+    configured(configured_as)
+    if (encryption == "off") == ("off" in configured_as) or not configured_as:
+        assert create(encryption=encryption) == said
+        return
+    with pytest.raises(rpmem.RpmemError) as caught:
+        create(encryption=encryption)
+    # With auto and a target that does not encrypt, what is left is verbs, which is not there.
+    left = rpmem.ProviderUnavailable | rpmem.MissingExtension
+    verbs_is_left = encryption == "auto" and "off" in configured_as
+    assert isinstance(caught.value, left if verbs_is_left else rpmem.EncryptionRefused)
+
+
 @pytest.mark.parametrize("word", ["maybe", "ON", ""])
 def test_there_are_three_words(ssh_node, word):
     with pytest.raises(rpmem.UsageError, match="auto, on, off"):
@@ -96,7 +130,7 @@ def test_there_are_three_words(ssh_node, word):
 
 def test_an_administrator_may_require_it(create, configured, tmp_path):
     configured("encryption = required\n")
-    assert create(provider="stream") == ENCRYPTED
+    assert create(provider="stream") == create() == ENCRYPTED
     for options in ({"provider": "tcp"}, {"provider": "stream", "encryption": "off"}):
         with pytest.raises(rpmem.EncryptionRefused, match="only encrypted lanes"):
             create(**options)
@@ -133,12 +167,18 @@ def rpmem_command(*words):
     )
 
 
-def test_check_says_what_is_in_force(ssh_node):
-    said = rpmem_command("check", ssh_node, "--provider", "stream")
-    assert said.returncode == 0, said.stderr
-    assert ENCRYPTED in said.stdout
+@needs_libfabric
+def test_check_says_that_nothing_is_encrypted(ssh_node):
     said = rpmem_command("check", ssh_node, "--provider", "tcp")
     assert "none: tcp cannot" in said.stdout
+    assert "lanes go over tcp: it was asked for" in said.stdout
+
+
+def test_check_says_what_is_in_force(ssh_node):
+    said = rpmem_command("check", ssh_node)
+    assert said.returncode == 0, said.stderr
+    assert ENCRYPTED in said.stdout
+    assert "lanes go over stream: no RDMA device here leads to" in said.stdout
     said = rpmem_command("check", ssh_node, "--provider", "tcp", "--encryption", "on")
     assert said.returncode == 6
 

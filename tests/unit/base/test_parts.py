@@ -84,7 +84,8 @@ def test_commands_say_it_in_one_message(tmp_path, arguments):
     ("part", "status"),
     [
         ("rpmem._core", MissingExtension.exit_status),
-        ("rpmem.fabric.libfabric.fabric", MissingExtension.exit_status),
+        ("rpmem.fabric.stream.fabric", MissingExtension.exit_status),
+        ("rpmem.fabric.libfabric.fabric", 0),
         ("rpmemd.service", 3),  # the target says it
         ("rpmem.fabric.libfabric.load", 0),  # which only saves time
         ("rpmem.fabric.verbs.fabric", 0),
