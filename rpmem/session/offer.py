@@ -73,8 +73,8 @@ class Offer(NamedTuple):
 
 
 def explain(error: ProviderUnavailable, offer: Offer) -> None:
-    """Name the way out to someone whose target has no lanes of ours."""
-    if STREAM in offer.providers and error.hint == ProviderUnavailable.hint:
+    """Name the way out to someone whose target has no lanes of ours, unless the target did."""
+    if STREAM in offer.providers and "provider=" not in (error.hint or ""):
         error.hint = (
             "provider='tcp', or RPMEM_PROVIDER=tcp, leaves lanes to libfabric, for a target that "
             "does not know or allow stream"

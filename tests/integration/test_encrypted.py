@@ -9,7 +9,6 @@ import sys
 import pytest
 
 import rpmem
-from rpmem.base import hardware
 from tests.support.fabrics import needs_libfabric
 
 SIZE = 1 << 20
@@ -92,34 +91,6 @@ def test_the_environment_decides_where_the_caller_does_not(create, set_variable)
     assert create() == ENCRYPTED
     with pytest.raises(rpmem.EncryptionRefused):
         create(provider="tcp")
-
-
-def offering_verbs(monkeypatch):
-    """Let sessions take it that an RDMA device leads to their target, which has none."""
-    if hardware.has_rdma_device():
-        pytest.skip("this machine has an RDMA device")
-    monkeypatch.setattr("rpmem.session.offer.leads_to", lambda host: True)
-
-
-@pytest.mark.parametrize(
-    ("encryption", "said"),
-    [("auto", ENCRYPTED), ("on", ENCRYPTED), ("off", "none: encryption is off")],
-)
-@pytest.mark.parametrize("configured_as", ["", "encryption = required\n", "encryption = off\n"])
-def test_stream_behind_verbs_is_encrypted_as_stream_is(
-    create, configured, monkeypatch, encryption, said, configured_as
-):
-    offering_verbs(monkeypatch)
-    configured(configured_as)
-    if (encryption == "off") == ("off" in configured_as) or not configured_as:
-        assert create(encryption=encryption) == said
-        return
-    with pytest.raises(rpmem.RpmemError) as caught:
-        create(encryption=encryption)
-    # With auto and a target that does not encrypt, what is left is verbs, which is not there.
-    left = rpmem.ProviderUnavailable | rpmem.MissingExtension
-    verbs_is_left = encryption == "auto" and "off" in configured_as
-    assert isinstance(caught.value, left if verbs_is_left else rpmem.EncryptionRefused)
 
 
 @pytest.mark.parametrize("word", ["maybe", "ON", ""])
