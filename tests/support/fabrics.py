@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 import pytest
 
 from tests.support.without import has_library
@@ -13,6 +15,11 @@ default = "stream"
 needs_libfabric = pytest.mark.libfabric
 TCP = pytest.param("tcp", marks=needs_libfabric)
 SOCKETS = pytest.param("sockets", marks=needs_libfabric)
+
+
+def over_tcp(command: str = f"{sys.executable} -P -m rpmemd") -> str:
+    """Return a command for a child that connects its lanes, as behind sshd, and passes no pairs."""
+    return f"env SSH_CONNECTION='127.0.0.1 1 127.0.0.1 1' {command}"
 
 
 def skip_without_libfabric(item: pytest.Item) -> None:
