@@ -214,11 +214,12 @@ def test_lanes_that_never_come(monkeypatch):
         assert "0 of 2 lanes" in str(report)
 
 
-def test_nobody_listens():
+@pytest.mark.parametrize("provider", ["stream", TCP])
+def test_nobody_listens(provider):
     with socket.socket() as taken:
         taken.bind((LISTENING, 0))
         ready = Ready(
-            provider="tcp",
+            provider=provider,
             address=LISTENING,
             port=taken.getsockname()[1],
             lanes=(LaneGrant(token=bytes(32), key=0, address=0),),
