@@ -6,6 +6,7 @@ from tests.mutants import Mutant
 
 _HANDSHAKE = ("tests/unit/fabric/test_secret_handshake.py",)
 _STRANGERS = ("tests/faults/test_hostile_secret.py",)
+_PERMISSION = ("tests/unit/rpmemd/test_permission.py",)
 _SESSIONS = ("tests/integration/test_encrypted.py",)
 
 MUTANTS = (
@@ -130,13 +131,13 @@ MUTANTS = (
         "allowed_providers",
         'if config.encryption == "required":',
         "if False:",
-        _SESSIONS,
+        (*_SESSIONS, *_PERMISSION),
     ),
     Mutant(
         "what was switched off is done all the same",
         "allowed_providers",
         'if request.encrypt and config.encryption == "off":',
         "if False:",
-        _SESSIONS,
+        (*_SESSIONS, *_PERMISSION),
     ),
 )

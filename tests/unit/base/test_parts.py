@@ -8,6 +8,7 @@ import sys
 import pytest
 
 from rpmem.errors import MissingExtension
+from tests.support.fabrics import needs_libfabric
 from tests.support.without import ROOT, Installation, is_built
 
 PARTS = {
@@ -126,6 +127,7 @@ def test_rpmem_itself_needs_no_part(tmp_path):
     assert installation.run("-m", "rpmemd", "--version").returncode == 0
 
 
+@needs_libfabric
 def test_a_part_that_cannot_be_loaded_is_named_too(tmp_path):
     if not is_built("rpmem.fabric.libfabric.fabric"):
         pytest.skip("rpmem.fabric.libfabric.fabric is not built here")
