@@ -323,7 +323,7 @@ class FabricError(RpmemError):
 
 
 class ProviderUnavailable(FabricError):
-    """No libfabric provider is usable on both sides."""
+    """No provider that was offered is usable on both sides."""
 
     code = "provider-unavailable"
     errno = _errno.ENOMEDIUM

@@ -47,7 +47,7 @@ Options:
       --use-syslog              log to syslog
       --log-level <level>       err, warn, notice, info or debug
       --protocol <which>        native, pmdk or both; pmdk cannot authenticate its lanes
-      --provider <list>         libfabric providers to offer, separated by commas
+      --provider <list>         providers that initiators may use, such as stream
       --file-mode <mode>        permissions of new files, octal (0600)
       --spin-us <n>             microseconds to poll before going to sleep
       --encryption <which>      of lanes: required, allowed or off
@@ -76,7 +76,7 @@ class Config(Record):
     protocol : {"native", "pmdk", "both"}
         Which protocols are accepted.
     providers : tuple of str
-        libfabric providers to offer; empty means any.
+        Providers that initiators may use; empty means any.
     file_mode : int
         Permissions of new pool set files, parts and logs, regardless of the umask.
     spin_us : int or None

@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, ClassVar, ParamSpec, cast
 
+from rpmem.base.providers import SOCKETPAIR
 from rpmem.base.remedies import remedy_for, shortage
 from rpmem.base.steps import COMMIT, FLUSH, READ_AFTER_WRITE, SEND_AFTER_WRITE, STEPS
 from rpmem.base.values import Record
@@ -431,10 +432,10 @@ def _first_that_works(
     problem: RpmemError | None = None
     for provider in providers:
         try:
-            if provider == _fabric.SOCKETPAIR:
+            if provider == SOCKETPAIR:
                 if carrier is None:
                     continue
-                pairs = _fabric.load(_fabric.SOCKETPAIR)
+                pairs = _fabric.load(SOCKETPAIR)
                 return pairs, pairs.Fabric(provider, address, listen=True, carrier=carrier)
             module = _fabric.load(provider)
             return module, module.Fabric(provider, address, listen=True)

@@ -15,6 +15,7 @@ from typing import Any
 
 from rpmem._version import __version__
 from rpmem.base.pool_format import HEADER_SIZE, POOL_FLOOR
+from rpmem.base.providers import SOCKETPAIR
 from rpmem.base.remedies import shortage
 from rpmem.base.steps import READ_AFTER_WRITE, SEND_AFTER_WRITE
 from rpmem.control.events import (
@@ -53,7 +54,6 @@ from rpmem.control.target import TargetSession
 from rpmem.control.target_machine import TargetMachine, TargetState
 from rpmem.errors import (
     AttributesRefused,
-    EncryptionRefused,
     EpochRefused,
     ReplicaLost,
     RpmemError,
@@ -69,6 +69,7 @@ from rpmemd.hashing import digests_of
 from rpmemd.lane_server import NATIVE, PMDK, LaneServer
 from rpmemd.log import Log
 from rpmemd.looking import Looker
+from rpmemd.permission import allowed_providers
 from rpmemd.stream import Stream
 
 _CHUNK = 1 << 16
@@ -232,8 +233,8 @@ class Session:
     def _serve(self, request: Create | Open) -> None:
         """Create or open the pool, register it, listen, answer."""
         self._check_protocol()
-        self._check_encryption(request)
         self._log_request(request)
+        providers = allowed_providers(request, self._config)
         if isinstance(request, Create):
             attributes = PoolAttributes.unpack(request.attributes) if request.attributes else None
             self._pool = self._database.create(
@@ -244,7 +245,7 @@ class Session:
             self._pool = self._database.open(request.pool_set, request.pool_size)
         try:
             self._find_record()
-            self._listen(request)
+            self._listen(request, providers)
         except BaseException:
             self._stop(remove=self._created)
             raise
@@ -317,19 +318,6 @@ class Session:
                 hint="the option is protocol, in rpmemd.conf or on the command line",
             )
 
-    def _check_encryption(self, request: Create | Open) -> None:
-        """Refuse what the administrator does not want of the lanes."""
-        if request.encrypt and self._config.encryption == "off":
-            raise EncryptionRefused(
-                "this rpmemd is configured not to encrypt lanes",
-                hint="encryption='off' goes without; the option here is encryption",
-            )
-        if not request.encrypt and self._config.encryption == "required":
-            raise EncryptionRefused(
-                "this rpmemd accepts only encrypted lanes",
-                hint="provider='stream' encrypts them, unless encryption is off",
-            )
-
     def _admission(self, tokens: tuple[bytes, ...]) -> Admission:
         if self._dialect is PMDK:
             return PeerAdmission(self._peer, len(tokens), self._log)
@@ -338,19 +326,11 @@ class Session:
             return OrderAdmission(len(tokens))
         return TokenAdmission(tokens, self._log)
 
-    def _listen(self, request: Create | Open) -> None:
+    def _listen(self, request: Create | Open, providers: tuple[str, ...]) -> None:
         assert self._machine is not None
         pool = self._pool
         size = request.pool_size or pool.size
         floor, read_floor = self._floors
-        providers = request.providers
-        if self._config.providers:
-            allowed = self._config.providers
-            providers = tuple(
-                name
-                for name in providers
-                if name in allowed or (name == _fabric.SOCKETPAIR and _fabric.STREAM in allowed)
-            )
         lanes = LaneServer(
             pool.region,
             size=size,
@@ -369,7 +349,8 @@ class Session:
         )
         self._lanes = lanes
         tokens = tuple(new_token() for _ in range(lanes.granted))
-        nonce = os.urandom(NONCE_SIZE) if request.encrypt else None
+        encrypts = request.encrypt and _fabric.encrypts(lanes.fabric.provider)
+        nonce = os.urandom(NONCE_SIZE) if encrypts else None
         if nonce is not None:
             lanes.fabric.secure(nonce, [pack_proof(*pair) for pair in enumerate(tokens)])
         answer = Ready(
@@ -413,9 +394,9 @@ class Session:
 
         Behind sshd stdin may be a Unix socket, too, but it leads no further than there.
         """
-        if _fabric.SOCKETPAIR not in providers or "SSH_CONNECTION" in os.environ:
+        if SOCKETPAIR not in providers or "SSH_CONNECTION" in os.environ:
             return None
-        pairs = _fabric.load(_fabric.SOCKETPAIR)
+        pairs = _fabric.load(SOCKETPAIR)
         return self._stream.source if pairs.can_carry(self._stream.source) else None
 
     def _standing(self) -> dict[str, Any]:

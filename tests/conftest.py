@@ -12,7 +12,7 @@ import hypothesis
 import pytest
 
 import rpmem
-from tests.support import alone
+from tests.support import alone, fabrics
 
 # "python -m pytest" in a source tree tests that tree, whatever is installed besides.
 TESTED = Path(rpmem.__file__).parent
@@ -49,6 +49,11 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         if re.search(r" at 0x[0-9a-f]{6}", item.nodeid):
             raise pytest.UsageError(f"give the parameters ids: {item.nodeid}")
     alone.arrange(items)
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Leave out what needs libfabric, which "make test" by itself does not install."""
+    fabrics.skip_without_libfabric(item)
 
 
 def skip_reason(report: pytest.TestReport | pytest.CollectReport) -> str:

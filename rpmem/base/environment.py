@@ -18,7 +18,8 @@ RPMEM_WORK_QUEUE_SIZE    automatic     operations a lane may have under way; tow
 RPMEM_LOG_LEVEL          0             0 to 4, more is more
 RPMEM_LOG_FILE           stderr        file for the log; a name that ends in ``-`` gets the
                                        process id appended
-RPMEM_PROVIDER           best          provider to use, such as ``tcp`` or ``verbs``
+RPMEM_PROVIDER           best          what carries lanes: ``stream``, ``verbs`` or one of
+                                       libfabric's, such as ``tcp``
 RPMEM_LAUNCHER           auto          ``auto``, ``openssh`` or ``paramiko``
 RPMEM_TIMEOUT            30            seconds that any answer may take
 RPMEM_SPIN_US            100           microseconds of polling before sleeping; 0: never poll
@@ -353,7 +354,7 @@ def _provider(source: Mapping[str, str], name: str) -> str | None:
     if not value:
         return None
     if not _PROVIDER.fullmatch(value):
-        raise _refused(name, value, "the name of a libfabric provider, such as tcp or verbs")
+        raise _refused(name, value, "the name of a provider, such as stream, verbs or tcp")
     return value
 
 

@@ -79,13 +79,14 @@ def _step(out: Console, what: str) -> Iterator[list[str]]:
 def _devices(out: Console) -> None:
     """Show the RDMA devices of this side, if any."""
     from rpmem.base import hardware
+    from rpmem.base.providers import VERBS
     from rpmem.errors import MissingExtension
     from rpmem.fabric import providers
 
     if not hardware.has_rdma_device():
         return
     try:
-        devices = providers.load(providers.VERBS).devices()
+        devices = providers.load(VERBS).devices()
     except MissingExtension as error:
         out.print(f"  note    the RDMA devices here cannot be used: {error}")
         return
@@ -164,6 +165,7 @@ def _probe(out: Console, target: Target, session: SessionKeywords) -> None:
         replica = create(target, name, memory, attributes=attributes, parts=1, **session)
         found += [replica.provider, replica.step, f"{replica.nlanes} lanes"]
         found += [f"encryption {replica.encryption}"]
+    out.print(f"  note    lanes go over {replica.provider}: {replica.choice}")
     try:
         with _step(out, "make bytes durable and read them back") as found:
             found += _exchange(replica, memory)

@@ -41,7 +41,10 @@ _TIMEOUT = click.option(
 )
 _LAUNCHER = click.option("--launcher", help="openssh, paramiko or auto.")
 _SESSION = (
-    click.option("--provider", help="libfabric provider, such as tcp or verbs."),
+    click.option(
+        "--provider",
+        help="What carries lanes: stream, verbs, or a provider of libfabric such as tcp.",
+    ),
     click.option("--lanes", "nlanes", type=int, help="Operations that may be in progress at once."),
     click.option(
         "--step", default="auto", show_default=True, help="How data is made durable on the target."

@@ -61,6 +61,7 @@ def _as_json(pool: Pool, replicas: list[Replica], given_up: list[Parting]) -> di
             {
                 "replica": f"{replica.target} {replica.pool_set}",
                 "provider": replica.provider,
+                "choice": replica.choice,
                 "step": replica.step,
                 "medium": replica.medium,
                 "level": replica.level,

@@ -11,6 +11,7 @@ import os
 from typing import ClassVar, Final
 
 from rpmem.base import parts
+from rpmem.base.providers import SOCKETPAIR
 from rpmem.base.remedies import remedy_for
 from rpmem.control.bounded_json import format_object, parse_object
 from rpmem.control.fields import (
@@ -41,7 +42,6 @@ ATTRIBUTES_SIZE: Final = 104
 TOKEN_SIZE: Final = 32
 NONCE_SIZE: Final = 16
 BOOT_SIZE: Final = 16
-PASSED: Final = "socketpair"  # the provider whose lanes come over the target's stdin
 #: A record of a copy, as one slot of it lies there.
 MAX_RECORD_SIZE: Final = 8128
 MAX_LANES: Final = 1024
@@ -311,7 +311,7 @@ class Ready(Message):
     nonce: bytes | None = wire(OrNone(Binary(NONCE_SIZE)), default=None)
 
     def complaint(self) -> str | None:  # noqa: D102
-        if (self.port == 0) != (self.provider == PASSED):
+        if (self.port == 0) != (self.provider == SOCKETPAIR):
             return f"has port {self.port} for lanes over {self.provider}"
         if self.record is not None and self.damage is not None:
             return "has a record and says that it is damaged"

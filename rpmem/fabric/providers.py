@@ -10,21 +10,17 @@ import ipaddress
 import socket
 import threading
 from importlib import import_module
-from typing import TYPE_CHECKING, Final, Literal, cast, overload
+from typing import TYPE_CHECKING, Literal, cast, overload
 
 from rpmem.base import hardware
+from rpmem.base.providers import SOCKETPAIR, STREAM, VERBS
 from rpmem.errors import RpmemError
 from rpmem.fabric.libfabric import startup
 
 if TYPE_CHECKING:
     from rpmem.fabric.contract import FabricModule, StreamModule, VerbsModule
 
-__all__ = ["SOCKETPAIR", "STREAM", "VERBS", "encrypts", "leads_to", "load"]
-
-VERBS: Final = "verbs"
-STREAM: Final = "stream"
-#: The name on the wire for pairs of sockets, which take the place of ``stream`` for a child.
-SOCKETPAIR: Final = "socketpair"
+__all__ = ["encrypts", "leads_to", "load"]
 
 _lock = threading.Lock()
 _module: FabricModule | None = None

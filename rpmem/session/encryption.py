@@ -25,7 +25,8 @@ def asked(wanted: str, target: Target, provider: str) -> bool:
         to a child process of this machine.
     target : Target
     provider : str
-        What will carry the lanes.
+        What will carry the lanes. Where nobody names one that is ``stream``, and verbs may be
+        offered before it: then lanes are encrypted unless the target chooses verbs.
 
     Raises
     ------
@@ -60,12 +61,14 @@ def refuse_pmdk(wanted: str, target: Target) -> None:
 def require(ready: Ready, target: Target) -> None:
     """Make sure that a target that was asked for encrypted lanes has agreed.
 
+    Where encryption has to be, nothing is offered that cannot.
+
     Raises
     ------
     EncryptionRefused
-        It said nothing of it.
+        It said nothing of it, and its provider can.
     """
-    if ready.nonce is None:
+    if ready.nonce is None and encrypts(ready.provider):
         raise EncryptionRefused("the target does not encrypt its lanes", where=str(target))
 
 

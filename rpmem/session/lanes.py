@@ -8,6 +8,7 @@ from functools import partial
 from typing import TYPE_CHECKING, cast
 
 from rpmem.base.handles import Handle
+from rpmem.base.providers import SOCKETPAIR, VERBS
 from rpmem.base.steps import SEND_AFTER_WRITE, STEPS
 from rpmem.control.messages import Ready
 from rpmem.control.proof import pack_proof
@@ -86,15 +87,15 @@ class Lanes(Handle):
         self._answers = answers
         self._open: Callable[[str, str, int], Fabric]
         self._taker: Taker | None = None
-        if ready.provider == _fabric.SOCKETPAIR:
+        if ready.provider == SOCKETPAIR:
             self._taker = _taker(carrier, timeout_s)
-            self._open = partial(_fabric.load(_fabric.SOCKETPAIR).Fabric, carrier=self._taker)
+            self._open = partial(_fabric.load(SOCKETPAIR).Fabric, carrier=self._taker)
         elif shared is None:
             self._open = partial(self._module.Fabric, queue_size=queue_size)
         else:
-            if ready.provider != _fabric.VERBS:
+            if ready.provider != VERBS:
                 raise UsageError(f"the provider {ready.provider} has no protection domains")
-            verbs = _fabric.load(_fabric.VERBS)
+            verbs = _fabric.load(VERBS)
             self._open = partial(verbs.Fabric, queue_size=queue_size, shared=verbs.share(shared))
         self._check = check
         self._region = region
@@ -235,7 +236,7 @@ class Lanes(Handle):
 
 def _taker(carrier: socket.socket | None, timeout_s: float) -> Taker:
     assert carrier is not None  # nothing else was offered
-    return _fabric.load(_fabric.SOCKETPAIR).Taker(carrier, timeout_s)
+    return _fabric.load(SOCKETPAIR).Taker(carrier, timeout_s)
 
 
 def choose_step(wanted: str, possible: tuple[str, ...], where: str) -> str:
@@ -251,7 +252,7 @@ def choose_step(wanted: str, possible: tuple[str, ...], where: str) -> str:
     raise FabricFailure(
         f"the step {wanted!r} is not possible with this target, only {', '.join(possible)}",
         where=where,
-        hint="commit and read-after-write need a fabric that writes past rpmemd, such as "
-        "provider='tcp'; read-after-write must be allowed on the target, too (rpmemd "
-        "--persist-apm)",
+        hint="flush needs provider='verbs'; commit and read-after-write need a fabric that writes "
+        "past rpmemd, such as provider='tcp'; read-after-write must be allowed on the target, too "
+        "(rpmemd --persist-apm)",
     )

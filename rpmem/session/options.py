@@ -39,7 +39,7 @@ class SessionOptions:
     timeout : float, optional
         Seconds without progress after which the other side is considered lost.
     provider : str, optional
-        libfabric provider, such as ``"tcp"`` or ``"verbs"``.
+        What carries lanes: ``"stream"``, ``"verbs"``, or a provider of libfabric such as ``"tcp"``.
     step : str
         Durability step, or ``"auto"``.
     launcher : str, optional

@@ -64,7 +64,9 @@ class Replica(Closing, Calls):
     nlanes : int
         Number of lanes granted: this many threads can persist at once.
     provider : str
-        What carries them: ``"verbs"``, or a provider of libfabric such as ``"tcp"``.
+        What carries them: ``"stream"``, ``"verbs"``, or one of libfabric's such as ``"tcp"``.
+    choice : str
+        Why that one.
     encryption : str
         Of the lanes: ``"TLS 1.3"``, or ``"none: "`` and the reason.
     attributes : PoolAttributes or None
@@ -103,7 +105,7 @@ class Replica(Closing, Calls):
         self.target = target
         self.pool_set = pool_set
         self.nlanes = 0
-        self.step = self.medium = self.provider = self.encryption = ""
+        self.step = self.medium = self.provider = self.choice = self.encryption = ""
         self.zeroed = self.staged = False
         self.pool_size = 0
         self.attributes: PoolAttributes | None = None
@@ -154,9 +156,7 @@ class Replica(Closing, Calls):
             Where the target may have its lanes, besides the host that was reached.
         """
         self.pool_size = ready.pool_size
-        self.provider = ready.provider
-        self.medium = ready.medium
-        self.staged = ready.staging > 0
+        self.medium, self.staged = ready.medium, ready.staging > 0
         self.zeroed, self.boot = ready.zeroed, ready.boot
         if ready.attributes is not None:
             self.attributes = PoolAttributes.unpack(ready.attributes)

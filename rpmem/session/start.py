@@ -13,10 +13,9 @@ from typing import TYPE_CHECKING, Final, NamedTuple, TypedDict, Unpack
 
 from rpmem._version import __version__
 from rpmem.base import environment as _environment
-from rpmem.base import hardware, interrupts
+from rpmem.base import interrupts
 from rpmem.base import logs as _logs
 from rpmem.base.environment import Environment, encryption_of, hosts_in, protocol_of
-from rpmem.base.steps import COMMIT
 from rpmem.base.target import Target, require_name
 from rpmem.control import pmdk
 from rpmem.control.initiator import InitiatorSession
@@ -31,13 +30,14 @@ from rpmem.errors import (
     UsageError,
     VersionMismatch,
 )
-from rpmem.fabric import providers as _fabric
 from rpmem.files.attributes import PoolAttributes, require_attributes
 from rpmem.launch import launch
+from rpmem.launch.base import Transport
 from rpmem.memory.region import Region
 from rpmem.session.channel import Channel, LegacySpoken
 from rpmem.session.encryption import asked as asked_for
 from rpmem.session.encryption import described, refuse_pmdk, require
+from rpmem.session.offer import DEFAULT_PROVIDER, Offer, explain, pmdk_provider
 from rpmem.session.options import ReachKeywords, SessionOptions
 from rpmem.session.removal import remove_pool
 from rpmem.session.replica import Replica
@@ -48,7 +48,6 @@ if TYPE_CHECKING:
 log = logging.getLogger("rpmem")
 
 DEFAULT_LANES: Final = 4
-DEFAULT_PROVIDER: Final = "tcp"
 DEFAULT_SPIN_US: Final = 100
 # Large strict data travels in messages of this size: few messages, and few enough under way to stay
 # in a core's cache.
@@ -67,15 +66,12 @@ class _Start:
         *,
         owns_region: bool,
         options: SessionOptions,
+        encryption: str,
     ) -> None:
-        self._encryption = encryption_of(options.encryption, environment)
-        # Only libfabric has the step commit.
-        self._choose_provider = not (
-            options.provider
-            or environment.provider
-            or options.step == COMMIT.name
-            or self._encryption == "on"
-        )
+        self._encryption = encryption
+        self._asked_for = "it was asked for" if options.provider else ""
+        if environment.provider and not options.provider:
+            self._asked_for = "RPMEM_PROVIDER names it"
         self._target = target
         self._region = region
         self._owns_region = owns_region
@@ -107,7 +103,7 @@ class _Start:
             "%s: the target speaks PMDK's protocol, which does not authenticate its lanes",
             self._target,
         )
-        provider = _pmdk_provider(request.providers, self._environment, str(self._target))
+        provider = pmdk_provider(request.providers, self._environment, str(self._target))
         request = request.replaced(providers=(provider,), message_size=pmdk.MESSAGE_SIZE)
         if request.pool_size == 0:
             request = request.replaced(pool_size=self._region.size)
@@ -143,10 +139,10 @@ class _Start:
             timeout_s=self._timeout_s,
             on_failure=on_failure,
         )
-        if self._choose_provider and isinstance(machine, InitiatorSession):
-            request = request.replaced(providers=self._best(transport.peer_host))
-        if transport.carrier is not None and isinstance(machine, InitiatorSession):
-            request = request.replaced(providers=_with_pairs(request.providers))
+        offer = Offer(request.providers, self._asked_for or "PMDK's protocol knows no other")
+        if isinstance(machine, InitiatorSession):
+            offer = self._offer(request.providers, transport)
+            request = request.replaced(providers=offer.providers)
         asked = False
         try:
             channel.greet()
@@ -154,9 +150,11 @@ class _Start:
             ready = (
                 channel.create(request) if isinstance(request, Create) else channel.open(request)
             )
-        except BaseException:
+        except BaseException as error:
             with interrupts.undoing():
                 self._undo(channel, request if asked else None)
+            if isinstance(error, ProviderUnavailable):
+                explain(error, offer)
             raise
         replica = Replica(
             self._target,
@@ -166,6 +164,7 @@ class _Start:
             timeout_s=self._timeout_s,
             owns_region=self._owns_region,
         )
+        replica.provider, replica.choice = offer.outcome(ready.provider)
         known.append(weakref.ref(replica))
         if channel.failure is not None:
             replica.on_failure(channel.failure)
@@ -186,38 +185,15 @@ class _Start:
             if creating and (channel.transport.forced or channel.transport.exit_status()):
                 interrupts.left_behind(f"{self._target}: {request.pool_set}")
 
-    def _best(self, host: str) -> tuple[str, ...]:
-        """Return the providers to offer, best first: verbs if a device leads there."""
-        if self._environment.enable_verbs and not self._target.is_local and _fabric.leads_to(host):
-            return (_fabric.VERBS, DEFAULT_PROVIDER)
-        return (DEFAULT_PROVIDER,)
-
-
-def _with_pairs(providers: tuple[str, ...]) -> tuple[str, ...]:
-    """Return providers with pairs of sockets before connections: nobody else reaches them."""
-    found: list[str] = []
-    for provider in providers:
-        if provider == _fabric.STREAM:
-            found.append(_fabric.SOCKETPAIR)
-        found.append(provider)
-    return tuple(found)
-
-
-def _pmdk_provider(wanted: tuple[str, ...], environment: Environment, where: str) -> str:
-    """Choose as librpmem does: verbs if there is a device, else sockets if enabled."""
-    for provider in wanted:
-        if provider in ("verbs", "sockets"):
-            return provider
-    if environment.enable_verbs and hardware.has_rdma_device():
-        return "verbs"
-    if environment.enable_sockets:
-        return "sockets"
-    raise ProviderUnavailable(
-        "PMDK's protocol knows only the providers verbs and sockets: "
-        "verbs has no device here or is switched off, and sockets is not switched on",
-        where=where,
-        hint="Set RPMEM_ENABLE_SOCKETS=1, or use provider='sockets'",
-    )
+    def _offer(self, asked: tuple[str, ...], transport: Transport) -> Offer:
+        """Return what to offer in our own protocol: what was asked for, or the best there is."""
+        if self._asked_for:
+            offer = Offer(asked, self._asked_for)
+        else:
+            offer = Offer.best(
+                self._target, transport.peer_host, self._environment, self._encryption
+            )
+        return offer if transport.carrier is None else offer.with_pairs()
 
 
 # --- the call set ---------------------------------------------------------------------------
@@ -258,9 +234,9 @@ def create(
         With the provider ``verbs``: a pyverbs PD in which to create the lanes, or a tuple of a PD
         and MR objects that contain the buffer.
     **session
-        `provider` (``verbs``, or one of libfabric's), `step`, `launcher`, `command` (instead of
-        ``RPMEM_CMD``), `timeout` (seconds without any progress), `protocol` (``native`` or
-        ``pmdk``, instead of ``RPMEM_PROTOCOL``), `lane_hosts` (instead of
+        `provider` (``stream``, ``verbs``, or one of libfabric's), `step`, `launcher`, `command`
+        (instead of ``RPMEM_CMD``), `timeout` (seconds without any progress), `protocol`
+        (``native`` or ``pmdk``, instead of ``RPMEM_PROTOCOL``), `lane_hosts` (instead of
         ``RPMEM_LANE_HOSTS``) and `encryption`, see `rpmem.session.options.SessionOptions`.
 
     Raises
@@ -358,9 +334,7 @@ def _start(
     if creation is not None and creation.attributes is not None:
         require_attributes(creation.attributes)
     encryption = encryption_of(options.encryption, environment)
-    on = encryption == "on" and not target.is_local
-    default = _fabric.STREAM if on else DEFAULT_PROVIDER
-    provider = options.provider or environment.provider or default
+    provider = options.provider or environment.provider or DEFAULT_PROVIDER
     spin_us = DEFAULT_SPIN_US if environment.spin_us is None else environment.spin_us
     lanes = _lane_count(options.nlanes, environment.max_nlanes)
     owns_region = not isinstance(buffer, Region)
@@ -376,7 +350,14 @@ def _start(
             "step": options.step,
             "encrypt": protocol != "pmdk" and asked_for(encryption, target, provider),
         }
-        start = _Start(target, region, environment, owns_region=owns_region, options=options)
+        start = _Start(
+            target,
+            region,
+            environment,
+            owns_region=owns_region,
+            options=options,
+            encryption=encryption,
+        )
         replica, ready, native = _begin(start, _request(asked, creation), protocol)
         if creation is not None:
             replica.attributes = creation.attributes

@@ -29,7 +29,8 @@ from rpmem.errors import (
     ReplicaLost,
     RpmemError,
 )
-from tests.support import hanging_rpmemd
+from tests.support import fabrics, hanging_rpmemd
+from tests.support.fabrics import TCP
 from tests.support.lowtier import await_failure
 from tests.support.media import wait_unlocked
 from tests.support.processes import stop, wait_gone
@@ -193,18 +194,18 @@ def test_the_transport_dies_and_the_target_with_it(tmp_path, ssh_node):
     wait_unlocked(node.directory / "a.set")
 
 
-def test_a_session_that_fails_while_lanes_connect(node):
+@pytest.mark.parametrize("provider", ["stream", TCP])
+def test_a_session_that_fails_while_lanes_connect(node, provider):
     """Not only the lanes are watched, but also what the control session says."""
     broken = node.create(bytearray(SIZE), "warm.set")
     broken.close(remove=True)
     begun = time.monotonic()
     with pytest.raises(RpmemError, match="out of lanes") as caught:
-        # Pairs of sockets are connected from the beginning.
         node.create(
             bytearray(SIZE),
-            command=hanging_rpmemd.command("broken-lanes"),
+            command=fabrics.over_tcp(hanging_rpmemd.command("broken-lanes")),
             timeout=60.0,
-            provider="tcp",
+            provider=provider,
         )
     assert time.monotonic() - begun < 20.0
     assert str(caught.value).count(node.target) == 1

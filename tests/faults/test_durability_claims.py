@@ -20,6 +20,7 @@ import pytest
 
 from rpmem.errors import DeadlineExceeded, ReplicaLost
 from tests.support import faulty_rpmemd
+from tests.support.fabrics import needs_libfabric
 from tests.support.lowtier import WordBuffer, await_failure, replicated
 from tests.support.media import image_of, wait_unlocked
 from tests.support.processes import stop
@@ -41,8 +42,8 @@ APM = f"{sys.executable} -P -m tests.support.faulty_rpmemd --persist-apm"
 ONE_SIDED = pytest.mark.parametrize(
     ("step", "command"),
     [
-        pytest.param("commit", PMEM, id="commit"),
-        pytest.param("read-after-write", APM, id="read-after-write"),
+        pytest.param("commit", PMEM, id="commit", marks=needs_libfabric),
+        pytest.param("read-after-write", APM, id="read-after-write", marks=needs_libfabric),
     ],
 )
 

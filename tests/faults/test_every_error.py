@@ -60,7 +60,8 @@ from rpmem.errors import (
     VersionMismatch,
 )
 from rpmem.fabric import providers
-from tests.support import faulty_rpmemd
+from tests.support import fabrics, faulty_rpmemd
+from tests.support.fabrics import TCP, needs_libfabric
 from tests.support.lowtier import await_failure
 from tests.support.processes import stop
 from tests.support.sshd import ADDRESS, free_port, make_key
@@ -105,7 +106,7 @@ class Refused:
     """
 
     def __init__(self, kind, call, *, place=None, remedy=None):
-        providers.load()
+        providers.load("stream")
         before = traces()
         with pytest.raises(RpmemError) as caught:
             call()
@@ -428,7 +429,8 @@ def test_attributes_and_headers_that_do_not_fit(node):
 # --- the fabric --------------------------------------------------------------------------------
 
 
-def test_providers_and_steps_that_are_not_there(node):
+@needs_libfabric
+def test_providers_that_are_not_there(node):
     Refused(
         ProviderUnavailable,
         lambda: node.create(bytearray(SIZE), provider="warp"),
@@ -436,9 +438,13 @@ def test_providers_and_steps_that_are_not_there(node):
         remedy="fi_info",
     )
     assert node.files() == []
+
+
+@pytest.mark.parametrize("provider", ["stream", TCP])
+def test_steps_that_are_not_there(node, provider):
     refused = Refused(
         FabricFailure,
-        lambda: node.create(bytearray(SIZE), step="read-after-write"),
+        lambda: node.create(bytearray(SIZE), provider=provider, step="read-after-write"),
         place=node.target,
         remedy="--persist-apm",
     )
@@ -467,7 +473,8 @@ def test_locked_memory(node):
         resource.setrlimit(resource.RLIMIT_MEMLOCK, (soft, hard))
 
 
-def test_lanes_cut_off_on_the_way(node, monkeypatch):
+@pytest.mark.parametrize("provider", ["stream", TCP])
+def test_lanes_cut_off_on_the_way(node, monkeypatch, provider):
     """A firewall, as far as the initiator can tell: the port it is told is not to be had."""
     from rpmem.session import lanes
 
@@ -478,8 +485,7 @@ def test_lanes_cut_off_on_the_way(node, monkeypatch):
     monkeypatch.setattr("rpmem.session.replica.Lanes", Elsewhere)
     before = traces()
     with pytest.raises((ConnectFailed, DeadlineExceeded)) as caught:
-        # Pairs of sockets have no port.
-        node.create(bytearray(SIZE), timeout=3.0, provider="tcp")
+        node.create(bytearray(SIZE), timeout=3.0, provider=provider, command=fabrics.over_tcp())
     assert node.target in str(caught.value)
     del caught
     assert not is_more(traces(), before)

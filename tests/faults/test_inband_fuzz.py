@@ -16,6 +16,7 @@ import pytest
 from rpmem.control.messages import MAX_MESSAGE_SIZE
 from rpmem.control.proof import pack_proof
 from rpmem.errors import ConnectFailed, DeadlineExceeded, FabricError, RpmemError
+from tests.support.fabrics import SOCKETS, needs_libfabric
 from tests.support.media import image_of, wait_unlocked
 from tests.support.processes import stop
 from tests.support.raw_session import (
@@ -166,7 +167,9 @@ def test_a_message_larger_than_was_agreed_ends_the_lane(session, tmp_path):
     assert not any(medium(tmp_path)[PAGE:])
 
 
-@pytest.mark.parametrize(("provider", "most"), [("", 1 << 20), ("sockets", 65 << 12)])
+@pytest.mark.parametrize(
+    ("provider", "most"), [("", 1 << 20), pytest.param("sockets", 65 << 12, marks=needs_libfabric)]
+)
 def test_messages_of_any_size_are_not_granted(tmp_path, provider, most):
     """Buffers for them are held for every lane, however many there are."""
     for number, asked in enumerate((1 << 16, most + 1, MAX_MESSAGE_SIZE)):
@@ -335,7 +338,7 @@ def wrong_proofs(session):
     }
 
 
-@pytest.mark.parametrize("provider", ["", "sockets"])
+@pytest.mark.parametrize("provider", ["", SOCKETS])
 def test_wrong_tokens_are_turned_down_and_the_right_one_still_works(tmp_path, provider):
     with RawSession(tmp_path, lanes=2, provider=provider) as session:
         for name, proof in wrong_proofs(session).items():
@@ -423,7 +426,7 @@ def knock(port, data, *, reset=False, linger=0.0):
         client.close()
 
 
-@pytest.mark.parametrize("provider", ["", "sockets"])
+@pytest.mark.parametrize("provider", ["", SOCKETS])
 @pytest.mark.parametrize("reset", [False, True], ids=["closing", "resetting"])
 def test_garbage_at_the_port(tmp_path, reset, provider):
     """Before, between and beside the honest lanes."""

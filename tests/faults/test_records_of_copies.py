@@ -36,6 +36,7 @@ from rpmem.errors import (
 from rpmem.files.attributes import MAJOR, SIGNATURE
 from rpmem.wire.messages import MESSAGE_FETCH
 from tests.support import faulty_rpmemd, hanging_rpmemd, hostile_rpmemd, unregistering_rpmemd
+from tests.support.fabrics import needs_libfabric
 from tests.support.media import wait_unlocked
 from tests.support.preload import shim
 from tests.support.processes import wait_gone
@@ -337,6 +338,7 @@ def test_messages_end_at_the_floor(tmp_path, attributes, floor):
             assert reply.status == status, first
 
 
+@needs_libfabric
 @pytest.mark.parametrize(
     ("attributes", "first"), [(OURS, POOL_FLOOR), (ATTRIBUTES, 0)], ids=["ours", "other"]
 )
@@ -352,17 +354,20 @@ def test_what_a_copy_keeps_for_itself_is_not_fetched(tmp_path, attributes, first
             attributes=attributes,
             features=(STAGING,),
             command=unregistering_rpmemd.command(SIZE),
+            provider="tcp",
         ) as session:
             assert session.ready.staging
             message = update(1, [(at, 64)], kind=MESSAGE_FETCH)
             assert session.exchange(session.lane(), message).status == status
 
 
-@pytest.mark.parametrize("staged", [False, True])
+@pytest.mark.parametrize("staged", [False, pytest.param(True, marks=needs_libfabric)])
 def test_a_replica_neither_writes_nor_reads_below_the_floor(node, staged):
-    command = unregistering_rpmemd.command(SIZE) if staged else None
+    options = {}
+    if staged:
+        options = {"command": unregistering_rpmemd.command(SIZE), "provider": "tcp"}
     memory = bytearray(os.urandom(SIZE))
-    with node.create(memory, attributes=OURS, command=command) as replica:
+    with node.create(memory, attributes=OURS, **options) as replica:
         assert replica.staged == staged
         assert replica.floor == POOL_FLOOR
         for offset in (0, HEADER_SIZE, POOL_FLOOR - 1):

@@ -24,6 +24,7 @@ from tests.support.behind import (
     need_digests,
     without_digests,
 )
+from tests.support.fabrics import needs_libfabric
 from tests.support.pools import OWN, PoolNode
 
 need_digests()
@@ -197,6 +198,7 @@ def test_two_replicas_get_each_what_it_lacks(place, tmp_path, sent):
 # --- targets that cannot ----------------------------------------------------------------------
 
 
+@needs_libfabric
 def test_over_pmdk_s_protocol_everything_is_sent(place, sent, caplog):
     place.alone(lambda array: None)
     caplog.set_level(logging.INFO)

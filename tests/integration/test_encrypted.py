@@ -9,6 +9,7 @@ import sys
 import pytest
 
 import rpmem
+from tests.support.fabrics import needs_libfabric
 
 SIZE = 1 << 20
 ENCRYPTED = "TLS 1.3"
@@ -44,13 +45,17 @@ def configured(sshd):
 @pytest.mark.parametrize(
     ("options", "said"),
     [
+        ({}, ENCRYPTED),
+        ({"encryption": "off"}, "none: encryption is off"),
         ({"provider": "stream"}, ENCRYPTED),
         ({"provider": "stream", "encryption": "auto"}, ENCRYPTED),
         ({"provider": "stream", "encryption": "on"}, ENCRYPTED),
         ({"encryption": "on"}, ENCRYPTED),
         ({"provider": "stream", "encryption": "off"}, "none: encryption is off"),
-        ({"provider": "tcp"}, "none: tcp cannot"),
-        ({"provider": "tcp", "encryption": "off"}, "none: tcp cannot"),
+        pytest.param({"provider": "tcp"}, "none: tcp cannot", marks=needs_libfabric),
+        pytest.param(
+            {"provider": "tcp", "encryption": "off"}, "none: tcp cannot", marks=needs_libfabric
+        ),
     ],
 )
 def test_what_is_in_force_over_ssh(create, options, said):
@@ -96,7 +101,7 @@ def test_there_are_three_words(ssh_node, word):
 
 def test_an_administrator_may_require_it(create, configured, tmp_path):
     configured("encryption = required\n")
-    assert create(provider="stream") == ENCRYPTED
+    assert create(provider="stream") == create() == ENCRYPTED
     for options in ({"provider": "tcp"}, {"provider": "stream", "encryption": "off"}):
         with pytest.raises(rpmem.EncryptionRefused, match="only encrypted lanes"):
             create(**options)
@@ -133,12 +138,18 @@ def rpmem_command(*words):
     )
 
 
-def test_check_says_what_is_in_force(ssh_node):
-    said = rpmem_command("check", ssh_node, "--provider", "stream")
-    assert said.returncode == 0, said.stderr
-    assert ENCRYPTED in said.stdout
+@needs_libfabric
+def test_check_says_that_nothing_is_encrypted(ssh_node):
     said = rpmem_command("check", ssh_node, "--provider", "tcp")
     assert "none: tcp cannot" in said.stdout
+    assert "lanes go over tcp: it was asked for" in said.stdout
+
+
+def test_check_says_what_is_in_force(ssh_node):
+    said = rpmem_command("check", ssh_node)
+    assert said.returncode == 0, said.stderr
+    assert ENCRYPTED in said.stdout
+    assert "lanes go over stream: no RDMA device here leads to" in said.stdout
     said = rpmem_command("check", ssh_node, "--provider", "tcp", "--encryption", "on")
     assert said.returncode == 6
 

@@ -34,6 +34,7 @@ from rpmem.errors import (
     VersionMismatch,
 )
 from tests.support import faulty_rpmemd
+from tests.support.fabrics import SOCKETS, TCP, needs_libfabric
 from tests.support.media import INCOMPAT_SINGLEHDR, image_of, signature_in, wait_unlocked
 from tests.support.processes import stop
 from tests.support.targets import ATTRIBUTES, Node
@@ -111,7 +112,7 @@ def test_create_persist_close_open_read_remove(every_node):
     assert node.files() == []
 
 
-@pytest.mark.parametrize("provider", ["tcp", "sockets", "stream"])
+@pytest.mark.parametrize("provider", ["stream", TCP, SOCKETS])
 @pytest.mark.parametrize("medium", ["page", "pmem", "shadow"])
 def test_any_range_arrives_exactly(tmp_path, monkeypatch, provider, medium):
     """Sizes and offsets around every limit, strict and relaxed, with every provider and medium."""
@@ -131,8 +132,7 @@ def test_any_range_arrives_exactly(tmp_path, monkeypatch, provider, medium):
         pytest.skip(str(absent))
     with replica:
         assert replica.medium == ("page" if medium == "shadow" else medium)
-        # A child passes pairs of sockets.
-        assert replica.provider == ("socketpair" if provider == "stream" else provider)
+        assert replica.provider == provider
         committing = medium == "pmem" and provider == "tcp"
         assert replica.step == ("commit" if committing else "send-after-write")
         for length in lengths * 2:
@@ -531,12 +531,20 @@ def test_environment_variables(node, set_variable):
     with node.open(bytearray(SIZE), nlanes=40) as replica:
         assert replica.nlanes == 40
         replica.persist(PAGE, 64, lane=39)
-    set_variable("RPMEM_PROVIDER", "sockets")
-    try:
-        with node.open(bytearray(SIZE)) as replica:
-            assert replica.provider == "sockets"
-    except ProviderUnavailable as absent:
-        pytest.skip(str(absent))
+    assert (replica.provider, replica.choice) == (
+        "stream",
+        "the target is a child process; pairs of sockets",
+    )
+
+
+@needs_libfabric
+def test_the_environment_names_a_provider(node, set_variable):
+    set_variable("RPMEM_PROVIDER", "tcp")
+    with node.create(bytearray(SIZE)) as replica:
+        assert (replica.provider, replica.choice) == ("tcp", "RPMEM_PROVIDER names it")
+    with node.open(bytearray(SIZE), provider="stream") as replica:
+        assert replica.provider == "stream"
+        assert replica.choice == "it was asked for; pairs of sockets"
 
 
 @pytest.mark.parametrize("nlanes", [0, -1, 100_000])

@@ -17,6 +17,7 @@ import pytest
 
 from rpmem.errors import ConnectFailed, FabricError, RpmemError
 from tests.support import tokens
+from tests.support.fabrics import needs_libfabric
 from tests.support.sshd import NODE
 from tests.support.targets import Node
 
@@ -125,12 +126,21 @@ def test_a_session(where, request, tmp_path, talkative, granted, caplog, capfd):
     assert tokens.finds(secrets, shown | logs | said) == []
 
 
-@pytest.mark.parametrize("where", WHERE)
-def test_a_session_that_fails(where, request, tmp_path, talkative, granted, caplog):
+@pytest.mark.parametrize(
+    ("where", "provider"),
+    [
+        # Between a process and its child pairs of sockets need no token.
+        pytest.param("local", "tcp", marks=needs_libfabric),
+        pytest.param("openssh", "tcp", marks=needs_libfabric),
+        ("openssh", "stream"),
+        ("paramiko", "stream"),
+    ],
+)
+def test_a_session_that_fails(where, provider, request, tmp_path, talkative, granted, caplog):
     """With another token: what is raised and logged about it does not quote it."""
     node = node_for(where, request, tmp_path)
     with tokens.spoilt(), caplog.at_level(logging.DEBUG), pytest.raises(RpmemError) as caught:
-        node.create(bytearray(SIZE), nlanes=3, timeout=10.0)
+        node.create(bytearray(SIZE), nlanes=3, timeout=10.0, provider=provider)
     assert isinstance(caught.value, FabricError | ConnectFailed)
     secrets = list(granted[0])
     secrets += [token[::-1] for token in secrets]

@@ -15,6 +15,7 @@ import pytest
 import rpmem
 from tests.support import hanging_rpmemd
 from tests.support.behind import without_digests
+from tests.support.fabrics import needs_libfabric
 from tests.support.kernel import tells_no_stores
 from tests.support.media import state_of, wait_unlocked
 from tests.support.pools import OWN, PoolNode, kill
@@ -142,6 +143,7 @@ def test_a_buffer_is_compared_whatever_its_record_says(node, alone, tracking):
         assert pool["a"][9] == memory[offset + 9]
 
 
+@needs_libfabric
 def test_over_pmdk_s_protocol_everything_is_sent(local, node):
     with make(local, node):
         pass

@@ -13,7 +13,10 @@ import pytest
 
 import rpmem
 from tests.support import unregistering_rpmemd
+from tests.support.fabrics import needs_libfabric
 from tests.support.targets import Node
+
+pytestmark = needs_libfabric
 
 MIB = 1 << 20
 SIZE = 4 * MIB
@@ -22,7 +25,8 @@ STAGING = 256 << 10
 
 @pytest.fixture
 def node(tmp_path):
-    return Node.local(tmp_path / "there", command=unregistering_rpmemd.command(SIZE))
+    command = unregistering_rpmemd.command(SIZE)
+    return Node.local(tmp_path / "there", command=command, provider="tcp")
 
 
 def there(replica, offset, length):
@@ -105,7 +109,7 @@ def test_pools_with_arrays(node, tmp_path):
     spec = f"{node.target} pool.set"
     part = node.directory / "pool.part"
     (node.directory / "pool.set").write_text(f"PMEMPOOLSET\n{SIZE} {part}\n")
-    options = {"command": node.options["command"], "timeout": 30}
+    options = node.options
     with rpmem.Pool.create(bytearray(SIZE), None, spec, **options) as pool:
         array = pool.array("a", (1000,), "f8")
         array[:] = numpy.arange(1000)

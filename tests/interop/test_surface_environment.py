@@ -11,7 +11,7 @@ from rpmem.base import hardware, logs
 from rpmem.base.environment import Environment
 from rpmem.errors import ConfigError, PoolSetNotFound, ProviderUnavailable
 from rpmem.fabric import providers
-from rpmem.session import start as rpmem_session
+from rpmem.session.offer import pmdk_provider
 from tests.interop.support.node import ORIGINAL, OURS, Node, daemon_words
 from tests.interop.support.originals import Originals
 from tests.interop.support.ours import PAGE, SIZE, OurInitiator, random_pool
@@ -19,7 +19,7 @@ from tests.interop.support.ours import PAGE, SIZE, OurInitiator, random_pool
 
 def choice(**settings: str) -> str:
     """Return the provider that is chosen towards PMDK's rpmemd."""
-    return rpmem_session._pmdk_provider(("tcp",), Environment.read(settings), "node2")
+    return pmdk_provider(("tcp",), Environment.read(settings), "node2")
 
 
 class TestProviders:
@@ -60,7 +60,7 @@ class TestProviders:
     def test_a_provider_that_is_named_wins(self) -> None:
         nothing = Environment.read({"RPMEM_ENABLE_VERBS": "0"})
         for provider in ("sockets", "verbs"):
-            assert rpmem_session._pmdk_provider((provider,), nothing, "node2") == provider
+            assert pmdk_provider((provider,), nothing, "node2") == provider
 
 
 class TestWorkQueue:

@@ -318,8 +318,8 @@ MUTANTS = (
     ),
     Mutant(
         "providers that the administrator refused are used",
-        "Session._listen",
-        "if name in allowed or (name == _fabric.SOCKETPAIR and _fabric.STREAM in allowed)",
+        "_allowed",
+        "if name in allowed or (name == SOCKETPAIR and STREAM in allowed)",
         "if True",
         _WISHES,
     ),

@@ -6,6 +6,7 @@ from tests.mutants import Mutant
 
 _HANDSHAKE = ("tests/unit/fabric/test_secret_handshake.py",)
 _STRANGERS = ("tests/faults/test_hostile_secret.py",)
+_PERMISSION = ("tests/unit/rpmemd/test_permission.py",)
 _SESSIONS = ("tests/integration/test_encrypted.py",)
 
 MUTANTS = (
@@ -127,16 +128,16 @@ MUTANTS = (
     ),
     Mutant(
         "required is a wish",
-        "Session._check_encryption",
-        'if not request.encrypt and self._config.encryption == "required":',
+        "allowed_providers",
+        'if config.encryption == "required":',
         "if False:",
-        _SESSIONS,
+        (*_SESSIONS, *_PERMISSION),
     ),
     Mutant(
         "what was switched off is done all the same",
-        "Session._check_encryption",
-        'if request.encrypt and self._config.encryption == "off":',
+        "allowed_providers",
+        'if request.encrypt and config.encryption == "off":',
         "if False:",
-        _SESSIONS,
+        (*_SESSIONS, *_PERMISSION),
     ),
 )

@@ -14,7 +14,7 @@ from tests.support import fabrics
 from tests.support.sshd import NODE, Sshd, SshdAbsent
 
 
-@pytest.fixture(params=["tcp", "stream"])
+@pytest.fixture(params=["stream", fabrics.TCP])
 def each_fabric(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     """Have lanes of tests over each fabric that works anywhere."""
     monkeypatch.setattr(fabrics, "default", request.param)

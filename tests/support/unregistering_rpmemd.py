@@ -10,20 +10,13 @@ import shlex
 import sys
 from typing import Any
 
-import pytest
-
 from rpmem.errors import RegistrationFailed
 from rpmem.fabric import providers
 from rpmemd.__main__ import main as serve
 
 
 def command(size: int) -> str:
-    """Return what to give as ``command=``; skip the test when there is no such fabric."""
-    pytest.importorskip(
-        "rpmem.fabric.libfabric.fabric",
-        reason="libfabric is not here",
-        exc_type=ImportError,
-    )
+    """Return what to give as ``command=``, with the provider ``tcp``."""
     module = "tests.support.unregistering_rpmemd"
     return shlex.join([sys.executable, "-P", "-m", module, str(size), "--log-level", "warn"])
 

@@ -76,19 +76,8 @@ def expect(pattern: str, text: str) -> None:
         raise Failed(f"expected {pattern!r} in:\n{text}")
 
 
-def alone(machine: Chroot) -> str:
-    """Return what makes programs use lanes that need no library; where there are none, libfabric.
-
-    The library is installed then, and stays for the steps that follow.
-    """
-    if machine.user("ls v/lib/python3*/site-packages/rpmem/fabric/stream 2>/dev/null || true"):
-        return "export RPMEM_PROVIDER=stream\n"
-    machine.install("libfabric1")
-    return ""
-
-
 def pip_alone(machine: Chroot) -> str:
-    """Install with pip; a plain pool works, and what lanes over libfabric need is named."""
+    """Install with pip; a plain pool works, and what lanes over libfabric's tcp need is named."""
     machine.root("! command -v gcc && ! ls /usr/lib/*/libfabric* /usr/lib/*/libpmem2* 2>/dev/null")
     machine.user("python3 -m venv v && v/bin/pip install -q rpmem && v/bin/rpmemd --version")
     said = machine.user(
@@ -114,12 +103,11 @@ def pipx(machine: Chroot) -> str:
 
 def lanes(machine: Chroot) -> str:
     """Run the README's first program, and the demonstration."""
-    begin = alone(machine)
     said = machine.user(
-        written("first.py", first_program("local:")) + begin + f"v/bin/python first.py\n{_CLEAN}"
+        written("first.py", first_program("local:")) + f"v/bin/python first.py\n{_CLEAN}"
     )
     expect(r"\['field'\] (19\.9|20\.0)", said)
-    machine.user(f"{begin}v/bin/rpmem demo; {_CLEAN}")
+    machine.user(f"v/bin/rpmem demo; {_CLEAN}")
     return said.strip()
 
 
@@ -128,7 +116,7 @@ def ssh(machine: Chroot) -> str:
     machine.install("openssh-client", "openssh-server")
     machine.root(_SSHD)
     machine.user(written("first.py", first_program("node2")))
-    said = machine.root(alone(machine) + _OVER_SSH + "ls pools")
+    said = machine.root(_OVER_SSH + "ls pools")
     expect(r"everything works", said)
     expect(r"\['field'\] (19\.9|20\.0)", said)
     expect(r"run\.set\.part0", said)

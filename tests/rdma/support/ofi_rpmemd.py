@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import sys
 
+from rpmem.base.providers import VERBS
 from rpmem.fabric import providers
 from rpmemd.__main__ import main
 
@@ -14,7 +15,7 @@ _load = providers.load
 
 
 def _load_libfabric(provider: str = "") -> object:
-    return _load("ofi-verbs" if provider == providers.VERBS else provider)
+    return _load("ofi-verbs" if provider == VERBS else provider)
 
 
 if __name__ == "__main__":

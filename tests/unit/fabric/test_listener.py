@@ -8,10 +8,21 @@ import struct
 
 import pytest
 
-from rpmem.errors import ProviderUnavailable
-from rpmem.fabric.libfabric import api as libfabric
+from rpmem.errors import MissingExtension, ProviderUnavailable
 from rpmem.fabric.libfabric.caller import Caller
+from tests.support import fabrics
 from tests.support.pair import pair
+
+libfabric = pytest.importorskip(
+    "rpmem.fabric.libfabric.api",
+    reason="libfabric is not here: make setup RDMA=1",
+    exc_type=MissingExtension,
+)
+
+
+@pytest.fixture(autouse=True)
+def over_libfabric(monkeypatch):
+    monkeypatch.setattr(fabrics, "default", "tcp")
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "::1"])

@@ -11,6 +11,7 @@ from rpmem.base import hardware
 from rpmem.errors import MissingExtension, ProviderUnavailable, UsageError
 from rpmem.fabric import providers
 from rpmem.fabric.verbs.addresses import is_loopback, sockaddrs
+from tests.support.fabrics import needs_libfabric
 from tests.support.without import Installation
 
 verbs = pytest.importorskip(
@@ -23,6 +24,7 @@ without_device = pytest.mark.skipif(
 )
 
 
+@needs_libfabric
 def test_it_is_loaded_by_its_name():
     assert providers.load("verbs") is verbs
     assert providers.load("tcp") is not verbs
@@ -30,6 +32,7 @@ def test_it_is_loaded_by_its_name():
     assert providers.load("ofi-verbs") is providers.load("tcp")
 
 
+@needs_libfabric
 def test_both_fabrics_have_the_same_face():
     other = providers.load("tcp")
     for name in ("Domain", "Fabric", "FabricLane", "Listener", "Memory", "Queue", "Request"):

@@ -8,11 +8,13 @@ from rpmem import errors
 from rpmem.control import messages
 from rpmem.session import start as session
 from tests.support import unregistering_rpmemd
+from tests.support.fabrics import needs_libfabric
 from tests.support.targets import Node
 
 SIZE = 4 << 20
 
 
+@needs_libfabric
 def test_an_initiator_that_does_not_know_staging_is_refused(tmp_path, monkeypatch):
     node = Node.local(tmp_path / "there", command=unregistering_rpmemd.command(SIZE))
 

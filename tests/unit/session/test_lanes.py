@@ -28,6 +28,7 @@ from rpmem.errors import (
 )
 from rpmem.session.lanes import Lanes
 from rpmemd.lane_server import NATIVE
+from tests.support.fabrics import SOCKETS, TCP
 from tests.support.pair import LISTENING, SIZE, pair
 from tests.support.raw_session import raw_lane
 from tests.support.targets import Node
@@ -93,7 +94,7 @@ def test_a_message_that_cannot_hold_a_word_is_refused():
         Ready(**fields, message_size=64)
 
 
-@pytest.mark.parametrize("provider", ["tcp", "sockets", "stream"])
+@pytest.mark.parametrize("provider", ["stream", TCP, SOCKETS])
 def test_no_more_lanes_than_the_provider_has(provider):
     with pair(lanes=200, provider=provider) as both:
         assert both.server.granted == min(200, both.server.fabric.lane_limit)
@@ -128,7 +129,7 @@ def test_every_lane_at_once():
 
 
 @pytest.mark.alone
-@pytest.mark.parametrize("provider", ["tcp", "sockets", "stream"])
+@pytest.mark.parametrize("provider", ["stream", TCP, SOCKETS])
 @pytest.mark.parametrize("spin", [0.0, 50e-6], ids=["sleeping", "spinning"])
 def test_no_call_sleeps_through_its_answer(provider, spin):
     """A wait ends after 100 ms at the latest, the target's after 500: answers must end it."""
@@ -149,7 +150,7 @@ def cpu_of(pid):
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
-@pytest.mark.parametrize("provider", ["tcp", "sockets", "stream"])
+@pytest.mark.parametrize("provider", ["stream", TCP, SOCKETS])
 def test_an_idle_session_costs_nothing(tmp_path, provider):
     node = Node.local(tmp_path / "node", provider=provider)
     try:
@@ -213,11 +214,12 @@ def test_lanes_that_never_come(monkeypatch):
         assert "0 of 2 lanes" in str(report)
 
 
-def test_nobody_listens():
+@pytest.mark.parametrize("provider", ["stream", TCP])
+def test_nobody_listens(provider):
     with socket.socket() as taken:
         taken.bind((LISTENING, 0))
         ready = Ready(
-            provider="tcp",
+            provider=provider,
             address=LISTENING,
             port=taken.getsockname()[1],
             lanes=(LaneGrant(token=bytes(32), key=0, address=0),),

@@ -11,13 +11,15 @@ import pytest
 
 from rpmem.session.lanes import Lanes
 from tests.support import faulty_rpmemd
+from tests.support.fabrics import TCP
 from tests.support.targets import Node
 
 PAGE = 4096
 
 
+@pytest.mark.parametrize("provider", ["stream", TCP])
 @pytest.mark.parametrize("medium", ["volatile", "pmem", "shadow"])
-def test_long_relaxed_ranges_arrive_whole(monkeypatch, medium):
+def test_long_relaxed_ranges_arrive_whole(monkeypatch, medium, provider):
     """Where nothing has to be msynced, the longest travel inside messages.
 
     What the shadow's file holds is what was flushed.
@@ -43,7 +45,7 @@ def test_long_relaxed_ranges_arrive_whole(monkeypatch, medium):
     lengths = [mebi - 1, mebi, mebi + 1, mebi + piece - 1, mebi + piece, mebi + piece + 1]
     lengths += [2 * mebi, 5 * mebi + 3, 8 * mebi]
     with tempfile.TemporaryDirectory(dir="/dev/shm") as folder:
-        node = Node.local(Path(folder), provider="tcp", step="send-after-write", **options)
+        node = Node.local(Path(folder), provider=provider, step="send-after-write", **options)
         with node.create(buffer, nlanes=1) as replica:
             assert replica.medium == ("page" if medium == "shadow" else medium)
             for length in lengths:

@@ -13,6 +13,7 @@ import rpmem
 from rpmem.base.target import Target
 from rpmem.errors import RpmemError, UsageError
 from rpmem.session import start as session
+from tests.support.fabrics import needs_libfabric
 
 SIZE = 4 << 20
 NONSENSE: list[Any] = [-1, 0, math.nan, math.inf, -math.inf, 1e9, "x", "10", b"1", True, [], 1j]
@@ -47,6 +48,7 @@ def test_lanes_that_are_no_number(tmp_path: Path, nlanes: Any):
         rpmem.open(f"local:{tmp_path}", "a.set", np.zeros(SIZE, np.uint8), nlanes=nlanes)
 
 
+@needs_libfabric
 def test_fewer_lanes_than_asked_for(tmpfs: Path):
     memory = np.zeros(SIZE, np.uint8)
     with (
