@@ -146,6 +146,42 @@ def test_a_replica_does_without_libpmem2_on_both_sides(tmp_path):
     assert done.returncode == 0, done.stderr
 
 
+LEAVE = """
+import os, signal, sys, rpmem
+with rpmem.Pool.create(sys.argv[1], "8MiB") as pool:
+    field = pool.array("x", 100_000, "f8")
+    field[:] = 1
+    pool.persist()
+    print(pool.medium == "pmem", flush=True)
+    field[::2] = 2
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+GO_ON = """
+import sys, rpmem
+with rpmem.Pool.open(sys.argv[1]) as pool:
+    print(pool.medium == "pmem", set(pool["x"][1::2].tolist()), set(pool["x"][::2].tolist()) <= {1.0, 2.0})
+    pool["x"][:] = 3
+    pool.persist()
+"""
+
+
+@pytest.mark.parametrize("first", ["with", "without"])
+def test_a_pool_left_open_by_the_one_is_opened_by_the_other(tmp_path, first):
+    """With libpmem2 the processor's caches are flushed, without it the kernel is asked to."""
+    needs("libpmem2")
+    pool = str(tmp_path / "pool")
+    known: dict[str, str] = {"PMEM_IS_PMEM_FORCE": "1"}
+    ways = [(known, True), ({"RPMEM_LIBRARIES": "libpmem2=none"}, False)]
+    (left, flushes), (opened, other) = ways if first == "with" else reversed(ways)
+    killed = run("-c", LEAVE, pool, **left)
+    assert killed.returncode == -9, killed.stderr
+    assert killed.stdout == f"{flushes}\n"
+    done = run("-c", GO_ON, pool, **opened)
+    assert done.stdout == f"{other} {{1.0}} True\n", done.stderr
+    done = run("-c", GO_ON, pool, **left)
+    assert done.stdout == f"{flushes} {{3.0}} False\n", done.stderr
+
+
 @pytest.mark.parametrize(
     "wish",
     [
