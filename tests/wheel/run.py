@@ -8,14 +8,16 @@ from __future__ import annotations
 
 import argparse
 import os
+import resource
 import shutil
 import subprocess
 import sys
 import time
+from collections.abc import Callable, Sequence
 
 from tests.wheel.chroot import SUITES, Chroot, Failed, folder
 from tests.wheel.make import DIST
-from tests.wheel.steps import STEPS
+from tests.wheel.steps import BUILD, DEBIANS, SSH, STEPS, elsewhere
 
 #: What is installed beside rpmem: the tools that install it, an MPI, and what its own tests need.
 _OTHERS = ("pip", "uv", "pipx", "mpich", "mpi4py", "setuptools>=77", "Cython<3.4")
@@ -33,12 +35,16 @@ def main(words: list[str] | None = None) -> int:
     names = [step.__name__ for step in STEPS]
     parser.add_argument("--suite", choices=SUITES, action="append", help="only this Debian")
     parser.add_argument("--until", choices=names, default=names[-1], help="the last step")
+    parser.add_argument("--without-build", action="store_true", help="leave out elsewhere")
     parser.add_argument("--again", action="store_true", help="install the Debians anew")
     options = parser.parse_args(words)
     why = _why_not()
     if why:
         print(f"test-wheel: not run: {why}", file=sys.stderr)
         return 1
+    steps = STEPS[: names.index(options.until) + 1]
+    if options.without_build:
+        steps = tuple(step for step in steps if step is not elsewhere)
     good = True
     for suite in options.suite or SUITES:
         try:
@@ -47,7 +53,7 @@ def main(words: list[str] | None = None) -> int:
             print(f"test-wheel: {suite}: it cannot be made: {error}", file=sys.stderr)
             good = False
             continue
-        good &= _try(machine, names.index(options.until) + 1)
+        good &= _try(machine, steps)
     return 0 if good else 1
 
 
@@ -82,15 +88,23 @@ def _machine(suite: str, *, again: bool) -> Chroot:
         shutil.rmtree(machine.base, ignore_errors=True)
     machine.bootstrap()
     machine.fresh()
+    machine.fetch(*SSH, *DEBIANS, *BUILD)
     print(f"test-wheel: {suite}: made in {time.monotonic() - begun:.0f} s", flush=True)
     return machine
 
 
-def _try(machine: Chroot, count: int) -> bool:
-    """Take the first steps; return whether all of them went well."""
+def _spent() -> float:
+    """Return the CPU time of all commands so far, to which other work here does not add."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
+
+
+def _try(machine: Chroot, steps: Sequence[Callable[[Chroot], str]]) -> bool:
+    """Take steps; return whether all of them went well."""
     good = True
-    for step in STEPS[:count]:
-        begun = time.monotonic()
+    total = cpu = 0.0
+    for step in steps:
+        begun, before = time.monotonic(), _spent()
         try:
             found = step(machine)
         except Failed as error:
@@ -98,8 +112,12 @@ def _try(machine: Chroot, count: int) -> bool:
             good = False
             continue
         found = "; ".join(found.splitlines())
-        took = f"{time.monotonic() - begun:.1f} s"
+        seconds, busy = time.monotonic() - begun, _spent() - before
+        took = f"{seconds:.1f} s ({busy:.1f} s of CPU)"
         print(f"test-wheel: {machine.suite}: {step.__name__}: {took}: {found}", flush=True)
+        if step is not elsewhere:
+            total, cpu = total + seconds, cpu + busy
+    print(f"test-wheel: {machine.suite}: {total:.1f} s ({cpu:.1f} s of CPU) to install and use it")
     return good
 
 
