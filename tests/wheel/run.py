@@ -1,7 +1,7 @@
 """``make test-wheel``: the wheels, installed on machines made afresh.
 
 Everything is fetched first, from the package index and from Debian; then pip, uv and pipx see
-nothing but a folder.
+nothing but a folder. The exit status is 1 where something fails, and 3 where it could not be tried.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from tests.wheel.steps import BUILD, DEBIANS, SSH, STEPS, elsewhere
 #: What is installed beside rpmem: the tools that install it, an MPI, and what its own tests need.
 _OTHERS = ("pip", "uv", "pipx", "mpich", "mpi4py", "setuptools>=77", "Cython<3.4")
 _FOR_TESTS = ("pytest", "pytest-timeout", "pytest-xdist", "hypothesis")
+_NOT_TRIED = 3
 _PLATFORMS = [
     word
     for glibc in ("2_34", "2_28", "2_27", "2_26", "2_17", "2_12", "2_5")
@@ -41,20 +42,22 @@ def main(words: list[str] | None = None) -> int:
     why = _why_not()
     if why:
         print(f"test-wheel: not run: {why}", file=sys.stderr)
-        return 1
+        return _NOT_TRIED
     steps = STEPS[: names.index(options.until) + 1]
     if options.without_build:
         steps = tuple(step for step in steps if step is not elsewhere)
-    good = True
+    good = made = True
     for suite in options.suite or SUITES:
         try:
             machine = _machine(suite, again=options.again)
         except (subprocess.CalledProcessError, Failed) as error:
             print(f"test-wheel: {suite}: it cannot be made: {error}", file=sys.stderr)
-            good = False
+            made = False
             continue
         good &= _try(machine, steps)
-    return 0 if good else 1
+    if not good:
+        return 1
+    return 0 if made else _NOT_TRIED
 
 
 def _why_not() -> str | None:
