@@ -28,9 +28,9 @@ bench:  ## measure rpmem beside its rivals (ARGS=--help)
 	@scripts/setup bench
 	@.venv/bin/python -m benchmarks $(ARGS)
 
-wheel:  ## make the source archive and a wheel for each CPython that is here, in dist
+wheel:  ## make the source archive and a wheel for each CPython that is here, in dist (ARGS=--help)
 	@scripts/setup wheel
-	@scripts/wheel
+	@scripts/wheel $(ARGS)
 
 test-wheel:  ## install the wheels in dist on machines made afresh (as root; ARGS=--help)
 	@scripts/setup wheel

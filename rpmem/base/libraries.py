@@ -3,7 +3,9 @@
 No part of rpmem is linked with them, so an installation works on any machine, with what that
 machine has. ``RPMEM_LIBRARIES`` says where a library is, if not where the system has it, or that
 one is not to be used: ``libfabric=mpi,libpmem2=none,libibverbs=/opt/ofed/lib/libibverbs.so.1``.
-``mpi`` stands for the libfabric of an MPI that was installed as a Python package.
+``mpi`` stands for the libfabric of an MPI that was installed as a Python package. Of libssl, the
+one that Python's own ``ssl`` uses is taken: two in one process would each take their share of
+memory, and time to start.
 """
 
 from __future__ import annotations
@@ -11,6 +13,8 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Mapping
+from contextlib import suppress
+from importlib import import_module
 from types import MappingProxyType
 
 from rpmem.base.printable import printable
@@ -33,9 +37,13 @@ FILES: Mapping[str, tuple[str, str]] = MappingProxyType(
         "libibverbs": ("libibverbs.so.1", "libibverbs1 ibverbs-providers"),
         "librdmacm": ("librdmacm.so.1", "librdmacm1"),
         "libmemkind": ("libmemkind.so.0", "libmemkind0"),
+        "libssl": ("libssl.so.3", "libssl3"),
     }
 )
-_REMARKS = {"libmemkind": ", which Debian 13 does not have"}
+_REMARKS = {
+    "libmemkind": ", which Debian 13 does not have",
+    "libssl": "; encryption='off' goes without, where nobody else reaches the network",
+}
 
 _FOLDERS = (
     f"/usr/lib/{os.uname().machine}-linux-gnu",
@@ -139,6 +147,10 @@ def _open(name: str) -> int:
     from rpmem.base import library
 
     path = _wanted(name)
+    if name == "libssl":
+        # Python's own comes first: the loader takes what the process has of that name already.
+        with suppress(ImportError):
+            import_module("_ssl")
     try:
         return library.load(os.fsencode(path))
     except ImportError as error:

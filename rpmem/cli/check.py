@@ -51,6 +51,7 @@ def command(target: str, talk_only: bool, **session: Unpack[SessionKeywords]) ->
     where = Target.parse(target)
     _devices(out)
     _media(out)
+    _encryption(out)
     _changes(out)
     native = _greet(out, where, session)
     if not native:
@@ -107,6 +108,17 @@ def _media(out: Console) -> None:
 
     if (error := why_not_pmem()) is not None:
         out.print(f"  note    files on persistent memory are made durable by msync here: {error}")
+
+
+def _encryption(out: Console) -> None:
+    """Show why lanes cannot be encrypted on this side, if they cannot."""
+    from rpmem.errors import MissingExtension, ProviderUnavailable
+    from rpmem.fabric import providers
+
+    try:
+        providers.load(providers.STREAM).need_encryption()
+    except (MissingExtension, ProviderUnavailable) as error:
+        out.print(f"  note    lanes to other machines cannot be encrypted here: {error}")
 
 
 def _changes(out: Console) -> None:

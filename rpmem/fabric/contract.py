@@ -320,6 +320,9 @@ class StreamModule(FabricModule, Protocol):
     def can_carry(self, descriptor: int) -> bool:
         """Return whether descriptors can be passed over one."""
 
+    def need_encryption(self) -> None:
+        """Raise MissingExtension or ProviderUnavailable where lanes cannot be encrypted."""
+
     def Fabric(
         self,
         provider: str,

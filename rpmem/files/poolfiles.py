@@ -25,7 +25,7 @@ from rpmem.files.layout import Segment
 from rpmem.files.locks import undisturbed
 from rpmem.files.partfile import PartFile
 from rpmem.files.poolset import PoolSet
-from rpmem.files.shutdown import ShutdownState, state_of_devices
+from rpmem.files.shutdown import ShutdownState, checked, state_when_made
 
 if TYPE_CHECKING:
     from rpmem.files.setfile import SetFile
@@ -207,7 +207,7 @@ class PoolFiles(Closing):
             )
             if pool._detects_shutdowns:
                 stored = headers[0].shutdown_state
-                pool._note_shutdown_state(state_of_devices(parts).checked(stored, parts[0].path))
+                pool._note_shutdown_state(checked(parts, stored))
             for part in parts:
                 part.settle()
         except BaseException:
@@ -245,7 +245,7 @@ class PoolFiles(Closing):
                 lambda: any(part.has_writer for part in parts),
             )
             if headers and headers[0].incompat & header.INCOMPAT_SDS:
-                state_of_devices(parts).checked(headers[0].shutdown_state, parts[0].path)
+                checked(parts, headers[0].shutdown_state)
             region = _map(pool_set, parts, _map_to_look)
         except BaseException:
             for part in parts:
@@ -397,7 +397,7 @@ def _write_headers(
         len(parts),
         options=pool_set.options,
         crtimes=[part.change_time for part in parts],
-        shutdown=state_of_devices(parts),
+        shutdown=state_when_made(parts),
     )
     for part, content in zip(parts, headers, strict=False):
         part.write_header(content.pack())

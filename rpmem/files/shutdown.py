@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from rpmem.base.values import Record, replace
-from rpmem.errors import HeaderError
+from rpmem.errors import HeaderError, MissingExtension
 from rpmem.files.checksum import checksum
 
 if TYPE_CHECKING:
@@ -66,25 +66,76 @@ class ShutdownState(Record):
         HeaderError
             The pool was open while a device lost power unsafely, or was moved while open.
         """
-        shutdowns, device, dirty, _, told = _SHUTDOWN.unpack(stored)
-        # A wrong checksum means a crash between two stores during opening or closing, when nothing
-        # was being written to the pool itself; PMDK starts over too.
-        trusted = told == checksum(stored, _CHECKSUM_OFFSET)
-        same = (shutdowns, device) == (self.shutdowns, self.device)
-        if trusted and dirty and not same:
+        left = _left_open(stored)
+        same = left and (left.shutdowns, left.device) == (self.shutdowns, self.device)
+        if left and not same:
+            if left.device == self.device:
+                what = (
+                    f"while its device lost power unsafely (the count of unsafe shutdowns went "
+                    f"from {left.shutdowns} to {self.shutdowns})"
+                )
+            elif left.device:
+                what = "when it was moved to another device"
+            else:
+                what = "when it was moved to another device, or where libpmem2 was missing"
             raise HeaderError(
-                f"the pool was open while its device lost power unsafely (the count of unsafe "
-                f"shutdowns went from {shutdowns} to {self.shutdowns})"
-                if device == self.device
-                else "the pool was open when it was moved to another device",
+                f"the pool was open {what}",
                 where=where,
                 hint="Data may be lost: restore the pool from a replica",
             )
         return replace(self, dirty=True)
 
 
+def _left_open(stored: bytes) -> ShutdownState | None:
+    """Return the state of a pool that was not closed; None if it was, or was not in use yet."""
+    shutdowns, device, dirty, _, told = _SHUTDOWN.unpack(stored)
+    # A wrong checksum means a crash between two stores during opening or closing, when nothing
+    # was being written to the pool itself; PMDK starts over too.
+    trusted = told == checksum(stored, _CHECKSUM_OFFSET)
+    return ShutdownState(shutdowns, device, dirty=True) if trusted and dirty else None
+
+
+def checked(parts: Sequence[PartFile], stored: bytes) -> ShutdownState:
+    """Compare the state of the devices with the one in a header, as `ShutdownState.checked` does.
+
+    Raises
+    ------
+    HeaderError
+        The pool was open while a device lost power unsafely, or was moved while open.
+    MissingExtension
+        It was left open on an NVDIMM, whose count only libpmem2 can read.
+    """
+    where = parts[0].path
+    try:
+        return state_of_devices(parts).checked(stored, where)
+    except MissingExtension as error:
+        left = _left_open(stored)
+        if left and left.device:
+            raise MissingExtension(
+                f"the pool was not closed, and whether its device lost power unsafely since is not "
+                f"known: {error.what}",
+                where=where,
+                hint=error.hint,
+            ) from error
+        return ShutdownState(dirty=True)
+
+
+def state_when_made(parts: Sequence[PartFile]) -> ShutdownState:
+    """Return the state of the devices of a new pool; no device's, where there is no libpmem2."""
+    try:
+        return state_of_devices(parts)
+    except MissingExtension:
+        return ShutdownState()
+
+
 def state_of_devices(parts: Sequence[PartFile]) -> ShutdownState:
-    """Sum up the states of the devices of all parts, as PMDK does."""
+    """Sum up the states of the devices of all parts, as PMDK does.
+
+    Raises
+    ------
+    MissingExtension
+        There is no libpmem2, which knows them.
+    """
     from rpmem.memory.device import device_identity
 
     shutdowns = 0

@@ -3,8 +3,6 @@
 from libc.stdint cimport uint64_t
 from libc.stdlib cimport calloc, free
 
-from rpmem.errors import MissingExtension
-
 from rpmem.memory.libpmem2 cimport (
     bind_libpmem2,
     pmem2_source,
@@ -26,16 +24,18 @@ def device_identity(fd):
     Returns
     -------
     tuple of (int, bytes)
-        ``(0, b"")`` for anything but an NVDIMM, and where there is no libpmem2, which knows them.
+        ``(0, b"")`` for anything but an NVDIMM.
+
+    Raises
+    ------
+    MissingExtension
+        There is no libpmem2, which knows them.
     """
     cdef pmem2_source *source = NULL
     cdef uint64_t shutdowns = 0
     cdef size_t length = 0
     cdef char *identity = NULL
-    try:
-        bind_libpmem2()
-    except MissingExtension:
-        return 0, b""
+    bind_libpmem2()
     if pmem2_source_from_fd(&source, <int> fd) != 0:
         return 0, b""
     try:

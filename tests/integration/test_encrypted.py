@@ -163,3 +163,41 @@ def test_pools_report_it_in_json(ssh_node, tmp_path):
     assert said.returncode == 0, said.stderr
     assert json.loads(said.stdout)["replicas"][0]["encryption"] == ENCRYPTED
     rpmem.remove(ssh_node, "reported.set", pool_set=True)
+
+
+CREATE = """
+import os, sys, rpmem
+target, command, encryption = sys.argv[1:]
+try:
+    rpmem.create(
+        target, "lacking.set", bytearray(1 << 20), parts=1, provider="stream",
+        command=command or None, encryption=encryption,
+    ).close()
+except rpmem.MissingExtension as error:
+    print(error)
+else:
+    rpmem.remove(target, "lacking.set", pool_set=True)
+    print("unencrypted")
+"""
+LACKING = "RPMEM_LIBRARIES", "libssl=none"
+
+
+@pytest.mark.parametrize("lacking", ["here", "there"])
+def test_lanes_are_not_left_unencrypted_where_libssl_is_missing(ssh_node, set_variable, lacking):
+    """Neither side takes its absence for a wish; both name the package."""
+    command = ""
+    if lacking == "here":
+        set_variable(*LACKING)
+    else:
+        command = f"{'='.join(LACKING)} {sys.executable} -m rpmemd"
+
+    def said(encryption):
+        words = [sys.executable, "-c", CREATE, ssh_node, command, encryption]
+        return subprocess.run(words, capture_output=True, text=True, timeout=60, check=True).stdout
+
+    for encryption in ("auto", "on"):
+        (line,) = said(encryption).splitlines()
+        assert "libssl.so.3 is not used: RPMEM_LIBRARIES says so" in line
+        assert "apt-get install libssl3); encryption='off' goes without" in line
+        assert (ssh_node in line) == (lacking == "there")
+    assert said("off") == "unencrypted\n"

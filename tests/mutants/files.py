@@ -7,6 +7,7 @@ from tests.mutants import Mutant
 _PART = ("tests/unit/files/test_poolfiles.py", "tests/unit/files/test_partfile.py")
 _LOCAL = ("tests/unit/pool/test_pool_local.py",)
 _DRAFTS = ("tests/unit/files/test_drafts.py", "tests/faults/test_creations.py")
+_WITHOUT = ("tests/unit/files/test_left_open.py",)
 _HEADER = ("tests/unit/files/test_header.py",)
 
 MUTANTS = (
@@ -134,9 +135,16 @@ MUTANTS = (
     Mutant(
         "an unsafe shutdown is not noticed",
         "ShutdownState.checked",
-        "if trusted and dirty and not same:",
+        "if left and not same:",
         "if False:",
         _HEADER,
+    ),
+    Mutant(
+        "without libpmem2 an unsafe shutdown is taken for a safe one",
+        "checked",
+        "if left and left.device:",
+        "if False:",
+        _WITHOUT,
     ),
     Mutant(
         "headers changed, and the note of it stays",

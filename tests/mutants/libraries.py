@@ -8,6 +8,20 @@ _LIBRARIES = ("tests/unit/base/test_libraries.py",)
 
 MUTANTS = (
     Mutant(
+        "the libssl of Python is another one",
+        "_open",
+        'if name == "libssl":',
+        "if False:",
+        _LIBRARIES,
+    ),
+    Mutant(
+        "a missing libssl is not noticed by the check",
+        "_encryption",
+        "providers.load(providers.STREAM).need_encryption()",
+        "providers.load(providers.STREAM)",
+        _LIBRARIES,
+    ),
+    Mutant(
         "a function of a library is taken in whatever version there is",
         "address_of",
         "if version == NULL:",

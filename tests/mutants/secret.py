@@ -13,15 +13,15 @@ MUTANTS = (
     Mutant(
         "a client accepts any certificate",
         "new_context",
-        "libssl.SSL_CTX_set_verify(made, RPMEM_VERIFY_PEER, NULL)",
-        "libssl.SSL_CTX_set_verify(made, RPMEM_VERIFY_NONE, NULL)",
+        "SSL_CTX_set_verify(made, RPMEM_VERIFY_PEER, NULL)",
+        "SSL_CTX_set_verify(made, RPMEM_VERIFY_NONE, NULL)",
         _HANDSHAKE,
     ),
     Mutant(
         "an earlier TLS will do",
         "new_context",
-        "if (libssl.SSL_CTX_ctrl(made, RPMEM_CTRL_SET_MIN_PROTO_VERSION, RPMEM_TLS1_3, NULL) != 1",
-        "if (libssl.SSL_CTX_ctrl(made, RPMEM_CTRL_SET_MIN_PROTO_VERSION, 0x0303, NULL) != 1",
+        "if (SSL_CTX_ctrl(made, RPMEM_CTRL_SET_MIN_PROTO_VERSION, RPMEM_TLS1_3, NULL) != 1",
+        "if (SSL_CTX_ctrl(made, RPMEM_CTRL_SET_MIN_PROTO_VERSION, 0x0303, NULL) != 1",
         _HANDSHAKE,
     ),
     Mutant(
@@ -104,6 +104,16 @@ MUTANTS = (
         "                self._ring.spend(max(self.secret.lane, 0))\n"
         "                return None",
         _STRANGERS,
+    ),
+    Mutant(
+        "lanes are plain where libssl is missing",
+        "Fabric.secure",
+        "        need_encryption()\n",
+        "        try:\n"
+        "            need_encryption()\n"
+        "        except ImportError:\n"
+        "            return\n",
+        _SESSIONS,
     ),
     Mutant(
         "auto asks for nothing",

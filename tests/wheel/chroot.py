@@ -11,11 +11,15 @@ from pathlib import Path
 SUITES = {"bookworm": "3.11", "trixie": "3.13"}
 _USER = "1000"
 
-# What the machine has beside its own files: devices, processes, the wheels, and what apt fetched in
-# an earlier run. All is mounted for one command, in a namespace that ends with it.
+# What the machine has beside its own files: devices, processes, the wheels, and what apt fetched
+# earlier. All is mounted for one command, in a namespace that ends with it. Nothing is synced to
+# the disk ("volatile"): the files are there as long as this kernel runs, so the note that they may
+# not be is removed. Nor does pip compile what may never be imported.
 _ENTER = """
 set -eu
-mount -t overlay overlay -o "lowerdir=$BASE,upperdir=$STATE/upper,workdir=$STATE/work" "$ROOT"
+rm -rf "$STATE/work/work/incompat"
+mount -t overlay overlay \\
+    -o "volatile,lowerdir=$BASE,upperdir=$STATE/upper,workdir=$STATE/work" "$ROOT"
 mount -t proc proc "$ROOT/proc"
 mount --rbind /dev "$ROOT/dev"
 mount -t tmpfs tmpfs "$ROOT/run"
@@ -25,9 +29,15 @@ mount --bind "$APT" "$ROOT/var/cache/apt/archives"
 cp -L /etc/resolv.conf "$ROOT/etc/resolv.conf"
 exec chroot "--userspec=$AS" "$ROOT" /usr/bin/env -i "HOME=$HOME_THERE" LC_ALL=C.UTF-8 \\
     PATH=/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin PIP_NO_INDEX=1 PIP_FIND_LINKS=/wheels \\
-    PIP_DISABLE_PIP_VERSION_CHECK=1 UV_NO_INDEX=1 UV_FIND_LINKS=/wheels UV_OFFLINE=1 \\
+    PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_COMPILE=1 \\
+    UV_NO_INDEX=1 UV_FIND_LINKS=/wheels UV_OFFLINE=1 \\
     DEBIAN_FRONTEND=noninteractive bash -euc "cd; $SCRIPT"
 """
+
+_INSTALL = (
+    "apt-get -qq -o Binary::apt-get::APT::Keep-Downloaded-Packages=1 -o APT::Sandbox::User=root "
+    "install -y --no-install-recommends"
+)
 
 
 def folder() -> Path:
@@ -89,13 +99,13 @@ class Chroot:
             folder.mkdir(parents=True, exist_ok=True)
         self.root(f"useradd --create-home --shell /bin/bash --uid {_USER} me")
 
+    def fetch(self, *packages: str) -> None:
+        """Download Debian packages that are going to be installed, and what these need."""
+        self.root(f"apt-get -qq update; {_INSTALL} --download-only {' '.join(packages)}")
+
     def install(self, *packages: str) -> None:
-        """Install Debian packages."""
-        keep = "-o Binary::apt-get::APT::Keep-Downloaded-Packages=1 -o APT::Sandbox::User=root"
-        self.root(
-            "[ -e /updated ] || { apt-get -qq update; touch /updated; }; "
-            f"apt-get -qq {keep} install -y --no-install-recommends {' '.join(packages)}"
-        )
+        """Install Debian packages that were fetched before."""
+        self.root(f"{_INSTALL} --no-download {' '.join(packages)}")
 
     def root(self, script: str) -> str:
         """Run a script as root; return what it printed."""

@@ -5,6 +5,7 @@ What is made is in ``dist``; everything else, with what the steps print, is in `
 
 from __future__ import annotations
 
+import argparse
 import os
 import shutil
 import subprocess
@@ -30,13 +31,17 @@ class StepFailed(Exception):
     """A command failed; its output is in the log."""
 
 
-def main() -> int:
+def main(words: list[str] | None = None) -> int:
     """Make everything; return the exit status."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--python", choices=pythons.VERSIONS, help="a wheel for this one only")
+    only = parser.parse_args(words).python
     WORK.mkdir(parents=True, exist_ok=True)
     LOG.write_text("")
-    here = pythons.found()
+    wanted = [only] if only else pythons.VERSIONS
+    here = {version: path for version, path in pythons.found().items() if version in wanted}
     if not here:
-        print(f"wheel: no CPython of {', '.join(pythons.VERSIONS)} with its headers is here")
+        print(f"wheel: no CPython of {', '.join(wanted)} with its headers is here")
         return 1
     try:
         archive = source_archive()
@@ -49,7 +54,7 @@ def main() -> int:
         print(f"wheel: {error}; the end of {LOG}:", file=sys.stderr)
         print("\n".join(LOG.read_text(errors="replace").splitlines()[-15:]), file=sys.stderr)
         return 1
-    for version in pythons.VERSIONS:
+    for version in wanted:
         if version not in here:
             print(f"wheel: none for CPython {version}, which is not here with its headers")
     return 0 if good else 1

@@ -1,25 +1,28 @@
 """``make test-wheel``: the wheels, installed on machines made afresh.
 
 Everything is fetched first, from the package index and from Debian; then pip, uv and pipx see
-nothing but a folder.
+nothing but a folder. The exit status is 1 where something fails, and 3 where it could not be tried.
 """
 
 from __future__ import annotations
 
 import argparse
 import os
+import resource
 import shutil
 import subprocess
 import sys
 import time
+from collections.abc import Callable, Sequence
 
 from tests.wheel.chroot import SUITES, Chroot, Failed, folder
 from tests.wheel.make import DIST
-from tests.wheel.steps import STEPS
+from tests.wheel.steps import BUILD, DEBIANS, SSH, STEPS, elsewhere
 
 #: What is installed beside rpmem: the tools that install it, an MPI, and what its own tests need.
 _OTHERS = ("pip", "uv", "pipx", "mpich", "mpi4py", "setuptools>=77", "Cython<3.4")
 _FOR_TESTS = ("pytest", "pytest-timeout", "pytest-xdist", "hypothesis")
+_NOT_TRIED = 3
 _PLATFORMS = [
     word
     for glibc in ("2_34", "2_28", "2_27", "2_26", "2_17", "2_12", "2_5")
@@ -33,22 +36,28 @@ def main(words: list[str] | None = None) -> int:
     names = [step.__name__ for step in STEPS]
     parser.add_argument("--suite", choices=SUITES, action="append", help="only this Debian")
     parser.add_argument("--until", choices=names, default=names[-1], help="the last step")
+    parser.add_argument("--without-build", action="store_true", help="leave out elsewhere")
     parser.add_argument("--again", action="store_true", help="install the Debians anew")
     options = parser.parse_args(words)
     why = _why_not()
     if why:
         print(f"test-wheel: not run: {why}", file=sys.stderr)
-        return 1
-    good = True
+        return _NOT_TRIED
+    steps = STEPS[: names.index(options.until) + 1]
+    if options.without_build:
+        steps = tuple(step for step in steps if step is not elsewhere)
+    good = made = True
     for suite in options.suite or SUITES:
         try:
             machine = _machine(suite, again=options.again)
         except (subprocess.CalledProcessError, Failed) as error:
             print(f"test-wheel: {suite}: it cannot be made: {error}", file=sys.stderr)
-            good = False
+            made = False
             continue
-        good &= _try(machine, names.index(options.until) + 1)
-    return 0 if good else 1
+        good &= _try(machine, steps)
+    if not good:
+        return 1
+    return 0 if made else _NOT_TRIED
 
 
 def _why_not() -> str | None:
@@ -82,15 +91,23 @@ def _machine(suite: str, *, again: bool) -> Chroot:
         shutil.rmtree(machine.base, ignore_errors=True)
     machine.bootstrap()
     machine.fresh()
+    machine.fetch(*SSH, *DEBIANS, *BUILD)
     print(f"test-wheel: {suite}: made in {time.monotonic() - begun:.0f} s", flush=True)
     return machine
 
 
-def _try(machine: Chroot, count: int) -> bool:
-    """Take the first steps; return whether all of them went well."""
+def _spent() -> float:
+    """Return the CPU time of all commands so far, to which other work here does not add."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
+
+
+def _try(machine: Chroot, steps: Sequence[Callable[[Chroot], str]]) -> bool:
+    """Take steps; return whether all of them went well."""
     good = True
-    for step in STEPS[:count]:
-        begun = time.monotonic()
+    total = cpu = 0.0
+    for step in steps:
+        begun, before = time.monotonic(), _spent()
         try:
             found = step(machine)
         except Failed as error:
@@ -98,8 +115,12 @@ def _try(machine: Chroot, count: int) -> bool:
             good = False
             continue
         found = "; ".join(found.splitlines())
-        took = f"{time.monotonic() - begun:.1f} s"
+        seconds, busy = time.monotonic() - begun, _spent() - before
+        took = f"{seconds:.1f} s ({busy:.1f} s of CPU)"
         print(f"test-wheel: {machine.suite}: {step.__name__}: {took}: {found}", flush=True)
+        if step is not elsewhere:
+            total, cpu = total + seconds, cpu + busy
+    print(f"test-wheel: {machine.suite}: {total:.1f} s ({cpu:.1f} s of CPU) to install and use it")
     return good
 
 

@@ -10,6 +10,11 @@ from tests.wheel.chroot import Chroot, Failed
 
 ROOT = Path(__file__).resolve().parents[2]
 
+#: What Debian packages the steps install, one after the other.
+SSH = ("openssh-client", "openssh-server")
+DEBIANS = ("libfabric1", "libpmem2", "libibverbs1", "librdmacm1", "ibverbs-providers", "rdma-core")
+BUILD = ("gcc", "libc6-dev", "libpython3-dev", "binutils")
+
 _PLAIN = """
 import rpmem
 with rpmem.Pool.create("plain.pool", "8MiB") as pool:
@@ -22,6 +27,7 @@ rpmem.Pool.create(
     "two.pool", "8MiB", replicas="local: two.set", parts=1, provider="tcp"
 ).close()
 """
+# What carries lanes and needs no library.
 _CLEAN = "rm -rf ~/*.pool ~/*.set ~/*.set.part* ~/pools"
 _USED = """
 import os, tempfile, rpmem
@@ -90,7 +96,9 @@ def pip_alone(machine: Chroot) -> str:
 
 def uv(machine: Chroot) -> str:
     """Install with uv."""
-    machine.user("python3 -m venv tools && tools/bin/pip install -q uv pipx")
+    machine.user(
+        "v/bin/python -m venv --without-pip tools && v/bin/pip --python tools install -q uv pipx"
+    )
     machine.user("tools/bin/uv venv -q w && tools/bin/uv pip install -q --python w rpmem")
     return machine.user("w/bin/rpmem --version && rm -rf w").strip()
 
@@ -102,7 +110,7 @@ def pipx(machine: Chroot) -> str:
 
 
 def lanes(machine: Chroot) -> str:
-    """Run the README's first program, and the demonstration."""
+    """Run the README's first program, and the demonstration, without any library."""
     said = machine.user(
         written("first.py", first_program("local:")) + f"v/bin/python first.py\n{_CLEAN}"
     )
@@ -113,49 +121,47 @@ def lanes(machine: Chroot) -> str:
 
 def ssh(machine: Chroot) -> str:
     """With ssh: the same program with a target that a key opens, and nothing but that."""
-    machine.install("openssh-client", "openssh-server")
+    machine.install(*SSH)
     machine.root(_SSHD)
     machine.user(written("first.py", first_program("node2")))
     said = machine.root(_OVER_SSH + "ls pools")
+    expect(r"create .* stream, .*encryption TLS 1\.3", said)
     expect(r"everything works", said)
     expect(r"\['field'\] (19\.9|20\.0)", said)
     expect(r"run\.set\.part0", said)
     machine.user(_CLEAN)
-    return "over ssh, with a confined key"
-
-
-def hardware(machine: Chroot) -> str:
-    """With the libraries of hardware: the same installation uses them."""
-    machine.install(
-        "libfabric1", "libpmem2", "libibverbs1", "librdmacm1", "ibverbs-providers", "rdma-core"
-    )
-    said = machine.user(written("used.py", _USED) + "v/bin/python used.py")
-    expect(r"pmem \S+libfabric\.so\S* \S+libpmem2\.so\S* \S+librdmacm\.so", said)
-    machine.user(written("first.py", first_program("local:")) + "v/bin/python first.py\n" + _CLEAN)
-    return said.splitlines()[-1]
+    return "over ssh, with a confined key, encrypted"
 
 
 def mpi(machine: Chroot) -> str:
-    """Beside an MPI that brings its own libfabric, in one process."""
+    """In one process with an MPI that brings its own libfabric, which is used if asked for."""
     machine.user("v/bin/pip install -q mpich mpi4py")
     program = f"from mpi4py import MPI\n{first_program('local:')}\n{_MAPPED}"
-    said = machine.user(written("mpi.py", program) + "v/bin/python mpi.py\n" + _CLEAN)
-    own = "libfabric=$(readlink -f /usr/lib/*/libfabric.so.1)"
-    both = machine.user(f"RPMEM_LIBRARIES={own} v/bin/python mpi.py\n{_CLEAN}")
-    expect(r"\n\S+/lib/mpich/libfabric\.so\S* /usr/lib/\S+/libfabric\.so\S*\n", both)
-    machine.root("apt-get -qq remove -y libfabric1")
+    machine.user(written("mpi.py", program) + f"v/bin/python mpi.py\n{_CLEAN}")
     lent = machine.user(
         written("lent.py", first_program("local:") + _MAPPED)
-        + f"RPMEM_LIBRARIES=libfabric=mpi v/bin/python lent.py\n{_CLEAN}"
+        + f"RPMEM_PROVIDER=tcp RPMEM_LIBRARIES=libfabric=mpi v/bin/python lent.py\n{_CLEAN}"
     )
     expect(r"\n\S+/lib/mpich/libfabric\.so\S*\n", lent)
-    machine.install("libfabric1")
-    return f"as it comes: {said.splitlines()[-1]}; both: {both.splitlines()[-1]}"
+    return f"lent: {lent.splitlines()[-1]}"
+
+
+def hardware(machine: Chroot) -> str:
+    """With the libraries of hardware: the same installation uses them, and beside that MPI."""
+    machine.install(*DEBIANS)
+    said = machine.user(written("used.py", _USED) + "v/bin/python used.py")
+    expect(r"pmem \S+libfabric\.so\S* \S+libpmem2\.so\S* \S+librdmacm\.so", said)
+    alone = machine.user(f"RPMEM_PROVIDER=tcp v/bin/python lent.py\n{_CLEAN}")
+    expect(r"\n/usr/lib/\S+/libfabric\.so\S*\n", alone)
+    own = "RPMEM_PROVIDER=tcp RPMEM_LIBRARIES=libfabric=$(readlink -f /usr/lib/*/libfabric.so.1)"
+    both = machine.user(f"{own} v/bin/python mpi.py\n{_CLEAN}")
+    expect(r"\n\S+/lib/mpich/libfabric\.so\S* /usr/lib/\S+/libfabric\.so\S*\n", both)
+    return f"{said.splitlines()[-1]}; both: {both.splitlines()[-1]}"
 
 
 def elsewhere(machine: Chroot) -> str:
     """Build the source archive, and run tests of it."""
-    machine.install("gcc", "libc6-dev", "libpython3-dev", "binutils")
+    machine.install(*BUILD)
     machine.user(
         "python3 -m venv b && b/bin/pip install -q 'setuptools>=77' 'Cython<3.4' numpy click rich "
         "paramiko pytest pytest-timeout pytest-xdist hypothesis\n"
@@ -174,7 +180,7 @@ STEPS: tuple[Callable[[Chroot], str], ...] = (
     pipx,
     lanes,
     ssh,
-    hardware,
     mpi,
+    hardware,
     elsewhere,
 )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, cast
 
 from rpmem.fabric.stream.fabric import Fabric
+from rpmem.fabric.stream.handshake import need_encryption
 from rpmem.fabric.stream.lane import FabricLane
 from rpmem.fabric.stream.listener import TcpListener
 from rpmem.fabric.stream.memory import Domain, Memory
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 
 # In this order a twin of other fabrics' list is none.
 __all__ = ["Fabric", "Domain", "Memory", "Queue", "FabricLane"]  # noqa: RUF022
-__all__ += ["Listener", "Request", "Taker", "can_carry"]
+__all__ += ["Listener", "Request", "Taker", "can_carry", "need_encryption"]
 
 
 def Listener(fabric: contract.Fabric, *, lanes: int = 0) -> TcpListener | PairListener:  # noqa: N802

@@ -10,7 +10,7 @@ from rpmem.fabric.shared.lane cimport ConnectedLane
 from rpmem.fabric.stream.keyring cimport KEY, Keyring
 
 from rpmem.fabric.stream.call import PROOF_SIZE, Call
-from rpmem.fabric.stream.handshake import check
+from rpmem.fabric.stream.handshake import need_encryption
 from rpmem.fabric.stream.pairs import Inherited
 from rpmem.fabric.stream.secret import SecretCall
 
@@ -59,7 +59,7 @@ cdef class Fabric(Connector):
 
     def secure(self, bytes nonce not None, object proofs):
         """Encrypt all lanes that are made from now on; the token of a proof is the key."""
-        check()
+        need_encryption()
         self.proofs = list(proofs)
         self.ring = Keyring(nonce, [proof[PROOF_SIZE - KEY:] for proof in self.proofs])
 

@@ -2,7 +2,7 @@ from rpmem.fabric.stream.keyring import Keyring
 
 RENEW_EVERY: int
 
-def check() -> None: ...
+def need_encryption() -> None: ...
 
 class Handshake:
     ring: Keyring

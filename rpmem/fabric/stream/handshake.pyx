@@ -11,13 +11,21 @@ import os
 from libc.stdlib cimport free, malloc
 from libc.string cimport memcpy, memset
 
+from rpmem.errors import ProviderUnavailable
 from rpmem.fabric.stream.keyring cimport IDENTITY, KEY, Keyring, lane_named, name_lane
 from rpmem.fabric.stream.libssl cimport (
     RPMEM_CTRL_MODE, RPMEM_CTRL_SET_MAX_PROTO_VERSION, RPMEM_CTRL_SET_MIN_PROTO_VERSION,
     RPMEM_CTRL_SET_SESS_CACHE_MODE, RPMEM_MODE_ACCEPT_MOVING_WRITE_BUFFER,
     RPMEM_OP_ALLOW_NO_DHE_KEX, RPMEM_OP_ENABLE_MIDDLEBOX_COMPAT, RPMEM_OP_NO_COMPRESSION,
     RPMEM_OP_NO_TICKET, RPMEM_OP_PREFER_NO_DHE_KEX, RPMEM_SESS_CACHE_OFF,
-    RPMEM_TLS1_3, RPMEM_VERIFY_NONE, RPMEM_VERIFY_PEER, libssl, require,
+    RPMEM_TLS1_3, RPMEM_VERIFY_NONE, RPMEM_VERIFY_PEER,
+    BIO_get_data, ERR_clear_error, ERR_peek_last_error, ERR_reason_error_string,
+    SSL_CTX_clear_options, SSL_CTX_ctrl, SSL_CTX_new, SSL_CTX_set_ciphersuites,
+    SSL_CTX_set_max_early_data, SSL_CTX_set_num_tickets, SSL_CTX_set_options,
+    SSL_CTX_set_psk_client_callback, SSL_CTX_set_psk_server_callback,
+    SSL_CTX_set_recv_max_early_data, SSL_CTX_set_verify, SSL_do_handshake, SSL_free,
+    SSL_get_rbio, SSL_new, SSL_session_reused, SSL_set_accept_state, SSL_set_bio,
+    SSL_set_connect_state, SSL_version, TLS_client_method, TLS_server_method, bind_libssl,
 )
 from rpmem.fabric.stream.tls cimport (
     RECORD, RECORDS, UNSENT, tls_bio, tls_prepare, tls_push, tls_t, tls_transport,
@@ -35,7 +43,7 @@ cdef void *server_context = NULL
 cdef unsigned int client_key(void *ssl, const char *hint, char *identity, unsigned int room,
                              unsigned char *key, unsigned int key_room) noexcept nogil:
     """Name the lane, and give its key."""
-    cdef tls_t *tls = <tls_t *> libssl.BIO_get_data(libssl.SSL_get_rbio(ssl))
+    cdef tls_t *tls = <tls_t *> BIO_get_data(SSL_get_rbio(ssl))
     if room < IDENTITY or key_room < KEY or not tls.ring.there[tls.lane]:
         return 0
     name_lane(tls.ring, tls.lane, identity)
@@ -46,7 +54,7 @@ cdef unsigned int client_key(void *ssl, const char *hint, char *identity, unsign
 cdef unsigned int server_key(void *ssl, const char *identity, unsigned char *key,
                              unsigned int key_room) noexcept nogil:
     """Give the key of the lane that is named, if there is one; whoever has it may be many."""
-    cdef tls_t *tls = <tls_t *> libssl.BIO_get_data(libssl.SSL_get_rbio(ssl))
+    cdef tls_t *tls = <tls_t *> BIO_get_data(SSL_get_rbio(ssl))
     cdef int lane = lane_named(tls.ring, identity)
     if lane < 0 or key_room < KEY:
         return 0
@@ -57,53 +65,57 @@ cdef unsigned int server_key(void *ssl, const char *identity, unsigned char *key
 
 cdef void *new_context(bint client) noexcept nogil:
     """What all connections of a side have in common; NULL if OpenSSL refuses any of it."""
-    cdef void *made = libssl.SSL_CTX_new(
-        libssl.TLS_client_method() if client else libssl.TLS_server_method())
+    cdef void *made = SSL_CTX_new(TLS_client_method() if client else TLS_server_method())
     if made == NULL:
         return NULL
     # Said here, whatever the machine's openssl.cnf says.
-    if (libssl.SSL_CTX_ctrl(made, RPMEM_CTRL_SET_MIN_PROTO_VERSION, RPMEM_TLS1_3, NULL) != 1
-            or libssl.SSL_CTX_ctrl(made, RPMEM_CTRL_SET_MAX_PROTO_VERSION, RPMEM_TLS1_3, NULL) != 1
-            or libssl.SSL_CTX_set_ciphersuites(made, "TLS_AES_128_GCM_SHA256") != 1
-            or libssl.SSL_CTX_set_num_tickets(made, 0) != 1
-            or libssl.SSL_CTX_set_max_early_data(made, 0) != 1
-            or libssl.SSL_CTX_set_recv_max_early_data(made, 0) != 1):
+    if (SSL_CTX_ctrl(made, RPMEM_CTRL_SET_MIN_PROTO_VERSION, RPMEM_TLS1_3, NULL) != 1
+            or SSL_CTX_ctrl(made, RPMEM_CTRL_SET_MAX_PROTO_VERSION, RPMEM_TLS1_3, NULL) != 1
+            or SSL_CTX_set_ciphersuites(made, "TLS_AES_128_GCM_SHA256") != 1
+            or SSL_CTX_set_num_tickets(made, 0) != 1
+            or SSL_CTX_set_max_early_data(made, 0) != 1
+            or SSL_CTX_set_recv_max_early_data(made, 0) != 1):
         return NULL
-    libssl.SSL_CTX_ctrl(made, RPMEM_CTRL_SET_SESS_CACHE_MODE, RPMEM_SESS_CACHE_OFF, NULL)
-    libssl.SSL_CTX_ctrl(made, RPMEM_CTRL_MODE, RPMEM_MODE_ACCEPT_MOVING_WRITE_BUFFER, NULL)
-    libssl.SSL_CTX_set_options(made, RPMEM_OP_NO_TICKET | RPMEM_OP_NO_COMPRESSION)
-    libssl.SSL_CTX_clear_options(made, RPMEM_OP_ALLOW_NO_DHE_KEX | RPMEM_OP_PREFER_NO_DHE_KEX
-                                 | RPMEM_OP_ENABLE_MIDDLEBOX_COMPAT)
+    SSL_CTX_ctrl(made, RPMEM_CTRL_SET_SESS_CACHE_MODE, RPMEM_SESS_CACHE_OFF, NULL)
+    SSL_CTX_ctrl(made, RPMEM_CTRL_MODE, RPMEM_MODE_ACCEPT_MOVING_WRITE_BUFFER, NULL)
+    SSL_CTX_set_options(made, RPMEM_OP_NO_TICKET | RPMEM_OP_NO_COMPRESSION)
+    SSL_CTX_clear_options(made, RPMEM_OP_ALLOW_NO_DHE_KEX | RPMEM_OP_PREFER_NO_DHE_KEX
+                          | RPMEM_OP_ENABLE_MIDDLEBOX_COMPAT)
     if client:
-        libssl.SSL_CTX_set_verify(made, RPMEM_VERIFY_PEER, NULL)
-        libssl.SSL_CTX_set_psk_client_callback(made, client_key)
+        SSL_CTX_set_verify(made, RPMEM_VERIFY_PEER, NULL)
+        SSL_CTX_set_psk_client_callback(made, client_key)
     else:
-        libssl.SSL_CTX_set_verify(made, RPMEM_VERIFY_NONE, NULL)
-        libssl.SSL_CTX_set_psk_server_callback(made, server_key)
+        SSL_CTX_set_verify(made, RPMEM_VERIFY_NONE, NULL)
+        SSL_CTX_set_psk_server_callback(made, server_key)
     return made
 
 
 cdef void *context(bint client) except NULL:
     global client_context, server_context
-    require()
+    if client_context != NULL and server_context != NULL:
+        return client_context if client else server_context
+    bind_libssl()
+    tls_prepare()
     if client_context == NULL:
         client_context = new_context(True)
     if server_context == NULL:
         server_context = new_context(False)
-    if client_context == NULL or server_context == NULL or not tls_prepare():
-        libssl.ERR_clear_error()
-        raise OSError(errno.EPROTO, "OpenSSL does not do TLS 1.3 with AES-128-GCM here")
+    if client_context == NULL or server_context == NULL:
+        ERR_clear_error()
+        raise ProviderUnavailable(
+            "OpenSSL does not do TLS 1.3 with AES-128-GCM here",
+            hint="Look into openssl.cnf; encryption='off' goes without")
     return client_context if client else server_context
 
 
-def check():
+def need_encryption():
     """Make sure that lanes can be encrypted here.
 
     Raises
     ------
     MissingExtension
-        There is no libssl, or it is too old.
-    OSError
+        There is no libssl, or it is older than 3.0.
+    ProviderUnavailable
         Its configuration forbids what is needed.
     """
     context(True)
@@ -142,18 +154,18 @@ cdef class Handshake:
         self.c.lane = lane
         self.c.unsent = <char *> malloc(UNSENT)
         bio = tls_bio(&self.c)
-        self.c.ssl = libssl.SSL_new(made)
+        self.c.ssl = SSL_new(made)
         if self.c.unsent == NULL or bio == NULL or self.c.ssl == NULL:
             raise MemoryError("no memory for an encrypted lane")
-        libssl.SSL_set_bio(self.c.ssl, bio, bio)
+        SSL_set_bio(self.c.ssl, bio, bio)
         if lane >= 0:
-            libssl.SSL_set_connect_state(self.c.ssl)
+            SSL_set_connect_state(self.c.ssl)
         else:
-            libssl.SSL_set_accept_state(self.c.ssl)
+            SSL_set_accept_state(self.c.ssl)
 
     def __dealloc__(self):
         if self.c.ssl != NULL:
-            libssl.SSL_free(self.c.ssl)
+            SSL_free(self.c.ssl)
         free(self.c.records)
         free(self.c.unsent)
         free(self.c.gather)
@@ -193,7 +205,7 @@ cdef class Handshake:
             self.c.starved = False
             n = tls_push(&self.c)
             if n == 0:
-                n = libssl.SSL_do_handshake(self.c.ssl)
+                n = SSL_do_handshake(self.c.ssl)
             elif n == 1:
                 n = 0
                 self.c.starved = True
@@ -201,9 +213,9 @@ cdef class Handshake:
             return False
         if n != 1:
             raise self.refusal()
-        if not libssl.SSL_session_reused(self.c.ssl):
+        if not SSL_session_reused(self.c.ssl):
             raise OSError(errno.EACCES, "it did not use the key of this session")
-        if libssl.SSL_version(self.c.ssl) != RPMEM_TLS1_3:
+        if SSL_version(self.c.ssl) != RPMEM_TLS1_3:
             raise OSError(errno.EPROTO, "it does not speak TLS 1.3")
         self.c.records = <char *> malloc(RECORDS)
         self.c.gather = <char *> malloc(RECORD)
@@ -217,10 +229,10 @@ cdef class Handshake:
         cdef const char *reason
         number = self.c.error or errno.EACCES
         text = os.strerror(number) if self.c.error else "it ended the handshake"
-        reason = libssl.ERR_reason_error_string(libssl.ERR_peek_last_error())
+        reason = ERR_reason_error_string(ERR_peek_last_error())
         if not self.c.error and reason != NULL:
             text = (<bytes> reason).decode(errors="replace")
-        libssl.ERR_clear_error()
+        ERR_clear_error()
         return OSError(number, f"TLS: {text}")
 
     def send(self, bytes data not None):

@@ -1,13 +1,14 @@
-/* OpenSSL's libssl, 3.0 or later, as it is found at run time: what rpmem uses of it, and no more.
+/* OpenSSL's libssl, 3.0 or later, opened at run time: what rpmem uses of it, and no more.
  *
- * Nothing is linked and no header of OpenSSL is needed. The constants below are part of its ABI.
+ * No header of OpenSSL is needed: the constants below are part of its ABI.
  */
 #ifndef RPMEM_LIBSSL_H
 #define RPMEM_LIBSSL_H
 
-#include <dlfcn.h>
 #include <stddef.h>
 #include <stdint.h>
+
+#include "rpmem/base/library.h"
 
 enum {
 	RPMEM_TLS1_3 = 0x0304,
@@ -37,66 +38,78 @@ typedef unsigned int (*rpmem_client_key)(void *ssl, const char *hint, char *iden
 					 unsigned char *key, unsigned int key_room);
 typedef unsigned int (*rpmem_server_key)(void *ssl, const char *identity, unsigned char *key, unsigned int key_room);
 
-/* F(result, name, parameters) */
-#define RPMEM_LIBSSL(F)                                                                            \
-	F(unsigned long, OpenSSL_version_num, (void))                                              \
-	F(const void *, TLS_client_method, (void))                                                 \
-	F(const void *, TLS_server_method, (void))                                                 \
-	F(void *, SSL_CTX_new, (const void *method))                                               \
-	F(long, SSL_CTX_ctrl, (void *ctx, int what, long larg, void *parg))                        \
-	F(uint64_t, SSL_CTX_set_options, (void *ctx, uint64_t options))                            \
-	F(uint64_t, SSL_CTX_clear_options, (void *ctx, uint64_t options))                          \
-	F(int, SSL_CTX_set_ciphersuites, (void *ctx, const char *list))                            \
-	F(int, SSL_CTX_set_num_tickets, (void *ctx, size_t count))                                 \
-	F(int, SSL_CTX_set_max_early_data, (void *ctx, uint32_t most))                             \
-	F(int, SSL_CTX_set_recv_max_early_data, (void *ctx, uint32_t most))                        \
-	F(void, SSL_CTX_set_verify, (void *ctx, int mode, void *callback))                         \
-	F(void, SSL_CTX_set_psk_client_callback, (void *ctx, rpmem_client_key callback))           \
-	F(void, SSL_CTX_set_psk_server_callback, (void *ctx, rpmem_server_key callback))           \
-	F(void *, SSL_new, (void *ctx))                                                            \
-	F(void, SSL_free, (void *ssl))                                                             \
-	F(void, SSL_set_bio, (void *ssl, void *in, void *out))                                     \
-	F(void *, SSL_get_rbio, (const void *ssl))                                                 \
-	F(void, SSL_set_connect_state, (void *ssl))                                                \
-	F(void, SSL_set_accept_state, (void *ssl))                                                 \
-	F(int, SSL_do_handshake, (void *ssl))                                                      \
-	F(int, SSL_version, (const void *ssl))                                                     \
-	F(int, SSL_session_reused, (const void *ssl))                                              \
-	F(int, SSL_read, (void *ssl, void *where, int size))                                       \
-	F(int, SSL_write, (void *ssl, const void *data, int size))                                 \
-	F(int, SSL_pending, (const void *ssl))                                                     \
-	F(int, SSL_key_update, (void *ssl, int kind))                                              \
-	F(int, SSL_shutdown, (void *ssl))                                                          \
-	F(int, SSL_get_shutdown, (const void *ssl))                                                \
-	F(void *, BIO_meth_new, (int type, const char *name))                                      \
-	F(int, BIO_meth_set_write, (void *method, int (*write)(void *, const char *, int)))        \
-	F(int, BIO_meth_set_read, (void *method, int (*read)(void *, char *, int)))                \
-	F(int, BIO_meth_set_ctrl, (void *method, long (*ctrl)(void *, int, long, void *)))         \
-	F(void *, BIO_new, (const void *method))                                                   \
-	F(void, BIO_set_data, (void *bio, void *data))                                             \
-	F(void *, BIO_get_data, (void *bio))                                                       \
-	F(void, BIO_set_init, (void *bio, int done))                                               \
-	F(void, BIO_set_flags, (void *bio, int flags))                                             \
-	F(void, BIO_clear_flags, (void *bio, int flags))                                           \
-	F(unsigned long, ERR_peek_last_error, (void))                                              \
-	F(const char *, ERR_reason_error_string, (unsigned long error))                            \
-	F(void, ERR_clear_error, (void))
+#define RPMEM_SSL(SEEK, result, name, parameters, arguments) \
+	SEEK(result, name, "OPENSSL_3.0.0", parameters, arguments)
 
-struct rpmem_libssl {
-#define RPMEM_POINTER(result, name, parameters) result(*name) parameters;
-	RPMEM_LIBSSL(RPMEM_POINTER)
-#undef RPMEM_POINTER
-};
+#define RPMEM_LIBSSL_CONTEXTS(SEEK)                                                        \
+	RPMEM_SSL(SEEK, const void *, TLS_client_method, (void), ())                       \
+	RPMEM_SSL(SEEK, const void *, TLS_server_method, (void), ())                       \
+	RPMEM_SSL(SEEK, void *, SSL_CTX_new, (const void *method), (method))               \
+	RPMEM_SSL(SEEK, long, SSL_CTX_ctrl,                                                \
+	    (void *ctx, int what, long larg, void *parg), (ctx, what, larg, parg))         \
+	RPMEM_SSL(SEEK, uint64_t, SSL_CTX_set_options,                                     \
+	    (void *ctx, uint64_t options), (ctx, options))                                 \
+	RPMEM_SSL(SEEK, uint64_t, SSL_CTX_clear_options,                                   \
+	    (void *ctx, uint64_t options), (ctx, options))                                 \
+	RPMEM_SSL(SEEK, int, SSL_CTX_set_ciphersuites,                                     \
+	    (void *ctx, const char *list), (ctx, list))                                    \
+	RPMEM_SSL(SEEK, int, SSL_CTX_set_num_tickets,                                      \
+	    (void *ctx, size_t count), (ctx, count))                                       \
+	RPMEM_SSL(SEEK, int, SSL_CTX_set_max_early_data,                                   \
+	    (void *ctx, uint32_t most), (ctx, most))                                       \
+	RPMEM_SSL(SEEK, int, SSL_CTX_set_recv_max_early_data,                              \
+	    (void *ctx, uint32_t most), (ctx, most))                                       \
+	RPMEM_SSL(SEEK, void, SSL_CTX_set_verify,                                          \
+	    (void *ctx, int mode, void *callback), (ctx, mode, callback))                  \
+	RPMEM_SSL(SEEK, void, SSL_CTX_set_psk_client_callback,                             \
+	    (void *ctx, rpmem_client_key callback), (ctx, callback))                       \
+	RPMEM_SSL(SEEK, void, SSL_CTX_set_psk_server_callback,                             \
+	    (void *ctx, rpmem_server_key callback), (ctx, callback))
 
-/* Finds everything; the name of what is missing, or NULL. */
-static inline const char *rpmem_libssl_find(struct rpmem_libssl *found, void *library)
-{
-#define RPMEM_FIND(result, name, parameters)                                                       \
-	if (!(found->name = (result(*) parameters)dlsym(library, #name)))                          \
-		return #name;
-	RPMEM_LIBSSL(RPMEM_FIND)
-#undef RPMEM_FIND
-	return NULL;
-}
+#define RPMEM_LIBSSL_CONNECTIONS(SEEK)                                                     \
+	RPMEM_SSL(SEEK, void *, SSL_new, (void *ctx), (ctx))                               \
+	RPMEM_SSL(SEEK, void, SSL_free, (void *ssl), (ssl))                                \
+	RPMEM_SSL(SEEK, void, SSL_set_bio,                                                 \
+	    (void *ssl, void *in, void *out), (ssl, in, out))                              \
+	RPMEM_SSL(SEEK, void *, SSL_get_rbio, (const void *ssl), (ssl))                    \
+	RPMEM_SSL(SEEK, void, SSL_set_connect_state, (void *ssl), (ssl))                   \
+	RPMEM_SSL(SEEK, void, SSL_set_accept_state, (void *ssl), (ssl))                    \
+	RPMEM_SSL(SEEK, int, SSL_do_handshake, (void *ssl), (ssl))                         \
+	RPMEM_SSL(SEEK, int, SSL_version, (const void *ssl), (ssl))                        \
+	RPMEM_SSL(SEEK, int, SSL_session_reused, (const void *ssl), (ssl))                 \
+	RPMEM_SSL(SEEK, int, SSL_read,                                                     \
+	    (void *ssl, void *where, int size), (ssl, where, size))                        \
+	RPMEM_SSL(SEEK, int, SSL_write,                                                    \
+	    (void *ssl, const void *data, int size), (ssl, data, size))                    \
+	RPMEM_SSL(SEEK, int, SSL_pending, (const void *ssl), (ssl))                        \
+	RPMEM_SSL(SEEK, int, SSL_key_update, (void *ssl, int kind), (ssl, kind))           \
+	RPMEM_SSL(SEEK, int, SSL_shutdown, (void *ssl), (ssl))                             \
+	RPMEM_SSL(SEEK, int, SSL_get_shutdown, (const void *ssl), (ssl))
+
+#define RPMEM_LIBSSL_REST(SEEK)                                                            \
+	RPMEM_SSL(SEEK, void *, BIO_meth_new, (int type, const char *name), (type, name))  \
+	RPMEM_SSL(SEEK, int, BIO_meth_set_write,                                           \
+	    (void *method, int (*write)(void *, const char *, int)), (method, write))      \
+	RPMEM_SSL(SEEK, int, BIO_meth_set_read,                                            \
+	    (void *method, int (*read)(void *, char *, int)), (method, read))              \
+	RPMEM_SSL(SEEK, int, BIO_meth_set_ctrl,                                            \
+	    (void *method, long (*ctrl)(void *, int, long, void *)), (method, ctrl))       \
+	RPMEM_SSL(SEEK, void *, BIO_new, (const void *method), (method))                   \
+	RPMEM_SSL(SEEK, void, BIO_set_data, (void *bio, void *data), (bio, data))          \
+	RPMEM_SSL(SEEK, void *, BIO_get_data, (void *bio), (bio))                          \
+	RPMEM_SSL(SEEK, void, BIO_set_init, (void *bio, int done), (bio, done))            \
+	RPMEM_SSL(SEEK, void, BIO_set_flags, (void *bio, int flags), (bio, flags))         \
+	RPMEM_SSL(SEEK, void, BIO_clear_flags, (void *bio, int flags), (bio, flags))       \
+	RPMEM_SSL(SEEK, unsigned long, ERR_peek_last_error, (void), ())                    \
+	RPMEM_SSL(SEEK, const char *, ERR_reason_error_string,                             \
+	    (unsigned long error), (error))                                                \
+	RPMEM_SSL(SEEK, void, ERR_clear_error, (void), ())
+
+#define RPMEM_LIBSSL_LIST(SEEK)       \
+	RPMEM_LIBSSL_CONTEXTS(SEEK)    \
+	RPMEM_LIBSSL_CONNECTIONS(SEEK) \
+	RPMEM_LIBSSL_REST(SEEK)
+
+RPMEM_LIBRARY(rpmem_libssl, RPMEM_LIBSSL_LIST)
 
 #endif

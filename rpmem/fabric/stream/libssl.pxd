@@ -1,14 +1,17 @@
 # cython: language_level=3
-"""OpenSSL's libssl, opened when it is first needed."""
+"""The part of OpenSSL's libssl that rpmem uses; `bind_libssl` comes before any of it."""
 
 from libc.stdint cimport uint32_t, uint64_t
+
+from rpmem.base.library cimport bind, rpmem_symbol_t
 
 
 ctypedef int (*bio_write_t)(void *bio, const char *data, int size) noexcept nogil
 ctypedef int (*bio_read_t)(void *bio, char *where, int size) noexcept nogil
 ctypedef long (*bio_ctrl_t)(void *bio, int what, long number, void *data) noexcept nogil
 
-cdef extern from "libssl.h" nogil:
+cdef extern from "rpmem/fabric/stream/libssl.h" nogil:
+    const rpmem_symbol_t *rpmem_libssl
     enum:
         RPMEM_TLS1_3
         RPMEM_CTRL_MODE
@@ -37,54 +40,49 @@ cdef extern from "libssl.h" nogil:
     ctypedef unsigned int (*server_key_t "rpmem_server_key")(
         void *ssl, const char *identity, unsigned char *key, unsigned int key_room) noexcept nogil
 
-    struct libssl_t "rpmem_libssl":
-        unsigned long (*OpenSSL_version_num)() noexcept nogil
-        const void *(*TLS_client_method)() noexcept nogil
-        const void *(*TLS_server_method)() noexcept nogil
-        void *(*SSL_CTX_new)(const void *) noexcept nogil
-        long (*SSL_CTX_ctrl)(void *, int, long, void *) noexcept nogil
-        uint64_t (*SSL_CTX_set_options)(void *, uint64_t) noexcept nogil
-        uint64_t (*SSL_CTX_clear_options)(void *, uint64_t) noexcept nogil
-        int (*SSL_CTX_set_ciphersuites)(void *, const char *) noexcept nogil
-        int (*SSL_CTX_set_num_tickets)(void *, size_t) noexcept nogil
-        int (*SSL_CTX_set_max_early_data)(void *, uint32_t) noexcept nogil
-        int (*SSL_CTX_set_recv_max_early_data)(void *, uint32_t) noexcept nogil
-        void (*SSL_CTX_set_verify)(void *, int, void *) noexcept nogil
-        void (*SSL_CTX_set_psk_client_callback)(void *, client_key_t) noexcept nogil
-        void (*SSL_CTX_set_psk_server_callback)(void *, server_key_t) noexcept nogil
-        void *(*SSL_new)(void *) noexcept nogil
-        void (*SSL_free)(void *) noexcept nogil
-        void (*SSL_set_bio)(void *, void *, void *) noexcept nogil
-        void *(*SSL_get_rbio)(const void *) noexcept nogil
-        void (*SSL_set_connect_state)(void *) noexcept nogil
-        void (*SSL_set_accept_state)(void *) noexcept nogil
-        int (*SSL_do_handshake)(void *) noexcept nogil
-        int (*SSL_version)(const void *) noexcept nogil
-        int (*SSL_session_reused)(const void *) noexcept nogil
-        int (*SSL_read)(void *, void *, int) noexcept nogil
-        int (*SSL_write)(void *, const void *, int) noexcept nogil
-        int (*SSL_pending)(const void *) noexcept nogil
-        int (*SSL_key_update)(void *, int) noexcept nogil
-        int (*SSL_shutdown)(void *) noexcept nogil
-        int (*SSL_get_shutdown)(const void *) noexcept nogil
-        void *(*BIO_meth_new)(int, const char *) noexcept nogil
-        int (*BIO_meth_set_write)(void *, bio_write_t) noexcept nogil
-        int (*BIO_meth_set_read)(void *, bio_read_t) noexcept nogil
-        int (*BIO_meth_set_ctrl)(void *, bio_ctrl_t) noexcept nogil
-        void *(*BIO_new)(const void *) noexcept nogil
-        void (*BIO_set_data)(void *, void *) noexcept nogil
-        void *(*BIO_get_data)(void *) noexcept nogil
-        void (*BIO_set_init)(void *, int) noexcept nogil
-        void (*BIO_set_flags)(void *, int) noexcept nogil
-        void (*BIO_clear_flags)(void *, int) noexcept nogil
-        unsigned long (*ERR_peek_last_error)() noexcept nogil
-        const char *(*ERR_reason_error_string)(unsigned long) noexcept nogil
-        void (*ERR_clear_error)() noexcept nogil
-
-    const char *rpmem_libssl_find(libssl_t *found, void *library)
+    const void *TLS_client_method()
+    const void *TLS_server_method()
+    void *SSL_CTX_new(const void *)
+    long SSL_CTX_ctrl(void *, int, long, void *)
+    uint64_t SSL_CTX_set_options(void *, uint64_t)
+    uint64_t SSL_CTX_clear_options(void *, uint64_t)
+    int SSL_CTX_set_ciphersuites(void *, const char *)
+    int SSL_CTX_set_num_tickets(void *, size_t)
+    int SSL_CTX_set_max_early_data(void *, uint32_t)
+    int SSL_CTX_set_recv_max_early_data(void *, uint32_t)
+    void SSL_CTX_set_verify(void *, int, void *)
+    void SSL_CTX_set_psk_client_callback(void *, client_key_t)
+    void SSL_CTX_set_psk_server_callback(void *, server_key_t)
+    void *SSL_new(void *)
+    void SSL_free(void *)
+    void SSL_set_bio(void *, void *, void *)
+    void *SSL_get_rbio(const void *)
+    void SSL_set_connect_state(void *)
+    void SSL_set_accept_state(void *)
+    int SSL_do_handshake(void *)
+    int SSL_version(const void *)
+    int SSL_session_reused(const void *)
+    int SSL_read(void *, void *, int)
+    int SSL_write(void *, const void *, int)
+    int SSL_pending(const void *)
+    int SSL_key_update(void *, int)
+    int SSL_shutdown(void *)
+    int SSL_get_shutdown(const void *)
+    void *BIO_meth_new(int, const char *)
+    int BIO_meth_set_write(void *, bio_write_t)
+    int BIO_meth_set_read(void *, bio_read_t)
+    int BIO_meth_set_ctrl(void *, bio_ctrl_t)
+    void *BIO_new(const void *)
+    void BIO_set_data(void *, void *)
+    void *BIO_get_data(void *)
+    void BIO_set_init(void *, int)
+    void BIO_set_flags(void *, int)
+    void BIO_clear_flags(void *, int)
+    unsigned long ERR_peek_last_error()
+    const char *ERR_reason_error_string(unsigned long)
+    void ERR_clear_error()
 
 
-# Its functions, once `require` has returned.
-cdef libssl_t libssl
-# Open it; raises MissingExtension if that is not possible.
-cdef int require() except -1
+cdef inline int bind_libssl() except -1:
+    """Open libssl, or raise MissingExtension."""
+    return bind("libssl", rpmem_libssl)

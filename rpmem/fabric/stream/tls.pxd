@@ -45,5 +45,5 @@ cdef transport_t tls_transport(tls_t *tls) noexcept nogil
 cdef int tls_push(tls_t *tls) noexcept nogil
 # A BIO between OpenSSL and the socket; NULL without memory.
 cdef void *tls_bio(tls_t *tls) noexcept nogil
-# Make the kind of these BIOs, once per process: whether that was possible.
-cdef bint tls_prepare() noexcept nogil
+# Open libssl and make the kind of these BIOs, once per process; raises MissingExtension.
+cdef int tls_prepare() except -1

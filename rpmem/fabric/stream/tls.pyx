@@ -14,7 +14,10 @@ from libc.string cimport memcpy, memmove
 
 from rpmem.fabric.stream.libssl cimport (
     RPMEM_BIO_AGAIN, RPMEM_BIO_CTRL_FLUSH, RPMEM_BIO_READ_AGAIN, RPMEM_BIO_TYPE,
-    RPMEM_KEY_UPDATE_NOT_REQUESTED, RPMEM_RECEIVED_SHUTDOWN, libssl,
+    RPMEM_KEY_UPDATE_NOT_REQUESTED, RPMEM_RECEIVED_SHUTDOWN,
+    BIO_clear_flags, BIO_get_data, BIO_meth_new, BIO_meth_set_ctrl, BIO_meth_set_read,
+    BIO_meth_set_write, BIO_new, BIO_set_data, BIO_set_flags, BIO_set_init, ERR_clear_error,
+    SSL_get_shutdown, SSL_key_update, SSL_pending, SSL_read, SSL_shutdown, SSL_write, bind_libssl,
 )
 from rpmem.fabric.stream.transport cimport transport_t
 from rpmem.wire.lane cimport iovec
@@ -61,9 +64,9 @@ cdef int tls_push(tls_t *tls) noexcept nogil:
 
 cdef int bio_write(void *bio, const char *data, int size) noexcept nogil:
     """Take a record: all of it, if there is memory."""
-    cdef tls_t *tls = <tls_t *> libssl.BIO_get_data(bio)
+    cdef tls_t *tls = <tls_t *> BIO_get_data(bio)
     cdef int n = 0
-    libssl.BIO_clear_flags(bio, RPMEM_BIO_AGAIN)
+    BIO_clear_flags(bio, RPMEM_BIO_AGAIN)
     if not tls.corked and tls.unsent_end == 0:
         n = put(tls, data, size)
         if n < 0:
@@ -79,9 +82,9 @@ cdef int bio_write(void *bio, const char *data, int size) noexcept nogil:
 
 cdef int bio_read(void *bio, char *where, int size) noexcept nogil:
     """Give bytes of whole records; during the handshake, bytes of the socket."""
-    cdef tls_t *tls = <tls_t *> libssl.BIO_get_data(bio)
+    cdef tls_t *tls = <tls_t *> BIO_get_data(bio)
     cdef ssize_t n
-    libssl.BIO_clear_flags(bio, RPMEM_BIO_AGAIN)
+    BIO_clear_flags(bio, RPMEM_BIO_AGAIN)
     if tls.established:
         n = min(<uint32_t> size, tls.whole - tls.begin)
         if n:
@@ -96,7 +99,7 @@ cdef int bio_read(void *bio, char *where, int size) noexcept nogil:
             tls.error = errno
             return -1
     tls.starved = True
-    libssl.BIO_set_flags(bio, RPMEM_BIO_READ_AGAIN)
+    BIO_set_flags(bio, RPMEM_BIO_READ_AGAIN)
     return -1
 
 
@@ -104,25 +107,26 @@ cdef long bio_control(void *bio, int what, long number, void *data) noexcept nog
     return what == RPMEM_BIO_CTRL_FLUSH
 
 
-cdef bint tls_prepare() noexcept nogil:
+cdef int tls_prepare() except -1:
     global method
     cdef void *made
     if method == NULL:
-        made = libssl.BIO_meth_new(RPMEM_BIO_TYPE, "rpmem")
+        bind_libssl()
+        made = BIO_meth_new(RPMEM_BIO_TYPE, "rpmem")
         if made == NULL:
-            return False
-        libssl.BIO_meth_set_write(made, bio_write)
-        libssl.BIO_meth_set_read(made, bio_read)
-        libssl.BIO_meth_set_ctrl(made, bio_control)
+            raise MemoryError("no memory for an encrypted lane")
+        BIO_meth_set_write(made, bio_write)
+        BIO_meth_set_read(made, bio_read)
+        BIO_meth_set_ctrl(made, bio_control)
         method = made
-    return True
+    return 0
 
 
 cdef void *tls_bio(tls_t *tls) noexcept nogil:
-    cdef void *bio = libssl.BIO_new(method)
+    cdef void *bio = BIO_new(method)
     if bio != NULL:
-        libssl.BIO_set_data(bio, tls)
-        libssl.BIO_set_init(bio, 1)
+        BIO_set_data(bio, tls)
+        BIO_set_init(bio, 1)
     return bio
 
 
@@ -132,10 +136,10 @@ cdef ssize_t trouble(tls_t *tls) noexcept nogil:
         # OpenSSL would look into a queue of errors that may hold those of others.
         if tls.starved:
             return 0
-        ended = libssl.SSL_get_shutdown(tls.ssl) & RPMEM_RECEIVED_SHUTDOWN
+        ended = SSL_get_shutdown(tls.ssl) & RPMEM_RECEIVED_SHUTDOWN
         tls.error = EPIPE if ended else EBADMSG
         # Others of this thread look there, too: Python's own ssl.
-        libssl.ERR_clear_error()
+        ERR_clear_error()
     return -tls.error
 
 
@@ -182,7 +186,7 @@ cdef ssize_t tls_receive(transport_t *transport, const iovec *vector, size_t cou
     cdef size_t done
     cdef size_t i
     cdef ssize_t n
-    if tls.begin == tls.whole and libssl.SSL_pending(tls.ssl) == 0:
+    if tls.begin == tls.whole and SSL_pending(tls.ssl) == 0:
         if tls.error:
             return -tls.error
         n = fill(tls)
@@ -191,11 +195,11 @@ cdef ssize_t tls_receive(transport_t *transport, const iovec *vector, size_t cou
     for i in range(count):
         done = 0
         while done < vector[i].iov_len:
-            if tls.begin == tls.whole and libssl.SSL_pending(tls.ssl) == 0:
+            if tls.begin == tls.whole and SSL_pending(tls.ssl) == 0:
                 return total
             tls.starved = False
-            n = libssl.SSL_read(tls.ssl, <char *> vector[i].iov_base + done,
-                                <int> min(vector[i].iov_len - done, <size_t> RECORD))
+            n = SSL_read(tls.ssl, <char *> vector[i].iov_base + done,
+                         <int> min(vector[i].iov_len - done, <size_t> RECORD))
             if n > 0:
                 done += n
                 total += n
@@ -208,7 +212,7 @@ cdef ssize_t tls_receive(transport_t *transport, const iovec *vector, size_t cou
 
 cdef bint tls_pending(const transport_t *transport) noexcept nogil:
     cdef tls_t *tls = <tls_t *> transport.state
-    return tls.begin < tls.whole or libssl.SSL_pending(tls.ssl) > 0
+    return tls.begin < tls.whole or SSL_pending(tls.ssl) > 0
 
 
 # --- sending ------------------------------------------------------------------------
@@ -218,12 +222,12 @@ cdef ssize_t write_record(tls_t *tls, const char *data, size_t size, size_t rest
     cdef int n
     tls.starved = False
     if tls.written == tls.renew_every:
-        if libssl.SSL_key_update(tls.ssl, RPMEM_KEY_UPDATE_NOT_REQUESTED) != 1:
+        if SSL_key_update(tls.ssl, RPMEM_KEY_UPDATE_NOT_REQUESTED) != 1:
             return trouble(tls) or -EBADMSG
         tls.written = 0
         tls.renewals += 1
     tls.corked = 0 < rest < SMALL_REST
-    n = libssl.SSL_write(tls.ssl, data, <int> size)
+    n = SSL_write(tls.ssl, data, <int> size)
     if n <= 0:
         return trouble(tls) or -EBADMSG
     tls.written += 1
@@ -288,8 +292,8 @@ cdef ssize_t tls_send(transport_t *transport, const iovec *vector, size_t count)
 cdef void tls_shut(transport_t *transport) noexcept nogil:
     cdef tls_t *tls = <tls_t *> transport.state
     if tls.error == 0 and tls_push(tls) == 0:
-        libssl.SSL_shutdown(tls.ssl)
-        libssl.ERR_clear_error()
+        SSL_shutdown(tls.ssl)
+        ERR_clear_error()
     shutdown(tls.descriptor, SHUT_RDWR)
 
 

@@ -23,6 +23,7 @@ USES = {
     "librdmacm": "import rpmem.fabric.providers as p; p.load('verbs').devices()",
     "libpmem2": "import rpmem.memory.device as d; d.need_library()",
     "libmemkind": "import rpmem.memkind",
+    "libssl": "import rpmem.fabric.stream.handshake as h; h.need_encryption()",
 }
 #: A function of each, and the version of it that rpmem calls.
 CALLED = {
@@ -30,6 +31,7 @@ CALLED = {
     "libibverbs": ("ibv_get_device_list", "IBVERBS_1.1"),
     "librdmacm": ("rdma_create_event_channel", "RDMACM_1.0"),
     "libpmem2": ("pmem2_source_from_fd", "LIBPMEM2_1.0"),
+    "libssl": ("TLS_client_method", "OPENSSL_3.0.0"),
 }
 CATCH = """
 import rpmem
@@ -144,6 +146,43 @@ def test_a_replica_does_without_libpmem2_on_both_sides(tmp_path):
     assert done.returncode == 0, done.stderr
 
 
+LEAVE = """
+import os, signal, sys, rpmem
+with rpmem.Pool.create(sys.argv[1], "8MiB") as pool:
+    field = pool.array("x", 100_000, "f8")
+    field[:] = 1
+    pool.persist()
+    print(pool.medium == "pmem", flush=True)
+    field[::2] = 2
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+GO_ON = """
+import sys, rpmem
+with rpmem.Pool.open(sys.argv[1]) as pool:
+    kept, perhaps = (set(pool["x"][at::2].tolist()) for at in (1, 0))
+    print(pool.medium == "pmem", kept, perhaps <= {1.0, 2.0})
+    pool["x"][:] = 3
+    pool.persist()
+"""
+
+
+@pytest.mark.parametrize("first", ["with", "without"])
+def test_a_pool_left_open_by_the_one_is_opened_by_the_other(tmp_path, first):
+    """With libpmem2 the processor's caches are flushed, without it the kernel is asked to."""
+    needs("libpmem2")
+    pool = str(tmp_path / "pool")
+    known: dict[str, str] = {"PMEM_IS_PMEM_FORCE": "1"}
+    ways = [(known, True), ({"RPMEM_LIBRARIES": "libpmem2=none"}, False)]
+    (left, flushes), (opened, other) = ways if first == "with" else reversed(ways)
+    killed = run("-c", LEAVE, pool, **left)
+    assert killed.returncode == -9, killed.stderr
+    assert killed.stdout == f"{flushes}\n"
+    done = run("-c", GO_ON, pool, **opened)
+    assert done.stdout == f"{other} {{1.0}} True\n", done.stderr
+    done = run("-c", GO_ON, pool, **left)
+    assert done.stdout == f"{flushes} {{3.0}} False\n", done.stderr
+
+
 @pytest.mark.parametrize(
     "wish",
     [
@@ -191,6 +230,19 @@ def test_check_tells_what_does_without_libpmem2(tmp_path):
     assert "files on persistent memory are made durable by msync here: libpmem2.so.1 is" in text
     if has_library("libpmem2"):
         assert "msync" not in run("-m", "rpmem.cli", "check", target).stdout
+
+
+def test_check_tells_what_does_without_libssl(tmp_path):
+    needs("libssl")
+    told = [
+        run("-m", "rpmem.cli", "check", "--talk-only", f"local:{tmp_path}", RPMEM_LIBRARIES=chosen)
+        for chosen in ("libssl=none", "")
+    ]
+    assert [each.returncode for each in told] == [0, 0], told
+    without, known = (" ".join(each.stdout.split()) for each in told)
+    what = "lanes to other machines cannot be encrypted here"
+    assert f"{what}: libssl.so.3 is not used: RPMEM_LIBRARIES says so. Install libssl" in without
+    assert what not in known
 
 
 def test_what_a_target_lacks_is_said_here(tmp_path):
@@ -251,6 +303,18 @@ def test_the_libfabric_of_an_mpi_is_taken_when_asked_for(tmp_path):
         assert "no installed package of mpich, impi-rt, openmpi" in lacks
 
 
+def test_pythons_own_libssl_is_taken(tmp_path):
+    needs("libssl")
+    copy = tmp_path / "libssl.so.3"
+    shutil.copy(libraries.file_name("libssl"), copy)
+    (tmp_path / "_ssl.py").write_text(f"import ctypes; its = ctypes.CDLL({str(copy)!r})\n")
+    tell = "import rpmem.base.libraries as b; print(b.file_name('libssl'))"
+    assert run("-c", tell, PYTHONPATH=str(tmp_path)).stdout.strip() == str(copy)
+    assert run("-c", tell).stdout.strip() == libraries.file_name("libssl")
+    (tmp_path / "_ssl.py").write_text("raise ImportError\n")
+    assert run("-c", tell, PYTHONPATH=str(tmp_path)).stdout.strip().endswith("/libssl.so.3")
+
+
 # --- what is built --------------------------------------------------------------------------------
 
 
@@ -264,7 +328,7 @@ def test_compiled_parts_need_libc_alone_and_show_nothing_but_their_entry():
     needed = set(re.findall(r"\(NEEDED\).*\[(.*)\]", told.stdout))
     assert "libc.so.6" in needed
     assert {each for each in needed if not re.match(r"(libc|libm|libpthread|ld-)", each)} == set()
-    calls = re.compile(r"^ *U (?:fi|ibv|rdma|pmem2|memkind|XXH\w*)_\w+", re.M)
+    calls = re.compile(r"^ *U (?:fi|ibv|rdma|pmem2|memkind|SSL|TLS|BIO|ERR|XXH\w*)_\w+", re.M)
     for path in parts:
         wanted = subprocess.run([nm, "-D", path], capture_output=True, text=True, check=True).stdout
         assert calls.findall(wanted) == []

@@ -12,8 +12,6 @@ from contextlib import suppress
 
 import pytest
 
-from rpmem.errors import MissingExtension
-from rpmem.fabric.stream import libssl
 from rpmem.fabric.stream.handshake import Handshake
 from rpmem.fabric.stream.keyring import Keyring
 from tests.support.secret import Records, certificate
@@ -403,11 +401,3 @@ def test_a_close_is_told_and_a_loss_is_noticed(ends):
 def test_keys_have_their_length(nonce, tokens):
     with pytest.raises(ValueError, match="16 bytes"):
         Keyring(nonce, tokens)
-
-
-def test_without_the_library_one_sentence_says_so():
-    with pytest.raises(MissingExtension, match="lanes cannot be encrypted here") as caught:
-        libssl.load("/nowhere/libssl.so.3")
-    assert "encryption='off'" in str(caught.value)
-    with pytest.raises(MissingExtension, match="has no"):
-        libssl.load("libc.so.6")

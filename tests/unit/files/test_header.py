@@ -486,7 +486,8 @@ def test_shutdown_state_accepted(stored):
     ("stored", "words"),
     [
         (ShutdownState(2, 5, dirty=True), "from 2 to 3"),
-        (ShutdownState(3, 6, dirty=True), "another device"),
+        (ShutdownState(3, 6, dirty=True), r"moved to another device\."),
+        (ShutdownState(0, 0, dirty=True), "where libpmem2 was missing"),
     ],
 )
 def test_unsafe_shutdown_is_refused(stored, words):
