@@ -10,6 +10,7 @@ import argparse
 import json
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -64,13 +65,20 @@ class Fuzz:
             *("-detect_leaks=0", "-print_final_stats=1", f"-artifact_prefix={COPY}/found-"),
             *(*options, *map(str, self._corpora)),
         ]
-        command = [sys.executable, "-P", "-c", _PROGRAM, self.kind]
-        command += ["planted" if self._planted else "honest", *words]
         done = subprocess.run(
-            command, cwd=COPY, env=environment(COPY), capture_output=True, text=True, check=False
+            [self._command(), *words], cwd=COPY, env=environment(COPY), capture_output=True, text=True, check=False
         )
         self.text = done.stderr + done.stdout
         return done.returncode
+
+    def _command(self) -> Path:
+        """Return what runs libFuzzer, which calls itself by that name."""
+        script = COPY / "build" / f"fuzz-{self.kind}"
+        first = [sys.executable, "-P", "-c", _PROGRAM, self.kind]
+        first += ["planted" if self._planted else "honest", str(script)]
+        script.write_text(f'#!/bin/sh\nexec {shlex.join(first)} "$@"\n')
+        script.chmod(0o755)
+        return script
 
     @property
     def inputs(self) -> int:

@@ -413,18 +413,18 @@ cdef int fuzz(const uint8_t *data, size_t size) noexcept:
 
 
 def drive(str kind, list words, bint planted):
-    """Let libFuzzer make inputs until its options end that; does not return.
+    """Let libFuzzer make inputs until its options, behind its command, end that.
 
     `planted`: the lane is told that twice as many bytes are in reach as there are.
     """
     global chosen, more_reach
     cdef driver_t driver = <driver_t> dlsym(RTLD_DEFAULT, "LLVMFuzzerRunDriver")
-    cdef char **arguments = <char **> calloc(len(words) + 2, sizeof(char *))
-    cdef int count = len(words) + 1
+    cdef char **arguments = <char **> calloc(len(words) + 1, sizeof(char *))
+    cdef int count = len(words)
     cdef int index
     if driver == NULL:
         raise RuntimeError("there is no libFuzzer in this process")
-    kept = [b"fuzz", *(word.encode() for word in words)]
+    kept = [word.encode() for word in words]
     for index in range(count):
         arguments[index] = kept[index]
     chosen = KINDS.index(kind)
