@@ -61,7 +61,7 @@ class Fuzz:
     def run(self, *options: str) -> int:
         """Run it; return its exit status. `text` has what it printed."""
         words = [
-            *(f"-seed={self._seed}", f"-max_len={LONGEST}", "-timeout=20", "-use_value_profile=1"),
+            *(f"-seed={self._seed}", f"-max_len={LONGEST}", "-timeout=300", "-use_value_profile=1"),
             *("-detect_leaks=0", "-print_final_stats=1", f"-artifact_prefix={COPY}/found-"),
             *(*options, *map(str, self._corpora)),
         ]
