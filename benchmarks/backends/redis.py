@@ -83,9 +83,7 @@ class Redis:
         port, replica_port = _free_port(), _free_port()
         follow = ("--replicaof", "127.0.0.1", str(port))
         servers = [
-            _server(
-                self.command(), each, self.seen(each), listening, *self.settings, *more
-            )
+            _server(self.command(), each, self.seen(each), listening, *self.settings, *more)
             for each, listening, more in (
                 (place / "first", port, ()),
                 (place / "second", replica_port, follow),

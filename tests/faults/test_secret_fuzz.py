@@ -33,7 +33,6 @@ MESSAGE, WRITE, READ, DATA, DONE = range(1, 6)
 _FRAME = struct.Struct("<IBBHQ")
 
 
-
 def ring():
     return Keyring(NONCE, TOKENS)
 

@@ -1,9 +1,10 @@
 """Coverage-guided inputs for both sides of a stream lane, before and after its handshake.
 
-libFuzzer makes them; the compiled parts, built in a copy of the tree by clang, are instrumented and
-watched by AddressSanitizer and UndefinedBehaviorSanitizer. What an input is, and what is wrong, says
-`tests/support/_fuzzed_stream.pyx`. ``corpus`` has inputs that between them reach what is known to be
-reachable; `tests/faults/test_fuzzed_stream.py` runs them, and damaged ones, without clang as well.
+libFuzzer makes them; the compiled parts, built in a copy of the tree by clang, are instrumented
+and watched by AddressSanitizer and UndefinedBehaviorSanitizer. What an input is, and what is wrong,
+says `tests/support/_fuzzed_stream.pyx`. ``corpus`` has inputs that between them reach what is known
+to be reachable; `tests/faults/test_fuzzed_stream.py` runs them, and damaged ones, without clang as
+well.
 """
 
 from __future__ import annotations

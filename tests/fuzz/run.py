@@ -66,7 +66,12 @@ class Fuzz:
             *(*options, *map(str, self._corpora)),
         ]
         done = subprocess.run(
-            [self._command(), *words], cwd=COPY, env=environment(COPY), capture_output=True, text=True, check=False
+            [self._command(), *words],
+            cwd=COPY,
+            env=environment(COPY),
+            capture_output=True,
+            text=True,
+            check=False,
         )
         self.text = done.stderr + done.stdout
         return done.returncode
