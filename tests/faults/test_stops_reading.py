@@ -1,4 +1,4 @@
-"""A side that stops reading in the middle of a session, with the other side's bytes on their way."""
+"""A side that stops reading in the middle of a session, with bytes for it on their way."""
 
 from __future__ import annotations
 
@@ -59,12 +59,13 @@ def test_its_pool_can_be_opened_again_without_help(tmp_path, monkeypatch):
     """The target itself ends the session, though the initiator is there and says nothing."""
     monkeypatch.setattr(fabrics, "default", "stream")
     (tmp_path / "node").mkdir()
-    with RawSession(tmp_path / "node", size=2 * LARGEST) as session:
-        with one_that_never_reads(session.ready.port, session.proof(0)):
-            took = wait_unlocked(tmp_path / "node" / "a.set", call.UNANSWERED_MS / 1000 + GRACE_S)
-            assert took > call.UNANSWERED_MS / 2000
-            again = RawSession(tmp_path / "node", size=2 * LARGEST, create=False)
-            again.close()
+    with (
+        RawSession(tmp_path / "node", size=2 * LARGEST) as session,
+        one_that_never_reads(session.ready.port, session.proof(0)),
+    ):
+        took = wait_unlocked(tmp_path / "node" / "a.set", call.UNANSWERED_MS / 1000 + GRACE_S)
+        assert took > call.UNANSWERED_MS / 2000
+        RawSession(tmp_path / "node", size=2 * LARGEST, create=False).close()
 
 
 @pytest.mark.parametrize("over", ["pair", "tls"])
