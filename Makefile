@@ -49,7 +49,7 @@ mutants:  ## make single mistakes in a copy of the code; the tests have to notic
 	@scripts/mutants $(ARGS)
 
 nightly:  ## the long proofs, each 90 minutes at most (PART=kills: one; ARGS=--list: which)
-	@RDMA=1 PMEM=1 MEMKIND=1 PEERS=1 scripts/setup test
+	@RDMA=1 PMEM=1 MEMKIND=1 PEERS=1 FUZZ=1 scripts/setup test
 	@-scripts/peers
 	@scripts/nightly $(PART) $(ARGS)
 

@@ -1,4 +1,9 @@
-"""A Redis client that does only one thing: SET and WAIT 1 in one write."""
+"""A Redis client that does only one thing: SET, then WAIT 1 or WAITAOF 1 1.
+
+SET and WAIT go in one write. WAITAOF follows when SET was answered, which is far faster: a replica
+that finds both at once says how much it has synced before it syncs, and says it again only after a
+second.
+"""
 
 from __future__ import annotations
 
@@ -25,9 +30,15 @@ class Client:
         return got
 
     def set_wait(self, request: bytes) -> None:
-        """Store, and wait for the replica."""
+        """Store, and wait until the replica has it."""
         if not self.lines(request, 2).endswith(b":1\r\n"):
             raise SystemExit("the replica did not acknowledge")
+
+    def set_waitaof(self, request: bytes, wait: bytes) -> None:
+        """Store, and wait until both have it on their medium."""
+        self.lines(request, 1)
+        if not self.lines(wait, 3).endswith(b":1\r\n:1\r\n"):
+            raise SystemExit("one of them did not sync")
 
     def await_replica(self) -> None:
         """Wait until the replica is connected."""
@@ -49,8 +60,11 @@ def main() -> None:
     def calls(order: Order) -> list[Call]:
         value = b"Z" * order.size
         request = b"*3\r\n$3\r\nSET\r\n$1\r\nk\r\n$%d\r\n%s\r\n" % (order.size, value)
-        request += b"*3\r\n$4\r\nWAIT\r\n$1\r\n1\r\n$5\r\n10000\r\n"
-        return [(client.set_wait, [(request,)])]
+        if order.op == "set-wait":
+            request += b"*3\r\n$4\r\nWAIT\r\n$1\r\n1\r\n$5\r\n10000\r\n"
+            return [(client.set_wait, [(request,)])]
+        wait = b"*4\r\n$7\r\nWAITAOF\r\n$1\r\n1\r\n$1\r\n1\r\n$1\r\n0\r\n"
+        return [(client.set_waitaof, [(request, wait)])]
 
     serve_calls({"connected": 1}, calls)
 

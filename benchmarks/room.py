@@ -62,18 +62,21 @@ class Setting:
 
 @dataclass
 class Room:
-    """The folders of one run, and the servers it has started."""
+    """The folders of one run, on tmpfs or where `parent` says, and the servers it has started."""
 
     provider: str = "tcp"
     pinned: bool = True
+    parent: Path | None = None
     folder: Path = field(init=False)
     _serial: int = 0
 
     def __post_init__(self) -> None:
         shm = Path("/dev/shm")
-        parent = shm if shm.is_dir() and os.access(shm, os.W_OK) else None
+        parent = self.parent
+        if parent is None and shm.is_dir() and os.access(shm, os.W_OK):
+            parent = shm
         self.folder = Path(tempfile.mkdtemp(prefix="rpmem-bench-", dir=parent))
-        self.on_tmpfs = parent is not None
+        self.on_tmpfs = parent == shm
         self._sshd: object | None = None
 
     def __enter__(self) -> Room:
@@ -98,7 +101,7 @@ class Room:
         return ["taskset", "-c", str(which)]
 
     def place(self, name: str) -> Path:
-        """Return a new folder, on tmpfs if there is one."""
+        """Return a new folder of this run."""
         self._serial += 1
         path = self.folder / f"{name}-{self._serial}"
         path.mkdir()

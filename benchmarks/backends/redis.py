@@ -1,6 +1,8 @@
-"""Redis with one replica, ``SET`` then ``WAIT 1``: acknowledged when the replica has it.
+"""Redis with one replica: ``SET``, and the acknowledgement awaited.
 
-Nothing is written to disk (no append-only file), so this is Redis at its fastest.
+`Redis` waits until the replica has it (``WAIT 1``). Nothing is written to disk (no append-only
+file), so this is Redis at its fastest. `DurableRedis` waits until both have it on their medium
+(``WAITAOF 1 1``, ``appendfsync always``).
 """
 
 from __future__ import annotations
@@ -9,6 +11,7 @@ import shutil
 import socket
 import subprocess
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 from benchmarks.backends import Opened
@@ -22,13 +25,16 @@ def _free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def _server(place: Path, port: int, *more: str) -> subprocess.Popen[bytes]:
+def _server(
+    command: Sequence[str], place: Path, seen: str, port: int, *more: str
+) -> subprocess.Popen[bytes]:
+    """Start one in a folder, which it sees as `seen`."""
     place.mkdir()
     return subprocess.Popen(
         [
-            "redis-server",
-            *("--port", str(port), "--bind", "127.0.0.1", "--dir", str(place)),
-            *("--save", "", "--appendonly", "no", "--logfile", str(place / "log")),
+            *command,
+            *("--port", str(port), "--bind", "127.0.0.1", "--dir", seen),
+            *("--save", "", "--logfile", f"{seen}/log"),
             *("--repl-diskless-sync-delay", "0", "--repl-diskless-load", "swapdb"),
             *more,
         ],
@@ -53,6 +59,7 @@ class Redis:
 
     name = "redis"
     label = "Redis, SET + WAIT 1"
+    settings: tuple[str, ...] = ("--appendonly", "no")
 
     def absent(self, room: Room) -> str | None:
         """Say whether Redis is installed."""
@@ -60,15 +67,27 @@ class Redis:
             return "redis-server is not installed"
         return None
 
+    def command(self) -> list[str]:
+        """Return what starts a server."""
+        return ["redis-server"]
+
+    def seen(self, place: Path) -> str:
+        """Return a folder as servers see it."""
+        return str(place)
+
     def open(self, room: Room, setting: Setting) -> Opened:
         """Start a server, its replica and a client."""
         if setting.lanes != 1 or setting.replicas != 1:
             raise Absent("one client, one replica")
         place = room.place("redis")
         port, replica_port = _free_port(), _free_port()
+        follow = ("--replicaof", "127.0.0.1", str(port))
         servers = [
-            _server(place / "first", port),
-            _server(place / "second", replica_port, "--replicaof", "127.0.0.1", str(port)),
+            _server(self.command(), each, self.seen(each), listening, *self.settings, *more)
+            for each, listening, more in (
+                (place / "first", port, ()),
+                (place / "second", replica_port, follow),
+            )
         ]
 
         def stop() -> None:
@@ -83,3 +102,37 @@ class Redis:
         except BaseException:
             stop()
             raise
+
+
+class DurableRedis(Redis):
+    """Both servers append and sync before they acknowledge; the worker's op is ``set-waitaof``.
+
+    Parameters
+    ----------
+    root : Path, optional
+        Of a system that has redis-server, entered by chroot; the room has to be inside.
+    """
+
+    name = "redis-durable"
+    label = "Redis, SET + WAITAOF 1 1"
+    settings = ("--appendonly", "yes", "--appendfsync", "always")
+
+    def __init__(self, root: Path | None = None) -> None:
+        self._root = root
+
+    def absent(self, room: Room) -> str | None:
+        """Say whether Redis is there."""
+        if self._root is None:
+            return super().absent(room)
+        if not (self._root / "usr" / "bin" / "redis-server").exists():
+            return f"there is no redis-server in {self._root}"
+        return None
+
+    def command(self) -> list[str]:
+        """Return what starts a server."""
+        first = [] if self._root is None else ["chroot", str(self._root)]
+        return [*first, *super().command()]
+
+    def seen(self, place: Path) -> str:
+        """Return a folder as servers see it."""
+        return str(place) if self._root is None else f"/{place.relative_to(self._root)}"

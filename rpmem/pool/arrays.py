@@ -187,7 +187,7 @@ class NamedArrays:
             self._catalogue.remove(name)
 
     def deleted(self) -> bytearray:
-        """Return where arrays were that were deleted since the last time, as offsets and lengths."""
+        """Return where arrays were that were deleted meanwhile, as offsets and lengths."""
         with self._lock:
             found = self._deleted.ranges()
             self._deleted.clear()

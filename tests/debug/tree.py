@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 #: In the root of the copy: what every compiled part is to be built with. setup.py and the tests'
@@ -71,16 +72,16 @@ def runtime(name: str) -> Path:
     return path.resolve()
 
 
-def mirror(source: Path, copy: Path) -> None:
+def mirror(source: Path, copy: Path, flags: Sequence[str] = FLAGS) -> None:
     """Make the copy's files those of the source, and leave alone what was built from them.
 
     What was built from a file that is gone goes too, and so does everything when the flags changed.
     """
     mark = copy / MARK
-    if not mark.exists() or mark.read_text().split() != FLAGS:
+    if not mark.exists() or mark.read_text().split() != list(flags):
         shutil.rmtree(copy, ignore_errors=True)
         copy.mkdir(parents=True)
-        mark.write_text(" ".join(FLAGS) + "\n")
+        mark.write_text(" ".join(flags) + "\n")
     wanted = _files(source)
     for path in _files(copy) - wanted - {Path(MARK)}:
         (copy / path).unlink()

@@ -20,6 +20,7 @@ from rpmem.fabric.stream.keyring import Keyring
 from rpmem.fabric.stream.request import Request
 from rpmem.memory.region import Region
 from tests.support import seeds
+from tests.support.damage import damaged
 from tests.support.raw_session import raw_lane
 
 TRIALS = 5000
@@ -30,8 +31,6 @@ SIZE, OUTSIDE = 1 << 14, 1 << 13
 SLOT = 4096
 MESSAGE, WRITE, READ, DATA, DONE = range(1, 6)
 _FRAME = struct.Struct("<IBBHQ")
-#: What numbers become.
-EDGES = (0, 1, 2, 15, 16, 17, 0x7F, 0x80, 0xFF, 0xFFFF, 0x7FFFFFFF, 0xFFFFFFFF)
 
 
 def ring():
@@ -40,31 +39,6 @@ def ring():
 
 def flights(kind):
     return [bytes.fromhex(path.read_text()) for path in sorted(CORPUS.glob(f"{kind}*.hex"))]
-
-
-def damaged(chance, data):
-    """Return bytes with a few mistakes in them, of the kinds that parsers fall for."""
-    data = bytearray(data)
-    for _ in range(chance.choice([1, 1, 1, 2, 5])):
-        at = chance.randrange(len(data)) if data else 0
-        match chance.randrange(7):
-            case 0 if data:
-                data[at] ^= 1 << chance.randrange(8)
-            case 1 if data:
-                data[at] = chance.randrange(256)
-            case 2:
-                del data[at:]
-            case 3:
-                del data[at : at + chance.randrange(1, 40)]
-            case 4:
-                data[at:at] = data[at : at + chance.randrange(1, 40)]
-            case 5:
-                width = chance.choice([1, 2, 4, 8])
-                number = chance.choice(EDGES) & (1 << 8 * width) - 1
-                data[at : at + width] = number.to_bytes(width, chance.choice(["big", "little"]))
-            case _:
-                data += chance.randbytes(chance.randrange(1, 40))
-    return bytes(data)
 
 
 def trials(own):

@@ -25,6 +25,20 @@ MUTANTS = (
         _HANDSHAKE,
     ),
     Mutant(
+        "nobody asks whether the key was used",
+        "Handshake.proceed",
+        "if not libssl.SSL_session_reused(self.c.ssl):",
+        "if False:",
+        _HANDSHAKE,
+    ),
+    Mutant(
+        "nobody asks which TLS it has become",
+        "Handshake.proceed",
+        "if libssl.SSL_version(self.c.ssl) != RPMEM_TLS1_3:",
+        "if False:",
+        _HANDSHAKE,
+    ),
+    Mutant(
         "a spent key opens a lane",
         "lane_named",
         "if lane < ring.count and ring.there[lane] else -1",

@@ -6,6 +6,8 @@ from tests.mutants import Mutant
 
 _LANES = ("tests/unit/fabric/test_stream_lanes.py",)
 _PAIRS = ("tests/unit/fabric/test_stream_pairs.py",)
+_FUZZED = ("tests/faults/test_fuzzed_stream.py::test_no_input_does_what_none_may",)
+_STOPS = ("tests/faults/test_stops_reading.py",)
 _SESSION = ("tests/unit/rpmemd/test_session_stream.py",)
 
 MUTANTS = (
@@ -43,6 +45,20 @@ MUTANTS = (
         "if frame.length > lane.receive_size:",
         "if False:",
         _LANES,
+    ),
+    Mutant(
+        "the first byte behind the memory may be reached",
+        "begin",
+        "is_outside(frame.offset, frame.length, 0, own.exposed_size)",
+        "is_outside(frame.offset, frame.length, 0, own.exposed_size + 1)",
+        _FUZZED,
+    ),
+    Mutant(
+        "a body takes more from the inbox than has come",
+        "take_body",
+        "min(own.left, <uint64_t> (own.inbox_end - own.inbox_begin))",
+        "min(own.left, <uint64_t> INBOX - own.inbox_begin)",
+        _FUZZED,
     ),
     Mutant(
         "data of any length answer a READ",
@@ -99,6 +115,13 @@ MUTANTS = (
         "eventfd_write((<stream_queue_t *> base).bell, 1)",
         "pass",
         _LANES,
+    ),
+    Mutant(
+        "who does not read is waited for without end",
+        "FabricLane.accept",
+        "prepare(connection, UNANSWERED_MS)",
+        "prepare(connection)",
+        _STOPS,
     ),
     Mutant(
         "pairs are passed one by one",

@@ -50,6 +50,14 @@ PARTS = (
         minutes=60,
     ),
     Part(
+        "fuzz",
+        "a million coverage-guided inputs for both sides of a lane, before and after its "
+        "handshake: the sanitizers and a second reading of the frames have nothing to report",
+        "{python} -m tests.fuzz.run --runs 1000000 --seed {seed}",
+        rounds=1,
+        minutes=30,
+    ),
+    Part(
         "storage",
         "every call that touches a file, name, lock or mapping fails once, and no success is false",
         "{pytest} -m slow tests/faults/test_storage_that_fails.py",

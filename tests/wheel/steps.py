@@ -27,7 +27,6 @@ rpmem.Pool.create(
     "two.pool", "8MiB", replicas="local: two.set", parts=1, provider="tcp"
 ).close()
 """
-# What carries lanes and needs no library.
 _CLEAN = "rm -rf ~/*.pool ~/*.set ~/*.set.part* ~/pools"
 _USED = """
 import os, tempfile, rpmem

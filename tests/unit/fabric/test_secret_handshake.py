@@ -14,6 +14,7 @@ import pytest
 
 from rpmem.fabric.stream.handshake import Handshake
 from rpmem.fabric.stream.keyring import Keyring
+from tests.support.compiled import compiled
 from tests.support.secret import Records, certificate
 
 NONCE = os.urandom(16)
@@ -84,6 +85,28 @@ def test_both_have_the_key_and_the_target_learns_the_lane(ends):
     pushed(server, b"pong")
     assert pulled(client, 4) == b"pong"
     assert client.receive(10) == b""
+
+
+@pytest.mark.parametrize(
+    ("said", "number"),
+    [({"no_key": True}, errno.EACCES), ({"earlier_tls": True}, errno.EPROTO)],
+    ids=["without the key", "an earlier TLS"],
+)
+@pytest.mark.parametrize("client_first", [True, False])
+def test_both_sides_ask_what_the_handshake_came_to(ends, said, number, client_first):
+    """The rules that stand behind all others, so that no peer can reach them: OpenSSL is asked."""
+    client, server = Handshake(ends[0].fileno(), ring(), 1), Handshake(ends[1].fileno(), ring())
+    if not client_first:
+        assert server.proceed() is False
+    with compiled("_libssl_says").said(**said):
+        shaken(client, server)
+        for side in (client, server):
+            error = outcome(side)
+            assert isinstance(error, OSError)
+            assert error.errno == number
+            assert not side.done
+            with pytest.raises(ValueError, match="not done"):
+                side.send(b"more")
 
 
 @pytest.mark.parametrize("renew_every", [0, 7])

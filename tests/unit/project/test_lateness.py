@@ -24,8 +24,9 @@ def _watched(work: Callable[[], object]) -> Delay:
 
     before = signal.signal(signal.SIGUSR1, handler)
     try:
-        watch = Watch(signal.SIGUSR1, 0.01).start()
-        return watch.join_after(10.0)
+        # The signal may come before start() has returned.
+        watch = Watch(signal.SIGUSR1, 0.01)
+        return watch.start().join_after(10.0)
     finally:
         signal.signal(signal.SIGUSR1, before)
 

@@ -72,10 +72,10 @@ def test_rdma_in_the_emulated_machine_asks_for_rdma():
 
 def test_what_runs_everything_asks_for_everything():
     ci = (ROOT / ".ci" / "run").read_text()
-    assert ci.index("\nexport RDMA=1 PMEM=1 MEMKIND=1 PEERS=1\n") < ci.index("\nmake ")
+    assert ci.index("\nexport RDMA=1 PMEM=1 MEMKIND=1 PEERS=1 FUZZ=1\n") < ci.index("\nmake ")
     makefile = (ROOT / "Makefile").read_text()
     nightly = re.search(r"^nightly:.*\n((?:\t.*\n)+)", makefile, re.M)
-    assert "RDMA=1 PMEM=1 MEMKIND=1 PEERS=1 scripts/setup test" in nightly[1]
+    assert "RDMA=1 PMEM=1 MEMKIND=1 PEERS=1 FUZZ=1 scripts/setup test" in nightly[1]
 
 
 @pytest.mark.parametrize("path", ["scripts/setup", "scripts/apt-install", "scripts/test-rdma"])

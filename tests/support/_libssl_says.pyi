@@ -1,0 +1,3 @@
+from contextlib import AbstractContextManager
+
+def said(*, no_key: bool = False, earlier_tls: bool = False) -> AbstractContextManager[None]: ...
