@@ -122,6 +122,7 @@ def act(world: World, operation: Operation, case: Case) -> dict[str, Any]:
         if case.descriptors < 0:
             raise
         # The target of this case has too few descriptors to begin with.
+        report["unprepared"] = True
         _take_error(report, error)
         _compare_traces(before, wrong)
         return report
