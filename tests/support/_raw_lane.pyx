@@ -9,7 +9,7 @@ from libc.string cimport memcpy
 
 from rpmem.wire.lane cimport (
     COMPLETED_FAULT, COMPLETED_READ, COMPLETED_RECEIVE, COMPLETED_WRITE, LANE_AGAIN,
-    POST_COMMIT, POST_SIGNAL, WATCH_POSTS, WATCH_RECEIVES, Lane, completion_t, iovec,
+    POST_COMMIT, POST_MORE, POST_SIGNAL, POST_WORDS, WATCH_POSTS, WATCH_RECEIVES, Lane, completion_t, iovec,
     message_at,
 )
 
@@ -23,31 +23,37 @@ NAMES = {
 }
 
 
-def send(Lane lane, bytes message):
-    """Post a message; (state, detail) of the lane, 0 when it was taken."""
+def send(Lane lane, bytes message, double patience_s=10):
+    """Post a message: 0 when it was taken, LANE_AGAIN when there was no room in time, a fault."""
     cdef iovec vector
     cdef void *handle = lane.c.send_handle
-    cdef int rc = LANE_AGAIN
+    cdef int rc
     # The buffers lie side by side: all of them are one for whoever sends more than was agreed.
     if len(message) > <Py_ssize_t> (lane.c.send_size * lane.c.send_slots):
         raise ValueError("the lane's send buffers are too small for that")
-    deadline = time.monotonic() + 10
-    while rc == LANE_AGAIN and time.monotonic() < deadline:
+    deadline = time.monotonic() + patience_s
+    while True:
         # One buffer for all: whoever sends before the last has gone sends something else.
         memcpy(lane.c.send_area, <const char *> message, len(message))
         vector.iov_base = lane.c.send_area
         vector.iov_len = len(message)
         rc = lane.c.ops.send(lane.c, &vector, &handle, 1, 0)
-        if rc == LANE_AGAIN:
-            poll(lane)
-    return rc
+        if rc != LANE_AGAIN or time.monotonic() >= deadline:
+            return rc
+        poll(lane)
 
 
-def write(Lane lane, bytes data, uint64_t offset, *, bint commit=False):
-    """Post a one-sided WRITE at any offset."""
+def write(Lane lane, bytes data, uint64_t offset, *, bint commit=False, bint more=False,
+          bint words=False):
+    """Post a one-sided WRITE at any offset; `more`: another post follows."""
+    cdef uint32_t flags = POST_MORE if more else POST_SIGNAL
+    if commit:
+        flags |= POST_COMMIT
+    if words:
+        flags |= POST_WORDS
     memcpy(lane.c.scratch, <const char *> data, min(len(data), 4096))
     return lane.c.ops.write(lane.c, lane.c.scratch, lane.c.scratch_handle, offset,
-                            min(len(data), 4096), POST_SIGNAL | (POST_COMMIT if commit else 0))
+                            min(len(data), 4096), flags)
 
 
 def read(Lane lane, uint64_t offset, uint64_t length):
