@@ -113,10 +113,10 @@ def _media(out: Console) -> None:
 def _encryption(out: Console) -> None:
     """Show why lanes cannot be encrypted on this side, if they cannot."""
     from rpmem.errors import MissingExtension, ProviderUnavailable
-    from rpmem.fabric import providers
+    from rpmem.fabric.stream.api import need_encryption
 
     try:
-        providers.load(providers.STREAM).need_encryption()
+        need_encryption()
     except (MissingExtension, ProviderUnavailable) as error:
         out.print(f"  note    lanes to other machines cannot be encrypted here: {error}")
 

@@ -14,6 +14,7 @@ POST_COMMIT: Final[int]
 POST_INLINE: Final[int]
 POST_MORE: Final[int]
 POST_DELIVERED: Final[int]
+POST_WORDS: Final[int]
 
 class Lane:
     @property

@@ -5,6 +5,8 @@ from __future__ import annotations
 from tests.mutants import Mutant
 
 _LANES = ("tests/unit/fabric/test_stream_lanes.py",)
+_QUEUE = ("tests/unit/fabric/test_stream_queue.py",)
+_WORDS = ("tests/unit/fabric/test_stream_words.py",)
 _PAIRS = ("tests/unit/fabric/test_stream_pairs.py",)
 _FUZZED = ("tests/faults/test_fuzzed_stream.py::test_no_input_does_what_none_may",)
 _STOPS = ("tests/faults/test_stops_reading.py",)
@@ -89,10 +91,66 @@ MUTANTS = (
         _LANES,
     ),
     Mutant(
-        "a sleep does not end when there is room",
+        "a sleep on many does not end when there is room",
         "stream_wait",
         "if own.full and not own.awaits_room:",
         "if False:",
+        _QUEUE,
+    ),
+    Mutant(
+        "a sleep on few does not end when there is room",
+        "wait_for_few",
+        "POLLIN | POLLOUT if queue.lanes[i].full else POLLIN",
+        "POLLIN",
+        _QUEUE,
+    ),
+    Mutant(
+        "of few lanes only the first ends a sleep",
+        "wait_for_few",
+        "        which[count] = i\n        count += 1\n",
+        "        which[count] = i\n        count += 1\n        break\n",
+        _QUEUE,
+    ),
+    Mutant(
+        "lanes that came first are not watched when they are many",
+        "queue_add",
+        "        for i in range(queue.count):\n",
+        "        for i in range(0):\n",
+        _QUEUE,
+    ),
+    Mutant(
+        "a part of a word is stored before the rest is there",
+        "take_words",
+        "n = have - behind if have > behind else 0",
+        "n = have",
+        _WORDS,
+    ),
+    Mutant(
+        "words are stored as other bytes are",
+        "take",
+        "take_words(own) if own.frame.flags & FRAME_WORDS else take_body(own)",
+        "take_body(own)",
+        _WORDS,
+    ),
+    Mutant(
+        "a WRITE that was held back is sent twice",
+        "post",
+        "    own.held = False\n    own.rest_count = 0\n",
+        "    own.held = False\n",
+        _WORDS,
+    ),
+    Mutant(
+        "a WRITE that was held back is left out",
+        "post",
+        "        header = own.rest_count\n",
+        "        header = 0\n",
+        _WORDS,
+    ),
+    Mutant(
+        "a message is overwritten by what comes behind it",
+        "take",
+        "                if used or turns == AT_ONCE:\n",
+        "                if turns == AT_ONCE:\n",
         _LANES,
     ),
     Mutant(
@@ -100,7 +158,7 @@ MUTANTS = (
         "poll_lane",
         "own.full = False",
         "pass",
-        _LANES,
+        _QUEUE,
     ),
     Mutant(
         "the last words of the other side are not heard",
@@ -114,7 +172,7 @@ MUTANTS = (
         "stream_wake",
         "eventfd_write((<stream_queue_t *> base).bell, 1)",
         "pass",
-        _LANES,
+        _QUEUE,
     ),
     Mutant(
         "who does not read is waited for without end",

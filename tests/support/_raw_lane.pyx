@@ -10,7 +10,7 @@ from libc.string cimport memcpy
 from rpmem.wire.lane cimport (
     COMPLETED_FAULT, COMPLETED_READ, COMPLETED_RECEIVE, COMPLETED_WRITE, LANE_AGAIN,
     POST_COMMIT, POST_MORE, POST_SIGNAL, POST_WORDS, WATCH_POSTS, WATCH_RECEIVES, Lane, completion_t, iovec,
-    message_at,
+    lane_t, message_at,
 )
 
 import time
@@ -77,6 +77,7 @@ def post_receives(Lane lane):
 def poll(Lane lane):
     """What has completed: a list of (kind, bytes)."""
     cdef completion_t completions[8]
+    cdef lane_t *from_lane
     cdef int n, i
     out = []
     lane.c.queue.watch = WATCH_POSTS | WATCH_RECEIVES
@@ -86,8 +87,9 @@ def poll(Lane lane):
     for i in range(n):
         data = b""
         if completions[i].kind == COMPLETED_RECEIVE:
-            data = message_at(lane.c, completions[i].slot)[:completions[i].length]
-            lane.c.ops.receive(lane.c, completions[i].slot)
+            from_lane = completions[i].lane  # of those on the queue
+            data = message_at(from_lane, completions[i].slot)[:completions[i].length]
+            lane.c.ops.receive(from_lane, completions[i].slot)
         out.append((NAMES.get(completions[i].kind, "other"), data))
     return out
 

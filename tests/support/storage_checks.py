@@ -69,6 +69,7 @@ def take_report(verdict: Verdict, report: dict[str, Any], control: Control, case
             "close-stored": on_target and logged,
             "cli-create": "not marked as complete" in verdict.said,
             "cli-open": "not marked as complete" in verdict.said,
+            "cli-sync": "not marked as complete" in verdict.said,
         }.get(case.operation, False)
         if told:
             report["acknowledged"] = None
@@ -265,7 +266,7 @@ _REPLICA_APART = frozenset({"open-behind", "attach", "detach"})
 
 def _is_apart(verdict: Verdict) -> bool:
     """Whether the replica need not have what the local copy has."""
-    if verdict.case.operation == "attach-missed":
+    if verdict.case.operation in ("attach-missed", "cli-sync"):
         return verdict.outcome != "passed"
     return verdict.case.operation in _REPLICA_APART
 

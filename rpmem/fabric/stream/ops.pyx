@@ -99,7 +99,8 @@ cdef int begin(stream_lane_t *own) noexcept nogil:
     cdef frame_t *frame = &own.frame
     cdef bint ranged = frame.kind == FRAME_WRITE or frame.kind == FRAME_READ
     cdef char *here
-    if frame.zero or frame.flags & ~(FRAME_ASKS | FRAME_WORDS) or (frame.flags and frame.kind != FRAME_WRITE):
+    if (frame.zero or frame.flags & ~(FRAME_ASKS | FRAME_WORDS)
+            or (frame.flags and frame.kind != FRAME_WRITE)):
         return garbled(own)
     if ranged:
         if (frame.length > lane.operation_limit or own.exposed == NULL

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import random
 import socket
 import struct
@@ -30,12 +29,13 @@ def frame(kind, data=b"", *, length=None, flags=0, zero=0, offset=0):
 class Wired:
     """A lane, and the socket that its bytes come from and go to."""
 
-    def __init__(self, *, exposed=True, slots=2, ends=socket.socketpair):
+    def __init__(self, *, exposed=True, slots=2, ends=socket.socketpair, beside=0):
         self.raw = raw_lane()
         self.module = providers.load("stream")
-        self.other, ours = ends()
+        pairs = [ends() for _ in range(1 + beside)]
+        self.other, *self.others = [other for other, _ in pairs]
         self.other.settimeout(10)
-        self._ours = ours.detach()
+        self._ours = [ours.detach() for _, ours in pairs]
         self.memory = Region.anonymous(SIZE)
         self.fabric = self.module.Fabric("socketpair", "", carrier=self)
         self.domain = self.module.Domain(self.fabric)
@@ -43,24 +43,31 @@ class Wired:
             self.domain, self.memory.address, SIZE, remote=exposed, keep=self.memory
         )
         self.queue = self.module.Queue(self.domain)
-        self.lane = self.module.FabricLane(
-            self.domain, self.queue, 0, (4, SLOT), (slots, SLOT), self.registered
-        )
-        self.lane.aim(0, 0, SIZE)
-        self.lane.connect(b"")
-        self.fabric.await_lanes([self.lane], 10.0)
-        self.raw.post_receives(self.lane)
+        self.lane, *self.beside = lanes = [
+            self.module.FabricLane(
+                self.domain, self.queue, number, (4, SLOT), (slots, SLOT), self.registered
+            )
+            for number in range(1 + beside)
+        ]
+        for lane in lanes:
+            lane.aim(0, 0, SIZE)
+            lane.connect(b"")
+        self.fabric.await_lanes(lanes, 10.0)
+        for lane in lanes:
+            self.raw.post_receives(lane)
 
     def take_descriptor(self):
-        return self._ours
+        return self._ours.pop(0)
 
     def __enter__(self):
         return self
 
     def __exit__(self, *_):
-        for each in (self.lane, self.queue, self.registered, self.domain, self.fabric, self.memory):
+        held = (self.queue, self.registered, self.domain, self.fabric, self.memory)
+        for each in (self.lane, *self.beside, *held):
             each.close()
-        self.other.close()
+        for connection in (self.other, *self.others):
+            connection.close()
 
     def polled(self, count=1, patience_s=5.0):
         """Return so many completions, or what came in time."""
@@ -200,43 +207,6 @@ def test_what_is_sent_in_pieces_is_whole():
                 wired.raw.poll(wired.lane)
                 got += wired.other.recv(len(wanted) - len(got))
             assert got == wanted
-
-
-def test_a_wait_ends_when_something_comes_or_somebody_rings(wired):
-    assert not wired.raw.wait(wired.lane, 10)
-    wired.raw.wake(wired.lane)
-    assert wired.raw.wait(wired.lane, 5000)
-    assert not wired.raw.wait(wired.lane, 10)
-    wired.other.sendall(frame(MESSAGE, b"x"))
-    assert wired.raw.wait(wired.lane, 5000)
-
-
-def test_a_wait_ends_when_there_is_room_for_what_was_not_sent(wired):
-    """In the middle of a post, and where nothing of it was taken."""
-    wired.other.setblocking(False)
-
-    def fill():
-        while wired.raw.write(wired.lane, bytes(4096), 0) == 0:
-            pass
-
-    def empty():
-        got = 0
-        with contextlib.suppress(BlockingIOError):
-            while True:
-                got += len(wired.other.recv(1 << 20))
-        return got
-
-    for _ in range(3):
-        fill()
-        assert not wired.raw.wait(wired.lane, 10)
-        assert empty() > 4096
-        assert wired.raw.wait(wired.lane, 5000), "there is room"
-        wired.raw.poll(wired.lane)
-    # Who has nothing to send any more sleeps.
-    while empty():
-        wired.raw.poll(wired.lane)
-    wired.raw.poll(wired.lane)
-    assert not wired.raw.wait(wired.lane, 10)
 
 
 def test_the_other_sides_last_words_are_heard(wired):

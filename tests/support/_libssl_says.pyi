@@ -1,3 +1,0 @@
-from contextlib import AbstractContextManager
-
-def said(*, no_key: bool = False, earlier_tls: bool = False) -> AbstractContextManager[None]: ...
