@@ -184,8 +184,8 @@ MUTANTS = (
     Mutant(
         "a device that was moved is told as one that lost power",
         "ShutdownState.checked",
-        "if device == self.device",
-        "if device != self.device",
+        "if left.device == self.device",
+        "if left.device != self.device",
         (*_HEADER, *_POOLFILES),
     ),
     Mutant(

@@ -16,8 +16,8 @@ MUTANTS = (
     Mutant(
         "the zeros of a frame may be anything",
         "begin",
-        "if frame.zero or frame.flags",
-        "if frame.flags",
+        "if (frame.zero or frame.flags",
+        "if (frame.flags",
         _LANES,
     ),
     Mutant(
