@@ -12,10 +12,11 @@ from tests.debug.tree import NotHere, mirror
 
 #: Only what an input reaches is instrumented.
 PARTS = (
+    "rpmem.base.library",
     "rpmem.wire.lane",
     *(
         f"rpmem.fabric.stream.{name}"
-        for name in ("handshake", "keyring", "libssl", "ops", "posts", "tls", "transport")
+        for name in ("handshake", "keyring", "ops", "posts", "tls", "transport")
     ),
 )
 #: gcc's warnings that clang does not know, and Python's own options, are taken back.

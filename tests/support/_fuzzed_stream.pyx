@@ -18,7 +18,7 @@ from rpmem.fabric.stream.structs cimport INBOX, INLINE, stream_lane_t, stream_qu
 from rpmem.fabric.stream.transport cimport transport_t
 from rpmem.wire.lane cimport (
     COMPLETED_FAULT, COMPLETED_READ, COMPLETED_RECEIVE, COMPLETED_WRITE, LANE_AGAIN, LANE_GARBLED,
-    LANE_LOST, LANE_UP, POST_SIGNAL, completion_t, iovec,
+    LANE_LOST, LANE_UP, POST_SIGNAL, completion_t, iovec, message_at,
 )
 
 import socket
@@ -156,6 +156,7 @@ cdef world_t *new_world(bint target) noexcept nogil:
     lane.inbox = <char *> malloc(INBOX)
     lane.spill = <char *> malloc(INLINE)
     lane.posted = <uint32_t *> calloc(SLOTS, sizeof(uint32_t))
+    lane.base.messages = <const char **> calloc(SLOTS, sizeof(char *))
     if target:
         lane.exposed = world.exposed.memory
         lane.exposed_size = REACH + more_reach
@@ -179,6 +180,7 @@ cdef void free_world(world_t *world) noexcept nogil:
     free(world.lane.inbox)
     free(world.lane.spill)
     free(world.lane.posted)
+    free(<void *> world.lane.base.messages)
     free(world)
 
 
@@ -205,17 +207,18 @@ cdef result_t told(const uint8_t *data, size_t size, bint target, uint32_t reads
     cdef uint64_t offset
     cdef size_t at = 0
     cdef size_t body
+    cdef size_t stored
     cdef int kind
-    cdef bint asks
+    cdef int flags
     memset(&result, 0, sizeof(result))
     result.state = LANE_LOST
     while size - at >= HEADER:
         length = number(data + at, 4)
         kind = data[at + 4]
-        asks = data[at + 5]
+        flags = data[at + 5]
         offset = number(data + at + 8, 8)
         result.state = LANE_GARBLED
-        if data[at + 5] > 1 or (asks and kind != 2) or data[at + 6] or data[at + 7]:
+        if flags > 3 or (flags and kind != 2) or data[at + 6] or data[at + 7]:
             return result
         at += HEADER
         body = min(length, size - at)
@@ -226,7 +229,11 @@ cdef result_t told(const uint8_t *data, size_t size, bint target, uint32_t reads
             if not target or length > LIMIT or offset > REACH or length > REACH - offset:
                 return result
             if kind == 2:
-                memcpy(exposed + offset, data + at, body)
+                stored = body
+                if flags & 2 and body < length:
+                    # Of an aligned word, all or nothing.
+                    stored -= min(body, (offset + body) & 7)
+                memcpy(exposed + offset, data + at, stored)
             else:
                 body = length = 0
         elif kind == 4:
@@ -272,7 +279,9 @@ cdef result_t polled(world_t *world, size_t most) noexcept nogil:
     """Poll until the lane has ended; its state stays LANE_UP if it does not."""
     cdef completion_t completions[3]
     cdef result_t result
+    cdef const char *message
     cdef uint32_t slot
+    cdef uint64_t k
     cdef size_t turn
     cdef int n
     cdef int i
@@ -287,6 +296,9 @@ cdef result_t polled(world_t *world, size_t most) noexcept nogil:
                 slot = completions[i].slot
                 if slot >= SLOTS or completions[i].length > SLOT:
                     return result
+                message = message_at(&world.lane.base, slot)
+                for k in range(completions[i].length):
+                    world.sum += <uint8_t> message[k]
                 STREAM_OPS.receive(&world.lane.base, slot)
             result.read += completions[i].kind == COMPLETED_READ
             result.written += completions[i].kind == COMPLETED_WRITE

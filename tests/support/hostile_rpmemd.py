@@ -13,6 +13,7 @@ import shlex
 import sys
 from typing import Any
 
+from rpmem.base.providers import SOCKETPAIR
 from rpmem.control.events import (
     CloseRequested,
     CreateRequested,
@@ -57,7 +58,7 @@ def answer(request: Create | Open, wishes: dict[str, Any]) -> Ready:
     """Return the answer of an honest target, with the fields that are wished."""
     return Ready(
         **{
-            "provider": request.providers[0],
+            "provider": next(each for each in request.providers if each != SOCKETPAIR),
             "address": "127.0.0.1",
             "port": 40000,
             "lanes": (LaneGrant(token=bytes(32), key=0, address=0),) * request.lanes,
