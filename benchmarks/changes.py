@@ -30,6 +30,8 @@ from benchmarks.pages import PAGE, Bytes, Digests, Written, read_anew, reported_
 from benchmarks.room import Absent
 
 _MIB = 1 << 20
+#: The kernel counts what goes over its connections, unlike over pairs of sockets.
+_COUNTED = "tcp"
 #: For the header, the catalogue and its growth.
 _HEADROOM = 2 * _MIB
 _FEW = 262
@@ -106,7 +108,13 @@ class Shared:
         self._tracking = tracking
         self._replica = f"local:{folder} {tracking}.set"
         self.pool = rpmem.Pool.create(
-            self.path, size, self._replica, parts=1, tracking=tracking, timeout=60
+            self.path,
+            size,
+            self._replica,
+            parts=1,
+            tracking=tracking,
+            timeout=60,
+            provider=_COUNTED,
         )
         self._take(self.pool.array("data", size - _HEADROOM, "u1"))
         self.data[:] = 1
@@ -137,7 +145,9 @@ class Shared:
         """Close the pool, do something, and open it again."""
         self.close()
         between()
-        self.pool = rpmem.Pool.open(self.path, self._replica, tracking=self._tracking, timeout=60)
+        self.pool = rpmem.Pool.open(
+            self.path, self._replica, tracking=self._tracking, timeout=60, provider=_COUNTED
+        )
         self._take(self.pool["data"])
         self.data[::PAGE].sum()  # mapped before the first call, in pieces as large as may be
         self.pool.persist()

@@ -23,7 +23,7 @@ from rpmem.wire.pmdk_messages cimport (
     PMDK_DEEP_PERSIST, PMDK_MODE_MASK, PMDK_PERSIST_SEND, pmdk_reply_t, pmdk_request_t,
 )
 from rpmem.memory.region cimport Region
-from rpmem.memory.words cimport rpmem_copy_words
+from rpmem.base.words cimport rpmem_copy_words
 from rpmem.wire.clock cimport now
 from rpmem.wire.polling cimport after_empty_poll, politeness, politeness_t
 

@@ -6,7 +6,7 @@ import secrets
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Unpack
+from typing import TYPE_CHECKING, Unpack, cast
 
 import click
 
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from rpmem.base.target import Target
     from rpmem.errors import RpmemError
+    from rpmem.fabric.contract import StreamModule
     from rpmem.session.options import SessionKeywords
     from rpmem.session.replica import Replica
 
@@ -112,11 +113,12 @@ def _media(out: Console) -> None:
 
 def _encryption(out: Console) -> None:
     """Show why lanes cannot be encrypted on this side, if they cannot."""
+    from rpmem.base.providers import STREAM
     from rpmem.errors import MissingExtension, ProviderUnavailable
-    from rpmem.fabric.stream.api import need_encryption
+    from rpmem.fabric import providers
 
     try:
-        need_encryption()
+        cast("StreamModule", providers.load(STREAM)).need_encryption()
     except (MissingExtension, ProviderUnavailable) as error:
         out.print(f"  note    lanes to other machines cannot be encrypted here: {error}")
 

@@ -14,7 +14,7 @@ from rpmem.base.bounds cimport is_outside
 from rpmem.engine.engine cimport (
     engine_begin, engine_end, engine_hold, engine_release, outcome_t,
 )
-from rpmem.memory.words cimport rpmem_copy_words
+from rpmem.base.words cimport rpmem_copy_words
 from rpmem.steps.step cimport OPERATION_HELD, OPERATION_RELAXED, operation_t
 
 from rpmem.base.handles import refuse_copy

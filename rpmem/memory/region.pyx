@@ -34,7 +34,7 @@ from rpmem.memory.media cimport (
     DEEP, FLUSH, PERSIST, across, act, is_pmem, is_volatile, segment_t, unit_of, verb_t,
 )
 from rpmem.memory.refusal cimport refusal_first, refusal_free, refusal_init, refusal_note
-from rpmem.memory.words cimport rpmem_copy_words
+from rpmem.base.words cimport rpmem_copy_words
 
 
 cdef extern from *:

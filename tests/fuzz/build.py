@@ -16,7 +16,7 @@ PARTS = (
     "rpmem.wire.lane",
     *(
         f"rpmem.fabric.stream.{name}"
-        for name in ("handshake", "keyring", "ops", "posts", "tls", "transport")
+        for name in ("handshake", "keyring", "arrivals", "ops", "posts", "tls", "transport")
     ),
 )
 #: gcc's warnings that clang does not know, and Python's own options, are taken back.

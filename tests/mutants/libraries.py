@@ -17,7 +17,7 @@ MUTANTS = (
     Mutant(
         "a missing libssl is not noticed by the check",
         "_encryption",
-        "need_encryption()",
+        'cast("StreamModule", providers.load(STREAM)).need_encryption()',
         "providers.load(providers.STREAM)",
         _LIBRARIES,
     ),

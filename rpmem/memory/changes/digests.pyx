@@ -24,7 +24,7 @@ from rpmem.memory.changes.pageset cimport (
 )
 from rpmem.memory.changes.xxh3 cimport SECRET_SIZE, XXH128_hash_t, XXH3_128bits_withSecret
 from rpmem.memory.region cimport Region
-from rpmem.memory.words cimport rpmem_copy_words
+from rpmem.base.words cimport rpmem_copy_words
 
 from rpmem.base.handles import refuse_copy
 from rpmem.errors import BufferRefused, ClosedError, RangeError

@@ -87,6 +87,7 @@ def test_what_is_sent_is_counted():
         assert len(os.listdir("/proc/self/fd")) == descriptors
 
 
+@pytest.mark.libfabric
 def test_a_quick_run_counts_what_is_sent(tmp_path, capsys):
     places = [path for path in (Path("/dev/shm"), tmp_path) if os.access(path, os.W_OK)]
     figures = {figure.what: figure for figure in changes.measure(places, changes.QUICK)}
