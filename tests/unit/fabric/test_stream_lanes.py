@@ -151,6 +151,16 @@ def test_frames_that_come_together_are_taken_apart(wired):
     assert wired.polled(60) == [("receive", word) for word in words]
 
 
+def test_messages_stay_where_they_arrived_until_the_next_poll():
+    """More has come than is received at once, which ends in the middle of a header."""
+    inbox = 69632
+    last = inbox - 4 * (16 + SLOT) - 16 - 8
+    data = [bytes((k + 1,)) * (last if k == 4 else SLOT) for k in range(7)]
+    with Wired(slots=8) as wired:
+        wired.other.sendall(b"".join(frame(MESSAGE, each) for each in data))
+        assert wired.polled(7) == [("receive", each) for each in data]
+
+
 def test_a_message_waits_until_there_is_a_buffer():
     with Wired(slots=1) as wired:
         # Polling posts the buffer again, so everything comes, one after the other.
