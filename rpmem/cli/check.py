@@ -6,7 +6,7 @@ import secrets
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Unpack, cast
+from typing import TYPE_CHECKING, Unpack
 
 import click
 
@@ -18,7 +18,6 @@ if TYPE_CHECKING:
 
     from rpmem.base.target import Target
     from rpmem.errors import RpmemError
-    from rpmem.fabric.contract import StreamModule
     from rpmem.session.options import SessionKeywords
     from rpmem.session.replica import Replica
 
@@ -118,7 +117,7 @@ def _encryption(out: Console) -> None:
     from rpmem.fabric import providers
 
     try:
-        cast("StreamModule", providers.load(STREAM)).need_encryption()
+        providers.load(STREAM).need_encryption()
     except (MissingExtension, ProviderUnavailable) as error:
         out.print(f"  note    lanes to other machines cannot be encrypted here: {error}")
 

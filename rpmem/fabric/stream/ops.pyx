@@ -13,7 +13,7 @@ from rpmem.fabric.stream.posts cimport (
     confirm, flush, lost, stream_read, stream_send, stream_write,
 )
 from rpmem.fabric.stream.structs cimport FEW, stream_lane_t, stream_queue_t
-from rpmem.wire.lane cimport COMPLETED_FAULT, LANE_UP, completion_t, lane_t, queue_t
+from rpmem.wire.lane cimport COMPLETED_FAULT, LANE_UP, completion_t, queue_t
 
 cdef extern from "<sys/epoll.h>" nogil:
     enum: EPOLLIN
