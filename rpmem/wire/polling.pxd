@@ -5,8 +5,8 @@ How often is learned from the yields themselves. A slow yield let another thread
 this core, often the very peer whose answer is awaited: then only a few polls separate two yields.
 A yield that returns immediately had no one to give way to, and the next one is put off.
 
-A poll that is a system call costs as much as a yield, so the core is given away after every empty
-one: nothing is quicker when more sides poll than there are cores, and nothing is lost otherwise.
+A poll that is a system call costs as much as a yield. So there the core is given away after every
+empty one as long as others want it: nothing is quicker when more sides poll than there are cores.
 """
 
 from libc.stdint cimport uint32_t, uint64_t

@@ -1,4 +1,4 @@
-"""The queue of lanes over byte streams: an epoll, and a bell that ends its waits."""
+"""The queue of lanes over byte streams: a bell that ends its waits, and an epoll for many lanes."""
 
 import os
 import select
