@@ -21,7 +21,7 @@ from rpmem.base.bounds cimport is_outside
 from rpmem.base.fork cimport fork_generation, is_copy
 from rpmem.engine.engine cimport (
     EVERY_GROUP, FAULT_NO_LANE, MOST_ABSENT, engine_begin, engine_end, engine_free, engine_init,
-    engine_under_way, group_t, outcome_t,
+    engine_under_way, group_fail, group_t, group_tell, outcome_t,
 )
 from rpmem.engine.lanegroup cimport LaneGroup
 from rpmem.memory.changes.lender cimport Lender
@@ -163,11 +163,9 @@ cdef class Replicator:
             for i in range(group.lanes):
                 lane = group.links[i].lane
                 if group.failed or lane.state != LANE_UP:
-                    outcome.fault = LANE_ABORTED if group.failed else lane.state
+                    group_fail(group, &group.links[i])
                     outcome.group = <int32_t> g
-                    outcome.detail = lane.detail
-                    outcome.refusal = lane.refusal
-                    group.failed = 1
+                    group_tell(group, &group.links[i], LANE_ABORTED, &outcome)
                     return outcome
         return outcome
 
@@ -229,8 +227,11 @@ cdef class Replicator:
         if outcome.fault == 0:
             return None
         if outcome.fault == FAULT_NO_LANE:
+            group = self.groups[outcome.group] if outcome.group >= 0 else None
             return DeadlineExceeded(
-                f"no lane became free within {self.engine.patience_ns / 1e9:g} s",
+                f"no lane became free within {self.engine.patience_ns / 1e9:g} s"
+                + ("" if group is None else "; calls wait for this target"),
+                where=None if group is None else str(group.owner.target),
                 hint="use more lanes, or look for a call that does not return")
         group = self.groups[outcome.group]
         return group.owner.explain(outcome.fault, outcome.refusal, outcome.detail)

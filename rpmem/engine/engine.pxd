@@ -14,20 +14,23 @@ cdef enum:
     FAULT_NO_LANE = -101      # none became free in time
     FAULT_INTERRUPTED = -102  # see `raised`
     EVERY_GROUP = -1
+    FAILED_OUTSIDE = -1
     MOST_ABSENT = 16          # copies that are away and known
 
 # The lanes of one replica.
 ctypedef struct group_t:
     link_t *links
     uint32_t lanes
-    int failed                # set from any thread; every waiter checks it
+    # 0; FAILED_OUTSIDE; or 1 + the lane that failed first. Every waiter checks it; any thread
+    # sets it, once.
+    int failed
 
 # The state of an operation, and what ended it if it failed.
 ctypedef struct outcome_t:
     int32_t lane              # the one it took
     uint32_t pending          # replicas that have not finished it
     int32_t fault             # 0, LANE_..., FAULT_...
-    int32_t group             # the replica that failed first
+    int32_t group             # the replica that failed first, or that a lane was waited for
     int32_t detail
     int32_t refusal
     int32_t local             # 0, or the errno of the local medium's refusal
@@ -54,6 +57,11 @@ ctypedef struct engine_t:
     uint32_t absent_count
 
 
+# Mark a replica as lost, by the failure of one of its lanes or (NULL) from outside.
+cdef void group_fail(group_t *group, const link_t *link) noexcept nogil
+# Tell how a replica was lost: by `link`'s fault, or by that of the lane that failed before it.
+cdef void group_tell(const group_t *group, const link_t *link, int fault,
+                     outcome_t *outcome) noexcept nogil
 cdef int engine_init(engine_t *engine, uint32_t groups, uint32_t lanes) noexcept
 cdef void engine_free(engine_t *engine) noexcept
 # Take `lane` (-1: any) and start a copy of `wanted` on one group or on every group.

@@ -34,6 +34,7 @@ cdef extern from * nogil:
     #define rpmem_add(counter, n) __atomic_add_fetch((counter), (n), __ATOMIC_RELAXED)
     """
     uint32_t rpmem_add(uint32_t *counter, uint32_t n)
+    bint __sync_bool_compare_and_swap(int *place, int before, int after)
 
 cdef enum:
     OPERATION_FINISHED = 1 << 16
@@ -48,6 +49,7 @@ cdef enum:
 
 cdef int engine_init(engine_t *engine, uint32_t groups, uint32_t lanes) noexcept:
     """Allocate for so many groups and lanes; 0, or -1 if out of memory."""
+    cdef uint32_t i
     engine.group_count = groups
     engine.lanes = lanes
     engine.active = 0
@@ -57,6 +59,8 @@ cdef int engine_init(engine_t *engine, uint32_t groups, uint32_t lanes) noexcept
     engine.operations = <operation_t *> calloc(lanes * groups + 1, sizeof(operation_t))
     if engine.groups == NULL or engine.operations == NULL:
         return -1
+    for i in range(lanes * groups):
+        engine.operations[i].flags = OPERATION_FINISHED
     if overlaps_init(&engine.overlaps, lanes):
         return -1
     return -1 if handout_init(&engine.handout, lanes) else 0
@@ -69,6 +73,22 @@ cdef void engine_free(engine_t *engine) noexcept:
     free(engine.groups)
     engine.operations = NULL
     engine.groups = NULL
+
+
+cdef void group_fail(group_t *group, const link_t *link) noexcept nogil:
+    __sync_bool_compare_and_swap(&group.failed, 0, FAILED_OUTSIDE if link == NULL else
+                                 1 + <int> (link - group.links))
+
+
+cdef void group_tell(const group_t *group, const link_t *link, int fault,
+                     outcome_t *outcome) noexcept nogil:
+    cdef int failed = group.failed
+    if fault == LANE_ABORTED and failed > 0:
+        link = &group.links[failed - 1]
+        fault = link.lane.state
+    outcome.fault = fault
+    outcome.detail = link.lane.detail
+    outcome.refusal = link.lane.refusal
 
 
 cdef void mark_ranges(pageset_t *pages, const operation_t *operation) noexcept nogil:
@@ -96,16 +116,14 @@ cdef void lose(engine_t *engine, uint32_t g, link_t *link, operation_t *operatio
     if link.lane.state == LANE_UP and fault != LANE_ABORTED:
         link.lane.state = fault
     operation.flags |= OPERATION_FINISHED
-    engine.groups[g].failed = 1
+    group_fail(engine.groups[g], link)
     if engine.doubtful != NULL and operation.destination == NULL:
         mark_ranges(engine.doubtful, operation)
     if operation.destination != NULL and (operation.phase or operation.done) and link.outstanding:
         outcome.reading = True
     if outcome.fault == 0:
-        outcome.fault = fault
         outcome.group = <int32_t> g
-        outcome.detail = link.lane.detail
-        outcome.refusal = link.lane.refusal
+        group_tell(engine.groups[g], link, fault, outcome)
 
 
 cdef void settle(engine_t *engine, uint32_t g, link_t *link, operation_t *operation, int rc,
@@ -136,6 +154,20 @@ cdef void *interruption() noexcept with gil:
     return NULL
 
 
+cdef int32_t waited_for(const engine_t *engine, int32_t wanted) noexcept nogil:
+    """A replica that has not finished what a lane (-1: any) is taken for, or is lost; or -1."""
+    cdef uint32_t lane, g
+    for lane in range(engine.lanes):
+        if wanted < 0 or lane == <uint32_t> wanted:
+            for g in range(engine.group_count):
+                if engine.operations[lane * engine.group_count + g].flags & OPERATION_FINISHED == 0:
+                    return <int32_t> g
+    for g in range(engine.group_count):
+        if engine.groups[g].failed:
+            return <int32_t> g
+    return -1
+
+
 cdef int32_t take_lane(engine_t *engine, int32_t wanted, outcome_t *outcome) noexcept nogil:
     """Return a free lane, or -1 and the reason."""
     cdef uint64_t since
@@ -146,6 +178,7 @@ cdef int32_t take_lane(engine_t *engine, int32_t wanted, outcome_t *outcome) noe
     while lane < 0:
         if now() - since > engine.patience_ns:
             outcome.fault = FAULT_NO_LANE
+            outcome.group = waited_for(engine, wanted)
             return -1
         lane = handout_acquire(&engine.handout, wanted, LISTEN_NS)
         if lane < 0:
@@ -198,6 +231,7 @@ cdef int32_t enter(engine_t *engine, const operation_t *wanted, int32_t number,
             since = now()
         elif now() - since > engine.patience_ns:
             outcome.fault = FAULT_NO_LANE
+            outcome.group = waited_for(engine, other)
         if outcome.raised != NULL or outcome.fault == FAULT_NO_LANE:
             return -1
 

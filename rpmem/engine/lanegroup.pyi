@@ -5,6 +5,8 @@ from rpmem.memory.region import Region
 from rpmem.wire.lane import Lane
 
 class _Owner(Protocol):
+    @property
+    def target(self) -> object: ...
     def explain(self, fault: int, refusal: int, detail: int) -> RpmemError: ...
 
 class LaneGroup:

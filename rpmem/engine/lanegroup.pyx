@@ -3,6 +3,7 @@
 from libc.stdint cimport uint32_t, uint64_t
 from libc.stdlib cimport calloc, free
 
+from rpmem.engine.engine cimport group_fail
 from rpmem.memory.region cimport Region
 from rpmem.steps.native cimport link_prepare, step_named
 from rpmem.steps.pmdk cimport pmdk_step_named
@@ -102,7 +103,7 @@ cdef class LaneGroup:
 
     def abort(self):
         """Mark the replica as lost; every waiter returns immediately with its error."""
-        self.c.failed = 1
+        group_fail(&self.c, NULL)
 
     @property
     def failed(self):
@@ -112,7 +113,7 @@ cdef class LaneGroup:
     def close(self):
         """Disconnect all lanes. No call may be in progress."""
         cdef Lane lane
-        self.c.failed = 1
+        group_fail(&self.c, NULL)
         for lane in self.lanes:
             lane.close()
         for _, memory in self.kept:

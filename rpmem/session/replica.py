@@ -493,8 +493,10 @@ class Replica(Closing, Calls):
         if error is None:
             # A lane notices a death before the control channel knows its cause.
             reason = os.strerror(detail) if detail else "closed by the target"
-            error = copy.copy(self._failure or self._channel.await_failure(_CAUSE_WAIT_S))
-            error = error or ReplicaLost(f"a lane's connection broke: {reason}", where=where)
+            known = self._failure or self._channel.await_failure(_CAUSE_WAIT_S) or self._failure
+            error = copy.copy(known) or ReplicaLost(
+                f"a lane's connection broke: {reason}", where=where
+            )
         if self._failure is None:
             self._failure = copy.copy(error)
         return error

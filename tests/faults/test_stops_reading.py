@@ -97,8 +97,7 @@ def test_who_waits_for_a_target_that_stops_reading_is_woken(tmp_path, set_variab
     for took, kind, text in ends:
         assert took < 3 * TIMEOUT_S
         assert issubclass(kind, DeadlineExceeded | ReplicaLost)
-        assert target.target in text or "no lane became free within 2 s" in text
-    assert sum(target.target in text for _, _, text in ends) >= LANES
+        assert target.target in text
     with pytest.raises(RpmemError):
         replica.persist(PAGE, 64)
     replica.close()

@@ -143,13 +143,13 @@ MUTANTS = (
     Mutant(
         "a lost replica is not marked",
         "lose",
-        "engine.groups[g].failed = 1",
-        "engine.groups[g].failed = 0",
+        "group_fail(engine.groups[g], link)",
+        "pass",
         _REPLICA,
     ),
     Mutant(
         "the error of a lost replica is swallowed",
-        "lose",
+        "group_tell",
         "outcome.fault = fault",
         "outcome.fault = 0",
         _REPLICA,

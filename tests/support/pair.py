@@ -28,6 +28,8 @@ LISTENING = "127.0.0.1"
 class Owner:
     """What a replica is to its lanes."""
 
+    target = "a target"
+
     def explain(self, fault: int, refusal: int, detail: int) -> RpmemError:
         """Return an error that shows what ended a lane."""
         return ReplicaLost(f"fault {fault}, refusal {refusal}, detail {detail}")

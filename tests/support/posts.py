@@ -27,6 +27,8 @@ LONG = (8192, 65536)
 class Owner:
     """Turns faults into errors, as a replica does."""
 
+    target = "a target"
+
     def explain(self, fault: int, refusal: int, detail: int) -> RpmemError:
         """Return the error of a fault."""
         if fault == LANE_REFUSED:

@@ -39,6 +39,8 @@ class Lost(RpmemError):
 class Owner:
     """What a replica is to its lanes."""
 
+    target = "a target"
+
     def explain(self, fault: int, refusal: int, detail: int) -> Lost:
         """Return the error of a fault."""
         return Lost(fault, refusal, detail)

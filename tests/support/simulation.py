@@ -28,7 +28,6 @@ from rpmem.errors import RegistrationFailed
 from rpmem.memory.changes.lender import Lender
 from rpmem.memory.region import Region
 from rpmem.wire.lane import (
-    LANE_ABORTED,
     LANE_EXPIRED,
     LANE_GARBLED,
     LANE_INTERRUPTED,
@@ -304,8 +303,9 @@ class Session:
         if not lost:
             raise Broken(f"{kind}: {error}, and no replica is lost")
         said = set().union(*(_SAID[fault] for each in lost for fault in each.target.faults))
-        if error.fault not in said | ({LANE_ABORTED} if self.said else set()):
+        if error.fault not in said:
             raise Broken(f"{kind}: {error}, after {[each.target.faults for each in lost]}")
+        self.counts["told again"] += self.said
         self.said = True
 
     def _check(self) -> None:
