@@ -60,3 +60,9 @@ def error_of(
             "pool.detach to continue without it",
         )
     return None
+
+
+def broken(detail: int, *, where: str) -> ReplicaLost:
+    """Return the error for a connection that broke, if nothing more is known than its errno."""
+    reason = os.strerror(detail) if detail else "closed by the target"
+    return ReplicaLost(f"a lane's connection broke: {reason}", where=where)

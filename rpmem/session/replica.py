@@ -33,7 +33,7 @@ from rpmem.files.attributes import PoolAttributes, require_attributes
 from rpmem.memory.region import Region
 from rpmem.session.channel import Channel
 from rpmem.session.comparing import Answer, Asked, Besides, ask, both_digests
-from rpmem.session.faults import error_of
+from rpmem.session.faults import broken, error_of
 from rpmem.session.lanehosts import LaneHosts
 from rpmem.session.lanes import Lanes
 from rpmem.session.records import TargetRecord
@@ -492,11 +492,8 @@ class Replica(Closing, Calls):
         error = error_of(fault, refusal, detail, where=where, timeout_s=self._timeout_s)
         if error is None:
             # A lane notices a death before the control channel knows its cause.
-            reason = os.strerror(detail) if detail else "closed by the target"
             known = self._failure or self._channel.await_failure(_CAUSE_WAIT_S) or self._failure
-            error = copy.copy(known) or ReplicaLost(
-                f"a lane's connection broke: {reason}", where=where
-            )
+            error = copy.copy(known) or broken(detail, where=where)
         if self._failure is None:
             self._failure = copy.copy(error)
         return error

@@ -90,27 +90,6 @@ MUTANTS = (
         _POSTS,
     ),
     Mutant(
-        "who comes after the call that found out is not told what it found",
-        "group_tell",
-        "fault = link.lane.state",
-        "fault = LANE_ABORTED",
-        ("tests/unit/engine/test_losses.py", "tests/unit/engine/test_lent_bytes.py"),
-    ),
-    Mutant(
-        "who comes later changes why a replica was lost",
-        "group_fail",
-        "if link == NULL else",
-        "if True else",
-        ("tests/unit/engine/test_losses.py", "tests/unit/engine/test_lent_bytes.py"),
-    ),
-    Mutant(
-        "who gets no lane is told the name of a replica that answered",
-        "waited_for",
-        "OPERATION_FINISHED == 0",
-        "OPERATION_FINISHED != 0",
-        ("tests/faults/test_stops_reading.py",),
-    ),
-    Mutant(
         "an interrupted read waits as long as a lost replica",
         "interrupt",
         "rc = collect(link, LATE_NS)",
