@@ -24,6 +24,7 @@ from rpmem.wire.pmdk_messages cimport (
 )
 from rpmem.memory.region cimport Region
 from rpmem.base.words cimport rpmem_copy_words
+from rpmem.wire.apart cimport keep_apart
 from rpmem.wire.clock cimport now
 from rpmem.wire.polling cimport after_empty_poll, politeness, politeness_t
 
@@ -326,17 +327,16 @@ cdef class Service:
         """Serve every lane of `queue` until stopped or none is left."""
         cdef completion_t completions[BATCH]
         cdef served_t *served
-        cdef uint64_t last = now()
+        cdef uint64_t last = now(), moved = 0
         cdef politeness_t manners = politeness()
         cdef uint32_t idle = 0, i, reason
         cdef int n, k
-        cdef bint owing = False, garbled, crowded, gave = False
+        cdef bint owing = False, garbled
         while not self.stopping and alive:
             n = queue.ops.poll(queue, completions, BATCH)
             if n > 0:
                 idle = 0
                 last = 0
-                gave = False
                 for k in range(n):
                     served = <served_t *> completions[k].lane.user
                     if served.dropped:
@@ -365,13 +365,14 @@ cdef class Service:
                         elif served.owes_reply:
                             owing = True
             idle += 1
-            crowded = gave and queue.calls
-            gave = after_empty_poll(&manners, queue, idle)
-            if idle % LOOK_AT_CLOCK and queue.spins and not crowded:
-                continue
+            if queue.spins and self.spin_ns:
+                if after_empty_poll(&manners, queue, idle) and queue.neighbour:
+                    keep_apart(queue.neighbour, &moved)
+                if idle % LOOK_AT_CLOCK:
+                    continue
             if last == 0:
                 last = now()
-            if not queue.spins or crowded or now() - last > self.spin_ns:
+            if not queue.spins or now() - last > self.spin_ns:
                 if queue.ops.wait(queue, 1 if owing else SLICE_MS) > 0:
                     last = 0
 

@@ -40,6 +40,7 @@ cdef enum:
     OPERATION_FINISHED = 1 << 16
     BATCH = 8
     LOOK_AT_CLOCK = 32           # empty polls between two readings
+    LOOK_AT_OTHERS = 8           # empty polls of a replica until others are, if each is a call
     LOOK_AT_ALL = 64             # rounds between two readings, even if completions keep coming
     SLICE_ONE_MS = 50            # longest sleep in ms, for one replica
     SLICE_MANY_MS = 1            # the same if other replicas may need service meanwhile
@@ -410,7 +411,7 @@ cdef void interrupt(engine_t *engine, operation_t *operations, int32_t lane,
 cdef void engine_end(engine_t *engine, outcome_t *outcome) noexcept nogil:
     cdef operation_t *operations
     cdef link_t *link
-    cdef link_t *waiting = NULL
+    cdef link_t *waiting
     cdef int32_t lane = outcome.lane
     cdef uint64_t since = 0, listened = 0, t
     cdef uint32_t g, idle = 0, rounds = 0
@@ -424,12 +425,16 @@ cdef void engine_end(engine_t *engine, outcome_t *outcome) noexcept nogil:
     while outcome.pending:
         outcome.pending = 0
         moved = False
+        waiting = NULL
         for g in range(engine.group_count):
             if operations[g].flags & OPERATION_FINISHED:
                 continue
             link = &engine.groups[g].links[lane]
+            if waiting != NULL and waiting.lane.queue.calls and idle % LOOK_AT_OTHERS:
+                outcome.pending += 1
+                continue
             settle(engine, g, link, &operations[g], serve(link, &operations[g], &moved), outcome)
-            if not operations[g].flags & OPERATION_FINISHED:
+            if waiting == NULL and not operations[g].flags & OPERATION_FINISHED:
                 waiting = link
         if outcome.pending == 0:
             break

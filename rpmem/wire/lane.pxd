@@ -83,6 +83,7 @@ ctypedef struct queue_t:
     uint32_t watch           # the events looked for at every poll; others now and then
     bint spins               # on this fabric, polling without blocking makes fast progress
     bint calls               # every poll is a system call
+    uint32_t neighbour       # 1 + the processor that sent the last message, if known and of here
 
 ctypedef struct lane_t:
     const fabric_ops_t *ops

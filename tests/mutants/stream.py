@@ -7,6 +7,7 @@ from tests.mutants import Mutant
 _LANES = ("tests/unit/fabric/test_stream_lanes.py",)
 _QUEUE = ("tests/unit/fabric/test_stream_queue.py",)
 _WORDS = ("tests/unit/fabric/test_stream_words.py",)
+_APART = ("tests/unit/service/test_apart.py",)
 _PAIRS = ("tests/unit/fabric/test_stream_pairs.py",)
 _FUZZED = ("tests/faults/test_fuzzed_stream.py::test_no_input_does_what_none_may",)
 _STOPS = ("tests/faults/test_stops_reading.py",)
@@ -14,17 +15,17 @@ _SESSION = ("tests/unit/rpmemd/test_session_stream.py",)
 
 MUTANTS = (
     Mutant(
-        "the zeros of a frame may be anything",
+        "any frame may name a processor",
         "begin",
-        "if (frame.zero or frame.flags",
-        "if (frame.flags",
+        "(frame.processor and frame.kind != FRAME_MESSAGE)",
+        "False",
         _LANES,
     ),
     Mutant(
         "any frame may ask",
         "begin",
-        " or (frame.flags and frame.kind != FRAME_WRITE)",
-        "",
+        "(frame.flags and frame.kind != FRAME_WRITE)",
+        "False",
         _LANES,
     ),
     Mutant(
@@ -222,5 +223,40 @@ MUTANTS = (
         "self._ends_at = self._ends_at or time.monotonic() + GRACE_S",
         "pass",
         _SESSION,
+    ),
+    Mutant(
+        "a processor of another machine is believed",
+        "begin",
+        "if own.near:",
+        "if True:",
+        _LANES,
+    ),
+    Mutant(
+        "whoever connects is taken for near",
+        "_is_near",
+        "connection.getsockname()[0] == connection.getpeername()[0]",
+        "True",
+        _LANES,
+    ),
+    Mutant(
+        "a thread leaves any processor",
+        "keep_apart",
+        "neighbour != 1 + <uint32_t> processor",
+        "neighbour == 0",
+        _APART,
+    ),
+    Mutant(
+        "a thread moves all the time",
+        "keep_apart",
+        "t - moved[0] > STAY_NS",
+        "True",
+        _APART,
+    ),
+    Mutant(
+        "of several replicas only the first is looked at",
+        "engine_end",
+        "idle % LOOK_AT_OTHERS",
+        "True",
+        ("tests/faults/test_simulation.py", "tests/integration/test_pool.py"),
     ),
 )

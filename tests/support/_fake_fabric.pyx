@@ -135,6 +135,7 @@ cdef class Queue:
         self.c.base.ops = fake_ops()
         self.c.base.watch = WATCH_RECEIVES if answers else WATCH_POSTS
         self.c.base.spins = True
+        self.c.base.calls = not domain.fabric.world.pins
         self.c.world = &domain.fabric.world.c
         if target is not None:
             self.c.target = &(<Target> target).c

@@ -218,7 +218,7 @@ cdef result_t told(const uint8_t *data, size_t size, bint target, uint32_t reads
         flags = data[at + 5]
         offset = number(data + at + 8, 8)
         result.state = LANE_GARBLED
-        if flags > 3 or (flags and kind != 2) or data[at + 6] or data[at + 7]:
+        if flags > 3 or (flags and kind != 2) or (kind != 1 and number(data + at + 6, 2)):
             return result
         at += HEADER
         body = min(length, size - at)

@@ -105,3 +105,8 @@ def wait(Lane lane, int milliseconds):
 def wake(Lane lane):
     """End a wait."""
     lane.c.ops.wake(lane.c.queue)
+
+
+def neighbour(Lane lane):
+    """Where the lane's queue says that the last message came from: 1 + a processor, or 0."""
+    return lane.c.queue.neighbour

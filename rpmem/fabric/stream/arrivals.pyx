@@ -61,8 +61,9 @@ cdef int begin(stream_lane_t *own) noexcept nogil:
     cdef frame_t *frame = &own.frame
     cdef bint ranged = frame.kind == FRAME_WRITE or frame.kind == FRAME_READ
     cdef char *here
-    if (frame.zero or frame.flags & ~(FRAME_ASKS | FRAME_WORDS)
-            or (frame.flags and frame.kind != FRAME_WRITE)):
+    if (frame.flags & ~(FRAME_ASKS | FRAME_WORDS)
+            or (frame.flags and frame.kind != FRAME_WRITE)
+            or (frame.processor and frame.kind != FRAME_MESSAGE)):
         return garbled(own)
     if ranged:
         if (frame.length > lane.operation_limit or own.exposed == NULL
@@ -87,6 +88,8 @@ cdef int begin(stream_lane_t *own) noexcept nogil:
             own.inbox_begin += frame.length
             own.left = 0
         lane.messages[own.slot] = own.into
+        if own.near:
+            lane.queue.neighbour = frame.processor
     elif frame.kind == FRAME_WRITE:
         own.into = own.exposed + frame.offset
     elif frame.kind == FRAME_READ:

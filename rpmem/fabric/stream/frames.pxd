@@ -22,5 +22,5 @@ ctypedef struct frame_t:
     uint32_t length
     uint8_t kind
     uint8_t flags
-    uint16_t zero
+    uint16_t processor           # of a MESSAGE: 1 + the one its sender runs on; or zero
     uint64_t offset              # zero, but for a WRITE or READ

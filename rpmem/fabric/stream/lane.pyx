@@ -26,6 +26,13 @@ cdef enum:
     PIECE = 1 << 19              # longer ranges go in such pieces
 
 
+def _is_near(int descriptor):
+    """Whether the other side of a connection is on this machine."""
+    with socket.socket(fileno=os.dup(descriptor)) as connection:
+        return (connection.family == socket.AF_UNIX
+                or connection.getsockname()[0] == connection.getpeername()[0])
+
+
 @cython.no_gc_clear  # its members are needed until it is closed
 cdef class FabricLane(ConnectedLane):
     """One socket with its buffers. Its parameters are explained in `rpmem.fabric.contract`."""
@@ -86,6 +93,7 @@ cdef class FabricLane(ConnectedLane):
         self.own.transport = plain_transport(descriptor)
         if secret is not None:
             self.own.transport = secret.transport()
+        self.own.near = _is_near(descriptor)
         rc = queue_add(&self.queue.c, self.own)
         if rc < 0:
             raise failure(f"lane {self.c.index} cannot be waited for", os.strerror(-rc), -rc)

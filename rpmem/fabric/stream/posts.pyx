@@ -1,7 +1,7 @@
 """Posting frames: what the socket does not take at once is kept, and sent by later polls."""
 
 from libc.errno cimport EPIPE
-from libc.stdint cimport uint32_t, uint64_t
+from libc.stdint cimport uint16_t, uint32_t, uint64_t
 from libc.string cimport memcpy
 
 from rpmem.fabric.stream.frames cimport (
@@ -12,6 +12,9 @@ from rpmem.wire.lane cimport (
     LANE_AGAIN, LANE_LOST, LANE_UP, POST_INLINE, POST_MORE, POST_SIGNAL, POST_WORDS, iovec,
     lane_t,
 )
+
+cdef extern from "<sched.h>" nogil:
+    int sched_getcpu()
 
 
 cdef int lost(stream_lane_t *own, ssize_t rc) noexcept nogil:
@@ -88,7 +91,7 @@ cdef inline void fill_header(frame_t *frame, uint32_t kind, uint32_t flags, uint
     frame.length = <uint32_t> length
     frame.kind = <unsigned char> kind
     frame.flags = <unsigned char> flags
-    frame.zero = 0
+    frame.processor = <uint16_t> (1 + sched_getcpu()) if kind == FRAME_MESSAGE else 0
     frame.offset = offset
 
 

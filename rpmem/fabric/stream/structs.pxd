@@ -23,6 +23,7 @@ ctypedef struct wanted_t:
 ctypedef struct stream_lane_t:
     lane_t base
     transport_t transport
+    bint near                    # the other side is on this machine
     # the memory that the other side reaches, by WRITE and READ
     char *exposed
     uint64_t exposed_size

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import random
 import socket
 import struct
@@ -21,9 +23,14 @@ SIZE = 1 << 16
 SLOT = 1 << 14
 
 
-def frame(kind, data=b"", *, length=None, flags=0, zero=0, offset=0):
+#: The processor that these tests run on, as messages tell it.
+HERE = 1 + min(os.sched_getaffinity(0))
+
+
+def frame(kind, data=b"", *, length=None, flags=0, processor=None, offset=0):
     length = len(data) if length is None else length
-    return _FRAME.pack(length, kind, flags, zero, offset) + data
+    processor = (HERE if kind == MESSAGE else 0) if processor is None else processor
+    return _FRAME.pack(length, kind, flags, processor, offset) + data
 
 
 class Wired:
@@ -60,9 +67,12 @@ class Wired:
         return self._ours.pop(0)
 
     def __enter__(self):
+        self._anywhere = os.sched_getaffinity(0)
+        os.sched_setaffinity(0, {HERE - 1})
         return self
 
     def __exit__(self, *_):
+        os.sched_setaffinity(0, self._anywhere)
         held = (self.queue, self.registered, self.domain, self.fabric, self.memory)
         for each in (self.lane, *self.beside, *held):
             each.close()
@@ -104,6 +114,41 @@ def test_a_message_is_a_header_and_its_bytes(wired, length):
     assert wired.received(16 + length) == frame(MESSAGE, data)
     wired.other.sendall(frame(MESSAGE, data))
     assert wired.polled() == [("receive", data)]
+
+
+def test_a_message_tells_where_its_sender_runs(wired):
+    for processor in (3, 0, 65535):
+        wired.other.sendall(frame(MESSAGE, b"x", processor=processor))
+        assert wired.polled() == [("receive", b"x")]
+        assert wired.raw.neighbour(wired.lane) == processor
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1", "::1"])
+def test_where_connections_of_this_machine_come_from_is_told(address):
+    with Wired(ends=lambda: connected(address, address)) as wired:
+        wired.other.sendall(frame(MESSAGE, b"x", processor=5))
+        assert wired.polled() == [("receive", b"x")]
+        assert wired.raw.neighbour(wired.lane) == 5
+
+
+def test_a_processor_elsewhere_is_of_no_interest():
+    with Wired(ends=lambda: connected("127.0.0.2", "127.0.0.1")) as wired:
+        wired.other.sendall(frame(MESSAGE, b"x", processor=5))
+        assert wired.polled() == [("receive", b"x")]
+        assert wired.raw.neighbour(wired.lane) == 0
+
+
+def connected(source, address):
+    """The ends of a TCP connection between two addresses."""
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    with socket.socket(family) as listener, contextlib.ExitStack() as kept:
+        listener.bind((address, 0))
+        listener.listen()
+        caller = kept.enter_context(socket.socket(family))
+        caller.bind((source, 0))
+        caller.connect(listener.getsockname())
+        kept.pop_all()
+        return caller, listener.accept()[0]
 
 
 def test_what_is_written_lands_in_the_memory(wired):
@@ -240,7 +285,9 @@ WRONG = {
     "a flag of none": frame(WRITE, b"x", flags=4),
     "words of a message": frame(MESSAGE, b"x", flags=WORDS),
     "a flag of a message": frame(MESSAGE, b"x", flags=ASKS),
-    "zero is not": frame(MESSAGE, b"x", zero=1),
+    "a processor of a write": frame(WRITE, b"x", processor=1),
+    "a processor of a read": frame(READ, length=1, processor=1 << 8),
+    "a processor of a confirmation": frame(DONE, processor=1),
     "a message with an offset": frame(MESSAGE, b"x", offset=1),
     "a message that is too long": frame(MESSAGE, length=SLOT + 1),
     "a message that is much too long": frame(MESSAGE, length=0xFFFFFFFF),
