@@ -353,7 +353,8 @@ cdef class Service:
                         self.drop(served, reason, served.medium_error)
                     elif served.owes_reply:
                         owing = True
-                continue
+                if self.spin_ns or not queue.calls or not alive:
+                    continue
             if owing:
                 owing = False
                 for i in range(self.count):
@@ -372,7 +373,7 @@ cdef class Service:
                     continue
             if last == 0:
                 last = now()
-            if not queue.spins or now() - last > self.spin_ns:
+            if not queue.spins or now() - last >= self.spin_ns:
                 if queue.ops.wait(queue, 1 if owing else SLICE_MS) > 0:
                     last = 0
 

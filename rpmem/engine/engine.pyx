@@ -408,14 +408,32 @@ cdef void interrupt(engine_t *engine, operation_t *operations, int32_t lane,
     outcome.pending = 0
 
 
+cdef inline int slumber(link_t *link, uint32_t pending) noexcept nogil:
+    """Sleep until a lane may have something: 1, or 0 if it is time to look at others."""
+    return link.lane.ops.wait(link.lane.queue, SLICE_ONE_MS if pending == 1 else SLICE_MANY_MS)
+
+
+cdef void doze(engine_t *engine, int32_t lane, uint32_t pending) noexcept nogil:
+    """Sleep before a poll that is a system call, which would find nothing."""
+    cdef link_t *link
+    cdef uint32_t g
+    for g in range(engine.group_count):
+        link = &engine.groups[g].links[lane]
+        if not engine.operations[lane * engine.group_count + g].flags & OPERATION_FINISHED:
+            if link.lane.queue.calls:
+                slumber(link, pending)
+            return
+
+
 cdef void engine_end(engine_t *engine, outcome_t *outcome) noexcept nogil:
     cdef operation_t *operations
     cdef link_t *link
-    cdef link_t *waiting
+    cdef link_t *waiting = NULL
     cdef int32_t lane = outcome.lane
     cdef uint64_t since = 0, listened = 0, t
     cdef uint32_t g, idle = 0, rounds = 0
-    cdef bint moved, spins
+    cdef bint moved = True
+    cdef bint spins
     if lane < 0:
         return
     spins = engine.spin_ns > 0
@@ -423,6 +441,8 @@ cdef void engine_end(engine_t *engine, outcome_t *outcome) noexcept nogil:
         spins = rpmem_add(&engine.active, 1) <= engine.cores and spins
     operations = &engine.operations[lane * engine.group_count]
     while outcome.pending:
+        if moved and not spins:
+            doze(engine, lane, outcome.pending)
         outcome.pending = 0
         moved = False
         waiting = NULL
@@ -464,8 +484,7 @@ cdef void engine_end(engine_t *engine, outcome_t *outcome) noexcept nogil:
             since = t
         give_up(engine, operations, lane, t - since > engine.patience_ns, outcome)
         if not spins or t - since >= engine.spin_ns or not waiting.lane.queue.spins:
-            if waiting.lane.ops.wait(waiting.lane.queue,
-                                     SLICE_ONE_MS if outcome.pending == 1 else SLICE_MANY_MS) > 0:
+            if slumber(waiting, outcome.pending) > 0:
                 idle = 0
     if engine.lanes > engine.cores:
         rpmem_add(&engine.active, <uint32_t> -1)

@@ -260,7 +260,7 @@ cdef int stream_wait(queue_t *base, int milliseconds) noexcept nogil:
         own = queue.lanes[i]
         if own.dead:
             continue
-        if own.base.state != LANE_UP or is_ready(own):
+        if own.base.state != LANE_UP or own.held or is_ready(own):
             return 1
         if own.full and not own.awaits_room:
             await_room(queue, own, True)
