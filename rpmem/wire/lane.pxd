@@ -120,7 +120,7 @@ ctypedef struct lane_t:
 
 
 cdef inline const char *message_at(const lane_t *lane, uint32_t slot) noexcept nogil:
-    """A message that was received, until its queue is polled or its buffer posted again."""
+    """A message, until its queue is polled or slept on, or its buffer posted again."""
     if lane.messages != NULL:
         return lane.messages[slot]
     return lane.receive_area + <size_t> slot * lane.receive_size

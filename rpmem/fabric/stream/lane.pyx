@@ -2,6 +2,7 @@
 
 import os
 import socket
+import struct
 
 cimport cython
 from libc.stdint cimport uint32_t, uint64_t, uintptr_t
@@ -14,7 +15,7 @@ from rpmem.fabric.stream.memory cimport Domain
 from rpmem.fabric.stream.ops cimport STREAM_OPS, queue_add, queue_remove
 from rpmem.fabric.stream.queue cimport Queue
 from rpmem.fabric.stream.structs cimport INBOX, INLINE, stream_lane_t
-from rpmem.fabric.stream.transport cimport plain_transport
+from rpmem.fabric.stream.transport cimport NAP_MS, plain_transport
 
 from rpmem.errors import ConnectFailed
 from rpmem.fabric.shared.failures import failure
@@ -26,11 +27,10 @@ cdef enum:
     PIECE = 1 << 19              # longer ranges go in such pieces
 
 
-def _is_near(int descriptor):
+def _is_near(connection):
     """Whether the other side of a connection is on this machine."""
-    with socket.socket(fileno=os.dup(descriptor)) as connection:
-        return (connection.family == socket.AF_UNIX
-                or connection.getsockname()[0] == connection.getpeername()[0])
+    return (connection.family == socket.AF_UNIX
+            or connection.getsockname()[0] == connection.getpeername()[0])
 
 
 @cython.no_gc_clear  # its members are needed until it is closed
@@ -91,9 +91,14 @@ cdef class FabricLane(ConnectedLane):
         cdef int rc
         self.secret = secret
         self.own.transport = plain_transport(descriptor)
+        with socket.socket(fileno=os.dup(descriptor)) as connection:
+            self.own.near = _is_near(connection)
+            if secret is None:
+                connection.setblocking(True)
+                connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO,
+                                      struct.pack("@ll", 0, 1000 * NAP_MS))
         if secret is not None:
             self.own.transport = secret.transport()
-        self.own.near = _is_near(descriptor)
         rc = queue_add(&self.queue.c, self.own)
         if rc < 0:
             raise failure(f"lane {self.c.index} cannot be waited for", os.strerror(-rc), -rc)

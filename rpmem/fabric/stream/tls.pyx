@@ -301,6 +301,7 @@ cdef transport_t tls_transport(tls_t *tls) noexcept nogil:
     cdef transport_t transport
     transport.send = tls_send
     transport.receive = tls_receive
+    transport.nap = NULL
     transport.pending = tls_pending
     transport.shut = tls_shut
     transport.descriptor = tls.descriptor

@@ -5,10 +5,12 @@ from rpmem.wire.lane cimport iovec
 
 
 ctypedef struct transport_t:
-    # Neither blocks. Bytes taken or delivered, in the order of the vector; 0: none now; or minus
+    # Neither waits. Bytes taken or delivered, in the order of the vector; 0: none now; or minus
     # the errno, -EPIPE if the other side has hung up.
     ssize_t (*send)(transport_t *transport, const iovec *vector, size_t count) noexcept nogil
     ssize_t (*receive)(transport_t *transport, const iovec *vector, size_t count) noexcept nogil
+    # As `receive`, but waits for NAP_MS at most; -EINTR after a signal. NULL: it cannot.
+    ssize_t (*nap)(transport_t *transport, const iovec *vector) noexcept nogil
     # Whether bytes have left the socket that were not delivered: nobody may sleep on it then.
     bint (*pending)(const transport_t *transport) noexcept nogil
     # Tell the other side that this is the end; from the thread that sends.
@@ -17,5 +19,9 @@ ctypedef struct transport_t:
     void *state                  # the kind's own
 
 
-# A non-blocking socket as it is.
+cdef enum:
+    NAP_MS = 10                  # a sleep in a socket, which nothing but the socket ends
+
+
+# A socket as it is, in blocking mode, with NAP_MS as SO_RCVTIMEO.
 cdef transport_t plain_transport(int descriptor) noexcept nogil

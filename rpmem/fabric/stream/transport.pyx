@@ -72,6 +72,14 @@ cdef ssize_t plain_receive(transport_t *transport, const iovec *vector,
     return -EPIPE if n == 0 else outcome(n)
 
 
+cdef ssize_t plain_nap(transport_t *transport, const iovec *vector) noexcept nogil:
+    cdef ssize_t n = syscall(SYS_recvfrom, transport.descriptor, vector.iov_base, vector.iov_len,
+                             0, <void *> NULL, <void *> NULL)
+    if n < 0 and errno == EINTR:
+        return -EINTR
+    return -EPIPE if n == 0 else outcome(n)
+
+
 cdef bint plain_pending(const transport_t *transport) noexcept nogil:
     return False
 
@@ -84,6 +92,7 @@ cdef transport_t plain_transport(int descriptor) noexcept nogil:
     cdef transport_t transport
     transport.send = plain_send
     transport.receive = plain_receive
+    transport.nap = plain_nap
     transport.pending = plain_pending
     transport.shut = plain_shut
     transport.descriptor = descriptor
