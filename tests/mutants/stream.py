@@ -259,4 +259,18 @@ MUTANTS = (
         "True",
         ("tests/faults/test_simulation.py", "tests/integration/test_pool.py"),
     ),
+    Mutant(
+        "what arrives in a sleep is lost",
+        "nap",
+        "own.inbox_end = <uint32_t> n",
+        "own.inbox_end = 0",
+        _QUEUE,
+    ),
+    Mutant(
+        "a sleep begins although something has not left",
+        "stream_wait",
+        " or own.held",
+        "",
+        _WORDS,
+    ),
 )

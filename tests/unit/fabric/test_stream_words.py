@@ -73,6 +73,14 @@ def test_a_write_that_nothing_follows_leaves_with_the_next_poll(wired):
     assert wired.received(19) == frame(WRITE, b"abc", offset=5)
 
 
+def test_nobody_sleeps_on_a_write_that_has_not_left(wired):
+    assert wired.raw.write(wired.lane, b"abc", 5, more=True) == 0
+    assert wired.raw.wait(wired.lane, 5000)
+    assert wired.polled(1, patience_s=0.01) == []
+    assert wired.received(19) == frame(WRITE, b"abc", offset=5)
+    assert not wired.raw.wait(wired.lane, 5)
+
+
 @pytest.mark.parametrize("length", [1000, 4096])
 def test_what_the_socket_does_not_take_of_both_comes_later(wired, length):
     """Whole frames in their order, wherever the socket was full."""
