@@ -144,7 +144,7 @@ PARTS = (
     ),
     Part(
         "wheel",
-        "wheels work under each Python here and on machines made afresh, with and without each library",
+        "wheels work under every Python here and on machines made afresh, with each library or not",
         "{python} -m tests.wheel.make && {python} -m tests.wheel.run --again",
         rounds=1,
         minutes=45,
