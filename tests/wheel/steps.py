@@ -50,7 +50,8 @@ ssh-keygen -A
   cat /home/me/.ssh/id_ed25519.pub /home/me/.ssh/id_shell.pub; } > /home/me/.ssh/authorized_keys
 { printf '[127.0.0.1]:2222 '; cat /etc/ssh/ssh_host_ed25519_key.pub; } > /home/me/.ssh/known_hosts
 { printf 'Host *\\nHostName 127.0.0.1\\nPort 2222\\nIdentitiesOnly yes\\n'
-  printf 'Host node2\\nIdentityFile ~/.ssh/id_ed25519\\nHost node3\\nIdentityFile ~/.ssh/id_shell\\n'
+  printf 'Host node2\\nIdentityFile ~/.ssh/id_ed25519\\n'
+  printf 'Host node3\\nIdentityFile ~/.ssh/id_shell\\n'
 } > /home/me/.ssh/config
 chown -R me:me /home/me/.ssh; chmod 700 /home/me/.ssh
 ln -sf /home/me/v/bin/rpmemd /usr/local/bin/rpmemd
