@@ -16,7 +16,7 @@ from rpmem.pool.pool import Pool
 
 SIZES = (64, 256, 1024, 4096, 16384, 65536, 262144, 1048576)
 
-_SECONDS, _PATIENCE = 0.4, 1.0  # seconds per size: usual, and at most
+_SECONDS, _PATIENCE = 0.25, 1.0  # seconds per size: usual, and at most
 _FEWEST, _ENOUGH, _MOST = 5, 50, 400
 _WARM_UP = 3
 

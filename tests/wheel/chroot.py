@@ -14,7 +14,7 @@ _USER = "1000"
 # What the machine has beside its own files: devices, processes, the wheels, and what apt fetched
 # earlier. All is mounted for one command, in a namespace that ends with it. Nothing is synced to
 # the disk ("volatile"): the files are there as long as this kernel runs, so the note that they may
-# not be is removed. Nor does pip compile what may never be imported.
+# not be is removed.
 _ENTER = """
 set -eu
 rm -rf "$STATE/work/work/incompat"
@@ -29,7 +29,7 @@ mount --bind "$APT" "$ROOT/var/cache/apt/archives"
 cp -L /etc/resolv.conf "$ROOT/etc/resolv.conf"
 exec chroot "--userspec=$AS" "$ROOT" /usr/bin/env -i "HOME=$HOME_THERE" LC_ALL=C.UTF-8 \\
     PATH=/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin PIP_NO_INDEX=1 PIP_FIND_LINKS=/wheels \\
-    PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_COMPILE=1 \\
+    PIP_DISABLE_PIP_VERSION_CHECK=1 \\
     UV_NO_INDEX=1 UV_FIND_LINKS=/wheels UV_OFFLINE=1 \\
     DEBIAN_FRONTEND=noninteractive bash -euc "cd; $SCRIPT"
 """

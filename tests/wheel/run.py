@@ -1,4 +1,4 @@
-"""``make test-wheel``: the wheels, installed on machines made afresh.
+"""``make test-wheel``: the wheels, installed on machines made afresh, and under each Python here.
 
 Everything is fetched first, from the package index and from Debian; then pip, uv and pipx see
 nothing but a folder. The exit status is 1 where something fails, and 3 where it could not be tried.
@@ -14,10 +14,12 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
+from tests.wheel import here, pythons
 from tests.wheel.chroot import SUITES, Chroot, Failed, folder
 from tests.wheel.make import DIST
-from tests.wheel.steps import BUILD, DEBIANS, SSH, STEPS, elsewhere
+from tests.wheel.steps import BUILD, DEBIANS, SSH, STEPS, elsewhere, lanes, pip_alone, ssh
 
 #: What is installed beside rpmem: the tools that install it, an MPI, and what its own tests need.
 _OTHERS = ("pip", "uv", "pipx", "mpich", "mpi4py", "setuptools>=77", "Cython<3.4")
@@ -35,18 +37,25 @@ def main(words: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     names = [step.__name__ for step in STEPS]
     parser.add_argument("--suite", choices=SUITES, action="append", help="only this Debian")
+    parser.add_argument("--here", action="store_true", help="only the Pythons of this machine")
     parser.add_argument("--until", choices=names, default=names[-1], help="the last step")
     parser.add_argument("--without-build", action="store_true", help="leave out elsewhere")
     parser.add_argument("--again", action="store_true", help="install the Debians anew")
     options = parser.parse_args(words)
+    if not list(DIST.glob("rpmem-*.whl")):
+        print("test-wheel: not run: there is no wheel: make wheel", file=sys.stderr)
+        return _NOT_TRIED
+    good = True if options.suite else _try_here()
+    if options.here:
+        return 0 if good else 1
     why = _why_not()
     if why:
-        print(f"test-wheel: not run: {why}", file=sys.stderr)
-        return _NOT_TRIED
+        print(f"test-wheel: no machine was made: {why}", file=sys.stderr)
+        return _NOT_TRIED if good else 1
     steps = STEPS[: names.index(options.until) + 1]
     if options.without_build:
         steps = tuple(step for step in steps if step is not elsewhere)
-    good = made = True
+    made = True
     for suite in options.suite or SUITES:
         try:
             machine = _machine(suite, again=options.again)
@@ -64,15 +73,12 @@ def _why_not() -> str | None:
     if os.geteuid() != 0:
         return "only root can make machines in folders"
     missing = [name for name in ("debootstrap", "unshare") if shutil.which(name) is None]
-    if missing:
-        return f"{' and '.join(missing)} is not installed"
-    return None if list(DIST.glob("rpmem-*.whl")) else "there is no wheel: make wheel"
+    return f"{' and '.join(missing)} is not installed" if missing else None
 
 
-def _machine(suite: str, *, again: bool) -> Chroot:
-    """Return a machine that is ready, with all wheels that it is going to ask for."""
-    work, version = folder(), SUITES[suite]
-    wheels = work / f"wheels-{version}"
+def _wheels(version: str, *others: str) -> Path:
+    """Return a folder with rpmem's wheel for a Python, and all that is going to be asked for."""
+    wheels = folder() / f"wheels-{version}"
     wheels.mkdir(parents=True, exist_ok=True)
     tag = f"cp{version.replace('.', '')}"
     for old in wheels.glob("rpmem-*"):
@@ -82,11 +88,32 @@ def _machine(suite: str, *, again: bool) -> Chroot:
         raise Failed(f"there is no wheel for CPython {version}: make wheel")
     for path in mine:
         shutil.copy2(path, wheels)
-    begun = time.monotonic()
     command = [sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check", "download"]
     command += ["--only-binary=:all:", "--python-version", version, *_PLATFORMS, "-d", wheels]
-    subprocess.run([*command, mine[0], *_OTHERS, *_FOR_TESTS], check=True)
-    machine = Chroot(suite, work, wheels)
+    subprocess.run([*command, mine[0], *others], check=True)
+    return wheels
+
+
+def _try_here() -> bool:
+    """Install the wheels under each Python of this machine; return whether all of that worked."""
+    good = True
+    for version, python in pythons.every():
+        begun = time.monotonic()
+        try:
+            found = here.installed(python, _wheels(version))
+        except (subprocess.CalledProcessError, Failed) as error:
+            print(f"test-wheel: {python}: FAILED: {error}", flush=True)
+            good = False
+            continue
+        print(f"test-wheel: {python}: {time.monotonic() - begun:.1f} s: {found}", flush=True)
+    return good
+
+
+def _machine(suite: str, *, again: bool) -> Chroot:
+    """Return a machine that is ready, with all wheels that it is going to ask for."""
+    begun = time.monotonic()
+    wheels = _wheels(SUITES[suite], *_OTHERS, *_FOR_TESTS)
+    machine = Chroot(suite, folder(), wheels)
     if again:
         shutil.rmtree(machine.base, ignore_errors=True)
     machine.bootstrap()
@@ -118,9 +145,10 @@ def _try(machine: Chroot, steps: Sequence[Callable[[Chroot], str]]) -> bool:
         seconds, busy = time.monotonic() - begun, _spent() - before
         took = f"{seconds:.1f} s ({busy:.1f} s of CPU)"
         print(f"test-wheel: {machine.suite}: {step.__name__}: {took}: {found}", flush=True)
-        if step is not elsewhere:
+        if step in (pip_alone, lanes, ssh):
             total, cpu = total + seconds, cpu + busy
-    print(f"test-wheel: {machine.suite}: {total:.1f} s ({cpu:.1f} s of CPU) to install and use it")
+    sums = f"{total:.1f} s ({cpu:.1f} s of CPU)"
+    print(f"test-wheel: {machine.suite}: {sums} to install it with pip and use it, also over ssh")
     return good
 
 

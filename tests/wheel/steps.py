@@ -44,12 +44,15 @@ with open("/proc/self/maps") as maps:
 """
 _SSHD = """
 mkdir -p /home/me/.ssh /run/sshd
-ssh-keygen -q -t ed25519 -N '' -f /home/me/.ssh/id_ed25519
+for key in id_ed25519 id_shell; do ssh-keygen -q -t ed25519 -N '' -f /home/me/.ssh/$key; done
 ssh-keygen -A
 { printf 'command="/usr/local/bin/rpmemd --forced-command --poolset-dir $HOME/pools",restrict '
-  cat /home/me/.ssh/id_ed25519.pub; } > /home/me/.ssh/authorized_keys
+  cat /home/me/.ssh/id_ed25519.pub /home/me/.ssh/id_shell.pub; } > /home/me/.ssh/authorized_keys
 { printf '[127.0.0.1]:2222 '; cat /etc/ssh/ssh_host_ed25519_key.pub; } > /home/me/.ssh/known_hosts
-printf 'Host node2\\nHostName 127.0.0.1\\nPort 2222\\n' > /home/me/.ssh/config
+{ printf 'Host *\\nHostName 127.0.0.1\\nPort 2222\\nIdentitiesOnly yes\\n'
+  printf 'Host node2\\nIdentityFile ~/.ssh/id_ed25519\\n'
+  printf 'Host node3\\nIdentityFile ~/.ssh/id_shell\\n'
+} > /home/me/.ssh/config
 chown -R me:me /home/me/.ssh; chmod 700 /home/me/.ssh
 ln -sf /home/me/v/bin/rpmemd /usr/local/bin/rpmemd
 """
@@ -59,6 +62,7 @@ as_me() { setpriv --reuid=me --regid=me --init-groups env HOME=/home/me "$@"; }
 cd /home/me; as_me mkdir -p pools
 as_me v/bin/rpmem check node2
 as_me v/bin/python first.py
+as_me v/bin/rpmem demo node3
 """
 
 
@@ -119,7 +123,10 @@ def lanes(machine: Chroot) -> str:
 
 
 def ssh(machine: Chroot) -> str:
-    """With ssh: the same program with a target that a key opens, and nothing but that."""
+    """With ssh: the same program with a key that opens pools only, and the demonstration.
+
+    That one needs a key that opens a shell: with it, it kills its target.
+    """
     machine.install(*SSH)
     machine.root(_SSHD)
     machine.user(written("first.py", first_program("node2")))
@@ -127,9 +134,11 @@ def ssh(machine: Chroot) -> str:
     expect(r"create .* stream, .*encryption TLS 1\.3", said)
     expect(r"everything works", said)
     expect(r"\['field'\] (19\.9|20\.0)", said)
+    expect(r"target +node3\n", said)
+    expect(r"acknowledged bytes compared, 0 wrong", said)
     expect(r"run\.set\.part0", said)
     machine.user(_CLEAN)
-    return "over ssh, with a confined key, encrypted"
+    return "over ssh, with a confined key, encrypted; and the demonstration"
 
 
 def mpi(machine: Chroot) -> str:
