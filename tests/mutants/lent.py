@@ -133,4 +133,11 @@ MUTANTS = (
         "pass",
         _LENT,
     ),
+    Mutant(
+        "lent memory is written from where words stay whole",
+        "is_written",
+        " and not is_lent(link, operation)",
+        "",
+        ("tests/unit/engine/test_lent_bytes.py",),
+    ),
 )

@@ -268,7 +268,8 @@ cdef class RecordingLane(Lane):
     cdef world_t *world
 
     def __cinit__(self, uint64_t size, *, bint delivers=False, bint pmdk=False, uint64_t base=0,
-                  uint32_t message_size=65536, uint64_t operation_limit=1 << 30):
+                  uint32_t message_size=65536, uint64_t operation_limit=1 << 30,
+                  bint words=False):
         self.world = <world_t *> calloc(1, sizeof(world_t))
         self.c = &self.world.lane
         self.c.user = self.world
@@ -282,6 +283,7 @@ cdef class RecordingLane(Lane):
         self.world.base = base
         self.c.remote_size = size
         self.c.delivers = delivers
+        self.c.words = words
         self.c.operation_limit = operation_limit
         self.c.piece = operation_limit
         self.c.send_slots = SLOTS

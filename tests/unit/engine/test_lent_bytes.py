@@ -50,9 +50,11 @@ def test_the_bytes_are_those_of_the_copy(step):
     assert stored <= sum(length for _, length in pairs)
 
 
+@pytest.mark.parametrize("words", [False, True])
 @pytest.mark.parametrize("step", EVERY)
-def test_no_post_refers_to_the_copy(step):
-    bench = Bench(step)
+def test_no_post_refers_to_the_copy(step, words):
+    """Not even where the pool's own long ranges are WRITTEN."""
+    bench = Bench(step, words=words)
     copied = os.urandom(LENGTH)
     for pairs in ([LONG], [(8192, 8)], [(8192, 8), (16384, 100_000), (200_000, 64)]):
         there = ranges(*((AT + offset, length) for offset, length in pairs))
@@ -66,6 +68,13 @@ def test_strict_data_of_the_pool_is_gathered_as_ever(step):
     bench = Bench(step)
     bench.core.persist(LONG)
     assert bench.lane.gathered == (0 if "pmdk" in step else 1)
+
+
+def test_strict_data_of_the_pool_is_written_where_words_stay_whole():
+    bench = Bench("send-after-write", words=True)
+    bench.core.persist(LONG)
+    assert bench.kinds() == ["write", "send"]
+    assert bench.lane.gathered == 0
 
 
 def test_messages_are_filled():
