@@ -31,7 +31,7 @@ import numpy as np
 from rpmem.epochs.record import Mark
 from rpmem.errors import PoolSetBusy, RpmemError
 from rpmem.pool.pool import Pool
-from tests.support import faulty_rpmemd
+from tests.support import fabrics, faulty_rpmemd
 from tests.support.kernel import tells_no_stores
 from tests.support.media import PoolImage, image_of, wait_unlocked
 from tests.support.workload import (
@@ -128,6 +128,11 @@ def furnish(pool: Pool) -> None:
 def tracking_of(seed: int) -> str:
     """Return how changes are found: by all ways in turn, as far as the kernel tells."""
     return "digest" if seed % 2 or tells_no_stores() else "kernel"
+
+
+def lanes_of(seed: int, command: str) -> str:
+    """Return the daemon's command for lanes over pairs and over connections, in turn."""
+    return fabrics.over_tcp(command) if seed % 2 else command
 
 
 def workload(pool: Pool, seed: int, base: Mapping[str, Words], journal: Journal) -> Run:
@@ -416,7 +421,7 @@ def main() -> int:
     resource.setrlimit(resource.RLIMIT_NOFILE, (256, 256))
     chain = {"target": kill_targets, "initiator": kill_initiators}[kind]
     try:
-        command = faulty_rpmemd.command(breakage=int(breakage))
+        command = lanes_of(int(seed), faulty_rpmemd.command(breakage=int(breakage)))
         summary = chain(Path(directory), int(seed), int(kills), command)
     except RpmemError as error:
         print(f"{type(error).__name__}: {error}", file=sys.stderr)
