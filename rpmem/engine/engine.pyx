@@ -484,8 +484,8 @@ cdef void engine_end(engine_t *engine, outcome_t *outcome) noexcept nogil:
             since = t
         give_up(engine, operations, lane, t - since > engine.patience_ns, outcome)
         if not spins or t - since >= engine.spin_ns or not waiting.lane.queue.spins:
-            if slumber(waiting, outcome.pending) > 0:
-                idle = 0
+            slumber(waiting, outcome.pending)
+            idle = 0
     if engine.lanes > engine.cores:
         rpmem_add(&engine.active, <uint32_t> -1)
     leave(engine, &operations[0], outcome)

@@ -82,7 +82,8 @@ ctypedef struct queue_t:
     const fabric_ops_t *ops
     uint32_t watch           # the events looked for at every poll; others now and then
     bint spins               # on this fabric, polling without blocking makes fast progress
-    bint calls               # every poll is a system call
+    # every poll is a system call; sleeps end, too, where a post that had no room may be tried again
+    bint calls
     uint32_t neighbour       # 1 + the processor that sent the last message, if known and of here
 
 ctypedef struct lane_t:

@@ -160,7 +160,7 @@ def work():
 thread = threading.Thread(target=work)
 thread.start()
 interrupts = 0
-while interrupts < 50:
+while interrupts < 50 or len(calls) < 10:
     try:
         threading.Timer(0.002, os.kill, (os.getpid(), signal.SIGINT)).start()
         time.sleep(30)
@@ -169,7 +169,8 @@ while interrupts < 50:
 over.set()
 thread.join()
 assert not trouble, trouble
-assert (pool.read(words) == words).all() and len(calls) > 10
+there = pool.read(words)
+assert (there == words).all(), (there, words)
 closing = threading.Thread(target=pool.close)
 del words
 try:
@@ -185,7 +186,7 @@ print(json.dumps(interrupts))
 
 
 def test_signals_are_the_main_thread_s(tmpfs: Path):
-    assert run(tmpfs, _WORKER) == 50
+    assert run(tmpfs, _WORKER) >= 50
 
 
 _EXIT = """

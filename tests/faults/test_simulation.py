@@ -20,7 +20,7 @@ _SEEDS = 400
 #: replaced, which no cache does.
 _ONCE_RED = (934708223632,)
 #: Until a model notices a broken promise.
-_SOON = 60
+_SOON = 400
 
 _OBJECTS = ("Domain", "Fabric", "Lane", "Listener", "Memory", "Queue", "Request")
 

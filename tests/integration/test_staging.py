@@ -7,6 +7,7 @@ devices for files on most file systems.
 from __future__ import annotations
 
 import os
+import time
 import random
 
 import pytest
@@ -40,7 +41,10 @@ def test_everything_works_without_reaching_the_pool(node, caplog):
     with node.create(memory, nlanes=2) as replica:
         assert replica.staged
         assert replica.step == "send-after-write"
-        assert "cannot be registered" in caplog.text
+        deadline = time.monotonic() + 10
+        while "cannot be registered" not in caplog.text:
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
         for offset, length in ((4096, 8), (8191, 66), (70_001, 300_003), (MIB, 2 * MIB)):
             for relaxed in (False, True):
                 memory[offset : offset + length] = os.urandom(length)

@@ -71,6 +71,7 @@ cdef post_t *claim(end_t *end, uint32_t kind, uint32_t flags, int *rc) noexcept 
     if conn.count >= world.depth or (
             conn.count and world.again_in and draw(world, world.again_in) == 0):
         let_go(conn)
+        world.again = True
         rc[0] = LANE_AGAIN
         return NULL
     rc[0] = 0
@@ -311,6 +312,12 @@ cdef int fake_wait(queue_t *base, int milliseconds) noexcept nogil:
     cdef uint64_t next_ns = end
     cdef conn_t *conn
     cdef uint32_t i
+    if (<fake_queue_t *> base).target != NULL:
+        return 0  # in its thread it would sleep, and nobody else
+    if base.calls and world.again:
+        # There is room, or a poll makes some.
+        world.again = False
+        return 1
     for i in range(world.conn_count):
         conn = world.conns[i]
         if conn.broken and conn.here != NULL and not conn.here.told:

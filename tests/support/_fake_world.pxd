@@ -133,6 +133,7 @@ ctypedef struct world_t:
     uint64_t delay_ns            # the longest
     uint32_t depth               # posts that a lane may have under way
     uint32_t again_in            # one post of so many finds no room; 0: none
+    bint again                   # a post was told to try again
     uint32_t double_in           # one answer of so many comes twice; 0: none
     bint doubles_posts           # and completions of posts too, which no fabric may do
     bint early                   # a plain WRITE completes before it has arrived

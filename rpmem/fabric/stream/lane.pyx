@@ -29,8 +29,12 @@ cdef enum:
 
 def _is_near(connection):
     """Whether the other side of a connection is on this machine."""
-    return (connection.family == socket.AF_UNIX
-            or connection.getsockname()[0] == connection.getpeername()[0])
+    if connection.family == socket.AF_UNIX:
+        return True
+    try:
+        return connection.getsockname()[0] == connection.getpeername()[0]
+    except OSError:
+        return False  # it has hung up
 
 
 @cython.no_gc_clear  # its members are needed until it is closed

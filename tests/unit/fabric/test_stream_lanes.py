@@ -138,6 +138,19 @@ def test_a_processor_elsewhere_is_of_no_interest():
         assert wired.raw.neighbour(wired.lane) == 0
 
 
+def test_a_connection_that_has_ended_already_is_a_lost_lane():
+    def ended():
+        caller, answerer = connected("127.0.0.1", "127.0.0.1")
+        # So its end is a reset, after which a socket does not know whose it was.
+        caller.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        caller.close()
+        return socket.socket(), answerer
+
+    with Wired(ends=ended) as wired:
+        assert wired.polled() == [("fault", b"")]
+        assert wired.lane.fault[0] == LOST
+
+
 def connected(source, address):
     """The ends of a TCP connection between two addresses."""
     family = socket.AF_INET6 if ":" in address else socket.AF_INET
