@@ -7,8 +7,8 @@ devices for files on most file systems.
 from __future__ import annotations
 
 import os
-import time
 import random
+import time
 
 import pytest
 
