@@ -6,6 +6,7 @@ import gc
 import logging
 import os
 import sys
+import time
 import warnings
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -26,6 +27,9 @@ from rpmem.pool.tracking.tracking import Tracking, Wanted
 from rpmem.pool.tracking.ways import set_for
 from rpmem.pool.verifying import Verifier
 from rpmem.session.options import SessionOptions
+
+#: Between looks for views that nobody uses any more; then they are taken for used.
+_PAUSES_S = (0.0, 0.01, 0.02, 0.05, 0.1, 0.0)
 
 log = logging.getLogger(__name__)
 
@@ -220,9 +224,15 @@ class OpenPool(Closing):
         return os.getpid() != self._pid
 
     def _refuse_live_views(self) -> None:
-        if self._arrays.live():
-            gc.collect()
         live = self._arrays.live()
+        for pause_s in _PAUSES_S:
+            if not live:
+                return
+            # It does nothing while another thread collects: then that one has to end first.
+            gc.collect()
+            live = self._arrays.live()
+            if live:
+                time.sleep(pause_s)
         if live:
             names = ", ".join(map(repr, live))
             raise BufferError(f"the pool cannot be closed while views of {names} exist")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import json
+import threading
 
 import numpy as np
 import pytest
@@ -219,6 +220,35 @@ def test_views_in_reference_cycles_do_not_keep_a_pool_open():
         del cycle
         pool.close()
     finally:
+        gc.enable()
+
+
+def test_neither_do_they_while_another_thread_collects():
+    """Two collections do not go side by side: the second one does nothing."""
+    begun, ends = threading.Event(), threading.Event()
+
+    class Slow:
+        def __del__(self):
+            begun.set()
+            ends.wait(30)
+
+    pool = rpmem.Pool.create(bytearray(1 << 20))
+    gc.disable()
+    try:
+        garbage = [Slow()]
+        garbage.append(garbage)
+        del garbage
+        collector = threading.Thread(target=gc.collect)
+        collector.start()
+        assert begun.wait(30)
+        cycle = [pool.array("a", 3)]
+        cycle.append(cycle)
+        del cycle
+        threading.Timer(0.02, ends.set).start()
+        pool.close()
+        collector.join()
+    finally:
+        ends.set()
         gc.enable()
 
 
