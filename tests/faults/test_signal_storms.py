@@ -160,15 +160,20 @@ def work():
 thread = threading.Thread(target=work)
 thread.start()
 interrupts = 0
-while interrupts < 50 or len(calls) < 10:
+while interrupts < 50:
     try:
         threading.Timer(0.002, os.kill, (os.getpid(), signal.SIGINT)).start()
         time.sleep(30)
     except KeyboardInterrupt:
         interrupts += 1
+# On a busy machine they may be over before the thread has got on.
+deadline = time.monotonic() + 30
+while len(calls) <= 10 and not trouble and time.monotonic() < deadline:
+    time.sleep(0.001)
 over.set()
 thread.join()
 assert not trouble, trouble
+assert len(calls) > 10, len(calls)
 there = pool.read(words)
 assert (there == words).all(), (there, words)
 closing = threading.Thread(target=pool.close)
@@ -186,7 +191,7 @@ print(json.dumps(interrupts))
 
 
 def test_signals_are_the_main_thread_s(tmpfs: Path):
-    assert run(tmpfs, _WORKER) >= 50
+    assert run(tmpfs, _WORKER) == 50
 
 
 _EXIT = """

@@ -13,11 +13,6 @@ cdef extern from "<sched.h>" nogil:
     int sched_getcpu()
 
 
-def processor():
-    """Return the one that this thread runs on."""
-    return sched_getcpu()
-
-
 def kept_apart(uint32_t neighbour, uint64_t moved=0):
     """Return where the thread is then, and when it was last moved."""
     cdef int now_on
