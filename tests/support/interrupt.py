@@ -33,7 +33,7 @@ from typing import Any
 
 import rpmem
 from tests.support.lateness import Delay, Summary, Watch
-from tests.support.sshd import NODE, Sshd
+from tests.support.sshd import NODE, PID_FILE, Sshd
 from tests.support.threads import in_use
 
 SIZE = 4 << 20
@@ -67,7 +67,10 @@ class Range:
         self.local = self.here / "pool"
         self.target = f"local:{self.there}"
         self.session: dict[str, Any] = {}
+        self.servers: list[int] = []
         if launcher is not None:
+            pid_file = Path(os.environ["RPMEM_SSH"]).with_name(PID_FILE)
+            self.servers.append(int(pid_file.read_text()))
             self.target = NODE
             command = f"rpmemd --poolset-dir {shlex.quote(str(self.there))}"
             self.session = {"launcher": launcher, "command": command}
@@ -346,7 +349,7 @@ def shoot(call: Call, number: int, delay_s: float) -> tuple[Any, Delay | None]:
     delay : Delay or None
         From the signal to the exception; None when the call was over before.
     """
-    watch = Watch(number, delay_s)
+    watch = Watch(number, delay_s, call.files.servers)
     result = None
     try:
         watch.start()

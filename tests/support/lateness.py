@@ -1,8 +1,8 @@
 """How a process spent the time between a signal and its effect: waiting, computing or sleeping.
 
 The kernel counts for every thread how long it ran and how long it was ready but had no core
-(``/proc/PID/task/TID/schedstat``). The time that the threads of this process and its descendants
-waited for cores is due to a busy machine; the rest is ours.
+(``/proc/PID/task/TID/schedstat``). The time that the threads of this process, of the servers that
+it is told of and of their descendants waited for cores is due to a busy machine; the rest is ours.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Self
@@ -120,11 +120,16 @@ class Watch:
         The signal.
     moment : float or callable
         When to send it: in so many seconds, or when this returns.
+    servers : iterable of int
+        Processes that take part and descend from somebody else.
     """
 
-    def __init__(self, number: int, moment: float | Callable[[], object]) -> None:
+    def __init__(
+        self, number: int, moment: float | Callable[[], object], servers: Iterable[int] = ()
+    ) -> None:
         self._number = number
         self._moment = moment
+        self._servers = list(servers)
         self._over = threading.Event()
         self._sent = self._ended = 0.0
         self._ran_s = 0.0
@@ -160,7 +165,7 @@ class Watch:
             self._moment()
         else:
             time.sleep(self._moment)
-        before = times_of_all()
+        before = times_of_all(self._servers)
         self._sent = time.monotonic()
         os.kill(os.getpid(), self._number)
         while True:
@@ -169,10 +174,10 @@ class Watch:
             if over:
                 return
             if not self._doing and time.monotonic() - self._sent > SOON:
-                self._doing = doings()
+                self._doing = doings(self._servers)
 
     def _look(self, before: Times) -> Times:
-        after, now = times_of_all(), time.monotonic()
+        after, now = times_of_all(self._servers), time.monotonic()
         for thread, (ran, queued) in after.items():
             ran_then, queued_then = before.get(thread, (0, 0))
             self._ran_s += (ran - ran_then) * 1e-9
@@ -193,10 +198,10 @@ def covered(spans: list[tuple[float, float]], begin: float, end: float) -> float
     return total
 
 
-def times_of_all() -> Times:
-    """Return the times of all threads of this process and of its descendants, as far as seen."""
+def times_of_all(servers: Iterable[int] = ()) -> Times:
+    """Return the times of all threads of these and this process and of all descendants, if seen."""
     found: Times = {}
-    processes = [os.getpid()]
+    processes = [os.getpid(), *servers]
     while processes:
         process = processes.pop()
         with contextlib.suppress(OSError):
@@ -209,8 +214,8 @@ def times_of_all() -> Times:
     return found
 
 
-def doings() -> list[str]:
-    """Say what every thread of this process, and every process below it, does now."""
+def doings(servers: Iterable[int] = ()) -> list[str]:
+    """Say what every thread of this process, and each process below it or a server, does now."""
     names = {thread.ident: thread.name for thread in threading.enumerate()}
     found = []
     for ident, frame in sys._current_frames().items():
@@ -218,7 +223,7 @@ def doings() -> list[str]:
             stack = traceback.extract_stack(frame)[-_FRAMES:]
             where = " > ".join(f"{Path(at.filename).name}:{at.lineno} {at.name}" for at in stack)
             found.append(f"{names.get(ident, 'thread')}: {where}")
-    for process, thread in times_of_all():
+    for process, thread in times_of_all(servers):
         with contextlib.suppress(OSError):
             stat = Path(f"/proc/{process}/task/{thread}/stat").read_text()
             command = Path(f"/proc/{process}/cmdline").read_bytes().replace(b"\0", b" ")

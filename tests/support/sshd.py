@@ -31,6 +31,9 @@ ROOT = Path(__file__).resolve().parents[2]
 NODE = "node2"
 ADDRESS = "127.0.0.1"
 
+#: Name of the file with the server's process number.
+PID_FILE = "sshd.pid"
+
 _PRIVILEGE_SEPARATION = Path("/run/sshd")
 _SYSTEM_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _START_TIMEOUT = 20.0
@@ -67,6 +70,8 @@ class Sshd:
         does. The sessions' shell reads its ``.bashrc``.
     bin : Path
         First directory of the sessions' PATH.
+    pid_file : Path
+        Has the server's process number; in the directory of `ssh`.
     """
 
     def __init__(
@@ -84,6 +89,7 @@ class Sshd:
         self.host_key = self.directory / "host_key"
         self.known_hosts = self.directory / "known_hosts"
         self.log = self.directory / "sshd.log"
+        self.pid_file = self.directory / PID_FILE
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> Self:
@@ -198,6 +204,7 @@ class Sshd:
                 stderr=log,
                 start_new_session=True,
             )
+        self.pid_file.write_text(str(self._process.pid))
         deadline = time.monotonic() + _START_TIMEOUT
         while time.monotonic() < deadline and self._process.poll() is None:
             with (

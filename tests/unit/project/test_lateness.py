@@ -12,7 +12,7 @@ from contextlib import contextmanager
 
 import pytest
 
-from tests.support.lateness import Delay, Summary, Watch, covered
+from tests.support.lateness import Delay, Summary, Watch, covered, times_of_all
 
 _LONG = 0.4
 
@@ -83,3 +83,9 @@ def test_want_of_a_core_is_not():
 def test_spans_that_overlap_count_once():
     assert covered([(0, 2), (1, 3), (5, 9)], 0.5, 6) == pytest.approx(3.5)
     assert covered([], 0, 1) == 0
+
+
+def test_servers_count_that_are_nobody_s_children():
+    parent = os.getppid()
+    assert (parent, parent) not in times_of_all()
+    assert (parent, parent) in times_of_all([parent])

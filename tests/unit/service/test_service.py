@@ -178,4 +178,4 @@ def test_a_drain_that_is_refused_is_no_answer(monkeypatch):
         target.refuses = lambda event: errno.EIO if event.verb == "drain" else 0
         with pytest.raises(ReplicaLost):
             core.persist((PAGE, 8))
-        assert isinstance(both.reports[0], FlushFailed)
+        assert isinstance(both.first_report(), FlushFailed)
