@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import compileall
 import json
 import signal
 import sys
@@ -138,6 +139,9 @@ def measure(
         "figures": [],
     }
     backends = {name: one for name, one in all_backends().items() if name not in without}
+    # As pip does when it installs them. Where Python may write no bytecode, each start would.
+    for package in ("rpmem", "rpmemd"):
+        compileall.compile_dir(PROJECT / package, quiet=1)
     with Room(provider, pinned) as room:
         if not room.on_tmpfs:
             _console.print("no /dev/shm: the targets' pools lie on a disk here", style="yellow")

@@ -17,9 +17,9 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterator
-from hashlib import blake2b
 from typing import Final, NamedTuple
 
+from rpmem.base.hashes import blake2b
 from rpmem.epochs.record import (
     IDENTITY_SIZE,
     MOST_HISTORY,

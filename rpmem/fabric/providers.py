@@ -6,7 +6,6 @@ provider of libfabric, whose own verbs provider is called ``ofi-verbs`` here.
 
 from __future__ import annotations
 
-import ipaddress
 import socket
 import threading
 from importlib import import_module
@@ -67,6 +66,8 @@ def leads_to(host: str) -> bool:
     """Return whether an RDMA device of this machine leads to another one."""
     if not hardware.has_rdma_device():
         return False
+    import ipaddress  # of the daemon's start, half as much as a socket
+
     try:
         found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
         if any(ipaddress.ip_address(entry[4][0]).is_loopback for entry in found):

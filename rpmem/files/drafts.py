@@ -13,15 +13,14 @@ from __future__ import annotations
 import errno
 import os
 import re
-import secrets
 import stat
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from hashlib import blake2b
 
 from rpmem import errors
 from rpmem.base import remedies
 from rpmem.base.handles import Handle
+from rpmem.base.hashes import blake2b
 from rpmem.files import locks
 
 #: Default permissions of new files: for their owner only.
@@ -322,7 +321,7 @@ def _hidden_stem(path: str) -> str:
 
 
 def _hidden_name(path: str) -> str:
-    name = f"{_hidden_stem(path)}.rpmem-{secrets.token_hex(4)}"
+    name = f"{_hidden_stem(path)}.rpmem-{os.urandom(4).hex()}"
     return os.path.join(os.path.dirname(path), name)
 
 

@@ -10,9 +10,9 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterable, Mapping, Sequence
-from hashlib import blake2b
 from typing import TYPE_CHECKING, Final, NamedTuple
 
+from rpmem.base.hashes import blake2b
 from rpmem.epochs.record import MOST_MEMBERS, MOST_PARTED, CopyRecord, Epoch, Mark, Stamp
 from rpmem.pool.absent import Absence, Absent
 from rpmem.pool.catalogue.extents import PAGE_ALIGNMENT, round_up

@@ -16,8 +16,8 @@ from __future__ import annotations
 
 import struct
 from dataclasses import dataclass
-from hashlib import blake2b
 
+from rpmem.base.hashes import blake2b
 from rpmem.base.pool_format import POOL_FLOOR
 from rpmem.errors import CatalogueCorrupt, HeaderError, PoolSetTooSmall
 from rpmem.files.attributes import MAJOR

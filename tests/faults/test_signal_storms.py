@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from tests.support import interrupt
+from tests.support.processes import serving_at
 
 ROOT = Path(__file__).resolve().parents[2]
 SIZE = 1 << 20
@@ -19,7 +19,7 @@ SIZE = 1 << 20
 _COMMON = """
 import atexit, gc, json, os, random, signal, sys, threading, time
 import rpmem
-from tests.support.interrupt import serving_at
+from tests.support.processes import serving_at
 from tests.support.traces import Traces
 from pathlib import Path
 
@@ -215,7 +215,7 @@ atexit.register(at_exit)
 def test_a_signal_while_the_interpreter_exits(tmpfs: Path):
     took_s = run(tmpfs, _EXIT)
     assert 0.3 <= took_s < 3.0
-    assert not interrupt.serving_at(tmpfs)
+    assert not serving_at(tmpfs)
 
 
 _TWICE = """
@@ -235,4 +235,4 @@ print(json.dumps(1), flush=True)
 def test_signals_in_a_row_and_then_the_end(tmpfs: Path):
     """The second one ends the waiting; the end of the process waits for what is left to do."""
     run(tmpfs, _TWICE)
-    assert not interrupt.serving_at(tmpfs)
+    assert not serving_at(tmpfs)

@@ -19,7 +19,7 @@ from rpmem.base.interrupts import UNDO_S
 from tests.support import interrupt, seeds
 from tests.support.hanging_rpmemd import command as hanging
 from tests.support.lateness import SOON, Delay, Watch
-from tests.support.processes import stop
+from tests.support.processes import serving_at, stop
 from tests.support.sshd import NODE, ROOT, Sshd
 from tests.support.traces import Traces
 
@@ -121,7 +121,7 @@ class Stopper:
         """Wait for that."""
         while not list(self._directory.glob("*.part0")):
             time.sleep(0.0005)
-        for process in interrupt.serving_at(self._directory):
+        for process in serving_at(self._directory):
             if b"rpmemd\0" in Path(f"/proc/{process}/cmdline").read_bytes():
                 stop(process)
                 self._stopped.append(process)
@@ -132,7 +132,7 @@ class Stopper:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(process, signal.SIGCONT)
         end = time.monotonic() + 20
-        while interrupt.serving_at(self._directory):
+        while serving_at(self._directory):
             assert time.monotonic() < end
             time.sleep(0.01)
 

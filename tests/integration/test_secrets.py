@@ -155,10 +155,15 @@ def test_a_secret_that_stands_somewhere_is_found(spell, tmp_path):
     secret = os.urandom(32)
     text = [secret.hex(), base64.b64encode(secret).decode(), repr(secret)][spell]
     for arguments, variables in (((text,), {}), ((), {"TOKEN": text})):
-        command = [sys.executable, "-c", "import sys; sys.stdin.read()", *arguments]
+        program = "import sys; print(flush=True); sys.stdin.read()"
         with subprocess.Popen(
-            command, stdin=subprocess.PIPE, env={**os.environ, **variables}
+            [sys.executable, "-c", program, *arguments],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            env={**os.environ, **variables},
         ) as child:
+            # Popen may return before the kernel shows what it was started with.
+            child.stdout.readline()
             places = tokens.finds([secret], shown_by(family_of(os.getpid())))
             child.stdin.close()
         assert [place.split("/")[2] for place in places] == [str(child.pid)]

@@ -33,6 +33,7 @@ from typing import Any
 
 import rpmem
 from tests.support.lateness import Delay, Summary, Watch
+from tests.support.processes import serving_at
 from tests.support.sshd import NODE, PID_FILE, Sshd
 from tests.support.threads import in_use
 
@@ -423,18 +424,6 @@ def _children() -> set[int]:
     for task in Path("/proc/self/task").iterdir():
         with contextlib.suppress(FileNotFoundError, ProcessLookupError):
             found.update(map(int, (task / "children").read_text().split()))
-    return found
-
-
-def serving_at(directory: Path) -> list[int]:
-    """Return the processes that were started to serve a pool set directory."""
-    found = []
-    for process in Path("/proc").iterdir():
-        with contextlib.suppress(OSError):
-            if process.name.isdigit() and str(directory).encode() in (
-                words := (process / "cmdline").read_bytes()
-            ):
-                found += [int(process.name)] * (b"rpmemd" in words)
     return found
 
 

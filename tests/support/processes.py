@@ -1,7 +1,8 @@
-"""Waiting until processes are certainly stopped, or certainly gone."""
+"""Which processes serve, and waiting until they are certainly stopped, or certainly gone."""
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import time
@@ -27,6 +28,18 @@ def wait_gone(pid: int) -> None:
         if time.monotonic() > deadline:
             raise TimeoutError(f"process {pid} does not end")
         time.sleep(0.002)
+
+
+def serving_at(directory: Path) -> list[int]:
+    """Return the processes that were started to serve a pool set directory."""
+    found = []
+    for process in Path("/proc").iterdir():
+        with contextlib.suppress(OSError):
+            if process.name.isdigit() and str(directory).encode() in (
+                words := (process / "cmdline").read_bytes()
+            ):
+                found += [int(process.name)] * (b"rpmemd" in words)
+    return found
 
 
 def _states(pid: int) -> list[str]:

@@ -97,10 +97,9 @@ cdef class FabricLane(ConnectedLane):
         self.own.transport = plain_transport(descriptor)
         with socket.socket(fileno=os.dup(descriptor)) as connection:
             self.own.near = _is_near(connection)
-            if secret is None:
-                connection.setblocking(True)
-                connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO,
-                                      struct.pack("@ll", 0, 1000 * NAP_MS))
+            connection.setblocking(True)
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO,
+                                  struct.pack("@ll", 0, 1000 * NAP_MS))
         if secret is not None:
             self.own.transport = secret.transport()
         rc = queue_add(&self.queue.c, self.own)

@@ -214,8 +214,8 @@ cdef int nap(stream_lane_t *own, int milliseconds) noexcept nogil:
     """Sleep by receiving, which wakes up in half the time: 1, 0, or -1 if that ended nothing."""
     cdef iovec vector
     cdef ssize_t n
-    if (own.transport.nap == NULL or milliseconds <= NAP_MS or own.full or own.in_body
-            or own.dead or own.inbox_begin != own.inbox_end):
+    if (milliseconds <= NAP_MS or own.full or own.in_body or own.dead
+            or own.inbox_begin != own.inbox_end):
         return -1
     vector.iov_base = own.inbox
     vector.iov_len = INBOX

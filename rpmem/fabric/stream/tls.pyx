@@ -160,8 +160,11 @@ cdef void find_whole(tls_t *tls) noexcept nogil:
         tls.whole += length
 
 
-cdef ssize_t fill(tls_t *tls) noexcept nogil:
-    """Receive records behind what is there: so many bytes, or minus the errno."""
+cdef ssize_t fill(tls_t *tls, int flags) noexcept nogil:
+    """Receive records behind what is there: so many bytes, or minus the errno.
+
+    -EINTR, which is not the end, only where the socket waits.
+    """
     cdef ssize_t n
     cdef uint32_t left = tls.end - tls.begin
     if tls.begin:
@@ -169,29 +172,23 @@ cdef ssize_t fill(tls_t *tls) noexcept nogil:
             memmove(tls.records, tls.records + tls.begin, left)
         tls.begin = tls.whole = 0
         tls.end = left
-    n = recv(tls.descriptor, tls.records + left, RECORDS - left, MSG_DONTWAIT)
+    n = recv(tls.descriptor, tls.records + left, RECORDS - left, flags)
     if n > 0:
         tls.end += <uint32_t> n
         find_whole(tls)
         return n
     if n < 0 and (errno == EAGAIN or errno == EINTR):
-        return 0
+        return -EINTR if errno == EINTR and flags == 0 else 0
     tls.error = errno if n < 0 else EPIPE
     return -tls.error
 
 
-cdef ssize_t tls_receive(transport_t *transport, const iovec *vector, size_t count) noexcept nogil:
-    cdef tls_t *tls = <tls_t *> transport.state
+cdef ssize_t plain_text(tls_t *tls, const iovec *vector, size_t count) noexcept nogil:
+    """Decrypt what is there of whole records: so many bytes, or minus the errno."""
     cdef size_t total = 0
     cdef size_t done
     cdef size_t i
     cdef ssize_t n
-    if tls.begin == tls.whole and SSL_pending(tls.ssl) == 0:
-        if tls.error:
-            return -tls.error
-        n = fill(tls)
-        if n < 0 or tls.begin == tls.whole:
-            return min(n, 0)
     for i in range(count):
         done = 0
         while done < vector[i].iov_len:
@@ -208,6 +205,25 @@ cdef ssize_t tls_receive(transport_t *transport, const iovec *vector, size_t cou
             if n < 0:
                 return total if total else n
     return total
+
+
+cdef ssize_t receive(tls_t *tls, const iovec *vector, size_t count, int flags) noexcept nogil:
+    cdef ssize_t n
+    if tls.begin == tls.whole and SSL_pending(tls.ssl) == 0:
+        if tls.error:
+            return -tls.error
+        n = fill(tls, flags)
+        if n < 0 or tls.begin == tls.whole:
+            return min(n, 0)
+    return plain_text(tls, vector, count)
+
+
+cdef ssize_t tls_receive(transport_t *transport, const iovec *vector, size_t count) noexcept nogil:
+    return receive(<tls_t *> transport.state, vector, count, MSG_DONTWAIT)
+
+
+cdef ssize_t tls_nap(transport_t *transport, const iovec *vector) noexcept nogil:
+    return receive(<tls_t *> transport.state, vector, 1, 0)
 
 
 cdef bint tls_pending(const transport_t *transport) noexcept nogil:
@@ -301,7 +317,7 @@ cdef transport_t tls_transport(tls_t *tls) noexcept nogil:
     cdef transport_t transport
     transport.send = tls_send
     transport.receive = tls_receive
-    transport.nap = NULL
+    transport.nap = tls_nap
     transport.pending = tls_pending
     transport.shut = tls_shut
     transport.descriptor = tls.descriptor

@@ -9,7 +9,7 @@ ctypedef struct transport_t:
     # the errno, -EPIPE if the other side has hung up.
     ssize_t (*send)(transport_t *transport, const iovec *vector, size_t count) noexcept nogil
     ssize_t (*receive)(transport_t *transport, const iovec *vector, size_t count) noexcept nogil
-    # As `receive`, but waits for NAP_MS at most; -EINTR after a signal. NULL: it cannot.
+    # As `receive`, but waits for NAP_MS at most; -EINTR after a signal.
     ssize_t (*nap)(transport_t *transport, const iovec *vector) noexcept nogil
     # Whether bytes have left the socket that were not delivered: nobody may sleep on it then.
     bint (*pending)(const transport_t *transport) noexcept nogil
@@ -23,5 +23,5 @@ cdef enum:
     NAP_MS = 10                  # a sleep in a socket, which nothing but the socket ends
 
 
-# A socket as it is, in blocking mode, with NAP_MS as SO_RCVTIMEO.
+# A socket as it is. Both kinds' are in blocking mode, with NAP_MS as SO_RCVTIMEO.
 cdef transport_t plain_transport(int descriptor) noexcept nogil

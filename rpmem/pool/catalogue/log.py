@@ -10,9 +10,9 @@ from __future__ import annotations
 import struct
 from collections.abc import Callable
 from dataclasses import dataclass
-from hashlib import blake2b
 from typing import Any
 
+from rpmem.base.hashes import blake2b
 from rpmem.errors import CatalogueCorrupt
 from rpmem.pool.catalogue.medium import Source
 from rpmem.pool.catalogue.records import Contents, split

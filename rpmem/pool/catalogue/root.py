@@ -13,9 +13,9 @@ from __future__ import annotations
 
 import struct
 from dataclasses import dataclass
-from hashlib import blake2b
 from typing import NamedTuple
 
+from rpmem.base.hashes import blake2b
 from rpmem.errors import CatalogueCorrupt
 from rpmem.pool.catalogue.medium import Source
 from rpmem.pool.superblock import SLOT_COUNT, Layout
