@@ -2,6 +2,7 @@
 """The core: a region, its replicas, and the calls that make ranges durable on all of them."""
 
 from cpython.buffer cimport Py_buffer
+cimport cython
 from libc.stdint cimport int32_t, uint32_t, uint64_t
 
 from rpmem.engine.engine cimport engine_t, outcome_t
@@ -11,6 +12,7 @@ from rpmem.memory.region cimport Region
 from rpmem.steps.step cimport range_t
 
 
+@cython.final
 cdef class Replicator:
     """A region and its replicas."""
     cdef Region region           # the memory that is replicated

@@ -250,6 +250,8 @@ cdef class Replicator:
         with nogil:
             outcome = self.run(ranges, count, flags, lane)
         self.over()
+        if outcome.fault == 0 and outcome.local == 0:
+            return 0
         return self.settle(outcome, ranges, count)
 
     cdef int settle(self, outcome_t outcome, const range_t *ranges, size_t count) except -1:

@@ -56,7 +56,8 @@ cdef extern from *:
         uint32_t i, lane;
         if (wanted >= 0)
             return handout_take(h, (uint32_t)wanted) ? wanted : -1;
-        for (i = 0, lane = handout_last % h->lanes; i < h->lanes; i++) {
+        for (i = 0, lane = handout_last < h->lanes ? handout_last : handout_last % h->lanes;
+             i < h->lanes; i++) {
             if (handout_take(h, lane)) {
                 handout_last = lane;
                 return (int32_t)lane;

@@ -134,7 +134,7 @@ def state_of_devices(parts: Sequence[PartFile]) -> ShutdownState:
     Raises
     ------
     MissingExtension
-        There is no libpmem2, which knows them.
+        There may be NVDIMMs here, and there is no libpmem2, which knows them.
     """
     from rpmem.memory.device import device_identity
 

@@ -1,4 +1,4 @@
-"""Whether a DAX mapping is backed by persistent memory, according to the kernel.
+"""Whether this machine has persistent memory, and a DAX mapping is backed by it: what Linux says.
 
 A flush of the processor's caches may reach a medium that does not keep the data: memory of CXL
 devices and the "hmem" that firmware sets aside are device DAX like any other and may be volatile,
@@ -12,6 +12,16 @@ import os
 import stat
 
 _DEPTH = 8
+
+
+def can_be_here(sysfs: str = "/sys") -> bool:
+    """Return whether this machine may have NVDIMMs: False only if the kernel knows of none."""
+    try:
+        return bool(os.listdir(f"{sysfs}/bus/nd/devices"))
+    except FileNotFoundError:
+        return not os.path.isdir(f"{sysfs}/bus")
+    except OSError:
+        return True
 
 
 def is_persistent(fd: int, sysfs: str = "/sys") -> bool:

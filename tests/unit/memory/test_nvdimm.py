@@ -128,3 +128,28 @@ def test_the_disk_below_a_file_and_a_device_that_is_no_dax(tmp_path):
         region(sysfs, NFIT, "nd_pmem")
         assert nvdimm.is_persistent(file.fileno(), str(sysfs))
         assert not nvdimm.is_persistent(null.fileno(), str(sysfs))
+
+
+@pytest.mark.parametrize(
+    ("made", "may"),
+    [
+        ([], True),  # no sysfs
+        (["bus/cpu"], False),
+        (["bus/nd/devices"], False),
+        (["bus/nd/devices/ndbus0"], True),
+    ],
+)
+def test_only_the_kernel_can_say_that_there_are_none(tmp_path, made, may):
+    for each in made:
+        (tmp_path / each).mkdir(parents=True)
+    assert nvdimm.can_be_here(str(tmp_path)) == may
+
+
+def test_where_there_are_none_no_library_is_needed(tmp_path, monkeypatch):
+    from rpmem.memory import device
+
+    monkeypatch.setenv("RPMEM_LIBRARIES", "libpmem2=none")
+    file = (tmp_path / "file").open("wb")
+    with file:
+        monkeypatch.setattr(nvdimm, "can_be_here", lambda: False)
+        assert device.device_identity(file.fileno()) == (0, b"")
