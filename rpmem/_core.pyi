@@ -1,5 +1,5 @@
 from collections.abc import Callable
-from typing import Any, Protocol, Self
+from typing import Any, Protocol, Self, final
 
 from typing_extensions import Buffer
 
@@ -14,6 +14,7 @@ class _Registered(Protocol):
     def handle(self) -> int: ...
     def close(self) -> None: ...
 
+@final
 class Replicator:
     size: int
     floor: int

@@ -549,7 +549,10 @@ class Pool(OpenPool):
             self._tracking.persist_changed(x, relaxed=relaxed)
         else:
             try:
-                self._copies.core.persist(x, relaxed=relaxed)
+                if relaxed:
+                    self._copies.core.persist(x, relaxed=True)
+                else:
+                    self._copies.core.persist(x)
             except ClosedError as error:
                 self._copies.again(error, "persist", x, relaxed=relaxed)
 

@@ -80,6 +80,7 @@ def late_by_us(figures: dict[str, dict[str, Any]]) -> list[dict[str, Any]]:
     ]
 
 
+@pytest.mark.alone
 def test_random_moments(sshd: Sshd, launcher: str, tmpfs: Path):
     figures = interrupt.in_process(CALLS, tmpfs, seed=1, rounds=2, launcher=launcher)
     assert sum(each["interrupted"] for each in figures.values()) >= 3

@@ -187,6 +187,20 @@ MUTANTS = (
         ("tests/unit/base/test_logs.py",),
     ),
     Mutant(
+        "a machine that does not tell passes for one without NVDIMMs",
+        "can_be_here",
+        'not os.path.isdir(f"{sysfs}/bus")',
+        "False",
+        ("tests/unit/memory/test_nvdimm.py",),
+    ),
+    Mutant(
+        "NVDIMMs are not asked for their unsafe shutdowns",
+        "can_be_here",
+        'bool(os.listdir(f"{sysfs}/bus/nd/devices"))',
+        "False",
+        ("tests/unit/memory/test_nvdimm.py",),
+    ),
+    Mutant(
         "one persistent device among others is enough",
         "_place_is",
         "and all(",

@@ -267,6 +267,20 @@ MUTANTS = (
         _QUEUE,
     ),
     Mutant(
+        "what is decrypted in a sleep is lost",
+        "tls_nap",
+        "return receive(<tls_t *> transport.state, vector, 1, 0)",
+        "return min(receive(<tls_t *> transport.state, vector, 1, 0), 0)",
+        ("tests/unit/fabric/test_stream_sleeps.py",),
+    ),
+    Mutant(
+        "an encrypted lane does not sleep in its socket",
+        "tls_nap",
+        "vector, 1, 0)",
+        "vector, 1, MSG_DONTWAIT)",
+        ("tests/unit/fabric/test_stream_sleeps.py",),
+    ),
+    Mutant(
         "a sleep begins although something has not left",
         "stream_wait",
         " or own.held",
