@@ -38,6 +38,7 @@ INSIDE = {
 }
 #: Tests of a room that Python code reaches by way of others only.
 BY_WAY_OF_OTHERS = {
+    "tests/unit/fabric/test_stream_sleeps.py": "tests.support.pair makes both ends of the lanes",
     "tests/unit/service/test_service.py": "a session's LaneServer runs the service",
     "tests/unit/steps/test_steps_posts.py": "a step is C; the engine looks it up by its name",
 }
