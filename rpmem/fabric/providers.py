@@ -66,7 +66,7 @@ def leads_to(host: str) -> bool:
     """Return whether an RDMA device of this machine leads to another one."""
     if not hardware.has_rdma_device():
         return False
-    import ipaddress  # of the daemon's start, half as much as a socket
+    import ipaddress  # only here: it would take 1.4 ms of every start
 
     try:
         found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
