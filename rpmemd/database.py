@@ -20,7 +20,7 @@ from rpmem.files.header import INCOMPAT_SINGLEHDR, PoolAttributes, header_count
 from rpmem.files.poolfiles import PoolFiles
 from rpmem.files.poolset import Part, PoolSet, load_any
 from rpmem.files.removal import remove_parts
-from rpmem.files.setfile import SetFile, held
+from rpmem.files.setfile import SetFile, held_alone
 
 _LONGEST_NAME = 4096
 _MOST_PARTS = 1024
@@ -157,7 +157,7 @@ class Database:
 
     def _remove(self, name: str, *, force: bool, pool_set: bool) -> None:
         path = self.path_of(name)
-        with held(path if pool_set else None) as set_file:
+        with held_alone(path if pool_set else None) as set_file:
             found = self._read(name, replicas_too=force, lock=set_file is None)
             if _is_whole_pool(found, path):
                 # A file that is a pool by itself: its removal was not permitted here.

@@ -363,7 +363,9 @@ class PoolFiles(Closing):
         """Remove all that can be removed; raise the first error."""
         redo.forget(self.parts[0].path)
         steps = [part.undo if self.created else part.remove for part in self.parts]
-        _each(steps + [each.remove for each in self.belongings])
+        # First: who finds no parts there begins another pool, whose file it would be.
+        reserving = [each.reserve for each in self.belongings]
+        _each(reserving + steps + [each.remove for each in self.belongings])
 
     @property
     def _detects_shutdowns(self) -> bool:

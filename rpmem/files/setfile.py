@@ -2,7 +2,8 @@
 
 A process that creates a pool holds its pool set file, shared with others that do; a process that
 writes or removes the file holds it exclusively. So if several create the same pool set at once, one
-writes the file, and it stays until the parts are there.
+writes the file, and it stays until the parts are there. Who removes a pool with its file holds the
+file before the first part goes: from then on nobody begins another pool that would lose it.
 """
 
 from __future__ import annotations
@@ -33,11 +34,13 @@ class SetFile(Closing):
         Its path.
     made : bool
         Whether this object wrote it.
+    alone : bool
+        Whether it is held exclusively.
     """
 
     def __init__(self, path: str, fd: int, *, made: bool) -> None:
         self.path = path
-        self.made = made
+        self.made = self.alone = made
         self._fd = fd
         self._owner = os.getpid()
 
@@ -80,28 +83,24 @@ class SetFile(Closing):
             It does not exist.
         """
         fd = poolset.open_locked(path)
+        file = cls(path, fd, made=False)
         try:
-            if not drafts.leads_to(path, fd):
-                raise errors.PoolSetBusy("it is being replaced by another process", where=path)
+            file.check()
         except BaseException:
-            locks.close(fd, path)
+            file.close()
             raise
-        return cls(path, fd, made=False)
+        return file
 
     def remove(self) -> None:
-        """Remove the file, once no other process holds it; a file that has replaced it stays.
-
-        Raises
-        ------
-        PoolSetBusy
-            Another process keeps holding it; it stays.
-        """
-        self._hold_alone()
+        """Remove the file, which is held exclusively; a file that has replaced it stays."""
+        if not self.alone:
+            raise self._in_use()
         if drafts.unlink_or_give_up(self.path, self._fd, self.close):
             drafts.drop_twins(self.path, self._fd)
 
     def release(self) -> None:
         """Stop holding it, but remember which file it is."""
+        self.alone = False
         try:
             locks.unlock(self._fd)
         except OSError as error:
@@ -113,30 +112,67 @@ class SetFile(Closing):
         if fd >= 0:
             locks.close(fd, self.path, locked=os.getpid() == self._owner)
 
-    def _hold_alone(self) -> None:
+    def reserve(self) -> None:
+        """Hold it exclusively, once no other process holds it.
+
+        Raises
+        ------
+        PoolSetBusy
+            Another process keeps holding it.
+        """
         end = time.monotonic() + _PATIENCE_S
         while True:
             try:
                 fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 if time.monotonic() > end:
-                    raise errors.PoolSetBusy(
-                        "another process has locked the pool set file",
-                        where=self.path,
-                        hint="Remove it when no process uses it any longer",
-                    ) from None
+                    raise self._in_use() from None
                 time.sleep(_LOOK_AGAIN_S)
             except OSError as error:
                 raise remedies.from_oserror(error, "cannot be locked", where=self.path) from error
             else:
+                self.alone = True
                 return
+
+    def check(self) -> None:
+        """Raise PoolSetNotFound or PoolSetBusy if its path does not lead to it any more."""
+        if drafts.leads_to(self.path, self._fd):
+            return
+        if os.path.lexists(self.path):
+            raise errors.PoolSetBusy("it is being replaced by another process", where=self.path)
+        raise errors.PoolSetNotFound("another process has removed it", where=self.path)
+
+    def _in_use(self) -> errors.PoolSetBusy:
+        return errors.PoolSetBusy(
+            "another process has locked the pool set file",
+            where=self.path,
+            hint="Remove it when no process uses it any longer",
+        )
 
 
 @contextmanager
 def held(path: str | None) -> Iterator[SetFile | None]:
-    """Hold the pool set file at `path` during the block; None if there is none."""
+    """Hold the pool set file at `path` during the block, with others; None if there is none."""
     if path is None:
         yield None
         return
     with SetFile.hold(path) as file:
+        yield file
+
+
+@contextmanager
+def held_alone(path: str | None) -> Iterator[SetFile | None]:
+    """Hold the pool set file at `path` exclusively during the block; None if there is none.
+
+    Raises
+    ------
+    PoolSetBusy
+        Another process keeps holding it.
+    PoolSetNotFound
+        It does not exist, or another process removed it meanwhile.
+    """
+    with held(path) as file:
+        if file is not None:
+            file.reserve()
+            file.check()
         yield file

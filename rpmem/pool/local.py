@@ -34,7 +34,7 @@ from rpmem.files.drafts import PRIVATE
 from rpmem.files.header import INCOMPAT_SINGLEHDR, Header, PoolAttributes
 from rpmem.files.poolset import LocalReplica, PoolSet, RemoteReplica, load_any, single
 from rpmem.files.removal import remove_parts
-from rpmem.files.setfile import held
+from rpmem.files.setfile import held, held_alone
 from rpmem.memory.region import Region
 from rpmem.pool.superblock import LAYOUT_OFFSET, LAYOUT_SIZE, Layout
 
@@ -241,7 +241,7 @@ class FilePlace:
     def remove(self, *, force: bool = False, pool_set_too: bool = False) -> None:
         """Remove the parts, and with `pool_set_too` the poolset(5) file that names them."""
         in_use = False
-        with held(self._set_file if pool_set_too else None) as set_file:
+        with held_alone(self._set_file if pool_set_too else None) as set_file:
             if force:
                 in_use = remove_parts(_described(self.where), force=True)
             else:

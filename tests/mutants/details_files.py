@@ -141,7 +141,7 @@ MUTANTS = (
     ),
     Mutant(
         "a pool set file in use is waited for without end",
-        "SetFile._hold_alone",
+        "SetFile.reserve",
         "fcntl.LOCK_EX | fcntl.LOCK_NB",
         "fcntl.LOCK_EX",
         ("tests/unit/rpmemd/test_database.py", *_DRAFTS),

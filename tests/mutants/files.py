@@ -273,6 +273,20 @@ MUTANTS = (
         (*_DRAFTS, "tests/unit/rpmemd/test_database.py"),
     ),
     Mutant(
+        "a pool is removed before its pool set file is held",
+        "PoolFiles._remove",
+        "reserving + steps + [each.remove",
+        "steps + reserving + [each.remove",
+        ("tests/unit/rpmemd/test_database.py",),
+    ),
+    Mutant(
+        "a pool set file is removed although others hold it",
+        "SetFile.remove",
+        "not self.alone",
+        "False",
+        _DRAFTS,
+    ),
+    Mutant(
         "a pool set file that took another's place is removed",
         "SetFile.remove",
         "drafts.unlink_or_give_up(self.path, self._fd, self.close)",

@@ -289,6 +289,7 @@ def test_a_set_file_is_whole_and_held_from_the_first_moment(tmp_path, monkeypatc
             SetFile.hold(path)
         file.release()
         load_any(path)
+        file.reserve()
         file.remove()
     assert os.listdir(tmp_path) == []
 
@@ -299,6 +300,7 @@ def test_a_set_file_that_took_its_place_stays(tmp_path):
         file.release()
         path.rename(tmp_path / "b.set")
         path.write_text("somebody's")
+        file.reserve()
         file.remove()
     assert path.read_text() == "somebody's"
 
@@ -311,8 +313,11 @@ def test_a_set_file_in_use_is_not_removed(tmp_path, monkeypatch):
         with SetFile.hold(path), SetFile.hold(path) as second:
             for one in (file, second):
                 with pytest.raises(errors.PoolSetBusy):
+                    one.reserve()
+                with pytest.raises(errors.PoolSetBusy):
                     one.remove()
         assert os.path.exists(path)
+        file.reserve()
         file.remove()
     assert not os.path.exists(path)
 

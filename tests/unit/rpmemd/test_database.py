@@ -435,3 +435,45 @@ def test_removal_status(directory, database):
     assert names(directory) == ["p.set", "text"]
     assert status(database, "p.set", force=True, pool_set=True) == 0
     assert names(directory) == ["text"]
+
+
+@pytest.mark.parametrize("how", ["close", "remove", "local"])
+def test_nobody_begins_a_pool_whose_set_file_is_about_to_go(directory, database, monkeypatch, how):
+    """As soon as the parts are gone, somebody may make the same pool again."""
+    real, met = os.unlink, []
+
+    def watched(path, *arguments, **named):
+        real(path, *arguments, **named)
+        if str(path).endswith(".part1") and not met:
+            met.append(path)
+            with pytest.raises(errors.PoolSetBusy):
+                database.create("a.set", SIZE, ATTRIBUTES, parts=2)
+
+    pool = database.create("a.set", SIZE, ATTRIBUTES, parts=2)
+    if how != "close":
+        pool.close()
+    monkeypatch.setattr(os, "unlink", watched)
+    if how == "close":
+        pool.close(remove=True)
+    elif how == "remove":
+        database.remove("a.set", pool_set=True)
+    else:
+        FilePlace(f"{directory}/a.set").remove(pool_set_too=True)
+    assert met
+    assert names(directory) == []
+
+
+def test_who_holds_the_set_file_keeps_it_and_is_told_of(directory, database, monkeypatch):
+    """Such as a process that is stopped while it tries to create the pool."""
+    monkeypatch.setattr("rpmem.files.setfile._PATIENCE_S", 0.05)
+    pool = database.create("a.set", SIZE, ATTRIBUTES, parts=2)
+    with open(directory / "a.set") as file:
+        fcntl.flock(file, fcntl.LOCK_SH)
+        with pytest.raises(errors.PoolSetBusy, match="locked the pool set file"):
+            database.remove("a.set", pool_set=True)
+        assert names(directory) == ["a.set", "a.set.part0", "a.set.part1"]
+        with pytest.raises(errors.PoolSetBusy, match="locked the pool set file"):
+            pool.close(remove=True)
+    assert pool.closed
+    assert names(directory) == ["a.set"]
+    database.create("a.set", SIZE, ATTRIBUTES).close()
