@@ -193,7 +193,7 @@ MUTANTS = (
         "a pool set file that was not written here goes with a failed creation",
         "Database.create",
         "                if set_file.made:\n                    with suppress",
-        "                if True:\n                    with suppress",
+        "                if set_file.reserve() is None:\n                    with suppress",
         _DATABASE,
     ),
     Mutant(
