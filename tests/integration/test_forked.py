@@ -176,9 +176,9 @@ def test_children_that_have_ended_or_run_another_program_do_not_matter(tmpfs: Pa
         os.waitpid(pid, 0)
         pid = os.fork()
         if pid == 0:
-            os.execv(sys.executable, [sys.executable, "-c", "input()"])
+            os.execv(sys.executable, [sys.executable, "-c", "import time; time.sleep(60)"])
         path = Path(f"/proc/{pid}/cmdline")
-        while b"input" not in path.read_bytes():
+        while b"time.sleep(60)" not in path.read_bytes():
             pass
     try:
         assert state_of((tmpfs / "p").read_bytes())[1] == "CLEAN"
