@@ -92,7 +92,13 @@ class SetFile(Closing):
         return file
 
     def remove(self) -> None:
-        """Remove the file, which is held exclusively; a file that has replaced it stays."""
+        """Remove the file, which is held exclusively; a file that has replaced it stays.
+
+        Raises
+        ------
+        PoolSetBusy
+            It is not held exclusively: another process kept holding it (`reserve`). It stays.
+        """
         if not self.alone:
             raise self._in_use()
         if drafts.unlink_or_give_up(self.path, self._fd, self.close):
