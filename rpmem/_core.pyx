@@ -250,6 +250,7 @@ cdef class Replicator:
         with nogil:
             outcome = self.run(ranges, count, flags, lane)
         self.over()
+        # Nearly every call ends here: handing the outcome on would copy it twice.
         if outcome.fault == 0 and outcome.local == 0:
             return 0
         return self.settle(outcome, ranges, count)

@@ -56,6 +56,7 @@ cdef extern from *:
         uint32_t i, lane;
         if (wanted >= 0)
             return handout_take(h, (uint32_t)wanted) ? wanted : -1;
+        /* A division only where there are fewer lanes than the thread's last. */
         for (i = 0, lane = handout_last < h->lanes ? handout_last : handout_last % h->lanes;
              i < h->lanes; i++) {
             if (handout_take(h, lane)) {
